@@ -1,0 +1,2 @@
+if __name__ != "stcore.cli":
+    raise ImportError("import this package as stcore.cli, after 'pip install -e .' in the repository root")

@@ -1,0 +1,1 @@
+"""Squeeze training and its family, written once, run by PyTorch and Keras."""
