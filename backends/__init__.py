@@ -1,2 +1,4 @@
 if __name__ != "stcore.backends":
-    raise ImportError("import this package as stcore.backends, after 'pip install -e .' in the repository root")
+    raise ImportError(
+        "import this package as stcore.backends, after 'pip install -e .' in the repository root"
+    )

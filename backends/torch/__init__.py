@@ -1,2 +1,11 @@
+"""The PyTorch backend."""
+
 if __name__ != "stcore.backends.torch":
-    raise ImportError("import this package as stcore.backends.torch, after 'pip install -e .' in the repository root")
+    raise ImportError(
+        "import this package as stcore.backends.torch, after 'pip install -e .' in the repository root"
+    )
+
+from stcore.backends.torch.learner import TorchClassifier as make_classifier
+from stcore.backends.torch.learner import TorchLearner as make_learner
+
+__all__ = ["make_classifier", "make_learner"]

@@ -1,0 +1,73 @@
+"""A Keras model as the methods see it: forwards in a mode, gradients, updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from stcore.backends.keras import modes, tensorflow
+from stcore.backends.keras import ops as keras_ops
+from stcore.protocols import Array, Metrics, Mode, Ops, Tensor
+
+
+class KerasClassifier:
+    """`stcore.protocols.Classifier` over any `keras.Model` that maps pixels (B, …) to logits (B, C)."""
+
+    ops: Ops = keras_ops
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.dtype: str = next((v.dtype for v in model.weights if "float" in v.dtype), "float32")
+
+    def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        return modes.forward(self.model, x, mode, dropout)
+
+    def host(self, x: Any) -> Array | None:
+        return tensorflow.host(x)
+
+    def pixels(self, array: Array) -> Tensor:
+        if array.dtype == np.uint8:
+            array = array.astype(self.dtype) / 255
+        return ops.convert_to_tensor(array, dtype=self.dtype)
+
+    images = pixels  # Keras keeps channels last, as host images do
+
+    def labels(self, array: Array) -> Tensor:
+        return ops.convert_to_tensor(array, dtype="int64")
+
+    def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        return tensorflow.compile(fn)
+
+
+class KerasLearner(KerasClassifier):
+    """`stcore.protocols.Learner`: the model with its `keras.optimizers` optimizer."""
+
+    def __init__(self, model: Any, optimizer: Any) -> None:
+        super().__init__(model)
+        self.optimizer = optimizer
+        if not optimizer.built:
+            optimizer.build(model.trainable_variables)  # no variable may be made inside a traced step
+
+    def value_and_grad(
+        self, loss: Callable[[], tuple[Tensor, Metrics]]
+    ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
+        return tensorflow.value_and_grad(loss, self.model.trainable_variables)
+
+    def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+
+    def set_learning_rate(self, rate: float) -> None:
+        self.optimizer.learning_rate = rate
+
+    def weights(self) -> dict[str, Array]:
+        from stcore.models import export_weights
+
+        return export_weights(self.model)
+
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        from stcore.models import load_weights
+
+        load_weights(self.model, weights)

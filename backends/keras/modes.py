@@ -1,0 +1,52 @@
+"""One forward of a Keras model in a given `Mode`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from stcore.protocols import Mode, Tensor
+
+_STRENGTH = ("rate", "stddev")  # what Dropout and its kin, and GaussianNoise, call how much they do
+
+
+def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
+    """Logits of x. BATCH is training behaviour in a scope that drops every write to a variable."""
+    if mode is Mode.EVAL:
+        return model(x, training=False)
+    with _silenced([] if dropout else dropout_layers(model)):
+        if mode is Mode.TRAIN:
+            return model(x, training=True)
+        with keras.StatelessScope(initialize_variables=False) as scope:
+            logits = model(x, training=True)
+    if dropout:  # the next forward must not see the same mask: the seeds alone move on
+        for layer in dropout_layers(model):
+            state = layer.seed_generator.state
+            state.assign(scope.get_current_value(state))
+    return logits
+
+
+def dropout_layers(model: Any) -> list[Any]:
+    """The layers whose training behaviour is random."""
+    return [
+        layer for layer in model._flatten_layers() if _strength(layer) and hasattr(layer, "seed_generator")
+    ]
+
+
+def _strength(layer: Any) -> str | None:
+    return next((name for name in _STRENGTH if getattr(layer, name, 0)), None)
+
+
+@contextmanager
+def _silenced(layers: list[Any]) -> Iterator[None]:
+    before = [(layer, name, getattr(layer, name)) for layer in layers if (name := _strength(layer))]
+    try:
+        for layer, name, _ in before:
+            setattr(layer, name, 0.0)
+        yield
+    finally:
+        for layer, name, value in before:
+            setattr(layer, name, value)

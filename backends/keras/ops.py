@@ -1,0 +1,60 @@
+"""The protocol's operations in Keras 3: `stcore.protocols.Ops`, as plain functions.
+
+Everything here is `keras.ops`; what only TensorFlow can do lies in `tensorflow.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from stcore.backends.keras.tensorflow import unrecorded, vjp
+from stcore.protocols import Array, Tensor
+
+__all__ = ["unrecorded", "vjp"]
+
+sign = ops.sign
+exp = ops.exp
+sqrt = ops.sqrt
+logaddexp = ops.logaddexp
+where = ops.where
+clip = ops.clip
+ones_like = ops.ones_like
+stop_gradient = ops.stop_gradient
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    return ops.log_softmax(logits, axis=-1)
+
+
+def sum(x: Tensor) -> Tensor:
+    return ops.sum(x, axis=tuple(range(1, len(x.shape))))
+
+
+def mean(x: Tensor) -> Tensor:
+    return ops.mean(x)
+
+
+def expand(vector: Tensor, like: Tensor) -> Tensor:
+    return ops.reshape(vector, (-1,) + (1,) * (len(like.shape) - 1))
+
+
+def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    return ops.one_hot(labels, logits.shape[-1], dtype="bool")
+
+
+def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    result: tuple[Any, ...] = ops.fori_loop(0, steps, lambda _, state: tuple(body(*state)), tuple(carry))
+    return result
+
+
+def from_numpy(array: Array, like: Tensor) -> Tensor:
+    return ops.convert_to_tensor(array, dtype=keras.backend.standardize_dtype(like.dtype))
+
+
+def to_numpy(x: Tensor) -> Array:
+    array: Array = ops.convert_to_numpy(x)
+    return array

@@ -1,0 +1,69 @@
+"""Stochastic gradient descent as PyTorch defines it, for Keras."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from stcore.protocols import Tensor
+
+
+@keras.saving.register_keras_serializable("stcore")
+class TorchSGD(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """v ← μ·v + g + λ·w, then w ← w − η·v (Nesterov: w ← w − η·(g + λ·w + μ·v)).
+
+    Keras' own SGD keeps η inside the velocity (so it parts from the published recipes after a drop of the
+    rate), decouples the weight decay λ, and rounds η and μ to float32. Here λ is coupled and acts on every
+    tensor, and η and μ reach the update in the weights' dtype.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        name: str = "torch_sgd",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        self.momentum = momentum
+        self.coupled_weight_decay = weight_decay
+        self.nesterov = nesterov
+        self._rate = self.add_variable((), dtype="float64", name="rate")
+        self._rate.assign(learning_rate)
+
+    @property
+    def learning_rate(self) -> Any:
+        return self._rate
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self._rate.assign(rate)
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
+        rate = ops.cast(learning_rate, variable.dtype)
+        velocity = self.velocities[self._get_variable_index(variable)]
+        gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable.value
+        moved = self.momentum * velocity.value + gradient
+        self.assign(velocity, moved)
+        direction = gradient + self.momentum * moved if self.nesterov else moved
+        self.assign_sub(variable, rate * direction)
+
+    def get_config(self) -> dict[str, Any]:
+        config: dict[str, Any] = super().get_config()
+        config.pop("weight_decay", None)
+        return config | {
+            "learning_rate": float(ops.convert_to_numpy(self._rate)),
+            "momentum": self.momentum,
+            "weight_decay": self.coupled_weight_decay,
+            "nesterov": self.nesterov,
+        }

@@ -1,0 +1,103 @@
+"""What is TensorFlow's own in the Keras backend: differentiation, tracing, devices."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from stcore.errors import DeviceError
+from stcore.protocols import Array, Metrics, Pullback, Tensor
+
+
+def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
+    leaves = tuple(tf.identity(x) for x in xs)
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(leaves)
+        value = fn(*leaves)
+
+    def pullback(cotangent: Tensor) -> tuple[Tensor, ...]:
+        gradients = tape.gradient(value, leaves, cotangent, unconnected_gradients="zero")
+        return tuple(tf.stop_gradient(gradient) for gradient in gradients)
+
+    return tf.stop_gradient(value), pullback
+
+
+def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
+    # Eagerly, the caller's open tape would keep every intermediate of the search alive. Tapes belong to a
+    # thread, so another thread is out of their sight. In a graph, what no gradient asks for costs nothing.
+    result = _in_thread(fn, *args) if tf.executing_eagerly() else fn(*args)
+    return tf.nest.map_structure(lambda x: x if x is None else tf.stop_gradient(x), result)
+
+
+def _in_thread(fn: Callable[..., Any], *args: Any) -> Any:
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.extend((fn(*args), None))
+        except BaseException as error:
+            outcome.extend((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
+    result, error = outcome
+    if error is not None:
+        raise error
+    return result
+
+
+def value_and_grad(
+    loss: Callable[[], tuple[Tensor, Metrics]], variables: Sequence[Any]
+) -> tuple[tuple[Tensor, Metrics], list[Tensor | None]]:
+    """The loss with its metrics, and its gradients with respect to Keras variables."""
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch([variable.value for variable in variables])
+        value, metrics = loss()
+    return (value, metrics), tape.gradient(value, [variable.value for variable in variables])
+
+
+def compile(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """One `tf.function` of tensors, traced once: the batch axis is left open."""
+    traced: list[Callable[..., Any]] = []
+
+    def open_batch(x: Tensor) -> tf.TensorSpec:
+        return tf.TensorSpec([None, *x.shape[1:]] if x.shape.rank else [], x.dtype)
+
+    def call(*args: Any) -> Any:
+        if not traced:
+            traced.append(tf.function(fn, input_signature=tf.nest.map_structure(open_batch, args)))
+        return traced[0](*args)
+
+    return call
+
+
+def host(x: Any) -> Array | None:
+    """The values, or None for a tensor of a graph that is being traced."""
+    if isinstance(x, tf.Tensor) and not hasattr(x, "numpy"):
+        return None
+    return tf.convert_to_tensor(x).numpy()
+
+
+def use_device(name: str) -> str:
+    """Makes `auto`, `cpu`, `gpu` or `gpu:N` the process's device and returns its name; DeviceError if absent.
+
+    TensorFlow places by what it may see, so this must come before the first tensor.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    kind, _, index = name.replace("cuda", "gpu").partition(":")
+    if kind == "auto":
+        kind = "gpu" if gpus else "cpu"
+    if kind == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+        return "cpu"
+    number = int(index or 0) if (index or "0").isdigit() else -1
+    if kind != "gpu" or not 0 <= number < len(gpus):
+        raise DeviceError(
+            f"expected a device among cpu{''.join(f', gpu:{i}' for i in range(len(gpus)))}; received {name!r}"
+        )
+    tf.config.set_visible_devices([gpus[number]], "GPU")
+    return f"gpu:{number}"

@@ -1,0 +1,86 @@
+"""A PyTorch module as the methods see it: forwards in a mode, gradients, updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stcore.backends.torch import ops as torch_ops
+from stcore.backends.torch.modes import in_mode
+from stcore.protocols import Array, Metrics, Mode, Ops
+
+
+class TorchClassifier:
+    """`stcore.protocols.Classifier` over any `nn.Module` that maps pixels (B, …) to logits (B, C)."""
+
+    ops: Ops = torch_ops
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        first = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+        self.device, self.dtype = first.device, first.dtype
+
+    def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        with in_mode(self.model, mode, dropout):
+            logits: Tensor = self.model(x)
+        return logits
+
+    def host(self, x: Any) -> Array | None:
+        return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
+
+    def pixels(self, array: Array) -> Tensor:
+        if array.dtype == np.uint8:
+            array = array.astype(np.float32 if self.dtype is torch.float32 else np.float64) / 255
+        return torch.as_tensor(array, dtype=self.dtype, device=self.device)
+
+    def images(self, array: Array) -> Tensor:
+        return self.pixels(array).permute(0, 3, 1, 2).contiguous()
+
+    def labels(self, array: Array) -> Tensor:
+        return torch.as_tensor(array, dtype=torch.int64, device=self.device)
+
+    def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        return fn  # what torch can compile whole is the model: see make_learner(torch.compile(model), …)
+
+
+class TorchLearner(TorchClassifier):
+    """`stcore.protocols.Learner`: the module with its `torch.optim` optimizer."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        super().__init__(model)
+        self.optimizer = optimizer
+        self.trainable = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+    def value_and_grad(
+        self, loss: Callable[[], tuple[Tensor, Metrics]]
+    ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            value, metrics = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self.trainable]  # None: not in the loss, so not updated and not decayed
+        return (value.detach(), {name: m.detach() for name, m in metrics.items()}), gradients
+
+    def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        for parameter, gradient in zip(self.trainable, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def weights(self) -> dict[str, Array]:
+        from stcore.models import export_weights
+
+        return export_weights(self.model)
+
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        from stcore.models import load_weights
+
+        load_weights(self.model, weights)

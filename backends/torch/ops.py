@@ -1,0 +1,77 @@
+"""The protocol's operations in PyTorch: `stcore.protocols.Ops`, as plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stcore.protocols import Array, Pullback
+
+sign = torch.sign
+exp = torch.exp
+sqrt = torch.sqrt
+logaddexp = torch.logaddexp
+where = torch.where
+ones_like = torch.ones_like
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits, dim=-1)
+
+
+def clip(x: Tensor, lower: Tensor | float, upper: Tensor | float) -> Tensor:
+    return torch.clamp(x, lower, upper)  # type: ignore[arg-type]
+
+
+def sum(x: Tensor) -> Tensor:
+    return x.flatten(1).sum(1)
+
+
+def mean(x: Tensor) -> Tensor:
+    return x.mean()
+
+
+def expand(vector: Tensor, like: Tensor) -> Tensor:
+    return vector.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    return labels[:, None] == torch.arange(logits.shape[-1], device=logits.device)
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    return x.detach()
+
+
+def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    for _ in range(steps):
+        carry = body(*carry)
+    return carry
+
+
+def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
+    with torch.enable_grad():
+        leaves = tuple(x.detach().requires_grad_() for x in xs)
+        value = fn(*leaves)
+
+    def pullback(cotangent: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(value, leaves, cotangent, retain_graph=True)
+
+    return value.detach(), pullback
+
+
+def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
+    with torch.no_grad():
+        return fn(*args)
+
+
+def from_numpy(array: Array, like: Tensor) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(array), dtype=like.dtype, device=like.device)
+
+
+def to_numpy(x: Tensor) -> Array:
+    return x.detach().cpu().numpy()

@@ -1,0 +1,202 @@
+"""The networks of the paper and their small relatives, as descriptions, and the names they go by.
+
+Structures, parameter counts and initial laws: methods.md section 5. Each network takes pixels in [0, 1] and
+returns logits; all end in a global average, so the image size is free where the pooling allows it.
+"""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import partial
+
+from stcore.errors import UsageError
+
+from .description import (
+    BatchNorm,
+    BiasLaw,
+    Conv,
+    ConvLaw,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Node,
+    ReLU,
+    Residual,
+    Sequence,
+    Softplus,
+    sequence,
+)
+
+Step = tuple[str, Node]
+Block = Callable[[int, int, int, int], tuple[Step, ...]]  # (index, channels, width, stride)
+STAGES = (64, 128, 256, 512)  # ResNet-18's widths
+THIN_STAGES = (16, 32, 64)  # the widths of the first CIFAR ResNets, depth 6n + 2
+
+
+def _head(features: int, num_classes: int, bias_law: BiasLaw = "uniform_fan_in") -> tuple[Step, ...]:
+    return ("pool", GlobalAveragePool()), ("linear", Linear(features, num_classes, bias_law))
+
+
+def _stages(channels: int, widths: tuple[int, ...], blocks: int, block: Block) -> tuple[Step, ...]:
+    """A stage of `blocks` blocks for each width; each stage but the first begins by halving the image."""
+    steps: list[Step] = []
+    for number, width in enumerate(widths, start=1):
+        stage: list[Step] = []
+        for index in range(1, blocks + 1):
+            stage += block(index, channels, width, 2 if number > 1 and index == 1 else 1)
+            channels = width
+        steps.append((f"stage{number}", sequence(*stage)))
+    return tuple(steps)
+
+
+def plain(
+    num_classes: int, in_channels: int, *, widths: tuple[int, ...], strides: tuple[int, ...], activation: Node
+) -> Sequence:
+    """Convolution, batch norm, activation for each width, then the linear classifier."""
+    steps: list[Step] = []
+    channels = in_channels
+    for i, (width, stride) in enumerate(zip(widths, strides, strict=True), start=1):
+        conv = Conv(channels, width, stride=stride)
+        steps += [(f"conv{i}", conv), (f"bn{i}", BatchNorm(width)), (f"relu{i}", activation)]
+        channels = width
+    return sequence(*steps, *_head(channels, num_classes))
+
+
+def resnet(num_classes: int, in_channels: int, *, widths: tuple[int, ...], blocks: int) -> Sequence:
+    """ResNet for small images (He et al. 2016, section 4.2): 3×3/1 stem, no max-pool, post-activation blocks.
+
+    The shortcut is a 1×1 convolution and batch norm where the shape changes.
+    """
+    stem = widths[0]
+
+    def block(index: int, channels: int, width: int, stride: int) -> tuple[Step, ...]:
+        body = sequence(
+            ("conv1", Conv(channels, width, stride=stride)),
+            ("bn1", BatchNorm(width)),
+            ("relu1", ReLU()),
+            ("conv2", Conv(width, width)),
+            ("bn2", BatchNorm(width)),
+        )
+        shortcut = None
+        if stride > 1 or channels != width:
+            conv = Conv(channels, width, kernel=1, stride=stride)
+            shortcut = sequence(("conv", conv), ("bn", BatchNorm(width)))
+        return (f"block{index}", Residual(body, shortcut)), (f"relu{index}", ReLU())
+
+    return sequence(
+        ("conv1", Conv(in_channels, stem)),
+        ("bn1", BatchNorm(stem)),
+        ("relu1", ReLU()),
+        *_stages(stem, widths, blocks, block),
+        *_head(widths[-1], num_classes),
+    )
+
+
+def preact_resnet(
+    num_classes: int,
+    in_channels: int,
+    *,
+    stem: int,
+    widths: tuple[int, ...],
+    blocks: int,
+    law: ConvLaw = "uniform_fan_in",
+    bias_law: BiasLaw = "uniform_fan_in",
+) -> Sequence:
+    """Pre-activation ResNet (He et al. 2016b): blocks of BN-ReLU-conv, a stem without BN, a last BN-ReLU.
+
+    Where the shape changes, the first BN-ReLU stands before the block, as both branches see what it
+    returns, and the shortcut is a bare 1×1 convolution.
+    """
+
+    def block(index: int, channels: int, width: int, stride: int) -> tuple[Step, ...]:
+        activation: tuple[Step, ...] = ("bn1", BatchNorm(channels)), ("relu1", ReLU())
+        convolutions: tuple[Step, ...] = (
+            ("conv1", Conv(channels, width, stride=stride, law=law)),
+            ("bn2", BatchNorm(width)),
+            ("relu2", ReLU()),
+            ("conv2", Conv(width, width, law=law)),
+        )
+        if stride == 1 and channels == width:
+            return ((f"block{index}", Residual(sequence(*activation, *convolutions))),)
+        shortcut = sequence(("conv", Conv(channels, width, kernel=1, stride=stride, law=law)))
+        return *activation, (f"block{index}", Residual(sequence(*convolutions), shortcut))
+
+    return sequence(
+        ("conv1", Conv(in_channels, stem, law=law)),
+        *_stages(stem, widths, blocks, block),
+        ("bn", BatchNorm(widths[-1])),
+        ("relu", ReLU()),
+        *_head(widths[-1], num_classes, bias_law),
+    )
+
+
+def wide_resnet(num_classes: int, in_channels: int, *, depth: int, width: int) -> Sequence:
+    """WRN-depth-width (Zagoruyko & Komodakis 2016), depth = 6n + 4, with its own initial law, no dropout."""
+    return preact_resnet(
+        num_classes,
+        in_channels,
+        stem=16,
+        widths=tuple(width * base for base in THIN_STAGES),
+        blocks=(depth - 4) // 6,
+        law="normal_fan_out",
+        bias_law="zeros",
+    )
+
+
+def vgg16_bn(num_classes: int, in_channels: int) -> Sequence:
+    """VGG-16 with batch norm in its usual CIFAR form: 13 convolutions with bias, one linear layer."""
+    steps: list[Step] = []
+    channels = in_channels
+    for number, (width, depth) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
+        stage: list[Step] = []
+        for i in range(1, depth + 1):
+            conv = Conv(channels, width, bias=True)
+            stage += [(f"conv{i}", conv), (f"bn{i}", BatchNorm(width)), (f"relu{i}", ReLU())]
+            channels = width
+        steps.append((f"stage{number}", sequence(*stage, ("pool", MaxPool()))))
+    return sequence(*steps, *_head(channels, num_classes))
+
+
+# What each name stands for, given the classes and the channels. A new network is one line here.
+_tiny = partial(plain, widths=(8, 16), strides=(1, 2))
+ARCHITECTURES: dict[str, Callable[[int, int], Sequence]] = {
+    "small-cnn": partial(plain, widths=(32, 64, 64), strides=(1, 2, 1), activation=ReLU()),
+    "tiny": partial(_tiny, activation=ReLU()),
+    "tiny-smooth": partial(_tiny, activation=Softplus()),
+    "resnet8": partial(resnet, widths=THIN_STAGES, blocks=1),
+    "resnet18": partial(resnet, widths=STAGES, blocks=2),
+    "preact-resnet8": partial(preact_resnet, stem=16, widths=THIN_STAGES, blocks=1),
+    "preact-resnet18": partial(preact_resnet, stem=64, widths=STAGES, blocks=2),
+    "vgg16-bn": vgg16_bn,
+}
+WRN_EXAMPLES = ("wrn-10-1", "wrn-28-10", "wrn-34-5", "wrn-34-10")
+
+
+def known_names() -> tuple[str, ...]:
+    """The names `describe` knows; of the endless family wrn-D-K, those of the paper and of the tests."""
+    return (*ARCHITECTURES, *WRN_EXAMPLES)
+
+
+def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
+    """The description of the network called `name`: one of `known_names()`, or wrn-D-K with D = 6n + 4.
+
+    Raises UsageError for a name it does not know, or counts below 1.
+    """
+    for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if value < 1:
+            raise UsageError(f"expected {what} of at least 1, received {value}")
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name](num_classes, in_channels)
+    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+        depth, width = map(int, match.groups())
+        if depth < 10 or depth % 6 != 4 or width < 1:
+            raise UsageError(
+                f"expected wrn-D-K with D = 6n + 4 (10, 16, 22, 28, 34, …) and K > 0, received {name!r}"
+            )
+        return wide_resnet(num_classes, in_channels, depth=depth, width=width)
+    close = get_close_matches(name, known_names(), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise UsageError(
+        f"expected a network's name, one of {', '.join(ARCHITECTURES)} or wrn-D-K with D = 6n + 4 "
+        f"(such as wrn-28-10), received {name!r}{hint}"
+    )

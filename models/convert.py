@@ -1,0 +1,128 @@
+"""The weight bridge: any model built here to named numpy arrays in torch's layout, and back in place.
+
+Each framework gives its tensors as slots, by canonical name; exporting reads them all, loading checks them
+all and then writes them. No framework is imported: a model's own framework is in sys.modules already.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from einops import rearrange
+from numpy.typing import NDArray
+
+from stcore.errors import UsageError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    shape: tuple[int, ...]
+    read: Callable[[], Array]
+    write: Callable[[Array], None]
+
+
+def export_weights(model: Any) -> dict[str, Array]:
+    """Copies of the weights and running statistics of `model`, by canonical name, in the model's dtype.
+
+    Convolutions are (out, in, height, width), linear weights (out, in), whatever the framework. Raises
+    UsageError for what is neither a torch nor a Keras model.
+    """
+    return {name: np.array(slot.read(), order="C") for name, slot in _slots(model).items()}
+
+
+def load_weights(model: Any, weights: Mapping[str, Array]) -> None:
+    """Put `weights`, as `export_weights` returns them, into `model` in place, in the model's dtype.
+
+    Raises UsageError, naming what does not fit, before anything in the model has changed.
+    """
+    slots = _slots(model)
+    arrays = {name: np.asarray(array) for name, array in weights.items()}
+    _check(slots, arrays)
+    for name, slot in slots.items():
+        slot.write(arrays[name])
+
+
+def _check(slots: dict[str, _Slot], arrays: dict[str, Array]) -> None:
+    wrong = {
+        "missing": [name for name in slots if name not in arrays],
+        "unexpected": [name for name in arrays if name not in slots],
+        "of another shape": [
+            f"{name} (expected {slot.shape}, received {arrays[name].shape})"
+            for name, slot in slots.items()
+            if name in arrays and arrays[name].shape != slot.shape
+        ],
+    }
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
+        for what, names in wrong.items()
+        if names
+    ]
+    if problems:
+        raise UsageError(
+            f"expected the {len(slots)} weights of this model, received {len(arrays)} that do not fit: "
+            f"{'; '.join(problems)}. Build the model with the name, classes and channels of these weights"
+        )
+
+
+def _slots(model: Any) -> dict[str, _Slot]:
+    # Keras first: on Keras' torch backend a keras.Model is an nn.Module as well.
+    keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
+    if keras is not None and isinstance(model, keras.Model):
+        return _keras_slots(model, keras)
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return _torch_slots(model, torch)
+    raise UsageError(f"expected a torch.nn.Module or a keras.Model, received {type(model).__name__}")
+
+
+def _torch_slots(model: Any, torch: Any) -> dict[str, _Slot]:
+    def slot(tensor: Any) -> _Slot:  # state_dict's tensors are detached views of the model's own
+        return _Slot(
+            tuple(tensor.shape),
+            lambda: tensor.cpu().numpy(),
+            lambda array: tensor.copy_(torch.tensor(array)),
+        )
+
+    return {
+        name.replace("_orig_mod.", ""): slot(tensor)  # torch.compile wraps a module as its child _orig_mod
+        for name, tensor in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+# What the canonical layout calls each Keras variable, and the axes of the two sides by a kernel's rank.
+_NAMES = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_KERNELS = {4: ("h w i o", "o i h w"), 2: ("i o", "o i")}
+
+
+def _keras_slots(model: Any, keras: Any, path: str = "") -> dict[str, _Slot]:
+    slots: dict[str, _Slot] = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            slots |= _keras_slots(layer, keras, f"{path}{layer.name}.")
+            continue
+        for variable in layer.weights:
+            name = _NAMES.get(variable.name, variable.name)
+            slots[f"{path}{layer.name}.{name}"] = _keras_slot(variable, keras)
+    return slots
+
+
+def _keras_slot(variable: Any, keras: Any) -> _Slot:
+    rank = len(variable.shape)
+    same = " ".join(f"axis{i}" for i in range(rank))
+    theirs, ours = _KERNELS.get(rank, (same, same)) if variable.name == "kernel" else (same, same)
+    lengths = dict(zip(theirs.split(), variable.shape, strict=True))
+    return _Slot(
+        tuple(lengths[axis] for axis in ours.split()),
+        lambda: rearrange(keras.ops.convert_to_numpy(variable), f"{theirs} -> {ours}"),
+        lambda array: variable.assign(rearrange(array, f"{ours} -> {theirs}")),
+    )

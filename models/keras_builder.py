@@ -1,0 +1,76 @@
+"""A description as a Keras model: (batch, height, width, channels) in, (batch, classes) logits out."""
+
+from typing import Any
+
+import keras
+
+from .description import (
+    BatchNorm,
+    Conv,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Node,
+    ReLU,
+    Residual,
+    Sequence,
+    Softplus,
+    join,
+)
+from .keras_layers import TorchBatchNormalization
+
+
+def build_model(node: Node, *, image_size: tuple[int, int], in_channels: int, name: str, dtype: str) -> Any:
+    """The keras.Model `node` describes, its weights not yet set; layers bear their dotted paths as names.
+
+    `dtype` names the policy of every layer. Nothing is drawn from Keras' generators.
+    """
+    pixels = keras.Input((*image_size, in_channels), dtype=dtype, name="pixels")
+    logits = _apply(node, pixels, "", keras.DTypePolicy(dtype))
+    return keras.Model(pixels, logits, name=name)
+
+
+def _apply(node: Node, x: Any, path: str, dtype: Any) -> Any:
+    layer = {"name": path, "dtype": dtype}
+    match node:
+        case Conv():
+            return _convolve(node, x, path, dtype)
+        case BatchNorm(_, epsilon, update):
+            return TorchBatchNormalization(momentum=1 - update, epsilon=epsilon, **layer)(x)
+        case ReLU():
+            return keras.layers.ReLU(**layer)(x)
+        case Softplus():
+            return keras.layers.Activation("softplus", **layer)(x)
+        case MaxPool(size):
+            return keras.layers.MaxPooling2D(size, **layer)(x)
+        case GlobalAveragePool():
+            return keras.layers.GlobalAveragePooling2D(**layer)(x)
+        case Linear(_, o):
+            return keras.layers.Dense(o, kernel_initializer="zeros", **layer)(x)
+        case Sequence(steps):
+            for name, step in steps:
+                x = _apply(step, x, join(path, name), dtype)
+            return x
+        case Residual(body, shortcut):
+            straight = x if shortcut is None else _apply(shortcut, x, join(path, "shortcut"), dtype)
+            add = keras.layers.Add(name=join(path, "add"), dtype=dtype)
+            return add([_apply(body, x, path, dtype), straight])
+
+
+def _convolve(conv: Conv, x: Any, path: str, dtype: Any) -> Any:
+    # With stride 1 and an odd kernel "same" pads kernel // 2 on both sides; with a larger stride it pads less
+    # on the left and top than on the right and bottom, so the zeros are put there by hand.
+    margin = conv.kernel // 2 if conv.stride > 1 else 0
+    if margin:
+        x = keras.layers.ZeroPadding2D(margin, name=join(path, "pad"), dtype=dtype)(x)
+    layer = keras.layers.Conv2D(
+        conv.out_channels,
+        conv.kernel,
+        strides=conv.stride,
+        padding="valid" if conv.stride > 1 else "same",
+        use_bias=conv.bias,
+        kernel_initializer="zeros",
+        name=path,
+        dtype=dtype,
+    )
+    return layer(x)

@@ -1,0 +1,59 @@
+"""Batch normalisation for Keras with torch's arithmetic."""
+
+from math import prod
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="stcore")
+class TorchBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """keras.layers.BatchNormalization whose running variance is the unbiased one, as torch's is.
+
+    Keras accumulates the biased variance and has other defaults (momentum 0.99, epsilon 1e-3). The rest is
+    Keras' own behaviour: `training=True` normalises with the (biased) statistics of the batch and updates the
+    running ones; `training=False`, or `trainable=False`, uses the running ones. A channel of one value
+    counts as having variance 0, where torch raises an error.
+
+    Masks, renormalisation and synchronised statistics, which torch's layer does not have, are left out.
+    """
+
+    def __init__(self, axis: int = -1, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any) -> None:
+        super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
+        if self.renorm or self.synchronized:
+            raise ValueError("expected renorm=False and synchronized=False: torch's layer has neither")
+        self.supports_masking = False
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Normalise `inputs` over all axes but `self.axis`; same shape, in the layer's compute dtype."""
+        # Half precision is too coarse for statistics. Not keras.backend.result_type(dtype, "float32"): off
+        # TensorFlow that makes float64 into float32.
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        dtype = "float32" if dtype in ("float16", "bfloat16") else dtype
+        x = ops.cast(inputs, dtype)
+        if training and self.trainable:
+            axes = [a for a in range(len(x.shape)) if a != self.axis % len(x.shape)]
+            mean, variance = ops.moments(x, axes=axes)
+            shape = ops.shape(x)
+            count = ops.cast(prod(shape[a] for a in axes), dtype)  # the batch may be unknown while tracing
+            unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
+            self._follow(self.moving_mean, mean)
+            self._follow(self.moving_variance, unbiased)
+        else:
+            mean, variance = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
+        outputs = ops.batch_normalization(
+            x,
+            mean,
+            variance,
+            self.axis,
+            offset=None if self.beta is None else ops.cast(self.beta, dtype),
+            scale=None if self.gamma is None else ops.cast(self.gamma, dtype),
+            epsilon=self.epsilon,
+        )
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _follow(self, running: Any, batch: Any) -> None:
+        # Native tensors: on some backends a Keras variable times 0.9 is multiplied by float32's 0.9.
+        old, new = ops.convert_to_tensor(running), ops.cast(batch, running.dtype)
+        running.assign(old * self.momentum + new * (1.0 - self.momentum))

@@ -1,0 +1,87 @@
+"""A description as a torch module: (batch, channels, height, width) in, (batch, classes) logits out."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from .description import (
+    BatchNorm,
+    Conv,
+    GlobalAveragePool,
+    Linear,
+    MaxPool,
+    Node,
+    ReLU,
+    Residual,
+    Sequence,
+    Softplus,
+)
+
+
+def build_module(node: Node, *, dtype: torch.dtype, device: torch.device | str | None) -> nn.Module:
+    """The module `node` describes, its weights not yet set; its state_dict keys are the canonical names.
+
+    Nothing is drawn from torch's generators: the module is made without storage first.
+    """
+    with torch.device("meta"):
+        module = _module(node)
+    module.to(dtype).to_empty(device=device or "cpu")
+    for child in module.modules():
+        if isinstance(child, nn.BatchNorm2d):
+            child.reset_running_stats()  # also num_batches_tracked, which is no weight
+    return module
+
+
+class ResidualBlock(nn.Module):
+    """body(x) + shortcut(x), or body(x) + x. The body's steps are its children: so the names want it."""
+
+    shortcut: nn.Module | None
+
+    def __init__(self, body: "OrderedDict[str, nn.Module]", shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.steps = tuple(body)
+        for name, module in body.items():
+            self.add_module(name, module)
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features in, features out: (batch, channels, height, width)."""
+        y = x
+        for name in self.steps:
+            y = getattr(self, name)(y)
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class GlobalAverage(nn.Module):
+    """The mean over height and width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) in, (batch, channels) out."""
+        return x.mean((2, 3))
+
+
+def _module(node: Node) -> nn.Module:
+    match node:
+        case Conv(i, o, k, stride, bias):
+            return nn.Conv2d(i, o, k, stride=stride, padding=k // 2, bias=bias)
+        case BatchNorm(channels, epsilon, update):
+            return nn.BatchNorm2d(channels, eps=epsilon, momentum=update)
+        case ReLU():
+            return nn.ReLU()
+        case Softplus():
+            return nn.Softplus(threshold=40)  # the default, 20, is 2e-9 off where it becomes linear
+        case MaxPool(size):
+            return nn.MaxPool2d(size)
+        case GlobalAveragePool():
+            return GlobalAverage()
+        case Linear(i, o):
+            return nn.Linear(i, o)
+        case Sequence():
+            return nn.Sequential(_children(node))
+        case Residual(body, shortcut):
+            return ResidualBlock(_children(body), None if shortcut is None else _module(shortcut))
+
+
+def _children(sequence: Sequence) -> "OrderedDict[str, nn.Module]":
+    return OrderedDict((name, _module(step)) for name, step in sequence.steps)

@@ -1,0 +1,177 @@
+"""Squeeze training from one's own loop, in either framework: native tensors in, native tensors out.
+
+x holds pixels in [0, 1] in the model's own layout, y integer labels (B,). `noise` is a pair of native tensors
+shaped like x: standard normal for init="gaussian", in the unit ball for "uniform". Without it, it is drawn in
+numpy from `rng`, a `numpy.random.Generator` or a seed; without that, from fresh entropy. Nothing global is read.
+Inside a traced graph (`tf.function`) noise must be given: a draw in numpy would be frozen into the graph.
+
+Raises TypeError for a model of no known framework, DataError for pixels or labels out of range, UsageError for
+a model that does not return logits.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stcore import inspection, starts
+from stcore.dispatch import make_classifier
+from stcore.errors import UsageError
+from stcore.objective import Objective, StepResult, training_step
+from stcore.protocols import Classifier, Learner, Tensor
+from stcore.seeding import Stream
+from stcore.squeeze import SqueezeConfig
+from stcore.squeeze_search import SqueezePair, search
+
+
+class SqueezeLoss(NamedTuple):
+    """Native scalars. `total` = natural + β·divergence is differentiable; the four parts are batch means:
+
+    cross-entropies of the natural, the adversarial and the collaborative examples, and the divergence.
+    """
+
+    total: Tensor
+    natural: Tensor
+    adversarial: Tensor
+    collaborative: Tensor
+    divergence: Tensor
+
+
+def squeeze_step(
+    model: Any,
+    x: Tensor,
+    y: Tensor,
+    pair: SqueezePair | None = None,
+    config: SqueezeConfig = SqueezeConfig(),
+    *,
+    noise: tuple[Tensor, Tensor] | None = None,
+    rng: np.random.Generator | int | None = None,
+) -> SqueezePair:
+    """One inner step of Algorithm 1: select from the triplet, divergence, signed gradient, project.
+
+    `pair=None` starts from noise. Neither the weights, their gradients, nor any mode or statistic change.
+    """
+    classifier = _checked(model, x, y, config)
+    if pair is None:
+        pair = config.start(x, _noise(classifier, config, x, noise, rng))
+    return SqueezePair(*classifier.ops.unrecorded(lambda: search(classifier, x, y, pair, config, steps=1)))
+
+
+def find_squeeze_pair(
+    model: Any,
+    x: Tensor,
+    y: Tensor,
+    config: SqueezeConfig = SqueezeConfig(),
+    *,
+    noise: tuple[Tensor, Tensor] | None = None,
+    rng: np.random.Generator | int | None = None,
+) -> SqueezePair:
+    """The points after the K-th update, not re-selected; K = 0 returns the noisy starts."""
+    classifier = _checked(model, x, y, config)
+    drawn = _noise(classifier, config, x, noise, rng)
+    return SqueezePair(*classifier.ops.unrecorded(lambda: config.find(classifier, x, y, drawn)))
+
+
+def squeeze_loss(
+    model: Any,
+    x: Tensor,
+    y: Tensor,
+    pair: SqueezePair | None = None,
+    config: SqueezeConfig = SqueezeConfig(),
+    *,
+    noise: tuple[Tensor, Tensor] | None = None,
+    rng: np.random.Generator | int | None = None,
+) -> SqueezeLoss:
+    """Eq. 6 as a loss: makes the (K+1)-th selection and returns CE + β·divergence, ready to differentiate.
+
+    `pair=None` finds the pair first, unseen by the caller's tape. The natural and the adversarial forward
+    update running statistics, as a training forward does.
+    """
+    if pair is None:
+        pair = find_squeeze_pair(model, x, y, config, noise=noise, rng=rng)
+    classifier = _checked(model, x, y, config)
+    losses, metrics = config.losses(classifier, x, y, SqueezePair(*pair))
+    mean = classifier.ops.mean
+    return SqueezeLoss(
+        total=mean(losses),
+        natural=mean(metrics["natural_loss"]),
+        adversarial=mean(metrics["adversarial_loss"]),
+        collaborative=mean(metrics["collaborative_loss"]),
+        divergence=mean(metrics["divergence"]),
+    )
+
+
+def train_step(
+    learner: Learner,
+    objective: Objective,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: tuple[Tensor, ...] | None = None,
+    rng: np.random.Generator | int | None = None,
+    phase: int = 0,
+) -> StepResult:
+    """One optimizer update by any method: examples, mean loss, gradients, step. Returns native scalars."""
+    _check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
+    drawn = _noise(learner, objective, x, noise, rng)
+    return training_step(learner, objective, x, y, drawn, phase)
+
+
+_num_classes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+def _checked(model: Any, x: Tensor, y: Tensor, config: SqueezeConfig) -> Classifier:
+    classifier = make_classifier(model)
+    _check_batch(classifier, model, x, y, config.bounds)
+    return classifier
+
+
+def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
+    pixels, labels = classifier.host(x), classifier.host(y)
+    if pixels is None or labels is None:
+        return
+    inspection.check_pixels(pixels, bounds)
+    if key not in _num_classes:  # one small forward, the first time a model is seen
+        num_classes = inspection.check_model(classifier, x)
+        if num_classes is not None:
+            _num_classes[key] = num_classes
+    inspection.check_labels(labels, _num_classes[key])
+
+
+def _noise(
+    classifier: Classifier,
+    objective: Objective,
+    x: Tensor,
+    noise: tuple[Tensor, ...] | None,
+    rng: np.random.Generator | int | None,
+) -> tuple[Tensor, ...]:
+    laws = objective.noise_laws
+    if noise is not None:
+        if len(noise) != len(laws):
+            raise UsageError(f"noise: expected {len(laws)} tensors shaped like x; received {len(noise)}")
+        return tuple(noise)
+    if laws and classifier.host(x) is None:
+        raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")
+    return draw_noise(classifier, laws, x, rng)
+
+
+def draw_noise(
+    classifier: Classifier, laws: tuple[str, ...], x: Tensor, rng: np.random.Generator | int | None
+) -> tuple[Tensor, ...]:
+    """Native unit noise shaped like x, an array for each law."""
+    seed = int(np.random.default_rng(rng).integers(2**63))
+    batch, *shape = (int(n) for n in x.shape)
+    arrays = starts.sample(laws, seed, Stream.NOISE, np.arange(batch), tuple(shape), dtype="float64")
+    return tuple(classifier.ops.from_numpy(array, x) for array in arrays)
+
+
+def attack_batch(
+    attack: Any, model: Any, x: Tensor, y: Tensor, rng: np.random.Generator | int | None
+) -> Tensor:
+    """Adversarial examples of one batch by an attack of `stcore.attacks`."""
+    classifier = make_classifier(model)
+    _check_batch(classifier, model, x, y, attack.bounds)
+    noise = draw_noise(classifier, attack.noise_laws, x, rng)
+    return classifier.ops.unrecorded(lambda: attack.find(classifier, x, y, noise))

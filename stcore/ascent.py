@@ -1,0 +1,35 @@
+"""Projected gradient ascent on a loss, the one loop behind FGSM, PGD and adversarial training (Eq. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from stcore.protocols import Classifier, Mode, Ops, Tensor
+from stcore.threat import Threat
+
+Loss: TypeAlias = Callable[[Ops, Tensor, Tensor], Tensor]
+"""Logits (B, C) and labels (B,) → per-example loss (B,)."""
+
+
+def ascend(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    start: Tensor,
+    loss: Loss,
+    *,
+    threat: Threat,
+    step_size: float,
+    steps: int,
+) -> Tensor:
+    """The last iterate of `steps` steps from `start` uphill on `loss`, in the ball around x, under running statistics."""
+    ops = model.ops
+
+    def body(point: Tensor) -> tuple[Tensor]:
+        value, pullback = ops.vjp(lambda pixels: loss(ops, model.logits(pixels, Mode.EVAL), y), point)
+        (gradient,) = pullback(ops.ones_like(value))  # of the sum over the batch
+        return (threat.project(ops, threat.step(ops, point, gradient, step_size), x),)
+
+    (point,) = ops.fori_loop(steps, body, (start,))
+    return point

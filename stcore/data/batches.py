@@ -1,0 +1,79 @@
+"""The batches of an epoch, a function of (seed, epoch) alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from stcore.data.augment import crop_flip, draw_crop_flip
+from stcore.data.images import ImageData
+from stcore.errors import UsageError
+from stcore.seeding import Stream, generator
+
+Augment = Literal["none", "crop-flip"]
+
+
+class Batch(NamedTuple):
+    images: npt.NDArray[np.uint8]  # (b, H, W, C), the batch's own memory
+    labels: npt.NDArray[np.int64]  # (b,)
+    positions: npt.NDArray[np.int64]  # (b,), places in this epoch's order: what addresses the training noise
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Batches of `data`, in a new order and with new augmentation at each epoch.
+
+    augment: "none", or "crop-flip": zero-pad by 4, crop at random, mirror with probability one half.
+    shuffle: False keeps the data's order at every epoch.
+    drop_last: False keeps the short last batch, as the paper's recipe does.
+    UsageError if a setting does not fit.
+    """
+
+    data: ImageData
+    batch_size: int
+    seed: int
+    augment: Augment = "none"
+    shuffle: bool = True
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(
+                f"expected a batch size of at least 1, received {self.batch_size}; choose another"
+            )
+        if self.augment not in get_args(Augment):
+            known = ", ".join(get_args(Augment))
+            raise UsageError(
+                f"expected augment to be one of {known}, received {self.augment!r}; choose one of them"
+            )
+        if len(self) == 0:
+            raise UsageError(
+                f"expected a batch size of at most {len(self.data)} when the short last batch is dropped, "
+                f"received {self.batch_size}: no batch would remain; make it smaller, or keep the last batch"
+            )
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        full, short = divmod(len(self.data), self.batch_size)
+        return full + (short > 0 and not self.drop_last)
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from batch `start` on (to resume within it)."""
+        total = len(self.data)
+        order = np.arange(total)
+        if self.shuffle:
+            order = generator(self.seed, Stream.ORDER, epoch=epoch).permutation(total)
+        draws = draw_crop_flip(self.seed, epoch, total) if self.augment == "crop-flip" else None
+        for number in range(start, len(self)):
+            where = slice(number * self.batch_size, min((number + 1) * self.batch_size, total))
+            images = self.data.images[order[where]]
+            if draws is not None:
+                images = crop_flip(images, draws.at(where))
+            yield Batch(images, self.data.labels[order[where]], np.arange(where.start, where.stop))
+
+
+def in_order(data: ImageData, batch_size: int) -> Iterator[Batch]:
+    """All of `data` once, as it is, for evaluation: a batch's positions are its places in `data`."""
+    return Batches(data, batch_size, seed=0, shuffle=False).epoch(0)

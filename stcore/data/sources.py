@@ -1,0 +1,57 @@
+"""A data set by name."""
+
+from stcore.data.digits import load_digits
+from stcore.data.images import ImageData, Splits
+from stcore.data.parquet import Columns, Validation, load_parquet
+from stcore.data.split import hold_out
+from stcore.errors import UsageError
+
+KNOWN = "digits, parquet:DIR"
+
+
+def load(
+    spec: str,
+    *,
+    validation: Validation = None,
+    columns: Columns | None = None,
+    train_size: int | None = None,
+    validation_size: int | None = None,
+    test_size: int | None = None,
+) -> Splits:
+    """Load `digits` (see `load_digits`) or `parquet:DIR` (see `load_parquet`).
+
+    validation, columns: as `load_parquet` takes them.
+    train_size: train on this many examples, in the classes' proportions, chosen by a fixed rule after
+        validation was held out: a smaller train set never changes what it is validated on.
+    validation_size, test_size: keep the first so many, in the set's own order (in a set that is sorted by
+        class, these are not of all classes).
+    UsageError for another spec, an option the set lacks, or a size that the set does not have.
+    """
+    kind, _, place = spec.partition(":")
+    if kind == "parquet" and place:
+        splits = load_parquet(place, validation=validation, columns=columns)
+    elif spec == "digits":
+        if validation is not None or columns is not None:
+            raise UsageError(
+                f"expected no validation and no columns for digits, whose split is fixed, "
+                f"received {validation!r} and {columns!r}; leave them out"
+            )
+        splits = load_digits()
+    else:
+        raise UsageError(f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them")
+    train = _limited(splits.train, train_size, "train_size")
+    return Splits(
+        hold_out(splits.train, train)[1] if train < len(splits.train) else splits.train,
+        splits.validation.head(_limited(splits.validation, validation_size, "validation_size")),
+        splits.test.head(_limited(splits.test, test_size, "test_size")),
+    )
+
+
+def _limited(data: ImageData, limit: int | None, option: str) -> int:
+    if limit is None:
+        return len(data)
+    if not 1 <= limit <= len(data):
+        raise UsageError(
+            f"expected {option} in 1..{len(data)}, the size of {data.name}, received {limit}; ask for fewer"
+        )
+    return limit

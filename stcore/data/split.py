@@ -1,0 +1,41 @@
+"""A held-out part that has the whole's class proportions."""
+
+import numpy as np
+import numpy.typing as npt
+
+from stcore.data.images import ImageData
+from stcore.errors import UsageError
+from stcore.seeding import Stream, generator
+
+
+def hold_out(train: ImageData, size: int | float, *, seed: int = 0) -> tuple[ImageData, ImageData]:
+    """(the rest, the held-out part), disjoint, together all of `train`, each in `train`'s order.
+
+    size: a count in [1, N), or a fraction in (0, 1) of the N examples, rounded to a count.
+    seed: leave the default for the fixed rule, so that runs of all seeds share one split.
+
+    Each class gets its proportional share, whole numbers by the largest remainder (ties to the lower class).
+    UsageError if the size does not fit.
+    """
+    total = len(train)
+    count = round(size * total) if isinstance(size, float) and 0 < size < 1 else size
+    if not isinstance(count, int | np.integer) or not 1 <= count < total:
+        raise UsageError(
+            f"expected a hold-out of 1 to {total - 1} examples, or a fraction in (0, 1) that leaves some on "
+            f"either side, received {size!r} of {train.name}'s {total}; choose another size"
+        )
+    held = np.zeros(total, bool)
+    for label, share in enumerate(
+        _shares(np.bincount(train.labels, minlength=train.num_classes), int(count))
+    ):
+        members = np.flatnonzero(train.labels == label)
+        held[generator(seed, Stream.SPLIT, position=label).permutation(members)[:share]] = True
+    return train.subset(np.flatnonzero(~held)), train.subset(np.flatnonzero(held))
+
+
+def _shares(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """`size` dealt out in proportion to `counts`, in integers so that no rounding enters."""
+    shares, remainders = np.divmod(counts * size, counts.sum())
+    largest = np.argsort(-remainders, kind="stable")
+    shares[largest[: size - shares.sum()]] += 1
+    return shares

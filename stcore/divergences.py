@@ -1,0 +1,59 @@
+"""How far apart two predictions are: (B, C) and (B, C) logits → (B,), paper section 4.1.
+
+Every divergence is called `divergence(ops, reference, other, stop_targets)` on logits. Squeeze training
+passes the collaborative logits as the reference and the adversarial ones as the other.
+
+KL(a‖b) = Σ a·log(a/b) is the textbook order. The paper prints its arguments the other way round (as the
+functional it used does), which makes its JS the standard one and its Eq. 3 equal to TRADES.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+from stcore.protocols import Ops, Tensor
+
+Divergence: TypeAlias = Callable[[Ops, Tensor, Tensor, bool], Tensor]
+
+
+def _kl_from_logs(ops: Ops, log_p: Tensor, log_q: Tensor) -> Tensor:
+    return ops.sum(ops.exp(log_p) * (log_p - log_q))
+
+
+def kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
+    """KL(p_reference‖p_other), in nats. With `stop_targets` the reference is a constant."""
+    target = ops.stop_gradient(reference) if stop_targets else reference
+    return _kl_from_logs(ops, ops.log_softmax(target), ops.log_softmax(other))
+
+
+def symmetric_kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
+    """½·[KL(p‖q) + KL(q‖p)], in nats.
+
+    With `stop_targets` the target of each half is a constant, as in the released code: the value is the
+    same, the gradient with respect to the logits is (p − q)/2, about half the true one for small gaps.
+    """
+    halves = kl(ops, reference, other, stop_targets) + kl(ops, other, reference, stop_targets)
+    return 0.5 * halves
+
+
+def js(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
+    """Jensen–Shannon: ½·[KL(p‖m) + KL(q‖m)] with m = (p + q)/2, in nats, at most log 2. No target is stopped."""
+    log_p, log_q = ops.log_softmax(reference), ops.log_softmax(other)
+    log_m = ops.logaddexp(log_p, log_q) - math.log(2.0)
+    return 0.5 * (_kl_from_logs(ops, log_p, log_m) + _kl_from_logs(ops, log_q, log_m))
+
+
+def squared_l2(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
+    """‖p − q‖² over the classes, in [0, 2]. No target is stopped."""
+    gap = ops.exp(ops.log_softmax(reference)) - ops.exp(ops.log_softmax(other))
+    return ops.sum(gap * gap)
+
+
+DIVERGENCES: dict[str, Divergence] = {
+    "symmetric_kl": symmetric_kl,
+    "js": js,
+    "squared_l2": squared_l2,
+    "kl": kl,
+}

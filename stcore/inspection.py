@@ -1,0 +1,60 @@
+"""What a batch and a model must be, checked on host values at the edge; nothing here runs inside a step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stcore.errors import DataError, UsageError
+from stcore.protocols import Array, Classifier, Mode, Tensor
+
+
+def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+    """DataError unless every pixel is finite and within the bounds."""
+    if values.size == 0:
+        raise DataError(f"x: expected at least one image; received an empty batch of shape {values.shape}")
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low + high):
+        raise DataError("x: expected finite pixels; received NaN or infinity")
+    if low < bounds[0] or high > bounds[1]:
+        raise DataError(
+            f"x: expected pixels in [{bounds[0]:g}, {bounds[1]:g}]; received [{low:.4g}, {high:.4g}]. "
+            "Divide 0–255 images by 255; make mean/std normalisation a layer of the model"
+        )
+
+
+def check_labels(values: Array, num_classes: int) -> None:
+    """DataError unless these are integer labels in [0, num_classes)."""
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise DataError(
+            f"y: expected integer labels of shape (B,); received {values.dtype} of shape {values.shape}"
+        )
+    if values.size and not 0 <= values.min() <= values.max() < num_classes:
+        raise DataError(
+            f"y: expected labels in [0, {num_classes}), the model's number of classes; "
+            f"received [{values.min()}, {values.max()}]"
+        )
+
+
+def check_logits(values: Array, num_classes: int | None = None) -> None:
+    """UsageError unless these (B, C) look like logits, of so many classes where that is known."""
+    if values.ndim != 2:
+        raise UsageError(f"model: expected logits of shape (B, C); received shape {values.shape}")
+    if num_classes is not None and values.shape[1] != num_classes:
+        raise UsageError(
+            f"model: expected logits of {num_classes} classes, as the data has; received {values.shape[1]}"
+        )
+    rows = values.astype(np.float64).sum(axis=1)
+    if values.shape[1] > 1 and (values >= 0).all() and np.allclose(rows, 1.0, atol=1e-3):
+        raise UsageError(
+            "model: expected logits; received rows that are non-negative and sum to 1, which are probabilities. "
+            "Remove the final softmax"
+        )
+
+
+def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) -> int | None:
+    """Looks at one forward of x; returns the number of classes, or None while a graph is traced."""
+    logits = model.host(model.ops.unrecorded(lambda: model.logits(x, Mode.EVAL)))
+    if logits is None:
+        return None
+    check_logits(logits, num_classes)
+    return int(logits.shape[1])

@@ -1,0 +1,97 @@
+"""Squeeze training (Li et al., ICLR 2023): Algorithm 1 and Eq. 6.
+
+Around an image x lie an adversarial example x' (a higher loss) and a collaborative one x'' (a lower loss).
+The two are searched for together: both climb the divergence between their predictions, and before each
+step the roles are given anew among the triplet {x, x', x''}, so that of those compared
+
+    p_y(x'') ≥ p_y(x) ≥ p_y(x')                                        (the constraint of Eq. 6).
+
+Training squeezes the gap that was found:   mean CE(f(x), y) + β · divergence(f(x''), f(x')).
+x, x' and x'' are three forwards, each with batch statistics of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stcore import checks, starts
+from stcore.divergences import DIVERGENCES
+from stcore.losses import cross_entropy
+from stcore.objective import PerExample
+from stcore.protocols import Classifier, Mode, Ops, Tensor
+from stcore.squeeze_search import SqueezePair, search
+from stcore.threat import NORMS, Threat
+from stcore.triplet import Triplet, roles, selection_shares
+
+
+@dataclass(frozen=True)
+class SqueezeConfig:
+    """The settings of squeeze training; the defaults are the paper's for CIFAR-10 (sections 4.1 and 5).
+
+    epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
+    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl; `inner_divergence`
+    gives the search one of its own (section 4.2).   stop_gradient_targets: the target of each KL term is
+    a constant, as released and as the listed β were tuned; False is the formula as printed.
+    init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).   UsageError for a value out of range.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 10
+    beta: float = 6.0
+    divergence: str = "symmetric_kl"
+    inner_divergence: str | None = None
+    stop_gradient_targets: bool = True
+    init: str = "gaussian"
+    noise_std: float = 1e-3
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        checks.search(self, inits=("gaussian", "uniform"))  # at x itself the gradient is exactly zero
+        checks.number("beta", self.beta)
+        checks.number("noise_std", self.noise_std)
+        checks.choice("divergence", self.divergence, DIVERGENCES)
+        checks.choice("inner_divergence", self.inner_divergence or self.divergence, DIVERGENCES)
+
+    @property
+    def threat(self) -> Threat:
+        return NORMS[self.norm](self.epsilon, self.bounds)
+
+    @property
+    def noise_laws(self) -> tuple[str, ...]:
+        return starts.laws(self.init, self.norm, count=2)
+
+    def start(self, x: Tensor, noise: tuple[Tensor, ...]) -> SqueezePair:
+        """Two independent noisy copies of x, not clamped."""
+        return SqueezePair(*(starts.start(x, n, self.init, self.epsilon, self.noise_std) for n in noise))
+
+    def find(
+        self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
+    ) -> SqueezePair:
+        """The pair after K updates."""
+        return search(model, x, y, self.start(x, noise), self, self.steps)
+
+    def losses(
+        self, model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, phase: int = 0
+    ) -> PerExample:
+        """Eq. 6 per example, after the (K+1)-th selection; natural, then adversarial enter the running statistics."""
+        collaborative = model.logits(pair.collaborative, Mode.BATCH, dropout=True)
+        natural = model.logits(x, Mode.TRAIN, dropout=True)
+        adversarial = model.logits(pair.adversarial, Mode.TRAIN, dropout=True)
+        return squeeze(model.ops, Triplet(natural, adversarial, collaborative), y, self)
+
+
+def squeeze(ops: Ops, logits: Triplet, y: Tensor, config: SqueezeConfig) -> PerExample:
+    """Select once more on the logits of the loss; then CE + β · divergence per example."""
+    highest, lowest = roles(ops, logits, y)
+    natural = cross_entropy(ops, logits.natural, y)
+    gap = DIVERGENCES[config.divergence](ops, lowest(logits), highest(logits), config.stop_gradient_targets)
+    metrics = {
+        "natural_loss": natural,
+        "adversarial_loss": cross_entropy(ops, highest(logits), y),
+        "collaborative_loss": cross_entropy(ops, lowest(logits), y),
+        "divergence": gap,
+        **selection_shares(ops, highest, lowest, natural),
+    }
+    return PerExample(natural + config.beta * gap, metrics)

@@ -1,0 +1,27 @@
+"""Standard training: mean CE(f(x), y) on natural images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stcore.losses import cross_entropy
+from stcore.objective import PerExample
+from stcore.protocols import Classifier, Mode, Tensor
+
+
+@dataclass(frozen=True)
+class StandardConfig:
+    """Standard training has no settings."""
+
+    @property
+    def noise_laws(self) -> tuple[str, ...]:
+        return ()
+
+    def find(
+        self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
+    ) -> None:
+        """There is nothing to find."""
+
+    def losses(self, model: Classifier, x: Tensor, y: Tensor, examples: None, phase: int = 0) -> PerExample:
+        natural = cross_entropy(model.ops, model.logits(x, Mode.TRAIN, dropout=True), y)
+        return PerExample(natural, {"natural_loss": natural})

@@ -1,0 +1,66 @@
+"""Threat models: the ball of radius ε around an image, inside the range of pixels.
+
+Each knows three things: a random start, the steepest step within its norm, and the projection back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from stcore.protocols import Ops, Tensor
+
+_TINY = 1e-30  # keeps 0/0 away from the l2 step; far below any gradient that float32 can square
+
+
+class Threat(Protocol):
+    """The norm, radius and pixel range that bound a perturbation."""
+
+    @property
+    def epsilon(self) -> float:
+        """Radius of the ball, in units of pixels in [0, 1]."""
+
+    def step(self, ops: Ops, x: Tensor, gradient: Tensor, size: float) -> Tensor:
+        """x moved by `size` in the direction of steepest ascent, not yet projected."""
+
+    def project(self, ops: Ops, x: Tensor, center: Tensor) -> Tensor:
+        """The nearest point to x in the ball around `center`, then in the pixel range."""
+
+
+@dataclass(frozen=True)
+class Linf:
+    """‖x − center‖∞ ≤ ε: every pixel moves by at most ε. Signed-gradient steps (Eq. 1)."""
+
+    epsilon: float
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def step(self, ops: Ops, x: Tensor, gradient: Tensor, size: float) -> Tensor:
+        return x + size * ops.sign(gradient)
+
+    def project(self, ops: Ops, x: Tensor, center: Tensor) -> Tensor:
+        return ops.clip(ops.clip(x, center - self.epsilon, center + self.epsilon), *self.bounds)
+
+
+@dataclass(frozen=True)
+class L2:
+    """‖x − center‖₂ ≤ ε over the whole image. Steps along the normalised gradient."""
+
+    epsilon: float
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def step(self, ops: Ops, x: Tensor, gradient: Tensor, size: float) -> Tensor:
+        return x + gradient * ops.expand(size / _norm(ops, gradient), gradient)
+
+    def project(self, ops: Ops, x: Tensor, center: Tensor) -> Tensor:
+        offset = x - center
+        length = _norm(ops, offset)
+        scale = ops.where(length > self.epsilon, self.epsilon / length, 1.0)
+        return ops.clip(center + offset * ops.expand(scale, offset), *self.bounds)
+
+
+def _norm(ops: Ops, x: Tensor) -> Tensor:
+    return ops.clip(ops.sqrt(ops.sum(x * x)), _TINY, math.inf)
+
+
+NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}
