@@ -129,9 +129,7 @@ def leaf_shapes(leaf: Leaf) -> dict[str, tuple[int, ...]]:
 
 def weight_shapes(node: Node) -> dict[str, tuple[int, ...]]:
     """The canonical name and shape of every weight and running statistic of `node`."""
-    return {
-        join(path, name): shape for path, leaf in leaves(node) for name, shape in leaf_shapes(leaf).items()
-    }
+    return {join(path, name): shape for path, leaf in leaves(node) for name, shape in leaf_shapes(leaf).items()}
 
 
 def count_parameters(node: Node) -> int:

@@ -23,9 +23,7 @@ def initial_weights(node: Node, seed: int) -> dict[str, Array]:
     outside [0, 2^64).
     """
     rng = generator(seed, Stream.WEIGHTS)
-    return {
-        join(path, name): array for path, leaf in leaves(node) for name, array in _draw(leaf, rng).items()
-    }
+    return {join(path, name): array for path, leaf in leaves(node) for name, array in _draw(leaf, rng).items()}
 
 
 def _draw(leaf: Leaf, rng: np.random.Generator) -> dict[str, Array]:

@@ -45,9 +45,7 @@ class AdversarialConfig:
     def noise_laws(self) -> tuple[str, ...]:
         return starts.laws(self.init, self.norm, count=1)
 
-    def find(
-        self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
-    ) -> Tensor:
+    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Tensor:
         """x' after K steps uphill on the cross-entropy."""
         start = starts.start(x, noise[0], self.init, self.epsilon, self.noise_std) if noise else x
         return ascend(
@@ -61,9 +59,7 @@ class AdversarialConfig:
             steps=self.steps,
         )
 
-    def losses(
-        self, model: Classifier, x: Tensor, y: Tensor, adversarial: Tensor, phase: int = 0
-    ) -> PerExample:
+    def losses(self, model: Classifier, x: Tensor, y: Tensor, adversarial: Tensor, phase: int = 0) -> PerExample:
         """Cross-entropy of x', whose forward alone enters the running statistics."""
         loss = cross_entropy(model.ops, model.logits(adversarial, Mode.TRAIN, dropout=True), y)
         return PerExample(loss, {"adversarial_loss": loss})

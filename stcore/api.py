@@ -167,9 +167,7 @@ def draw_noise(
     return tuple(classifier.ops.from_numpy(array, x) for array in arrays)
 
 
-def attack_batch(
-    attack: Any, model: Any, x: Tensor, y: Tensor, rng: np.random.Generator | int | None
-) -> Tensor:
+def attack_batch(attack: Any, model: Any, x: Tensor, y: Tensor, rng: np.random.Generator | int | None) -> Tensor:
     """Adversarial examples of one batch by an attack of `stcore.attacks`."""
     classifier = make_classifier(model)
     _check_batch(classifier, model, x, y, attack.bounds)

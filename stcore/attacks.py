@@ -58,9 +58,7 @@ class PGD:
     def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
         start = starts.start(x, noise[0], self.init, self.epsilon, self.noise_std) if noise else x
         threat = NORMS[self.norm](self.epsilon, self.bounds)
-        return ascend(
-            model, x, y, start, cross_entropy, threat=threat, step_size=self.step_size, steps=self.steps
-        )
+        return ascend(model, x, y, start, cross_entropy, threat=threat, step_size=self.step_size, steps=self.steps)
 
     def __call__(
         self, model: Any, x: Tensor, y: Tensor, *, rng: np.random.Generator | int | None = None

@@ -40,15 +40,40 @@ class Accuracy:
         return low, high
 
 
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The labels (N,) of a data set, and the classes (N,) predicted for it: `natural`, and under each attack."""
+
+    labels: Array
+    predicted: Mapping[str, Array]
+
+    @property
+    def accuracies(self) -> dict[str, Accuracy]:
+        """The accuracy of each."""
+        return {
+            name: Accuracy(int((classes == self.labels).sum()), len(self.labels))
+            for name, classes in self.predicted.items()
+        }
+
+
 class Evaluator:
     """Runs a classifier, and attacks on it, over a data set; what can be compiled is compiled once.
 
     attacks: name → attack; `natural` (no attack) is always evaluated first. Attacks start from noise of
     `seed` and the example's position, so results do not depend on the batch size beyond rounding.
+    own_layout: the batches' images are laid out as the model takes them, rather than (B, H, W, C).
     """
 
-    def __init__(self, classifier: Classifier, attacks: Mapping[str, Attack], seed: int = 0) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        attacks: Mapping[str, Attack],
+        seed: int = 0,
+        *,
+        own_layout: bool = False,
+    ) -> None:
         self.classifier = classifier
+        self._native = classifier.pixels if own_layout else classifier.images
         self.attacks = dict(attacks)
         self.seed = seed
         ops = classifier.ops
@@ -57,40 +82,35 @@ class Evaluator:
 
     def _compiled(self, attack: Attack) -> Callable[..., Tensor]:
         model = self.classifier
-        return model.compile(
-            lambda x, y, noise: model.ops.unrecorded(lambda: attack.find(model, x, y, noise))
-        )
+        return model.compile(lambda x, y, noise: model.ops.unrecorded(lambda: attack.find(model, x, y, noise)))
 
-    def correct(self, batch: Batch) -> dict[str, Array]:
-        """For each attack, and for `natural`: which examples (B,) are classified correctly."""
+    def predict(self, batch: Batch) -> dict[str, Array]:
+        """The class (B,) predicted for the natural images, and for those each attack found."""
         x, y = self._native(batch.images), self.classifier.labels(batch.labels)
-        shape = batch.images.shape[1:]
-        hits = {"natural": self._predict(x) == batch.labels}
+        predicted = {"natural": self._predict(x)}
         for name, attack in self.attacks.items():
-            noise = starts.sample(attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, shape)
-            adversarial = self._find[name](x, y, tuple(self._native(array) for array in noise))
-            hits[name] = self._predict(adversarial) == batch.labels
-        return hits
+            noise = starts.sample(
+                attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, batch.images.shape[1:]
+            )
+            predicted[name] = self._predict(self._find[name](x, y, tuple(map(self._native, noise))))
+        return predicted
 
     def _predict(self, x: Tensor) -> Array:
         labels: Array = self.classifier.ops.to_numpy(self._logits(x)).argmax(axis=1)
         return labels
 
-    def run(
-        self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None
-    ) -> dict[str, Accuracy]:
-        """Accuracies over all batches; `advance` is told the number of images after each."""
-        hits: dict[str, list[Array]] = {name: [] for name in ("natural", *self.attacks)}
+    def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:
+        """What is predicted over all batches; `advance` is told the number of images after each."""
+        labels: list[Array] = []
+        predicted: dict[str, list[Array]] = {name: [] for name in ("natural", *self.attacks)}
         for batch in batches:
-            for name, which in self.correct(batch).items():
-                hits[name].append(which)
-            advance(len(batch.positions))
-        return {name: _accuracy(parts) for name, parts in hits.items()}
-
-
-def _accuracy(parts: Sequence[Array]) -> Accuracy:
-    every = np.concatenate(parts) if parts else np.zeros(0, bool)
-    return Accuracy(int(every.sum()), int(every.size))
+            labels.append(batch.labels)
+            for name, classes in self.predict(batch).items():
+                predicted[name].append(classes)
+            advance(len(batch.labels))
+        return Predictions(
+            np.concatenate(labels), {name: np.concatenate(parts) for name, parts in predicted.items()}
+        )
 
 
 def evaluate(
@@ -125,7 +145,7 @@ def evaluate(
             where = slice(begin, begin + batch_size)
             yield Batch(x[where], y[where], np.arange(len(x))[where])
 
-    return Evaluator(classifier, named(attacks, epsilon), seed, own_layout=True).run(batches())
+    return Evaluator(classifier, named(attacks, epsilon), seed, own_layout=True).run(batches()).accuracies
 
 
 def named(attacks: Sequence[str | Attack] | Mapping[str, Attack], epsilon: float) -> dict[str, Attack]:

@@ -21,9 +21,7 @@ class Objective(Protocol):
     def noise_laws(self) -> tuple[str, ...]:
         """The unit noise it needs for a batch, an array shaped like x for each law (see `stcore.starts`)."""
 
-    def find(
-        self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /, phase: int = 0
-    ) -> Any:
+    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /, phase: int = 0) -> Any:
         """The examples of this batch; differentiates inputs only."""
 
     def losses(self, model: Classifier, x: Tensor, y: Tensor, examples: Any, /, phase: int = 0) -> PerExample:

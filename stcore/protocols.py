@@ -131,6 +131,12 @@ class Classifier(Protocol):
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """`fn` of tensors (batch size free), made fast as a whole where the framework can; else `fn` itself."""
 
+    def weights(self) -> dict[str, Array]:
+        """Weights and running statistics by name, as host arrays in the framework-neutral layout."""
+
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        """Puts such weights into the model; UsageError, and nothing changed, where they do not fit."""
+
 
 class Learner(Classifier, Protocol):
     """A classifier together with its optimizer."""
@@ -148,9 +154,3 @@ class Learner(Classifier, Protocol):
 
     def set_learning_rate(self, rate: float) -> None:
         """The learning rate of the updates to come."""
-
-    def weights(self) -> dict[str, Array]:
-        """Weights and running statistics by name, as host arrays in the framework-neutral layout."""
-
-    def load_weights(self, weights: Mapping[str, Array]) -> None:
-        """Puts such weights into the model; UsageError, and nothing changed, where they do not fit."""

@@ -17,9 +17,7 @@ class StandardConfig:
     def noise_laws(self) -> tuple[str, ...]:
         return ()
 
-    def find(
-        self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
-    ) -> None:
+    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> None:
         """There is nothing to find."""
 
     def losses(self, model: Classifier, x: Tensor, y: Tensor, examples: None, phase: int = 0) -> PerExample:

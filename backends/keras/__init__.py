@@ -8,5 +8,16 @@ if __name__ != "stcore.backends.keras":
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
 from stcore.backends.keras.sgd import TorchSGD
+from stcore.backends.keras.tensorflow import use_device, use_threads, versions
+from stcore.backends.keras.training import compile_training, make_sgd
 
-__all__ = ["TorchSGD", "make_classifier", "make_learner"]
+__all__ = [
+    "TorchSGD",
+    "compile_training",
+    "make_classifier",
+    "make_learner",
+    "make_sgd",
+    "use_device",
+    "use_threads",
+    "versions",
+]

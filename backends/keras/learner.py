@@ -17,6 +17,8 @@ class KerasClassifier:
     """`stcore.protocols.Classifier` over any `keras.Model` that maps pixels (B, …) to logits (B, C)."""
 
     ops: Ops = keras_ops
+    compiled = True
+    """Whether `compile` traces; without it every step runs eagerly."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -39,7 +41,17 @@ class KerasClassifier:
         return ops.convert_to_tensor(array, dtype="int64")
 
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        return tensorflow.compile(fn)
+        return tensorflow.compile(fn) if self.compiled else fn
+
+    def weights(self) -> dict[str, Array]:
+        from stcore.models import export_weights
+
+        return export_weights(self.model)
+
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        from stcore.models import load_weights
+
+        load_weights(self.model, weights)
 
 
 class KerasLearner(KerasClassifier):
@@ -61,13 +73,3 @@ class KerasLearner(KerasClassifier):
 
     def set_learning_rate(self, rate: float) -> None:
         self.optimizer.learning_rate = rate
-
-    def weights(self) -> dict[str, Array]:
-        from stcore.models import export_weights
-
-        return export_weights(self.model)
-
-    def load_weights(self, weights: Mapping[str, Array]) -> None:
-        from stcore.models import load_weights
-
-        load_weights(self.model, weights)

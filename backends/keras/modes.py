@@ -31,9 +31,7 @@ def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
 
 def dropout_layers(model: Any) -> list[Any]:
     """The layers whose training behaviour is random."""
-    return [
-        layer for layer in model._flatten_layers() if _strength(layer) and hasattr(layer, "seed_generator")
-    ]
+    return [layer for layer in model._flatten_layers() if _strength(layer) and hasattr(layer, "seed_generator")]
 
 
 def _strength(layer: Any) -> str | None:

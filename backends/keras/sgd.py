@@ -50,10 +50,12 @@ class TorchSGD(keras.optimizers.Optimizer):  # type: ignore[misc]
         self.velocities = [self.add_variable_from_reference(v, name="velocity") for v in variables]
 
     def update_step(self, gradient: Tensor, variable: Any, learning_rate: Any) -> None:
-        rate = ops.cast(learning_rate, variable.dtype)
+        # Native tensors: a Keras variable times a Python float may pass through float32.
         velocity = self.velocities[self._get_variable_index(variable)]
-        gradient = ops.cast(gradient, variable.dtype) + self.coupled_weight_decay * variable.value
-        moved = self.momentum * velocity.value + gradient
+        weight, before = ops.convert_to_tensor(variable), ops.convert_to_tensor(velocity)
+        rate, gradient = ops.cast(learning_rate, weight.dtype), ops.cast(gradient, weight.dtype)
+        gradient = gradient + self.coupled_weight_decay * weight
+        moved = self.momentum * before + gradient
         self.assign(velocity, moved)
         direction = gradient + self.momentum * moved if self.nesterov else moved
         self.assign_sub(variable, rate * direction)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from stcore.errors import DeviceError
@@ -97,7 +98,18 @@ def use_device(name: str) -> str:
     number = int(index or 0) if (index or "0").isdigit() else -1
     if kind != "gpu" or not 0 <= number < len(gpus):
         raise DeviceError(
-            f"expected a device among cpu{''.join(f', gpu:{i}' for i in range(len(gpus)))}; received {name!r}"
+            f"device: expected auto or one of cpu{''.join(f', gpu:{i}' for i in range(len(gpus)))}; received {name!r}"
         )
     tf.config.set_visible_devices([gpus[number]], "GPU")
     return f"gpu:{number}"
+
+
+def use_threads(count: int) -> None:
+    """Limits TensorFlow to this many CPU threads; like the device, before the first tensor."""
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+    tf.config.threading.set_inter_op_parallelism_threads(count)
+
+
+def versions() -> dict[str, str]:
+    """The packages that decide the numbers."""
+    return {"keras": keras.__version__, "tensorflow": tf.__version__}

@@ -46,6 +46,16 @@ class TorchClassifier:
     def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         return fn  # what torch can compile whole is the model: see make_learner(torch.compile(model), …)
 
+    def weights(self) -> dict[str, Array]:
+        from stcore.models import export_weights
+
+        return export_weights(self.model)
+
+    def load_weights(self, weights: Mapping[str, Array]) -> None:
+        from stcore.models import load_weights
+
+        load_weights(self.model, weights)
+
 
 class TorchLearner(TorchClassifier):
     """`stcore.protocols.Learner`: the module with its `torch.optim` optimizer."""
@@ -74,13 +84,3 @@ class TorchLearner(TorchClassifier):
     def set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-
-    def weights(self) -> dict[str, Array]:
-        from stcore.models import export_weights
-
-        return export_weights(self.model)
-
-    def load_weights(self, weights: Mapping[str, Array]) -> None:
-        from stcore.models import load_weights
-
-        load_weights(self.model, weights)

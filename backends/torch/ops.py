@@ -59,7 +59,7 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
         value = fn(*leaves)
 
     def pullback(cotangent: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(value, leaves, cotangent, retain_graph=True)
+        return torch.autograd.grad(value, leaves, cotangent, retain_graph=True, materialize_grads=True)
 
     return value.detach(), pullback
 
@@ -74,4 +74,4 @@ def from_numpy(array: Array, like: Tensor) -> Tensor:
 
 
 def to_numpy(x: Tensor) -> Array:
-    return x.detach().cpu().numpy()
+    return x.detach().cpu().numpy().copy()  # on the CPU it would share memory

@@ -36,8 +36,6 @@ def crop_flip(images: npt.NDArray[np.uint8], draws: CropFlip) -> npt.NDArray[np.
     # With width and channels as one axis each row of a window is contiguous: the gather copies rows.
     lines = padded.reshape(count, height + 2 * PAD, -1)
     windows = np.lib.stride_tricks.sliding_window_view(lines, (height, width * channels), axis=(1, 2))
-    out: npt.NDArray[np.uint8] = windows[np.arange(count), draws.top, draws.left * channels].reshape(
-        images.shape
-    )
+    out: npt.NDArray[np.uint8] = windows[np.arange(count), draws.top, draws.left * channels].reshape(images.shape)
     out[draws.flip] = out[draws.flip, :, ::-1]
     return out

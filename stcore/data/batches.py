@@ -40,9 +40,7 @@ class Batches:
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
-            raise UsageError(
-                f"expected a batch size of at least 1, received {self.batch_size}; choose another"
-            )
+            raise UsageError(f"expected a batch size of at least 1, received {self.batch_size}; choose another")
         if self.augment not in get_args(Augment):
             known = ", ".join(get_args(Augment))
             raise UsageError(

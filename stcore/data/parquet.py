@@ -25,9 +25,7 @@ Columns = tuple[str, str]
 Validation = int | float | Literal["test"] | None
 
 
-def load_parquet(
-    folder: str | Path, *, validation: Validation = None, columns: Columns | None = None
-) -> Splits:
+def load_parquet(folder: str | Path, *, validation: Validation = None, columns: Columns | None = None) -> Splits:
     """Read train-*.parquet, test-*.parquet and, if any, validation-*.parquet in `folder` or its data/.
 
     validation: None takes the validation files, or where there are none holds out 2 % of train by the fixed
@@ -51,9 +49,7 @@ def load_parquet(
         )
     tables = {part: _read(files, columns) for part, files in shards.items() if files}
     names = _class_names(shards["train"][0], columns)
-    num_classes = (
-        len(names) if names else 1 + max(int(labels.max(initial=0)) for _, labels in tables.values())
-    )
+    num_classes = len(names) if names else 1 + max(int(labels.max(initial=0)) for _, labels in tables.values())
     channels = max(images.shape[-1] for images, _ in tables.values())
     parts = {
         part: ImageData.from_arrays(
@@ -98,9 +94,7 @@ def _reading(shard: Path) -> Iterator[Any]:
     try:
         yield parquet
     except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
-        raise DataError(
-            f"{shard}: expected a whole parquet file, received: {error}; fetch it again"
-        ) from error
+        raise DataError(f"{shard}: expected a whole parquet file, received: {error}; fetch it again") from error
 
 
 def _schema(shard: Path) -> Any:
@@ -150,9 +144,7 @@ def _labels(column: Any, shard: Path) -> npt.NDArray[np.int64]:
             f"{shard}: expected integer labels, received a column of {column.type}; name another column"
         )
     if column.null_count:
-        raise DataError(
-            f"{shard}: expected a label in every row, received null; drop the rows without a label"
-        )
+        raise DataError(f"{shard}: expected a label in every row, received null; drop the rows without a label")
     return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
 
 

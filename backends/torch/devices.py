@@ -1,0 +1,33 @@
+"""Where PyTorch computes, and with how many threads."""
+
+from __future__ import annotations
+
+import torch
+
+from stcore.errors import DeviceError
+
+
+def use_device(name: str) -> str:
+    """The device of this name (`auto`, `cpu`, `cuda`, `cuda:N`, `mps`); `auto` takes the first accelerator.
+
+    DeviceError where there is no such device.
+    """
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if found[kind])
+    kind, _, index = name.replace("gpu", "cuda").partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if not found.get(kind) or not (index or "0").isdigit() or int(index or 0) >= count:
+        known = ", ".join(kind for kind, here in found.items() if here)
+        raise DeviceError(f"device: expected auto or one of {known}; received {name!r}")
+    return f"{kind}:{index}" if index else kind
+
+
+def use_threads(count: int) -> None:
+    """Limits PyTorch to this many CPU threads."""
+    torch.set_num_threads(count)
+
+
+def versions() -> dict[str, str]:
+    """The packages that decide the numbers."""
+    return {"torch": torch.__version__}

@@ -1,0 +1,24 @@
+"""What a training run needs of PyTorch beside the learner."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from stcore.backends.torch.learner import TorchLearner
+
+
+def make_sgd(
+    model: nn.Module, learning_rate: float, momentum: float, weight_decay: float, nesterov: bool
+) -> torch.optim.Optimizer:
+    """SGD with coupled weight decay on every tensor, as the paper's recipes use it."""
+    return torch.optim.SGD(
+        model.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
+    )
+
+
+def compile_training(learner: TorchLearner, choice: str) -> TorchLearner:
+    """`on` compiles the model by `torch.compile`; `off` and `auto` stay eager (on CPU compiling gained nothing)."""
+    if choice == "on":
+        learner.model.compile()
+    return learner

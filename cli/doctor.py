@@ -1,0 +1,67 @@
+"""`stcli doctor`: what is installed, what it runs on, and whether it works."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+import stcore
+from stcore import errors, models
+from stcore.cli.console import make_console
+from stcore.data import load_digits
+from stcore.dispatch import BACKENDS, available_backends, load_backend, missing_packages
+from stcore.presets import SQUEEZE
+
+
+def main(args: Sequence[str]) -> int:
+    """Prints its findings; exit code 0 if at least one backend works, 1 if an installed one fails its test."""
+    if args:
+        raise errors.UsageError(f"doctor takes no options; received {' '.join(args)}")
+    console = make_console()
+    console.print(f"stcore {stcore.__version__}, Python {platform.python_version()}, numpy {np.__version__}")
+    console.print(f"{platform.platform()}")
+    healthy = True
+    for name in BACKENDS:
+        if missing := missing_packages(name):
+            console.print(
+                f"{name}: not installed ({', '.join(missing)}): pip install 'stcore[{name}]'", markup=False
+            )
+            continue
+        try:
+            console.print(f"{name}: {check(name)}")
+        except Exception as error:
+            healthy = False
+            console.print(f"{name}: FAILED: {type(error).__name__}: {error}", markup=False)
+    if not available_backends():
+        raise errors.UsageError("no backend is installed: pip install 'stcore[torch]' or 'stcore[keras]'")
+    return errors.OK if healthy else errors.BUG
+
+
+def check(name: str) -> str:
+    """Trains a tiny network for a few steps of squeeze training; the loss must fall. Returns what to print."""
+    backend = load_backend(name)
+    device = backend.use_device("auto")
+    begun = time.perf_counter()
+    digits = load_digits().train.head(64)
+    model = models.build(
+        "tiny",
+        name,  # type: ignore[arg-type]
+        num_classes=10,
+        in_channels=1,
+        image_size=(8, 8),
+        device=device if name == "torch" else None,
+    )
+    learner = backend.make_learner(model, backend.make_sgd(model, 0.1, 0.9, 0.0, False))
+    x, y = learner.images(digits.images), learner.labels(digits.labels)
+    losses = [
+        float(learner.ops.to_numpy(stcore.train_step(learner, SQUEEZE["digits"], x, y, rng=step).loss))
+        for step in range(8)
+    ]
+    if not losses[-1] < losses[0]:
+        raise RuntimeError(f"the loss did not fall: {losses[0]:.3f} → {losses[-1]:.3f}")
+    versions = ", ".join(f"{package} {version}" for package, version in backend.versions().items())
+    seconds = time.perf_counter() - begun
+    return f"{versions}, device {device}; self-test passed in {seconds:.1f} s, loss {losses[0]:.2f} → {losses[-1]:.2f}"

@@ -1,0 +1,66 @@
+"""`stcli`: finds the command, runs it, and turns what went wrong into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from stcore import errors
+
+COMMANDS = {
+    "train": "train a network by squeeze training (or another method) and evaluate it",
+    "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack",
+    "doctor": "versions, devices, backends, and a self-test of a few seconds",
+}
+
+HELP = f"""usage: stcli COMMAND [options]
+
+{chr(10).join(f"  {name:<10} {what}" for name, what in COMMANDS.items())}
+
+  stcli COMMAND --help lists a command's options. Start with: stcli train --backend torch
+
+exit codes: 0 ok, 1 a bug, 2 usage, 3 data, 4 device or memory, 5 training diverged,
+            130 interrupted (a checkpoint was written)
+"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return errors.OK if words else errors.UsageError.exit_code
+    if words[0] == "--version":
+        import stcore
+
+        print(f"stcli {stcore.__version__}")
+        return errors.OK
+    try:
+        if words[0] not in COMMANDS:
+            raise errors.UsageError(f"expected a command among {', '.join(COMMANDS)}; received {words[0]!r}")
+        command = importlib.import_module(f"stcore.cli.{words[0]}")
+        code: int = command.main(words[1:])
+        return code
+    except errors.StcoreError as error:
+        return _say(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _say("interrupted", errors.INTERRUPTED)
+    except BrokenPipeError:
+        return errors.OK  # the reader of a pipe has seen enough
+    except Exception as error:
+        if type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError"):
+            reason = str(error).splitlines()[0] if str(error) else "no reason given"
+            return _say(f"out of memory: {reason}. Lower --batch-size", errors.DeviceError.exit_code)
+        traceback.print_exc()
+        return _say("this is a bug in stcore: please report it with the lines above", errors.BUG)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"stcli: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

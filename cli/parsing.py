@@ -1,0 +1,116 @@
+"""From words and files to settings: defaults < preset < --config < flags."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from stcore.errors import UsageError
+from stcore.runs import read_toml
+
+Options = TypeVar("Options")
+
+
+def number(text: str) -> float:
+    """A number such as 0.03 or a fraction such as 8/255."""
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"expected a number such as 0.03 or a fraction such as 8/255; received {text!r}"
+        ) from None
+
+
+def _one_word(parse: Callable[[str], Any], metavar: str) -> Any:
+    """An option that takes one word, and whose default may be None."""
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: parse(words[0]),
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [
+            "none" if value is None else f"{value:.6g}" if metavar == "NUMBER" else str(value)
+        ],
+    )
+
+
+Number = typing.Annotated[float, _one_word(number, "NUMBER")]
+MaybeNumber = typing.Annotated[float | None, _one_word(number, "NUMBER")]
+MaybeInt = typing.Annotated[int | None, _one_word(int, "INT")]
+MaybeText = typing.Annotated[str | None, _one_word(str, "STR")]
+
+
+def parse(options: type[Options], args: Sequence[str], prog: str, default: Options | None = None) -> Options:
+    """The options in `args`; wrong ones end in UsageError, `--help` prints and exits."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options, args=list(args), prog=prog, default=default)  # type: ignore[arg-type]
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UsageError(_plain(said.getvalue(), prog)) from None
+
+
+def _plain(box: str, prog: str) -> str:
+    """The sentence inside the frame that the parser draws around an error."""
+    frame = " │╭╮╰╯─┌┐└┘\t"
+    lines = [line.strip(frame) for line in box.splitlines()]
+    titles = ("Value error", "Parsing error", "Unrecognized options", "Required options")
+    kept: list[str] = []
+    for line in lines:
+        if line.startswith(("Argument helptext", "For full helptext")):
+            break
+        if line and line not in titles:
+            kept.append(line)
+    return " ".join([*kept, f"(see {prog} --help)"])
+
+
+def named_in(args: Sequence[str], options: type[Any]) -> set[str]:
+    """The names of the options that were given as flags."""
+    flags = {arg.partition("=")[0].removeprefix("--").replace("-", "_") for arg in args if arg.startswith("--")}
+    names = {field.name for field in dataclasses.fields(options)}
+    return {name for name in names if name in flags or f"no_{name}" in flags}
+
+
+def peek(args: Sequence[str], name: str) -> str | None:
+    """The value of one flag, read before the others are parsed: presets and files decide their defaults."""
+    flag = "--" + name.replace("_", "-")
+    for at, arg in enumerate(args):
+        if arg == flag and at + 1 < len(args):
+            return args[at + 1]
+        if arg.startswith(flag + "="):
+            return arg.partition("=")[2]
+    return None
+
+
+def from_file(options: type[Any], path: Path) -> dict[str, Any]:
+    """The options in a TOML file, checked against their types; UsageError names the key that is wrong."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    types = typing.get_type_hints(options)
+    content = read_toml(path)
+    for name, value in content.items():
+        if isinstance(value, str) and types.get(name) is float:
+            with contextlib.suppress(ValueError):
+                content[name] = number(value)
+    fields = [(name, kind | None, dataclasses.field(default=None)) for name, kind in types.items()]
+    file_options = dataclasses.make_dataclass("FileOptions", fields)
+    file_options.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    try:
+        TypeAdapter(file_options).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if key not in types:
+            raise UsageError(f"{path}: {key}: no such setting; known are {', '.join(types)}") from None
+        raise UsageError(f"{path}: {key}: {first['msg']}; received {first['input']!r}") from None
+    return content

@@ -1,0 +1,77 @@
+"""`stcli train`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stcore import errors
+from stcore.cli.console import epoch_line, make_console, make_progress, score_table
+from stcore.cli.options import TrainOptions
+from stcore.cli.parsing import from_file, named_in, parse, peek
+from stcore.experiment import run
+from stcore.plan import Plan, make_plan
+from stcore.runs import RunFolder
+
+NOT_SETTINGS = ("config", "out")  # about this invocation, not about the run
+
+
+def main(args: Sequence[str]) -> int:
+    """Trains as the arguments say; returns the exit code."""
+    plan, out = plan_from(args)
+    folder = Path(out) if out else RunFolder.unused(Path("runs"), default_name(plan))
+    console = make_console()
+    console.print(
+        f"{plan.method} on {plan.dataset}, {plan.model}, {plan.backend}, ε = {plan.eval_epsilon:.4g}, "
+        f"{plan.epochs} epochs, seed {plan.seed} → {folder}"
+    )
+    outcome = run(
+        plan, folder, make_progress(console), lambda row: console.print(epoch_line(row, plan.epochs, plan.select))
+    )
+    if outcome.interrupted:
+        console.print(
+            f"interrupted after {outcome.epochs} whole epochs: the weights are in {folder}/last.safetensors. "
+            f"Evaluate them: stcli evaluate {folder}. Train on from them: "
+            f"stcli train --config {folder}/config.toml --init-weights {folder}/last.safetensors"
+        )
+        return errors.INTERRUPTED
+    rule = f"{plan.select_by} on " + (
+        "validation" if plan.select == "val" else "TEST, the paper's optimistic rule"
+    )
+    scores = {f"{name} (epoch {e})": outcome.scores[name] for name, e in epochs_of(outcome).items()}
+    console.print(score_table(scores, f"test split, ε = {plan.eval_epsilon:.4g}, 95 % intervals; best by {rule}"))
+    console.print(f"everything is in {folder}")
+    return errors.OK
+
+
+def epochs_of(outcome: Any) -> dict[str, int]:
+    """The epoch each checkpoint is from."""
+    return {"best": outcome.best_epoch, "last": outcome.epochs}
+
+
+def plan_from(args: Sequence[str]) -> tuple[Plan, str | None]:
+    """The plan and the output folder that the arguments, and the file they may name, ask for."""
+    config = peek(args, "config")
+    file = from_file(TrainOptions, Path(config)) if config else {}
+    early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
+    shown = _defaults(make_plan(_settings({**file, **early})))
+    options = parse(TrainOptions, args, "stcli train", default=shown)
+    flags = {name: getattr(options, name) for name in named_in(args, TrainOptions)}
+    return make_plan(_settings({**file, **flags})), flags.get("out", file.get("out"))
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in NOT_SETTINGS}
+
+
+def _defaults(plan: Plan) -> TrainOptions:
+    names = {field.name for field in dataclasses.fields(TrainOptions)}
+    return TrainOptions(**{name: value for name, value in plan.flat().items() if name in names})
+
+
+def default_name(plan: Plan) -> str:
+    """A run's folder name: data, network, method, backend, seed."""
+    data = Path(plan.dataset.partition(":")[2] or plan.dataset).name
+    return f"{data}-{plan.model}-{plan.method}-{plan.backend}-seed{plan.seed}"

@@ -1,0 +1,240 @@
+"""From a plan to a trained, selected and evaluated network in its run folder."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stcore
+from stcore import data, models
+from stcore.attacks import preset
+from stcore.data import Splits
+from stcore.dispatch import load_backend
+from stcore.errors import UsageError
+from stcore.evaluation import Accuracy, Evaluator, Predictions
+from stcore.inspection import check_model
+from stcore.plan import Plan
+from stcore.protocols import Classifier, Learner
+from stcore.runs import BEST, ENVIRONMENT, LAST, RESULT, RunFolder, load_weights
+from stcore.schedules import make_schedule
+from stcore.training import Progress, Schedules, Trainer, score
+
+FORMAT = "stcore-weights-1"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: accuracies on the test split by checkpoint (`best`, `last`) and attack."""
+
+    folder: Path
+    scores: dict[str, dict[str, Accuracy]]
+    best_epoch: int
+    epochs: int
+    interrupted: bool
+
+
+@dataclass
+class _Store:
+    """Writes the learner's weights and the metrics into the run folder."""
+
+    folder: RunFolder
+    learner: Learner
+    about: Mapping[str, Any]
+    on_row: Callable[[Mapping[str, Any]], None]
+
+    def save(self, name: str, epoch: int) -> None:
+        file = {"best": BEST, "last": LAST}[name]
+        self.folder.write_weights(file, self.learner.weights(), {**self.about, "epoch": epoch})
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        self.folder.append_metrics(row)
+        self.on_row(row)
+
+
+def run(
+    plan: Plan,
+    out: Path,
+    progress: Progress,
+    on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+) -> Outcome:
+    """Trains, selects, and evaluates the best and the last checkpoint on the test split; all lands in `out`."""
+    started = datetime.now(UTC)
+    RunFolder.check_free(out)
+    backend, device = prepare(plan)
+    splits = load_data(plan)
+    learner = build_learner(plan, backend, device, splits)
+    folder = RunFolder.create(out)
+    folder.write_config(plan.flat())
+    folder.write_json(ENVIRONMENT, environment(backend, device, splits))
+
+    selection = splits.validation if plan.select == "val" else splits.test
+    trainer = Trainer(
+        learner=learner,
+        objective=plan.objective,
+        batches=data.Batches(splits.train, plan.batch_size, plan.seed, plan.augment),  # type: ignore[arg-type]
+        selection=selection,
+        evaluator=Evaluator(learner, attacks_of(plan, (plan.select_by,)), plan.seed),
+        select_by=plan.select_by,
+        schedules=Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops)),
+        seed=plan.seed,
+        store=_Store(folder, learner, about(plan, splits), on_row),
+        progress=progress,
+        eval_batch_size=plan.eval_batch_size,
+    )
+    trainer.run()
+    finished = len(trainer.history)
+    if trainer.interrupted:
+        return Outcome(out, {}, trainer.best[1], finished, interrupted=True)
+
+    evaluator = Evaluator(learner, attacks_of(plan, plan.attacks), plan.seed)
+    scores = {}
+    for name, file in (("best", BEST), ("last", LAST)):
+        learner.load_weights(load_weights(folder.path / file)[0])
+        scores[name] = score(evaluator, splits.test, plan.eval_batch_size, progress, f"test {name}").accuracies
+    folder.write_json(
+        RESULT,
+        {
+            "split": "test",
+            "images": len(splits.test),
+            "epsilon": plan.eval_epsilon,
+            "selected_on": f"{plan.select_by}@{plan.select}",
+            "best_epoch": trainer.best[1],
+            "epochs": finished,
+            "checkpoints": {name: as_json(accuracies) for name, accuracies in scores.items()},
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
+        },
+    )
+    return Outcome(out, scores, trainer.best[1], finished, interrupted=False)
+
+
+def open_for_evaluation(plan: Plan) -> tuple[Classifier, Splits]:
+    """The plan's network, weights yet to be loaded, and its data."""
+    backend, device = prepare(plan)
+    splits = load_data(plan)
+    return backend.make_classifier(build_model(plan, device, splits)), splits
+
+
+def evaluate_weights(
+    classifier: Classifier, weights: Mapping[str, Any], plan: Plan, images: data.ImageData, progress: Progress
+) -> Predictions:
+    """What the classifier predicts with these weights, under no attack and under each of the plan's."""
+    classifier.load_weights(weights)
+    check_model(classifier, classifier.images(images.images[:2]), images.num_classes)
+    evaluator = Evaluator(classifier, attacks_of(plan, plan.attacks), plan.seed)
+    return score(evaluator, images, plan.eval_batch_size, progress, "test")
+
+
+def prepare(plan: Plan) -> tuple[Any, str]:
+    """The backend's package and the device's name, chosen before the framework makes its first tensor."""
+    models.describe(plan.model, 10)
+    backend = load_backend(plan.backend)
+    if plan.threads is not None:
+        backend.use_threads(plan.threads)
+    return backend, backend.use_device(plan.device)
+
+
+def load_data(plan: Plan) -> Splits:
+    """The plan's data set; with `select = test` nothing is held out of the training set, as in the paper."""
+    parquet = plan.dataset != "digits"
+    return data.load(
+        plan.dataset,
+        validation="test" if parquet and plan.select == "test" else None,
+        columns=plan.columns,
+        train_size=plan.train_size,
+        validation_size=plan.validation_size,
+        test_size=plan.test_size,
+    )
+
+
+def build_model(plan: Plan, device: str, splits: Splits) -> Any:
+    """The plan's network with its initial weights."""
+    height, width, channels = splits.train.image_shape
+    return models.build(
+        plan.model,
+        plan.backend,  # type: ignore[arg-type]
+        num_classes=splits.train.num_classes,
+        in_channels=channels,
+        image_size=(height, width),
+        seed=plan.seed,
+        dtype=plan.dtype,
+        device=device if plan.backend == "torch" else None,
+    )
+
+
+def build_learner(plan: Plan, backend: Any, device: str, splits: Splits) -> Learner:
+    """The network with its optimizer, from its initial weights or those the plan names."""
+    model = build_model(plan, device, splits)
+    optimizer = backend.make_sgd(model, plan.learning_rate, plan.momentum, plan.weight_decay, plan.nesterov)
+    learner: Learner = backend.compile_training(backend.make_learner(model, optimizer), plan.compile)
+    if plan.init_weights is not None:
+        learner.load_weights(load_weights(Path(plan.init_weights))[0])
+    check_model(learner, learner.images(splits.train.images[:2]), splits.train.num_classes)
+    return learner
+
+
+def attacks_of(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
+    """Attacks by name at the plan's evaluation ε and norm; `natural` needs none."""
+    norm = plan.settings.get("norm", "linf")
+    return {name: preset(name, plan.eval_epsilon, norm) for name in names if name != "natural"}
+
+
+def about(plan: Plan, splits: Splits) -> dict[str, Any]:
+    """What a weights file says of itself."""
+    height, width, channels = splits.train.image_shape
+    return {
+        "format": FORMAT,
+        "stcore": stcore.__version__,
+        "model": plan.model,
+        "num_classes": splits.train.num_classes,
+        "image_shape": f"{height}x{width}x{channels}",
+        "method": plan.method,
+        "backend": plan.backend,
+    }
+
+
+def environment(backend: Any, device: str, splits: Splits) -> dict[str, Any]:
+    """What the numbers depend on beside the settings."""
+    return {
+        "stcore": stcore.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        **backend.versions(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "device": device,
+        "data": {
+            part: {"images": len(split), "sha256": split.fingerprint()}
+            for part, split in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
+        },
+        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
+    """Accuracies with their 95 % intervals, as plain numbers."""
+    return {
+        name: {
+            "accuracy": accuracy.value,
+            "interval_95": list(accuracy.interval()),
+            "correct": accuracy.correct,
+            "total": accuracy.total,
+        }
+        for name, accuracy in scores.items()
+    }
+
+
+def check_about(metadata: Mapping[str, str], plan: Plan, splits: Splits) -> None:
+    """UsageError unless a weights file is of the plan's network."""
+    for name in ("model", "num_classes", "image_shape"):
+        expected = str(about(plan, splits)[name])
+        if name in metadata and metadata[name] != expected:
+            raise UsageError(f"weights: expected a checkpoint with {name} {expected}; received {metadata[name]}")

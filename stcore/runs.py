@@ -1,0 +1,128 @@
+"""The folder of a run: what was trained, how it went, the weights, the result.
+
+    config.toml        every setting, resolved; `stcli train --config` takes it again
+    environment.json   versions, device, data fingerprint
+    metrics.jsonl      a line per epoch
+    best.safetensors   the weights of the selected epoch, in the framework-neutral layout
+    last.safetensors   the weights of the last finished epoch (or the step where Ctrl-C came)
+    result.json        the final table
+
+Every file but metrics.jsonl is written beside its place and then moved there, so none is ever half-written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stcore.errors import UsageError
+from stcore.protocols import Array
+
+CONFIG, ENVIRONMENT, METRICS, RESULT = "config.toml", "environment.json", "metrics.jsonl", "result.json"
+BEST, LAST = "best.safetensors", "last.safetensors"
+
+
+class RunFolder:
+    """A run's files; `create` makes a new folder, `open` takes a finished one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """UsageError unless `path` does not exist or is empty, so that nothing earlier is lost."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(
+                f"out: expected a new or empty folder; {path} holds other files. Choose another folder"
+            )
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new run in `path`, a free folder."""
+        cls.check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"out: {path} cannot be made ({error.strerror}). Choose another folder") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run that was trained before."""
+        if not (path / CONFIG).is_file():
+            raise UsageError(f"run: expected a folder with {CONFIG}, as stcli train leaves it; received {path}")
+        return cls(path)
+
+    @classmethod
+    def unused(cls, parent: Path, name: str) -> Path:
+        """`parent/name`, or with the first free number behind it."""
+        candidates = (parent / (name if n == 1 else f"{name}-{n}") for n in range(1, 1_000_000))
+        return next(path for path in candidates if not path.exists())
+
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """Flat settings; a setting that is None is left out. JSON's scalars and lists are TOML's too."""
+        lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None]
+        write_file(self.path / CONFIG, "\n".join(lines) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        return read_toml(self.path / CONFIG)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        write_file(self.path / name, json.dumps(content, indent=2) + "\n")
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        with (self.path / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def write_weights(self, name: str, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
+        """Weights with what is needed to rebuild their network."""
+        save_weights(self.path / name, weights, about)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a dict; UsageError where it is missing or not TOML."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"config: {path} cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"config: {path} is not valid TOML: {error}") from error
+
+
+def save_weights(path: Path, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
+    """Safetensors with string metadata, moved into place when complete."""
+    from safetensors.numpy import save
+
+    metadata = {name: str(value) for name, value in about.items()}
+    write_file(path, save(dict(weights), metadata=metadata))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
+    """Weights and metadata of a safetensors file; UsageError where it is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UsageError(f"weights: expected a .safetensors file; {path} does not exist")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"weights: {path} is not a readable safetensors file ({error})") from error
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes beside the place and moves there when complete."""
+    data = content.encode() if isinstance(content, str) else content
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""Fixtures of the shared suite. What runs on a backend takes `backend`; on the strict one too, `every_backend`."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+for _variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import numpy as np
+import pytest
+
+try:
+    import torch  # before TensorFlow: the two do not load in the other order everywhere
+except ImportError:
+    torch = None
+else:
+    torch.set_num_threads(1)
+
+from harness import NAMES, load
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def backend(request):
+    """PyTorch, Keras."""
+    return load(request.param)
+
+
+@pytest.fixture(scope="session", params=[*NAMES, "strict"])
+def every_backend(request):
+    """PyTorch, Keras and the numpy backend that knows the protocol alone."""
+    return load(request.param)
+
+
+@pytest.fixture
+def global_random_state():
+    """Fails a test that draws from, or seeds, a global generator."""
+
+    def states():
+        numpys = np.random.get_state()[1]  # noqa: NPY002
+        return [numpys] if torch is None else [numpys, torch.get_rng_state().numpy()]
+
+    before = states()
+    yield
+    for then, now in zip(before, states(), strict=True):
+        np.testing.assert_array_equal(then, now)

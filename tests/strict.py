@@ -1,0 +1,318 @@
+"""A third backend, in numpy, that can do nothing beyond the protocol: what runs on it uses the protocol alone.
+
+Its tensors answer `+ - * /`, unary `-`, `<` and `>`, and raise on anything else. Its gradients are central finite
+differences, so they are an oracle for the other backends' gradients too. Images are NCHW, everything is float64.
+"""
+
+from __future__ import annotations
+
+import operator
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+
+from stcore.models import describe
+from stcore.models.description import BatchNorm, Conv, GlobalAveragePool, Linear, ReLU, Sequence, Softplus, join
+from stcore.protocols import Mode
+
+_STEP = 1e-5  # of the finite differences: truncation and rounding are both about 1e-11
+
+
+class StrictTensor:
+    """An opaque tensor."""
+
+    __slots__ = ("__array",)
+    __array_ufunc__ = None  # numpy scalars leave arithmetic to us, who refuse them
+    __hash__ = None
+
+    def __init__(self, array):
+        self.__array = np.array(array)
+
+    def _combine(self, other, function, swap=False):
+        one, two = self.__array, _raw(other) if isinstance(other, StrictTensor) else other
+        if isinstance(other, StrictTensor):
+            assert one.dtype == two.dtype, f"{one.dtype} and {two.dtype} do not mix"
+            assert _fit(one.shape, two.shape), f"shapes {one.shape} and {two.shape} do not fit; see `expand`"
+        else:
+            assert type(other) in (int, float), f"a tensor does not combine with {type(other)}"
+        return StrictTensor(function(two, one) if swap else function(one, two))
+
+    def __neg__(self):
+        return StrictTensor(-self.__array)
+
+    def _refuse(self, *_):
+        raise TypeError("the protocol's tensors are opaque: use its operations")
+
+    __bool__ = __eq__ = __ne__ = __le__ = __ge__ = __len__ = __iter__ = __getitem__ = __setitem__ = _refuse
+    __float__ = __int__ = __index__ = __array__ = __abs__ = __pow__ = __matmul__ = __contains__ = _refuse
+    __and__ = __or__ = __invert__ = __mod__ = __floordiv__ = __copy__ = __deepcopy__ = _refuse
+
+
+def _operator(function, swap=False):
+    return lambda self, other: self._combine(other, function, swap)
+
+
+for _name in ("add", "sub", "mul", "truediv"):
+    setattr(StrictTensor, f"__{_name}__", _operator(getattr(operator, _name)))
+    setattr(StrictTensor, f"__r{_name}__", _operator(getattr(operator, _name), swap=True))
+for _name in ("lt", "gt"):
+    setattr(StrictTensor, f"__{_name}__", _operator(getattr(operator, _name)))
+
+
+def _raw(tensor):
+    assert isinstance(tensor, StrictTensor), f"expected a tensor, received {type(tensor)}"
+    return tensor._StrictTensor__array
+
+
+def _fit(one, two):
+    """Equal shapes, or one of them as `expand` makes it."""
+    flat = len(one) == len(two) and one[:1] == two[:1] and 1 in (*one[1:], *two[1:])
+    return one == two or (flat and any(set(shape[1:]) == {1} for shape in (one, two)))
+
+
+def _lift(function):
+    return lambda *args: StrictTensor(function(*(_raw(a) if isinstance(a, StrictTensor) else a for a in args)))
+
+
+# --- The operations of the protocol ---
+
+
+def _log_softmax(z):
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def _one_hot(labels, logits):
+    assert labels.dtype.kind == "i"
+    return labels[:, None] == np.arange(logits.shape[-1])
+
+
+def _where(condition, a, b):
+    assert condition.dtype == bool
+    assert condition.shape == a.shape or _fit(condition.shape, a.shape)
+    assert not isinstance(b, np.ndarray) or b.shape == a.shape
+    return np.where(condition, a, b)
+
+
+def _mean(x):
+    assert x.ndim == 1
+    return x.mean()
+
+
+def _fori_loop(steps, body, carry):
+    assert type(steps) is int
+    for _ in range(steps):
+        shapes = [_raw(c).shape for c in carry]
+        carry = tuple(body(*carry))
+        assert [_raw(c).shape for c in carry] == shapes
+    return carry
+
+
+class _Evaluation:
+    """One evaluation of a function that is being differentiated: stopped values are noted, or played back."""
+
+    running: list[_Evaluation] = []  # noqa: RUF012
+
+    def __init__(self, notes, replay):
+        self.notes, self.replay = notes, iter(notes) if replay else None
+
+    def stop(self, tensor):
+        if self.replay is not None:
+            return next(self.replay)
+        self.notes.append(tensor)
+        return tensor
+
+
+@contextmanager
+def _evaluation(notes, replay):
+    _Evaluation.running.append(_Evaluation(notes, replay))
+    try:
+        yield
+    finally:
+        _Evaluation.running.pop()
+
+
+def _stop_gradient(x):
+    _raw(x)
+    return _Evaluation.running[-1].stop(x) if _Evaluation.running else x
+
+
+def _jacobian(value_of, array, notes):
+    """d value / d array, both flattened: (values, entries). `array` is changed in place and put back."""
+    entries, columns = array.reshape(-1), []
+    for i, entry in enumerate(entries):
+        sides = []
+        for step in (_STEP, -_STEP):
+            entries[i] = entry + step
+            with _evaluation(notes, replay=True):
+                sides.append(value_of())
+        entries[i] = entry
+        columns.append((sides[0] - sides[1]).reshape(-1) / (2 * _STEP))
+    return np.stack(columns, axis=1)
+
+
+def _vjp(fn, *xs):
+    notes: list[StrictTensor] = []
+    with _evaluation(notes, replay=False):
+        value = fn(*xs)
+    arrays = [np.array(_raw(x)) for x in xs]
+    jacobians = []
+
+    def pullback(cotangent):
+        if not jacobians:  # once: the pullback may be called any number of times
+            call = lambda: _raw(fn(*map(StrictTensor, arrays)))  # noqa: E731
+            jacobians.extend(_jacobian(call, array, notes) for array in arrays)
+        flat = _raw(cotangent).reshape(-1)
+        return tuple(
+            _stop_gradient(StrictTensor((flat @ j).reshape(a.shape)))
+            for j, a in zip(jacobians, arrays, strict=True)
+        )
+
+    return _stop_gradient(value), pullback
+
+
+def _from_numpy(array, like):
+    return StrictTensor(np.asarray(array, dtype=_raw(like).dtype))
+
+
+ops = SimpleNamespace(
+    sign=_lift(np.sign),
+    exp=_lift(np.exp),
+    sqrt=_lift(np.sqrt),
+    logaddexp=_lift(np.logaddexp),
+    log_softmax=_lift(_log_softmax),
+    where=_lift(_where),
+    clip=_lift(np.clip),
+    sum=_lift(lambda x: x.reshape(len(x), -1).sum(1)),
+    mean=_lift(_mean),
+    ones_like=_lift(np.ones_like),
+    expand=_lift(lambda vector, like: vector.reshape(-1, *[1] * (like.ndim - 1))),
+    one_hot=_lift(_one_hot),
+    stop_gradient=_stop_gradient,
+    fori_loop=_fori_loop,
+    vjp=_vjp,
+    unrecorded=lambda fn, *args: fn(*args),
+    from_numpy=_from_numpy,
+    to_numpy=lambda x: np.array(_raw(x)),
+)
+
+
+# --- Models ---
+
+
+class StrictModel:
+    """The network of a description, interpreted."""
+
+    def __init__(self, name, weights, *, num_classes, in_channels):
+        self.description = describe(name, num_classes, in_channels)
+        self.weights = {key: np.array(value, np.float64) for key, value in weights.items()}
+
+    def __call__(self, x, mode):
+        return self._apply(self.description, x, "", mode)
+
+    def _apply(self, node, x, path, mode):
+        match node:
+            case Sequence(steps):
+                for name, step in steps:
+                    x = self._apply(step, x, join(path, name), mode)
+                return x
+            case Conv(kernel=k, stride=stride, bias=False):
+                margin = k // 2
+                padded = np.pad(x, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
+                windows = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(2, 3))
+                windows = windows[:, :, ::stride, ::stride]
+                return np.einsum("bchwij,ocij->bohw", windows, self.weights[f"{path}.weight"], optimize=True)
+            case BatchNorm(epsilon=epsilon, update=update):
+                return self._normalise(x, path, mode, epsilon, update)
+            case ReLU():
+                return np.maximum(x, 0)
+            case Softplus():
+                return np.logaddexp(x, 0)
+            case GlobalAveragePool():
+                return x.mean((2, 3))
+            case Linear():
+                return x @ self.weights[f"{path}.weight"].T + self.weights[f"{path}.bias"]
+            case _:
+                raise NotImplementedError(node)
+
+    def _normalise(self, x, path, mode, epsilon, update):
+        scale, shift, mean, variance = (
+            self.weights[f"{path}.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
+        )
+        if mode is not Mode.EVAL:
+            count = x.size // x.shape[1]
+            batch = x.mean((0, 2, 3)), x.var((0, 2, 3))
+            if mode is Mode.TRAIN:
+                mean += update * (batch[0] - mean)
+                variance += update * (batch[1] * count / (count - 1) - variance)
+            mean, variance = batch
+        columns = (v[:, None, None] for v in (mean, np.sqrt(variance + epsilon), scale, shift))
+        mean, deviation, scale, shift = columns
+        return (x - mean) / deviation * scale + shift
+
+
+class StrictClassifier:
+    """`stcore.protocols.Classifier` over a StrictModel."""
+
+    ops = ops
+
+    def __init__(self, model):
+        self.model = model
+
+    def logits(self, x, mode, *, dropout=False):
+        return StrictTensor(self.model(_raw(x), mode))
+
+    def host(self, x):
+        return ops.to_numpy(x)
+
+    def images(self, array):
+        return StrictTensor(np.asarray(array, np.float64).transpose(0, 3, 1, 2))
+
+    def labels(self, array):
+        return StrictTensor(np.asarray(array, np.int64))
+
+    def compile(self, fn):
+        return fn
+
+
+class StrictLearner(StrictClassifier):
+    """`stcore.protocols.Learner`: torch's SGD, and gradients by finite differences in every weight."""
+
+    def __init__(self, model, *, lr, momentum=0.0, weight_decay=0.0):
+        super().__init__(model)
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
+        self.trainable = [name for name in model.weights if ".running_" not in name]
+        self.velocity = {name: np.zeros_like(model.weights[name]) for name in self.trainable}
+
+    def value_and_grad(self, loss):
+        notes: list[StrictTensor] = []
+        with _evaluation(notes, replay=False):
+            value, metrics = loss()
+        statistics = {n: a.copy() for n, a in self.model.weights.items() if ".running_" in n}
+        gradients = [
+            _jacobian(lambda: _raw(loss()[0]), self.model.weights[name], notes).reshape(
+                self.model.weights[name].shape
+            )
+            for name in self.trainable
+        ]
+        for name, before in statistics.items():  # only the first evaluation counts
+            self.model.weights[name][:] = before
+        return (value, metrics), gradients
+
+    def apply_gradients(self, gradients):
+        for name, gradient in zip(self.trainable, gradients, strict=True):
+            weight, velocity = self.model.weights[name], self.velocity[name]
+            velocity *= self.momentum
+            velocity += gradient + self.weight_decay * weight
+            weight -= self.lr * velocity
+
+    def set_learning_rate(self, rate):
+        self.lr = rate
+
+    def weights(self):
+        return {name: array.copy() for name, array in self.model.weights.items()}
+
+    def load_weights(self, weights):
+        for name, array in self.model.weights.items():
+            array[:] = weights[name]

@@ -1,0 +1,299 @@
+"""What a forward in each mode reads and writes, and that a user's model comes back as it was."""
+
+import numpy as np
+import pytest
+from harness import assert_same, load, problem, worst
+
+import stcore
+from stcore import AdversarialConfig, SqueezeConfig
+from stcore.attacks import FGSM, PGD
+from stcore.protocols import Mode
+
+CONFIG = SqueezeConfig(steps=2)
+SEARCHES = {
+    "find_squeeze_pair": lambda m, b: stcore.find_squeeze_pair(m, b.x, b.y, CONFIG, noise=b.noise),
+    "squeeze_step": lambda m, b: stcore.squeeze_step(m, b.x, b.y, config=CONFIG, noise=b.noise),
+    "pgd": lambda m, b: PGD(steps=2)(m, b.x, b.y, rng=0),
+    "fgsm": lambda m, b: FGSM()(m, b.x, b.y, rng=0),
+}
+searches = pytest.mark.parametrize("find", SEARCHES.values(), ids=SEARCHES)
+
+
+def forward(backend, model, x, mode, **options):
+    return backend.array(backend.classifier(model).logits(x, mode, **options))
+
+
+# --- Statistics ---
+
+
+def test_what_each_mode_reads(every_backend):
+    """Changing the running statistics changes EVAL alone; changing the rest of the batch changes BATCH and TRAIN."""
+    given = problem()
+    other = given._replace(x=np.concatenate([given.x[:1], given.x[:0:-1] ** 2]))
+    plain, moved = every_backend.build(), every_backend.build()
+    batch, swapped = every_backend.batch(given), every_backend.batch(other)
+    learner = every_backend.learner(moved)
+    learner.load_weights({n: 2 * a if ".running_" in n else a for n, a in learner.weights().items()})
+    for mode in Mode:
+        expected = forward(every_backend, plain, batch.x, mode)
+        reads_running = not np.allclose(forward(every_backend, moved, batch.x, mode), expected)
+        reads_batch = not np.allclose(forward(every_backend, plain, swapped.x, mode)[0], expected[0])
+        assert (reads_running, reads_batch) == ((True, False) if mode is Mode.EVAL else (False, True))
+    np.testing.assert_array_equal(*(forward(every_backend, plain, batch.x, m) for m in (Mode.BATCH, Mode.TRAIN)))
+
+
+def test_what_each_mode_writes(every_backend):
+    model, x = every_backend.build(), every_backend.batch(problem()).x
+    before = every_backend.statistics(model)
+    for mode in (Mode.EVAL, Mode.BATCH):
+        forward(every_backend, model, x, mode)
+        assert_same(every_backend.statistics(model), before)
+    forward(every_backend, model, x, Mode.TRAIN)
+    after = every_backend.statistics(model)
+    assert all(worst(after[name], before[name]) > 1e-3 for name in before)
+
+
+def test_running_statistics_follow_by_a_tenth_and_with_the_unbiased_variance(every_backend):
+    """conv1 of the network by hand: its output is what bn1 sees."""
+    given, model = problem(), every_backend.build()
+    before, strict = every_backend.statistics(model), load("strict").build()
+    strict.description = type(strict.description)(strict.description.steps[:1])
+    seen = strict(given.x.transpose(0, 3, 1, 2), Mode.EVAL)
+    forward(every_backend, model, every_backend.images(given.x), Mode.TRAIN)
+    after = every_backend.statistics(model)
+    for name, batch in (("mean", seen.mean((0, 2, 3))), ("var", seen.var((0, 2, 3), ddof=1))):
+        expected = 0.9 * before[f"bn1.running_{name}"] + 0.1 * batch
+        assert worst(after[f"bn1.running_{name}"], expected) <= 1e-12
+
+
+# --- The model comes back as it was ---
+
+
+def state(backend, model):
+    """All that a user could notice."""
+    weights = backend.learner(model).weights()
+    if backend.name == "keras":
+        flags = [(layer.trainable, getattr(layer, "rate", None)) for layer in model._flatten_layers()]
+        return weights, flags, [np.asarray(v) for v in model.variables]
+    flags = [(m.training, getattr(m, "track_running_stats", None)) for m in model.modules()]
+    counters = [b.item() for n, b in model.named_buffers() if n.endswith("tracked")]
+    parameters = [(p.requires_grad, None if p.grad is None else p.grad.clone().numpy()) for p in model.parameters()]
+    return weights, flags, counters, parameters
+
+
+def assert_same_state(one, other):
+    assert_same(one[0], other[0])
+    assert one[1] == other[1]
+    for a, b in zip(one[2:], other[2:], strict=True):
+        np.testing.assert_equal(a, b)
+
+
+@searches
+def test_searches_leave_no_trace(backend, find, global_random_state):
+    model, batch = with_dropout(backend), backend.batch(problem())
+    before = state(backend, model)
+    find(model, batch)
+    assert_same_state(state(backend, model), before)
+
+
+@searches
+def test_searches_leave_no_trace_of_a_model_that_raises(backend, find):
+    model, batch = with_dropout(backend), backend.batch(problem())
+    find(model, batch)
+    before = state(backend, model)
+    mend = sabotage(backend, model, after=2)
+    with pytest.raises(ZeroDivisionError):
+        find(model, batch)
+    mend()
+    assert_same_state(state(backend, model), before)
+
+
+def sabotage(backend, model, after):
+    """The last layer raises from its so-manyth call on."""
+    calls = []
+
+    def fail(*_):
+        calls.append(None)
+        if len(calls) > after:
+            raise ZeroDivisionError
+
+    if backend.name == "torch":
+        return model.linear.register_forward_hook(fail).remove
+    layer = model.get_layer("linear")
+    original = layer.call
+
+    def call(x):
+        fail()
+        return original(x)
+
+    layer.call = call
+    return lambda: setattr(layer, "call", original)
+
+
+@searches
+def test_what_the_user_had_set_in_torch_comes_back(find):
+    """Gradients in store, frozen weights, an evaluated submodule, statistics switched off."""
+    backend = load("torch")
+    import torch
+
+    model, batch = backend.build(), backend.batch(problem())
+    for i, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, i)
+        parameter.requires_grad_(i % 2 == 0)
+    model.bn1.eval()
+    model.bn2.track_running_stats = False
+    for training in (True, False):
+        model.training = training
+        before = state(backend, model)
+        find(model, batch)
+        assert_same_state(state(backend, model), before)
+
+
+# --- Frozen and evaluated ---
+
+
+def test_normalisation_frozen_by_the_user_stays_frozen(backend):
+    """Frozen bn1 uses running statistics and keeps them, in every mode; bn2 follows the mode."""
+    model, x = backend.build(), backend.batch(problem()).x
+    if backend.name == "torch":
+        model.train().bn1.eval()
+    else:
+        model.get_layer("bn1").trainable = False
+    before = backend.statistics(model)
+    forward(backend, model, x, Mode.TRAIN)
+    after = backend.statistics(model)
+    assert {name for name in before if not np.array_equal(before[name], after[name])} == {
+        "bn2.running_mean",
+        "bn2.running_var",
+    }
+    learner = backend.learner(model)
+    weights = learner.weights()
+    outputs = []
+    for factor in (1, 2):
+        learner.load_weights(weights | {"bn1.running_var": factor * weights["bn1.running_var"]})
+        outputs.append([forward(backend, model, x, mode) for mode in Mode])
+    assert all(not np.allclose(one, two) for one, two in zip(*outputs, strict=True))
+
+
+def test_a_torch_model_in_evaluation_mode_follows_the_mode_of_the_method():
+    backend = load("torch")
+    x, results = backend.batch(problem()).x, []
+    for training in (True, False):
+        model = backend.build().train(training)
+        results.append([forward(backend, model, x, mode) for mode in Mode])
+        results[-1] += backend.statistics(model).values()
+        assert {m.training for m in model.modules()} == {training}
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_torch_layers_without_statistics_or_with_a_cumulative_average(global_random_state):
+    """bn without running statistics, bn with momentum=None, instance norm: BATCH writes nothing, TRAIN counts."""
+    backend = load("torch")
+    from torch import nn
+
+    model = nn.Sequential(
+        nn.BatchNorm2d(3, track_running_stats=False),
+        nn.BatchNorm2d(3, momentum=None),
+        nn.InstanceNorm2d(3, track_running_stats=True),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    ).double()
+    x = backend.batch(problem()).x
+    import torch
+
+    with torch.random.fork_rng():
+        model(x)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    forward(backend, model, x, Mode.BATCH)
+    forward(backend, model, x, Mode.EVAL)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    forward(backend, model, x, Mode.TRAIN)
+    counts = {n: int(v) for n, v in model.state_dict().items() if n.endswith("tracked")}
+    assert counts == {"1.num_batches_tracked": 2, "2.num_batches_tracked": 2}
+
+
+# --- Dropout ---
+
+
+def with_dropout(backend, nested=False):
+    """Batch norm, dropout, linear on 8×8 images; nested: the first two are a model within the model."""
+    if backend.name == "torch":
+        from collections import OrderedDict
+
+        import torch
+        from torch import nn
+
+        with torch.random.fork_rng():
+            inner = OrderedDict(bn=nn.BatchNorm2d(3), drop=nn.Dropout(0.5))
+            steps = OrderedDict(inner=nn.Sequential(inner)) if nested else inner
+            return nn.Sequential(OrderedDict(**steps, flat=nn.Flatten(), linear=nn.Linear(192, 3))).double()
+    import keras
+
+    def stem(x):
+        x = keras.layers.BatchNormalization(name="bn", dtype="float64")(x)
+        return keras.layers.Dropout(0.5, name="drop", dtype="float64", seed=3)(x)
+
+    pixels = keras.Input((8, 8, 3), dtype="float64")
+    if nested:
+        inner_pixels = keras.Input((8, 8, 3), dtype="float64")
+        x = keras.Model(inner_pixels, stem(inner_pixels), name="inner")(pixels)
+    else:
+        x = stem(pixels)
+    x = keras.layers.Flatten(dtype="float64")(x)
+    init = keras.initializers.RandomNormal(seed=4)
+    return keras.Model(pixels, keras.layers.Dense(3, name="linear", dtype="float64", kernel_initializer=init)(x))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("mode", [Mode.BATCH, Mode.TRAIN])
+def test_dropout_is_off_in_a_search_and_on_in_an_outer_forward(backend, mode, nested):
+    model, x = with_dropout(backend, nested), backend.batch(problem()).x
+    off = [forward(backend, model, x, mode) for _ in range(2)]
+    on = [forward(backend, model, x, mode, dropout=True) for _ in range(3)]
+    np.testing.assert_array_equal(*off)
+    assert all(worst(one, off[0]) > 1e-2 for one in on)
+    assert worst(on[0], on[1]) > 1e-2  # two forwards, two masks
+    assert worst(on[1], on[2]) > 1e-2
+    np.testing.assert_array_equal(forward(backend, model, x, mode), off[0])
+
+
+def test_evaluation_has_no_dropout(backend):
+    model, x = with_dropout(backend), backend.batch(problem()).x
+    np.testing.assert_array_equal(*(forward(backend, model, x, Mode.EVAL, dropout=d) for d in (False, True)))
+
+
+def test_the_three_outer_forwards_of_one_loss_have_masks_of_their_own(backend):
+    """With x for all three points their cross-entropies could differ by the masks alone, and do."""
+    model, batch = with_dropout(backend), backend.batch(problem())
+    loss = stcore.squeeze_loss(model, batch.x, batch.y, (batch.x, batch.x))
+    parts = [float(backend.array(v)) for v in (loss.natural, loss.adversarial, loss.collaborative)]
+    assert len({round(part, 9) for part in parts}) == 3
+
+
+def test_dropout_frozen_by_the_user_in_torch_stays_off():
+    backend = load("torch")
+    model, x = with_dropout(backend), backend.batch(problem()).x
+    model.drop.eval()
+    np.testing.assert_array_equal(*(forward(backend, model, x, Mode.TRAIN, dropout=d) for d in (False, True)))
+
+
+def test_nested_models_drop_no_statistic_and_write_none_in_a_search(backend):
+    model, batch = with_dropout(backend, nested=True), backend.batch(problem())
+    before = state(backend, model)
+    SEARCHES["find_squeeze_pair"](model, batch)
+    assert_same_state(state(backend, model), before)
+    stcore.squeeze_loss(model, batch.x, batch.y, config=CONFIG, noise=batch.noise)
+    after = backend.statistics(model)
+    assert all(not np.array_equal(after[name], before[0][name]) for name in after)
+
+
+def test_adversarial_search_reads_running_statistics(backend):
+    """AT's x' does not depend on who else is in the batch."""
+    given, config = problem(), AdversarialConfig(steps=3)
+    model, alone = backend.build(), []
+    for rows in (slice(None), slice(0, 2)):
+        batch = backend.batch(given._replace(x=given.x[rows], y=given.y[rows], noise=[n[rows] for n in given.noise]))
+        classifier = backend.classifier(model)
+        alone.append(backend.nhwc(config.find(classifier, batch.x, batch.y, batch.noise[:1]))[:2])
+    np.testing.assert_array_equal(*alone)

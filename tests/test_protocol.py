@@ -1,0 +1,222 @@
+"""Every operation of the protocol against numpy, edges included, on each backend; and that there are no others."""
+
+import inspect
+import threading
+
+import numpy as np
+import pytest
+
+from stcore.protocols import Ops
+
+FLOATS = ("float32", "float64")
+LOGITS = np.array([[1000.0, 0.0, -1000.0], [0.3, 0.1, -0.4]])
+
+
+def public_functions(namespace):
+    return {name for name, value in vars(namespace).items() if inspect.isroutine(value) and name[0] != "_"}
+
+
+def test_a_backend_has_the_operations_of_the_protocol_and_no_others(every_backend):
+    assert public_functions(every_backend.ops) == public_functions(Ops)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("sign", ([-2.0, -0.0, 0.0, 1e-30],), [-1, 0, 0, 1]),
+        ("exp", ([-1.0, 0.0, 2.0],), np.exp([-1, 0, 2])),
+        ("sqrt", ([0.0, 4.0],), [0, 2]),
+        ("logaddexp", ([1000.0, -1000.0, 0.0], [1000.0, -1000.0, 1.0]), np.logaddexp([1e3, -1e3, 0], [1e3, -1e3, 1])),
+        ("log_softmax", (LOGITS,), LOGITS - np.logaddexp.reduce(LOGITS, axis=1, keepdims=True)),
+        ("clip", ([-2.0, 0.5, 2.0], -1.0, 1.0), [-1, 0.5, 1]),
+        ("clip", ([-2.0, 0.5, 2.0], [0.0, 0.0, 0.0], [1.0, 0.25, 3.0]), [0, 0.25, 2]),
+        ("clip", ([0.0, 3.0], 1e-30, float("inf")), np.array([1e-30, 3])),
+        ("sum", (np.arange(6.0).reshape(2, 3),), [3, 12]),
+        ("sum", (np.arange(24.0).reshape(2, 3, 2, 2),), [66, 210]),
+        ("mean", ([1.0, 2.0, 6.0],), 3.0),
+        ("ones_like", (np.zeros((2, 3)),), np.ones((2, 3))),
+        ("stop_gradient", ([1.0, 2.0],), [1, 2]),
+        ("expand", ([1.0, 2.0], np.zeros((2, 3))), [[1], [2]]),
+        ("expand", ([1.0, 2.0], np.zeros((2, 3, 4, 4))), np.array([1, 2]).reshape(2, 1, 1, 1)),
+    ],
+)  # fmt: skip
+def test_elementwise_and_reducing_operations(every_backend, name, arguments, expected, dtype):
+    native = [a if isinstance(a, float) else every_backend.tensor(np.asarray(a, dtype)) for a in arguments]
+    result = every_backend.array(getattr(every_backend.ops, name)(*native))
+    assert result.dtype == dtype
+    assert result.shape == np.shape(expected)
+    np.testing.assert_allclose(result, expected, rtol=1e-6 if dtype == "float32" else 1e-14)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("other", [7.0, np.array([7.0, np.nan, 7.0])])
+def test_where_takes_nothing_from_the_branch_not_taken(every_backend, other, dtype):
+    one = every_backend.tensor(np.array([np.nan, 2.0, np.inf], dtype))
+    two = other if isinstance(other, float) else every_backend.tensor(other.astype(dtype))
+    chosen = every_backend.ops.where(every_backend.tensor(np.array([False, True, False])), one, two)
+    assert every_backend.array(chosen).dtype == dtype
+    np.testing.assert_array_equal(every_backend.array(chosen), [7, 2, 7])
+
+
+def test_where_with_an_expanded_condition_picks_whole_examples(every_backend):
+    condition = every_backend.tensor(np.array([[[True]], [[False]]]))
+    one, two = every_backend.tensor(np.ones((2, 2, 3))), every_backend.tensor(np.zeros((2, 2, 3)))
+    result = every_backend.array(every_backend.ops.where(condition, one, two))
+    np.testing.assert_array_equal(result, np.stack([np.ones((2, 3)), np.zeros((2, 3))]))
+
+
+def test_one_hot_gives_booleans_of_as_many_classes_as_logits(every_backend):
+    hot = every_backend.ops.one_hot(every_backend.tensor(np.array([2, 0])), every_backend.tensor(LOGITS))
+    np.testing.assert_array_equal(every_backend.array(hot), [[False, False, True], [True, False, False]])
+    assert every_backend.array(hot).dtype == bool
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_fori_loop_carries_a_tuple_so_many_times(every_backend, steps):
+    one = every_backend.tensor(np.array([1.0, 2.0]))
+    doubled, count = every_backend.ops.fori_loop(steps, lambda a, n: (a + a, n + 1.0), (one, one - one))
+    np.testing.assert_array_equal(every_backend.array(doubled), np.array([1, 2]) * 2**steps)
+    np.testing.assert_array_equal(every_backend.array(count), [steps, steps])
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_arrays_take_the_dtype_of_their_like(every_backend, dtype):
+    like = every_backend.tensor(np.zeros(2, dtype))
+    for given in (np.array([[1.5, 2.5]], "float32"), np.array([[1.5, 2.5]]), np.array([[1, 2]])):
+        received = every_backend.array(every_backend.ops.from_numpy(given, like))
+        assert received.dtype == dtype
+        np.testing.assert_array_equal(received, given)
+
+
+def test_the_host_array_is_a_copy(every_backend):
+    tensor = every_backend.tensor(np.array([1.0, 2.0]))
+    host = every_backend.ops.to_numpy(tensor)
+    if host.flags.writeable:
+        host[:] = 0
+    np.testing.assert_array_equal(every_backend.array(tensor), [1, 2])
+
+
+# --- vjp ---
+
+
+def two_inputs(ops):
+    """Nonlinear in both inputs, with a branch, a clip and a stopped factor; (2, 3), (2, 3) → (2,)."""
+
+    def fn(a, b):
+        chosen = ops.where(a > 0.25, a * b, ops.exp(b))
+        soft = ops.log_softmax(chosen + ops.stop_gradient(a))
+        return ops.sum(soft * ops.clip(b, -1.0, 1.0) * ops.stop_gradient(b) + ops.logaddexp(a, b))
+
+    return fn
+
+
+A = np.array([[0.5, -1.0, 2.0], [0.1, 0.3, -0.7]])
+B = np.array([[0.2, 1.5, -0.3], [-0.6, 0.9, 0.4]])
+COTANGENT = np.array([1.0, -2.0])
+
+
+def by_finite_differences(cotangent=COTANGENT):
+    strict = pytest.importorskip("strict")
+    value, pullback = strict.ops.vjp(two_inputs(strict.ops), strict.StrictTensor(A), strict.StrictTensor(B))
+    return strict.ops.to_numpy(value), [strict.ops.to_numpy(g) for g in pullback(strict.StrictTensor(cotangent))]
+
+
+def test_finite_differences_honour_stop_gradient():
+    """The oracle itself, by hand: d/da Σ a·stop(a)·a = 2a·a, not 3a²."""
+    strict = pytest.importorskip("strict")
+    a = strict.StrictTensor(A)
+    _, pullback = strict.ops.vjp(lambda a: strict.ops.sum(a * strict.ops.stop_gradient(a) * a), a)
+    (gradient,) = pullback(strict.StrictTensor(np.ones(2)))
+    np.testing.assert_allclose(strict.ops.to_numpy(gradient), 2 * A * A, atol=1e-9)
+
+
+def test_vjp_is_the_derivative_and_its_pullback_can_be_called_again(backend):
+    expected_value, expected = by_finite_differences()
+    value, pullback = backend.ops.vjp(two_inputs(backend.ops), backend.tensor(A), backend.tensor(B))
+    np.testing.assert_allclose(backend.array(value), expected_value, rtol=1e-14)
+    first = pullback(backend.tensor(COTANGENT))
+    pullback(backend.tensor(-COTANGENT))
+    again = pullback(backend.tensor(COTANGENT))
+    for one, other, oracle in zip(first, again, expected, strict=True):
+        np.testing.assert_array_equal(backend.array(one), backend.array(other))
+        np.testing.assert_allclose(backend.array(one), oracle, atol=1e-9)
+
+
+def climb(ops, a, b, cotangent, steps=3):
+    """A pullback from outside the loop called in it, beside a vjp of the loop's own."""
+    _, outside = ops.vjp(two_inputs(ops), a, b)
+
+    def body(point):
+        value, inside = ops.vjp(lambda p: two_inputs(ops)(p, b), point)
+        return (point + 0.01 * inside(ops.ones_like(value))[0] + 0.01 * outside(cotangent + value)[1],)
+
+    return ops.fori_loop(steps, body, (a,))[0]
+
+
+def test_pullbacks_work_inside_a_loop(backend):
+    strict = pytest.importorskip("strict")
+    expected = strict.ops.to_numpy(climb(strict.ops, *map(strict.StrictTensor, (A, B, COTANGENT))))
+    result = climb(backend.ops, *map(backend.tensor, (A, B, COTANGENT)))
+    np.testing.assert_allclose(backend.array(result), expected, atol=1e-9)
+
+
+def test_pullbacks_work_inside_a_traced_loop():
+    backend = load_keras()
+    import tensorflow as tf
+
+    arguments = [backend.tensor(v) for v in (A, B, COTANGENT)]
+    eager = climb(backend.ops, *arguments)
+    traced = tf.function(lambda *tensors: climb(backend.ops, *tensors))
+    np.testing.assert_allclose(traced(*arguments), eager, rtol=1e-14)
+    open_batch = [tf.TensorSpec([None, *v.shape[1:]], v.dtype) for v in arguments]
+    np.testing.assert_allclose(traced.get_concrete_function(*open_batch)(*arguments), eager, rtol=1e-14)
+
+
+def test_an_input_the_function_ignores_has_gradient_zero(every_backend):
+    ops = every_backend.ops
+    value, pullback = ops.vjp(lambda a, b: ops.sum(a * a), every_backend.tensor(A), every_backend.tensor(B))
+    gradients = [every_backend.array(g) for g in pullback(ops.ones_like(value))]
+    np.testing.assert_allclose(gradients, [2 * A, 0 * B], atol=1e-9)
+
+
+def test_vjp_returns_constants(backend):
+    def outer(a):
+        value, pullback = backend.ops.vjp(lambda a: backend.ops.sum(a * a), a)
+        return value + backend.ops.sum(pullback(backend.ops.ones_like(value))[0]) + backend.ops.sum(a)
+
+    _, pullback = backend.ops.vjp(outer, backend.tensor(A))
+    np.testing.assert_array_equal(backend.array(pullback(backend.tensor(np.ones(2)))[0]), np.ones_like(A))
+
+
+# --- unrecorded ---
+
+
+def test_unrecorded_returns_constants_in_the_structure_of_the_function(backend):
+    def outer(a):
+        first, (second, nothing) = backend.ops.unrecorded(lambda: (a * a, (a + a, None)))
+        assert nothing is None
+        return backend.ops.sum(first * second * a)
+
+    _, pullback = backend.ops.vjp(outer, backend.tensor(A))
+    gradient = backend.array(pullback(backend.tensor(np.ones(2)))[0])
+    np.testing.assert_allclose(gradient, 2 * A**3, rtol=1e-14)
+
+
+def test_what_goes_wrong_unrecorded_is_raised_here(backend):
+    class Mishap(BaseException):
+        pass
+
+    def fail():
+        raise Mishap("this")
+
+    threads = threading.active_count()
+    with pytest.raises(Mishap, match="this"):
+        backend.ops.unrecorded(fail)
+    assert threading.active_count() == threads
+
+
+def load_keras():
+    from harness import load
+
+    return load("keras")
