@@ -64,4 +64,5 @@ def check(name: str) -> str:
         raise RuntimeError(f"the loss did not fall: {losses[0]:.3f} → {losses[-1]:.3f}")
     versions = ", ".join(f"{package} {version}" for package, version in backend.versions().items())
     seconds = time.perf_counter() - begun
-    return f"{versions}, device {device}; self-test passed in {seconds:.1f} s, loss {losses[0]:.2f} → {losses[-1]:.2f}"
+    loss = f"loss {losses[0]:.2f} → {losses[-1]:.2f}"
+    return f"{versions}, device {device}; self-test passed in {seconds:.1f} s, {loss}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ exit codes: 0 ok, 1 a bug, 2 usage, 3 data, 4 device or memory, 5 training diver
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     words = list(sys.argv[1:] if args is None else args)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what TensorFlow fails at, it also raises
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return errors.OK if words else errors.UsageError.exit_code

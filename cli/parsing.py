@@ -53,7 +53,8 @@ def parse(options: type[Options], args: Sequence[str], prog: str, default: Optio
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(options, args=list(args), prog=prog, default=default)  # type: ignore[arg-type]
+            parsed: Options = tyro.cli(options, args=list(args), prog=prog, default=default)  # type: ignore[assignment]
+            return parsed
     except SystemExit as end:
         if not end.code:
             raise

@@ -6,7 +6,7 @@ numpy from `rng`, a `numpy.random.Generator` or a seed; without that, from fresh
 Inside a traced graph (`tf.function`) noise must be given: a draw in numpy would be frozen into the graph.
 
 Raises TypeError for a model of no known framework, DataError for pixels or labels out of range, UsageError for
-a model that does not return logits.
+a model that does not return logits, or noise or a pair not shaped like x.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def squeeze_step(
     `pair=None` starts from noise. Neither the weights, their gradients, nor any mode or statistic change.
     """
     classifier = _checked(model, x, y, config)
-    if pair is None:
-        pair = config.start(x, _noise(classifier, config, x, noise, rng))
+    pair = (
+        config.start(x, _noise(classifier, config, x, noise, rng)) if pair is None else _pair(classifier, x, pair)
+    )
     return SqueezePair(*classifier.ops.unrecorded(lambda: search(classifier, x, y, pair, config, steps=1)))
 
 
@@ -92,7 +93,7 @@ def squeeze_loss(
     if pair is None:
         pair = find_squeeze_pair(model, x, y, config, noise=noise, rng=rng)
     classifier = _checked(model, x, y, config)
-    losses, metrics = config.losses(classifier, x, y, SqueezePair(*pair))
+    losses, metrics = config.losses(classifier, x, y, _pair(classifier, x, pair))
     mean = classifier.ops.mean
     return SqueezeLoss(
         total=mean(losses),
@@ -133,11 +134,28 @@ def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds:
     if pixels is None or labels is None:
         return
     inspection.check_pixels(pixels, bounds)
-    if key not in _num_classes:  # one small forward, the first time a model is seen
-        num_classes = inspection.check_model(classifier, x)
-        if num_classes is not None:
-            _num_classes[key] = num_classes
-    inspection.check_labels(labels, _num_classes[key])
+    known = _num_classes.get(key, 0)
+    if not labels.size or not labels.max() < known:  # one forward, when a model is new or may have a new head
+        known = inspection.check_model(classifier, x) or known
+        _num_classes[key] = known
+    inspection.check_labels(labels, known, len(pixels))
+
+
+def _pair(classifier: Classifier, x: Tensor, pair: SqueezePair) -> SqueezePair:
+    _check_shapes(classifier, "pair", x, pair, 2)
+    return SqueezePair(*pair)
+
+
+def _check_shapes(classifier: Classifier, name: str, x: Tensor, given: Any, count: int) -> None:
+    if len(given) != count:
+        raise UsageError(f"{name}: expected {count} tensors shaped like x; received {len(given)}")
+    if classifier.host(x) is None:
+        return  # while a graph is traced the batch size may be open
+    for one in given:
+        if tuple(one.shape) != tuple(x.shape):
+            raise UsageError(
+                f"{name}: expected tensors shaped like x, {tuple(x.shape)}; received shape {tuple(one.shape)}"
+            )
 
 
 def _noise(
@@ -149,8 +167,7 @@ def _noise(
 ) -> tuple[Tensor, ...]:
     laws = objective.noise_laws
     if noise is not None:
-        if len(noise) != len(laws):
-            raise UsageError(f"noise: expected {len(laws)} tensors shaped like x; received {len(noise)}")
+        _check_shapes(classifier, "noise", x, noise, len(laws))
         return tuple(noise)
     if laws and classifier.host(x) is None:
         raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")

@@ -32,7 +32,7 @@ class Attack(Protocol):
 
 @dataclass(frozen=True)
 class PGD:
-    """Projected gradient descent on the cross-entropy (Madry et al., 2018; paper Eq. 1), last iterate, one restart.
+    """Projected gradient ascent on the cross-entropy (Madry et al., 2018; Eq. 1), last iterate, one restart.
 
     The defaults are the paper's PGD-20: ε = 8/255, α = 2/255, started uniformly in the ball and not clipped before
     the first gradient, under running statistics; misclassified images are attacked too.

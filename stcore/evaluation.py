@@ -13,7 +13,7 @@ from stcore import inspection, starts
 from stcore.attacks import Attack
 from stcore.data.batches import Batch
 from stcore.dispatch import make_classifier
-from stcore.errors import UsageError
+from stcore.errors import DivergedError, UsageError
 from stcore.protocols import Array, Classifier, Mode, Tensor
 from stcore.seeding import Stream
 
@@ -87,16 +87,22 @@ class Evaluator:
     def predict(self, batch: Batch) -> dict[str, Array]:
         """The class (B,) predicted for the natural images, and for those each attack found."""
         x, y = self._native(batch.images), self.classifier.labels(batch.labels)
-        predicted = {"natural": self._predict(x)}
+        predicted = {"natural": self.classes(x)}
         for name, attack in self.attacks.items():
             noise = starts.sample(
                 attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, batch.images.shape[1:]
             )
-            predicted[name] = self._predict(self._find[name](x, y, tuple(map(self._native, noise))))
+            predicted[name] = self.classes(self._find[name](x, y, tuple(map(self._native, noise))))
         return predicted
 
-    def _predict(self, x: Tensor) -> Array:
-        labels: Array = self.classifier.ops.to_numpy(self._logits(x)).argmax(axis=1)
+    def classes(self, x: Tensor) -> Array:
+        """The class (B,) predicted for native images; DivergedError where a logit is NaN or +∞."""
+        logits: Array = self.classifier.ops.to_numpy(self._logits(x))
+        if not (logits < np.inf).all():  # argmax would pass NaN off as a class
+            raise DivergedError(
+                "the model's logits are not finite: its weights have diverged. Lower the learning rate and train anew"
+            )
+        labels: Array = logits.argmax(axis=1)
         return labels
 
     def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:

@@ -183,8 +183,7 @@ def build_learner(plan: Plan, backend: Any, device: str, splits: Splits) -> Lear
 
 def attacks_of(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
     """Attacks by name at the plan's evaluation ε and norm; `natural` needs none."""
-    norm = plan.settings.get("norm", "linf")
-    return {name: preset(name, plan.eval_epsilon, norm) for name in names if name != "natural"}
+    return {name: preset(name, plan.eval_epsilon, plan.norm) for name in names if name != "natural"}
 
 
 def about(plan: Plan, splits: Splits) -> dict[str, Any]:

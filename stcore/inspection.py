@@ -12,6 +12,11 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
     """DataError unless every pixel is finite and within the bounds."""
     if values.size == 0:
         raise DataError(f"x: expected at least one image; received an empty batch of shape {values.shape}")
+    if values.dtype.kind in "iub":
+        raise DataError(
+            f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. "
+            "Divide 0–255 images by 255"
+        )
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low + high):
         raise DataError("x: expected finite pixels; received NaN or infinity")
@@ -22,12 +27,14 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
         )
 
 
-def check_labels(values: Array, num_classes: int) -> None:
-    """DataError unless these are integer labels in [0, num_classes)."""
+def check_labels(values: Array, num_classes: int, count: int | None = None) -> None:
+    """DataError unless these are integer labels in [0, num_classes), as many as images where that is known."""
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise DataError(
             f"y: expected integer labels of shape (B,); received {values.dtype} of shape {values.shape}"
         )
+    if count is not None and len(values) != count:
+        raise DataError(f"y: expected a label for each image; received {len(values)} for {count} images")
     if values.size and not 0 <= values.min() <= values.max() < num_classes:
         raise DataError(
             f"y: expected labels in [0, {num_classes}), the model's number of classes; "
@@ -42,6 +49,10 @@ def check_logits(values: Array, num_classes: int | None = None) -> None:
     if num_classes is not None and values.shape[1] != num_classes:
         raise UsageError(
             f"model: expected logits of {num_classes} classes, as the data has; received {values.shape[1]}"
+        )
+    if not (values < np.inf).all():
+        raise UsageError(
+            "model: expected finite logits; received NaN or +∞. Its weights have diverged: load others"
         )
     rows = values.astype(np.float64).sum(axis=1)
     if values.shape[1] > 1 and (values >= 0).all() and np.allclose(rows, 1.0, atol=1e-3):

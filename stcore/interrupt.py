@@ -8,15 +8,19 @@ from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """Within this context the first Ctrl-C only sets `requested`; a second one raises KeyboardInterrupt at once."""
+    """Within this context the first Ctrl-C only makes `came()` true; a second one raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._came = False
+
+    def came(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._came
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._came:
             raise KeyboardInterrupt
-        self.requested = True
+        self._came = True
 
     def __enter__(self) -> Interrupt:
         # Python delivers signals to the main thread only, and lets only it set handlers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +59,10 @@ class Plan:
         checks.whole("seed", self.seed)
         for name in ("learning_rate", "momentum", "weight_decay"):
             checks.number(name, getattr(self, name))
-        checks.number("eval_epsilon", self.eval_epsilon, high=1.0)
+        checks.number("eval_epsilon", self.eval_epsilon, high=1.0 if self.norm == "linf" else math.inf)
         checks.choice("schedule", self.schedule, SCHEDULES)
+        for drop in self.drops:
+            checks.number("drops (shares of the epochs)", drop, high=1.0)
         checks.choice("augment", self.augment, ("none", "crop-flip"))
         checks.choice("select", self.select, SELECT)
         checks.choice("dtype", self.dtype, ("float32", "float64"))
@@ -76,6 +79,11 @@ class Plan:
     def objective(self) -> Objective:
         """The method with its settings."""
         return methods.make_objective(self.method, self.settings)
+
+    @property
+    def norm(self) -> str:
+        """The norm of the evaluation's attacks: the training's, where the method has one."""
+        return str(self.settings.get("norm", "linf"))
 
     @property
     def columns(self) -> tuple[str, str] | None:

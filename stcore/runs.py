@@ -36,9 +36,8 @@ class RunFolder:
     def check_free(path: Path) -> None:
         """UsageError unless `path` does not exist or is empty, so that nothing earlier is lost."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UsageError(
-                f"out: expected a new or empty folder; {path} holds other files. Choose another folder"
-            )
+            what = "holds other files" if path.is_dir() else "is a file"
+            raise UsageError(f"out: expected a new or empty folder; {path} {what}. Choose another folder")
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -65,7 +64,8 @@ class RunFolder:
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
         """Flat settings; a setting that is None is left out. JSON's scalars and lists are TOML's too."""
-        lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if value is not None]
+        dumped = {k: json.dumps(value, ensure_ascii=False) for k, value in settings.items() if value is not None}
+        lines = [f"{name} = {value}" for name, value in dumped.items()]
         write_file(self.path / CONFIG, "\n".join(lines) + "\n")
 
     def read_config(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class RunFolder:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a dict; UsageError where it is missing or not TOML."""
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"config: {path} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -10,10 +10,13 @@ Schedule = Callable[[int, int], float]
 
 
 def step(drops: Sequence[float]) -> Schedule:
-    """×0.1 at each drop, a share of the epochs: from epoch 80 of 120 on for a drop of 80/120."""
+    """×0.1 at each drop, a share of the epochs: from epoch 80 of 120 on for a drop of 80/120.
+
+    The first epoch always has the base rate, however short the run.
+    """
 
     def factor(epoch: int, epochs: int) -> float:
-        passed = sum(epoch >= round(drop * epochs) for drop in drops)
+        passed = sum(epoch >= max(2, math.floor(drop * epochs + 0.5)) for drop in drops)
         return float(10.0**-passed)
 
     return factor

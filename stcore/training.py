@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -62,8 +63,9 @@ class Trainer:
     """Trains `learner` by `objective` on `batches`; after each epoch evaluates on `selection`.
 
     The epoch with the highest accuracy under `select_by` (the later of equals, as released) is kept as best.
-    Raises DivergedError at a loss that is not finite; what was saved before stays. Ctrl-C ends the run after
-    the step under way, with the weights saved as `last`; `interrupted` is then true.
+    Raises DivergedError at a loss or a prediction that is not finite; what was saved before stays. Ctrl-C ends
+    the run after the step, or the evaluation, under way, with the weights saved as `last`; `interrupted` is
+    then true.
     """
 
     learner: Learner
@@ -87,13 +89,13 @@ class Trainer:
             for epoch in range(1, self.schedules.epochs + 1):
                 row = self._epoch(epoch, step, interrupt)
                 self.store.save("last", epoch)
-                if interrupt.requested:
+                if interrupt.came():
                     self.interrupted = True
                     return
                 row |= self._evaluate(epoch)
                 self.history.append(row)
                 self.store.log(row)
-                if interrupt.requested and epoch < self.schedules.epochs:
+                if interrupt.came():
                     self.interrupted = True
                     return
 
@@ -102,31 +104,28 @@ class Trainer:
         rate = self.schedules.rate(epoch)
         learner.set_learning_rate(rate)
         totals = RunningMeans(learner.ops)
-        self.progress.begin(f"epoch {epoch}/{self.schedules.epochs}", len(self.batches.data))
-        for number, batch in enumerate(self.batches.epoch(epoch)):
-            noise = starts.sample(
-                self.objective.noise_laws,
-                self.seed,
-                Stream.NOISE,
-                batch.positions,
-                batch.images.shape[1:],
-                epoch=epoch,
-            )
-            result = step(
-                learner.images(batch.images),
-                learner.labels(batch.labels),
-                tuple(learner.images(array) for array in noise),
-            )
-            totals.add({"loss": result.loss, **result.metrics}, len(batch.labels))
-            images += len(batch.labels)
-            if (number + 1) % CHECK_EVERY == 0:
-                totals.check(epoch)
-            self.progress.advance(len(batch.labels))
-            if interrupt.requested:
-                break
-        self.progress.end()
+        with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", len(self.batches.data)):
+            for number, batch in enumerate(self.batches.epoch(epoch)):
+                noise = starts.sample(
+                    self.objective.noise_laws,
+                    self.seed,
+                    Stream.NOISE,
+                    batch.positions,
+                    batch.images.shape[1:],
+                    epoch=epoch,
+                )
+                x = learner.images(batch.images)
+                result = step(x, learner.labels(batch.labels), tuple(learner.images(array) for array in noise))
+                totals.add({"loss": result.loss, **result.metrics}, len(batch.labels))
+                images += len(batch.labels)
+                if (number + 1) % CHECK_EVERY == 0:
+                    totals.check(epoch)
+                self.progress.advance(len(batch.labels))
+                if interrupt.came():
+                    break
         totals.check(epoch)
         seconds = time.perf_counter() - begun
+        self.evaluator.classes(x)  # what the last update did shows in no loss yet: look before it is saved
         return {
             "epoch": epoch,
             "learning_rate": rate,
@@ -164,9 +163,12 @@ class RunningMeans:
             for name, tensor in means.items():
                 value = float(self._ops.to_numpy(tensor))
                 if not math.isfinite(value):
+                    kept = (
+                        "the checkpoints of the epochs before are kept" if epoch > 1 else "no epoch was finished"
+                    )
                     raise DivergedError(
-                        f"the {name} became {value} in epoch {epoch}: training stopped, the last good checkpoint "
-                        "is kept. Lower the learning rate, or β, or ε"
+                        f"the {name} became {value} in epoch {epoch}: training stopped, {kept}. "
+                        "Lower the learning rate, or β, or ε"
                     )
                 self._sums[name] = self._sums.get(name, 0.0) + value * examples
             self._count += examples
@@ -178,7 +180,15 @@ class RunningMeans:
 
 def score(evaluator: Evaluator, data: ImageData, batch_size: int, progress: Progress, label: str) -> Predictions:
     """What the evaluator's model predicts over a data set, with progress."""
-    progress.begin(label, len(data))
-    predictions = evaluator.run(in_order(data, batch_size), progress.advance)
-    progress.end()
-    return predictions
+    with stretch(progress, label, len(data)):
+        return evaluator.run(in_order(data, batch_size), progress.advance)
+
+
+@contextmanager
+def stretch(progress: Progress, label: str, total: int) -> Iterator[None]:
+    """A stretch of work that is over whatever happens: no bar stays on the terminal."""
+    progress.begin(label, total)
+    try:
+        yield
+    finally:
+        progress.end()

@@ -140,7 +140,8 @@ def _stop_gradient(x):
 
 def _jacobian(value_of, array, notes):
     """d value / d array, both flattened: (values, entries). `array` is changed in place and put back."""
-    entries, columns = array.reshape(-1), []
+    entries, columns = array.view(), []
+    entries.shape = (-1,)  # never a copy
     for i, entry in enumerate(entries):
         sides = []
         for step in (_STEP, -_STEP):
@@ -156,7 +157,7 @@ def _vjp(fn, *xs):
     notes: list[StrictTensor] = []
     with _evaluation(notes, replay=False):
         value = fn(*xs)
-    arrays = [np.array(_raw(x)) for x in xs]
+    arrays = [np.array(_raw(x), order="C") for x in xs]
     jacobians = []
 
     def pullback(cotangent):
@@ -206,7 +207,7 @@ class StrictModel:
 
     def __init__(self, name, weights, *, num_classes, in_channels):
         self.description = describe(name, num_classes, in_channels)
-        self.weights = {key: np.array(value, np.float64) for key, value in weights.items()}
+        self.weights = {key: np.array(value, np.float64, order="C") for key, value in weights.items()}
 
     def __call__(self, x, mode):
         return self._apply(self.description, x, "", mode)

@@ -27,6 +27,7 @@ CONFIGS = {
     "uniform start": SqueezeConfig(init="uniform"),
     "l2 norm": SqueezeConfig(norm="l2", epsilon=0.5, step_size=0.125),
 }
+LOSSES = ("as released", "as printed", "js", "squared l2", "kl")  # the others differ in the search alone
 OBJECTIVES = {"squeeze": SqueezeConfig(), "adversarial": AdversarialConfig(), "standard": StandardConfig()}
 
 
@@ -97,14 +98,16 @@ def test_pairs_are_equal_for_every_setting(twins, config):
 # --- The loss on one pair ---
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("net", NETS)
-def test_losses_and_weight_gradients_on_one_pair(twins, net, config):
+@pytest.mark.parametrize(
+    ("net", "name"),
+    [("tiny", "as released"), ("resnet8", "as released"), *(("tiny-smooth", name) for name in LOSSES)],
+)
+def test_losses_and_weight_gradients_on_one_pair(twins, net, name):
     given = problem()
     results = []
     for backend in twins:
         learner = backend.learner(backend.build(net), lr=1.0, momentum=0.0, weight_decay=0.0)
-        results.append(gradients(learner, config, backend.batch(given), backend.pair(given_pair(given))))
+        results.append(gradients(learner, CONFIGS[name], backend.batch(given), backend.pair(given_pair(given))))
     ours, theirs = results
     assert theirs.loss == pytest.approx(ours.loss, rel=LOSS)
     assert theirs.metrics == pytest.approx(ours.metrics, rel=LOSS)
@@ -158,8 +161,9 @@ def test_the_protocol_alone_finds_the_same_pair(backend, config):
         assert np.abs(one - other).max() <= (1e-12 if config.norm == "linf" else 1e-7)
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_the_protocol_alone_computes_the_same_losses_and_selections(backend, config):
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_protocol_alone_computes_the_same_losses_and_selections(backend, name):
+    config = CONFIGS[name]
     given, results = problem(**SMALL), []
     for one in (backend, load("strict")):
         model = one.build("tiny-smooth", side=4)
@@ -169,7 +173,7 @@ def test_the_protocol_alone_computes_the_same_losses_and_selections(backend, con
             {name: one.array(v) for name, v in {"loss": result.losses, **result.metrics}.items()}
             | one.statistics(model)
         )
-    assert_close(*results, 1e-12)
+    assert_close(*results, 1e-10)
 
 
 def test_the_protocol_alone_makes_the_same_training_step(backend):
@@ -198,7 +202,7 @@ def selection(backend, model, batch, pair):
 
 @pytest.mark.parametrize("net", ["small-cnn", "resnet8"])
 def test_single_steps_in_float32(twins, net):
-    given, config = problem(batch=32, side=12), SqueezeConfig()
+    given, config = problem(batch=24, side=12), SqueezeConfig()
     models = [backend.build(net, side=12, dtype="float32") for backend in twins]
     batches = [backend.batch(given, "float32") for backend in twins]
     points = [p.astype("float32") for p in (given.x + 1e-3 * given.noise[0], given.x + 1e-3 * given.noise[1])]
@@ -218,8 +222,9 @@ def test_single_steps_in_float32(twins, net):
     assert np.mean(selections) <= 1e-2
 
 
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_losses_on_one_pair_in_float32(twins, config):
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_on_one_pair_in_float32(twins, name):
+    config = CONFIGS[name]
     given, results = problem(batch=16), []
     for backend in twins:
         classifier = backend.classifier(backend.build("resnet8", dtype="float32"))

@@ -420,27 +420,19 @@ def test_folders_that_are_none_are_refused(tmp_path, folder):
     ):
         load_parquet(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
-    with pytest.raises(
-        DataError, match=r"expected train-\*\.parquet here or in data/, received an empty folder"
-    ):
+    with pytest.raises(DataError, match=r"expected train-\*\.parquet here or in data/, received an empty folder"):
         load_parquet(tmp_path / "bare")
     (tmp_path / "bare" / "plain_text").mkdir()
-    with pytest.raises(
-        DataError, match=r"expected train-\*\.parquet .* received plain_text/; name the folder"
-    ):
+    with pytest.raises(DataError, match=r"expected train-\*\.parquet .* received plain_text/; name the folder"):
         load_parquet(tmp_path / "bare")
     (folder / "test-00000-of-00001.parquet").unlink()
-    with pytest.raises(
-        DataError, match=r"expected test-\*\.parquet .* received .*train-00000-of-00002.parquet"
-    ):
+    with pytest.raises(DataError, match=r"expected test-\*\.parquet .* received .*train-00000-of-00002.parquet"):
         load_parquet(folder)
 
 
 def test_a_missing_shard_is_noticed(folder):
     (folder / "train-00000-of-00002.parquet").unlink()
-    with pytest.raises(
-        DataError, match=r"expected 2 shards of train, received 1: train-00001-of-00002.parquet"
-    ):
+    with pytest.raises(DataError, match=r"expected 2 shards of train, received 1: train-00001-of-00002.parquet"):
         load_parquet(folder)
 
 
@@ -448,14 +440,10 @@ def test_broken_parquet_is_refused(folder):
     path = folder / "train-00001-of-00002.parquet"
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
-    with pytest.raises(
-        DataError, match=r"train-00001-of-00002.parquet: expected a whole parquet file, received:"
-    ):
+    with pytest.raises(DataError, match=r"train-00001-of-00002.parquet: expected a whole parquet file, received:"):
         load_parquet(folder)
     path.write_bytes(whole[:4] + bytes(200) + whole[204:])  # the footer is whole, the pages are not
-    with pytest.raises(
-        DataError, match=r"train-00001-of-00002.parquet: expected a whole parquet file, received:"
-    ):
+    with pytest.raises(DataError, match=r"train-00001-of-00002.parquet: expected a whole parquet file, received:"):
         load_parquet(folder)
 
 
@@ -533,9 +521,7 @@ def test_load_limits_the_parts(folder):
 @pytest.mark.parametrize("option", ["train_size", "validation_size", "test_size"])
 @pytest.mark.parametrize("size", [0, 1201])
 def test_a_limit_the_set_does_not_have_is_refused(option, size):
-    with pytest.raises(
-        UsageError, match=rf"expected {option} in 1\.\.\d+, the size of digits, received {size}"
-    ):
+    with pytest.raises(UsageError, match=rf"expected {option} in 1\.\.\d+, the size of digits, received {size}"):
         load("digits", **{option: size})
 
 

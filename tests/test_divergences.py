@@ -72,9 +72,7 @@ def test_gradients_are_the_finite_differences(backend, name, stop):
 
 @pytest.mark.parametrize("name", ["js", "squared_l2"])
 def test_only_kl_terms_stop_a_target(backend, name):
-    np.testing.assert_array_equal(
-        *(value_and_gradients(backend, name, L, U, stop)[1] for stop in (True, False))
-    )
+    np.testing.assert_array_equal(*(value_and_gradients(backend, name, L, U, stop)[1] for stop in (True, False)))
 
 
 logits = st.lists(

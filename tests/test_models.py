@@ -148,9 +148,7 @@ def test_importing_the_models_imports_no_framework():
 def test_the_seed_decides_the_weights():
     node = describe("tiny", 10)
     assert_same_weights(initial_weights(node, 3), initial_weights(node, 3))
-    assert not np.array_equal(
-        initial_weights(node, 3)["conv1.weight"], initial_weights(node, 4)["conv1.weight"]
-    )
+    assert not np.array_equal(initial_weights(node, 3)["conv1.weight"], initial_weights(node, 4)["conv1.weight"])
 
 
 @pytest.mark.parametrize("name", ["resnet8", "preact-resnet8", "small-cnn", "vgg16-bn"])
@@ -349,9 +347,7 @@ def test_weights_that_do_not_fit_change_nothing(torch, keras, backend):
     other = initial_weights(describe("resnet8", 7), 1)
     with pytest.raises(UsageError, match=r"linear\.weight \(expected \(10, 64\), received \(7, 64\)\)"):
         load_weights(model, other)
-    with pytest.raises(
-        UsageError, match=r"missing: stage1\.block1\.conv1\.weight.*unexpected: conv2\.weight"
-    ):
+    with pytest.raises(UsageError, match=r"missing: stage1\.block1\.conv1\.weight.*unexpected: conv2\.weight"):
         load_weights(model, initial_weights(describe("tiny", 10), 1))
     partial = dict(initial_weights(describe("resnet8", 10), 1))
     del partial["linear.bias"]

@@ -255,7 +255,9 @@ def reference_pair(torch, model, x, y, noise, config):
         gap = reference_divergence(name, torch, z[low, everyone], z[high, everyone], config.stop_gradient_targets)
         gradients = torch.stack(torch.autograd.grad(gap, points))
         candidates = torch.stack(points).detach()
-        moved = [reference_move(torch, candidates[i, everyone], gradients[i, everyone], x, config) for i in (high, low)]
+        moved = [
+            reference_move(torch, candidates[i, everyone], gradients[i, everyone], x, config) for i in (high, low)
+        ]
         points = [x, *moved]
     return points[1:], orders
 

@@ -11,10 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from stcore.backends.keras.tensorflow import unrecorded, vjp
+from stcore.backends.keras import tensorflow
 from stcore.protocols import Array, Tensor
-
-__all__ = ["unrecorded", "vjp"]
 
 sign = ops.sign
 exp = ops.exp
@@ -24,6 +22,8 @@ where = ops.where
 clip = ops.clip
 ones_like = ops.ones_like
 stop_gradient = ops.stop_gradient
+vjp = tensorflow.vjp
+unrecorded = tensorflow.unrecorded
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ def host(x: Any) -> Array | None:
     """The values, or None for a tensor of a graph that is being traced."""
     if isinstance(x, tf.Tensor) and not hasattr(x, "numpy"):
         return None
-    return tf.convert_to_tensor(x).numpy()
+    values: Array = tf.convert_to_tensor(x).numpy()
+    return values
 
 
 def use_device(name: str) -> str:
@@ -97,9 +98,8 @@ def use_device(name: str) -> str:
         return "cpu"
     number = int(index or 0) if (index or "0").isdigit() else -1
     if kind != "gpu" or not 0 <= number < len(gpus):
-        raise DeviceError(
-            f"device: expected auto or one of cpu{''.join(f', gpu:{i}' for i in range(len(gpus)))}; received {name!r}"
-        )
+        known = ", ".join(["cpu", *(f"gpu:{i}" for i in range(len(gpus)))])
+        raise DeviceError(f"device: expected auto or one of {known}; received {name!r}")
     tf.config.set_visible_devices([gpus[number]], "GPU")
     return f"gpu:{number}"
 

@@ -34,11 +34,11 @@ class TorchClassifier:
 
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
-            array = array.astype(np.float32 if self.dtype is torch.float32 else np.float64) / 255
+            array = np.divide(array, 255, dtype=np.float32 if self.dtype is torch.float32 else np.float64)
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
 
     def images(self, array: Array) -> Tensor:
-        return self.pixels(array).permute(0, 3, 1, 2).contiguous()
+        return self.pixels(array).permute(0, 3, 1, 2)  # channels last in memory, as convolutions like it
 
     def labels(self, array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=torch.int64, device=self.device)

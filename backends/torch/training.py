@@ -18,7 +18,11 @@ def make_sgd(
 
 
 def compile_training(learner: TorchLearner, choice: str) -> TorchLearner:
-    """`on` compiles the model by `torch.compile`; `off` and `auto` stay eager (on CPU compiling gained nothing)."""
+    """`on` compiles the model by `torch.compile`; `off` and `auto` stay eager (on CPU compiling gained nothing).
+
+    Weights are laid out channels-last, as host images are: the same numbers, sooner.
+    """
+    learner.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if choice == "on":
         learner.model.compile()
     return learner

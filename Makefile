@@ -1,0 +1,49 @@
+# One command runs the main job, one passes the tests; each sets up all it needs, in .venv.
+#
+#   make train                  squeeze training on the embedded digits, PyTorch
+#   make train BACKEND=keras    the same with Keras on TensorFlow
+#   make test                   lint, types and the test suite
+#   make test-all               the same with the slow tests
+
+PYTHON ?= python3
+VENV ?= .venv
+BACKEND ?= torch
+ARGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: train test test-all lint types clean
+
+train: $(VENV)/$(BACKEND)
+	$(BIN)/stcli train --backend $(BACKEND) $(ARGS)
+
+test: lint types
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-all: lint types
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The folders install inside the one name `stcore`; mypy sees them so in a copy laid out that way.
+types: $(VENV)/dev
+	rm -rf build/types
+	mkdir -p build/types
+	cp -r stcore build/types/
+	cp -r backends models cli build/types/stcore/
+	cd build/types && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) -p stcore
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	touch $@
+
+$(VENV)/dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,keras,hub,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,185 @@
+"""Traced and compiled steps are the eager ones, and are traced and compiled once."""
+
+import logging
+
+import numpy as np
+import pytest
+from harness import Problem, assert_close, load, lively_weights, problem
+
+import stcore
+from stcore import AdversarialConfig, SqueezeConfig, StandardConfig
+from stcore.attacks import PGD
+from stcore.protocols import Mode
+
+CONFIG = SqueezeConfig(steps=3)
+OBJECTIVES = {"squeeze": CONFIG, "adversarial": AdversarialConfig(steps=3), "standard": StandardConfig()}
+SIZES = (6, 6, 6, 4)  # an epoch whose last batch is short
+
+
+def epoch(backend, dtype="float64"):
+    return [backend.batch(problem(size, seed=i), dtype) for i, size in enumerate(SIZES)]
+
+
+def fit(backend, objective, wrap, epochs=1):
+    """Weights after training, and how often Python ran the step."""
+    learner, runs = backend.learner(backend.build("tiny")), []
+    laws = len(objective.noise_laws)
+
+    def step(x, y, *noise):
+        runs.append(None)
+        return stcore.train_step(learner, objective, x, y, noise=noise)
+
+    wrapped = wrap(learner, step)
+    results = [wrapped(b.x, b.y, *b.noise[:laws]) for _ in range(epochs) for b in epoch(backend)]
+    losses = [float(backend.array(result.loss)) for result in results]
+    return learner.weights(), losses, len(runs)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_a_compiled_step_is_the_eager_one_and_traced_once(backend, objective):
+    eager, eager_losses, _ = fit(backend, objective, lambda learner, step: step)
+    weights, losses, runs = fit(backend, objective, lambda learner, step: learner.compile(step), epochs=1)
+    assert_close(weights, eager, 1e-12)
+    np.testing.assert_allclose(losses, eager_losses, rtol=1e-12)
+    if backend.name == "keras":
+        assert runs == 1
+        assert fit(backend, objective, lambda learner, step: learner.compile(step), epochs=3)[2] == 1
+
+
+def test_a_users_own_tf_function_is_the_eager_step():
+    backend = load("keras")
+    import tensorflow as tf
+
+    eager, eager_losses, _ = fit(backend, CONFIG, lambda learner, step: step)
+    weights, losses, runs = fit(backend, CONFIG, lambda learner, step: tf.function(step))
+    assert_close(weights, eager, 1e-12)
+    np.testing.assert_allclose(losses, eager_losses, rtol=1e-12)
+    assert runs <= 2 * 2  # for each size, and once more where variables could have been made
+
+
+def test_tracing_needs_noise_and_says_so():
+    backend = load("keras")
+    import tensorflow as tf
+
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    traced = tf.function(lambda x, y: stcore.find_squeeze_pair(model, x, y, CONFIG))
+    with pytest.raises(stcore.errors.UsageError, match="noise: expected tensors"):
+        traced(batch.x, batch.y)
+
+
+def test_a_batch_may_be_a_constant_of_the_traced_function():
+    """x and y closed over have values on the host while a new model's logits have none."""
+    backend = load("keras")
+    import tensorflow as tf
+
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    traced = tf.function(lambda: stcore.find_squeeze_pair(model, batch.x, batch.y, CONFIG, noise=batch.noise))
+    expected = stcore.find_squeeze_pair(backend.build("tiny"), batch.x, batch.y, CONFIG, noise=batch.noise)
+    for one, other in zip(traced(), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_tracing_warns_of_nothing(caplog):
+    backend = load("keras")
+    import tensorflow as tf
+
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    stcore.make_classifier(model)
+    with caplog.at_level(logging.WARNING):
+        tf.function(lambda x, y, *noise: stcore.find_squeeze_pair(model, x, y, CONFIG, noise=noise))(
+            batch.x, batch.y, *batch.noise
+        )
+    assert not caplog.records
+
+
+def test_the_search_of_a_model_seen_first_while_tracing_is_not_recorded_by_its_tape():
+    backend = load("keras")
+    import tensorflow as tf
+
+    model, batch = backend.build("tiny"), backend.batch(problem())
+
+    @tf.function
+    def gradient(x, y, one, two):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            pair = stcore.find_squeeze_pair(model, x, y, CONFIG, noise=(one, two))
+            total = tf.reduce_sum(pair.adversarial)
+        return tape.gradient(total, x, unconnected_gradients="zero")
+
+    assert not np.any(gradient(batch.x, batch.y, *batch.noise))
+
+
+# --- torch.compile ---
+
+
+@pytest.fixture
+def counted():
+    """torch.compile with a backend that compiles nothing and counts the graphs it is handed."""
+    load("torch")
+    import torch
+
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    yield graphs, lambda model: torch.compile(model, backend=backend)
+    torch._dynamo.reset()
+
+
+def evaluate(backend, model, batch):
+    """What an evaluation asks of the model: gradients in EVAL, then predictions without."""
+    adversarial = PGD(steps=2)(model, batch.x, batch.y, rng=0)
+    classifier = backend.classifier(model)
+    return classifier.ops.unrecorded(lambda: classifier.logits(adversarial, Mode.EVAL))
+
+
+def test_a_compiled_torch_model_has_three_graphs_for_each_shape(counted):
+    graphs, compiled = counted
+    backend = load("torch")
+    model = compiled(backend.build("tiny"))
+    learner, (batch, *_, short) = backend.learner(model), epoch(backend)
+    learner.logits(batch.x, Mode.EVAL)  # the look at a new model
+    graphs.clear()
+    counts = []
+    for one in (batch, batch, short, short):
+        stcore.train_step(learner, CONFIG, one.x, one.y, noise=one.noise)
+        counts.append(len(graphs))
+    assert counts[0] <= 3 + 1  # + 1: the look at the model without gradients
+    assert counts[1] == counts[0]
+    assert counts[2] <= counts[0] + 3
+    assert counts[3] == counts[2]
+
+
+def test_an_epoch_with_a_short_batch_and_an_evaluation_compiles_eight_graphs(counted):
+    graphs, compiled = counted
+    backend = load("torch")
+    model = compiled(backend.build("tiny"))
+    learner, counts = backend.learner(model), []
+    for _ in range(3):
+        for batch in epoch(backend):
+            stcore.train_step(learner, CONFIG, batch.x, batch.y, noise=batch.noise)
+        for batch in epoch(backend):
+            evaluate(backend, model, batch)
+        counts.append(len(graphs))
+    assert counts[0] <= 8
+    assert counts[1:] == [counts[0]] * 2
+
+
+@pytest.mark.parametrize("root_training", [True, False])
+def test_a_compiled_torch_model_gives_the_same_numbers(counted, root_training):
+    _, compiled = counted
+    backend = load("torch")
+    results = []
+    for wrap in (lambda model: model, compiled):
+        model = backend.build("tiny").train(root_training)
+        wrapped, batch = wrap(model), epoch(backend)[0]
+        loss = stcore.squeeze_loss(wrapped, batch.x, batch.y, config=CONFIG, noise=batch.noise)
+        loss.total.backward()
+        assert {m.training for m in model.modules()} == {root_training}
+        gradients = {name: p.grad.numpy() for name, p in model.named_parameters()}
+        parts = {name: part.detach().numpy() for name, part in loss._asdict().items()}
+        results.append(gradients | parts | backend.statistics(model))
+    assert_close(*results, 1e-12)

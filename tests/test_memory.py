@@ -1,0 +1,110 @@
+"""The caller's tape or graph does not hold on to the search."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from harness import load, problem
+
+import stcore
+from stcore import SqueezeConfig
+
+STEPS = [1, 20]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_a_users_tape_sees_nothing_of_the_search(steps):
+    """A tape notes the variables that are read under it: in the search, none."""
+    backend = load("keras")
+    import tensorflow as tf
+
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    config = SqueezeConfig(steps=steps)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(batch.x)
+        pair = stcore.find_squeeze_pair(model, batch.x, batch.y, config, noise=batch.noise)
+        after = stcore.squeeze_step(model, batch.x, batch.y, pair, config)
+        stcore.attacks.PGD(steps=2)(model, batch.x, batch.y, rng=0)
+        assert tape.watched_variables() == ()
+        model(batch.x)
+        assert len(tape.watched_variables()) > 0  # so the test can fail
+    assert tape.gradient(after.adversarial, batch.x) is None
+
+
+def test_a_torch_loss_holds_no_node_of_the_search():
+    backend = load("torch")
+    sizes = []
+    for steps in STEPS:
+        model, batch = backend.build("tiny"), backend.batch(problem())
+        batch.x.requires_grad_()  # the user's business, and no reason to record
+        pair = stcore.find_squeeze_pair(model, batch.x, batch.y, SqueezeConfig(steps=steps), noise=batch.noise)
+        assert not any(p.requires_grad for p in pair)
+        loss = stcore.squeeze_loss(model, batch.x, batch.y, config=SqueezeConfig(steps=steps), noise=batch.noise)
+        sizes.append(len(graph_nodes(loss.total)))
+    assert sizes[0] == sizes[1] > 20
+
+
+def graph_nodes(tensor):
+    seen, waiting = set(), [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(parent for parent, _ in node.next_functions)
+    return seen
+
+
+# TensorFlow counts no memory on the CPU, so the peak is the process's: a fresh one for each figure. Freed memory
+# goes back at once (mmap for anything large), so the peak is of what was alive.
+MEASURE = """
+import json, resource, sys
+import torch, numpy as np, tensorflow as tf, stcore
+from stcore.models import build
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+model = build("small-cnn", "keras", num_classes=10, image_size=(32, 32))
+rng = np.random.default_rng(0)
+def batch(size):
+    x = tf.constant(rng.uniform(size=(size, 32, 32, 3)).astype("float32"))
+    return x, tf.constant(rng.integers(10, size=size)), (x * 0 + 0.5, x * 0 - rng.normal())
+config = stcore.SqueezeConfig(steps=10)
+
+def loss(size):
+    x, y, noise = batch(size)
+    with tf.GradientTape() as tape:
+        total = stcore.squeeze_loss(model, x, y, config=config, noise=noise).total
+    tape.gradient(total, [v.value for v in model.trainable_variables])
+
+def search(size):
+    x, y, noise = batch(size)
+    stcore.find_squeeze_pair(model, x, y, config, noise=noise)
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model(x, training=True))
+    tape.gradient(total, [v.value for v in model.trainable_variables])
+
+run = {"loss": loss, "search": search}[sys.argv[1]]
+run(2)
+before = peak()
+run(48)
+print(json.dumps(peak() - before))
+"""
+
+
+def measured(what):
+    import os
+
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", MEASURE, what]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_peak_of_an_eager_keras_loss_is_that_of_its_search():
+    load("keras")
+    load("torch")
+    search, loss = measured("search"), measured("loss")
+    assert search > 100, "the search must dominate for the ratio to mean something (MiB)"
+    assert loss <= 1.5 * search
