@@ -23,7 +23,7 @@ def ascend(
     step_size: float,
     steps: int,
 ) -> Tensor:
-    """The last of `steps` iterates from `start` uphill on `loss`, in the ball around x, under running statistics."""
+    """The last of `steps` iterates from `start` uphill on `loss`, around x, under running statistics."""
     ops = model.ops
 
     def body(point: Tensor) -> tuple[Tensor]:

@@ -105,7 +105,9 @@ class Evaluator:
         labels: Array = logits.argmax(axis=1)
         return labels
 
-    def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:
+    def run(
+        self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None
+    ) -> Predictions:
         """What is predicted over all batches; `advance` is told the number of images after each."""
         labels: list[Array] = []
         predicted: dict[str, list[Array]] = {name: [] for name in ("natural", *self.attacks)}

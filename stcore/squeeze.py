@@ -73,7 +73,7 @@ class SqueezeConfig:
         return search(model, x, y, self.start(x, noise), self, self.steps)
 
     def losses(self, model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, phase: int = 0) -> PerExample:
-        """Eq. 6 per example, after the (K+1)-th selection; natural, then adversarial move the running statistics."""
+        """Eq. 6 per example, after the (K+1)-th selection. Natural, then adversarial update running statistics."""
         collaborative = model.logits(pair.collaborative, Mode.BATCH, dropout=True)
         natural = model.logits(x, Mode.TRAIN, dropout=True)
         adversarial = model.logits(pair.adversarial, Mode.TRAIN, dropout=True)
