@@ -56,10 +56,12 @@ class Lines:
         """Nothing to tidy up."""
 
 
-def make_console() -> Console:
+def make_console(stderr: bool = False) -> Console:
     """The terminal; where there is none, wide enough for any line: a log is not folded."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=250)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold brackets
+    if not console.is_terminal:
+        console.width = 250
+    return console
 
 
 def make_progress(console: Console) -> Bars | Lines:

@@ -18,6 +18,9 @@ from stcore.presets import SQUEEZE
 
 def main(args: Sequence[str]) -> int:
     """Prints its findings; exit code 0 if at least one backend works, 1 if an installed one fails its test."""
+    if args in (["-h"], ["--help"]):
+        make_console().print(f"usage: stcli doctor\n\n{__doc__}")
+        return errors.OK
     if args:
         raise errors.UsageError(f"doctor takes no options; received {' '.join(args)}")
     console = make_console()

@@ -22,8 +22,10 @@ def main(args: Sequence[str]) -> int:
     options = parse(EvaluateOptions, args, "stcli evaluate")
     folder = RunFolder.open(options.run)
     plan = plan_from(options, folder)
+    if options.predictions and not Path(options.predictions).parent.is_dir():
+        raise UsageError(f"predictions: expected a file in an existing folder; received {options.predictions}")
     classifier, splits = open_for_evaluation(plan)
-    console = make_console()
+    console = make_console(stderr=options.json)  # JSON stands alone on stdout
     progress = make_progress(console)
     scores, predicted = {}, {}
     for name, path in checkpoints(options, folder).items():
@@ -40,8 +42,8 @@ def main(args: Sequence[str]) -> int:
     else:
         what = f"{plan.method}, {plan.backend}, test split of {plan.dataset}"
         console.print(score_table(scores, f"{what}, ε = {plan.eval_epsilon:.4g}, 95 % intervals"))
-        if plan.select == "test":
-            console.print("best was selected on the TEST split (the paper's rule): its figures are optimistic")
+    if plan.select == "test":
+        console.print("best was selected on the TEST split (the paper's rule): its figures are optimistic")
     return errors.OK
 
 

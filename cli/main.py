@@ -45,6 +45,8 @@ def main(args: Sequence[str] | None = None) -> int:
         command = importlib.import_module(f"stcore.cli.{words[0]}")
         code: int = command.main(words[1:])
         return code
+    except SystemExit as end:  # --help has printed what was asked for
+        return int(end.code or 0)
     except errors.StcoreError as error:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -52,11 +54,21 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return errors.OK  # the reader of a pipe has seen enough
     except Exception as error:
-        if type(error).__name__ in ("OutOfMemoryError", "ResourceExhaustedError", "MemoryError"):
+        if _is_of_memory(error):
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
             return _say(f"out of memory: {reason}. Lower --batch-size", errors.DeviceError.exit_code)
+        if isinstance(error, OSError) and error.filename is not None:
+            reason = f"{error.filename} cannot be read or written ({error.strerror})"
+            return _say(f"{reason}. Choose another place", errors.UsageError.exit_code)
         traceback.print_exc()
         return _say("this is a bug in stcore: please report it with the lines above", errors.BUG)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Whether the host's or a device's memory ran out, told without importing a framework."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    named = names & {"MemoryError", "OutOfMemoryError", "ResourceExhaustedError"}
+    return bool(named) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _say(message: str, code: int) -> int:

@@ -85,12 +85,13 @@ def named_in(args: Sequence[str], options: type[Any]) -> set[str]:
 def peek(args: Sequence[str], name: str) -> str | None:
     """The value of one flag, read before the others are parsed: presets and files decide their defaults."""
     flag = "--" + name.replace("_", "-")
-    for at, arg in enumerate(args):
+    found = None
+    for at, arg in enumerate(args):  # as the parser has it, the last one counts
         if arg == flag and at + 1 < len(args):
-            return args[at + 1]
-        if arg.startswith(flag + "="):
-            return arg.partition("=")[2]
-    return None
+            found = args[at + 1]
+        elif arg.startswith(flag + "="):
+            found = arg.partition("=")[2]
+    return found
 
 
 def from_file(options: type[Any], path: Path) -> dict[str, Any]:
@@ -98,20 +99,27 @@ def from_file(options: type[Any], path: Path) -> dict[str, Any]:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     types = typing.get_type_hints(options)
-    content = read_toml(path)
-    for name, value in content.items():
-        if isinstance(value, str) and types.get(name) is float:
-            with contextlib.suppress(ValueError):
-                content[name] = number(value)
+    content = {name: _typed(value, types.get(name)) for name, value in read_toml(path).items()}
     fields = [(name, kind | None, dataclasses.field(default=None)) for name, kind in types.items()]
     file_options = dataclasses.make_dataclass("FileOptions", fields)
-    file_options.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    file_options.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
     try:
-        TypeAdapter(file_options).validate_python(content)
+        valid = TypeAdapter(file_options).validate_python(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
         if key not in types:
             raise UsageError(f"{path}: {key}: no such setting; known are {', '.join(types)}") from None
-        raise UsageError(f"{path}: {key}: {first['msg']}; received {first['input']!r}") from None
-    return content
+        expected = first["msg"].replace("Input should be", "expected")
+        raise UsageError(f"{path}: {key}: {expected}; received {first['input']!r}") from None
+    return {name: getattr(valid, name) for name in content}
+
+
+def _typed(value: Any, kind: Any) -> Any:
+    """What TOML has no type for: a list becomes a tuple, a text such as "8/255" a number."""
+    if isinstance(value, list):
+        return tuple(_typed(one, float) for one in value)
+    if isinstance(value, str) and kind is float:
+        with contextlib.suppress(ValueError):
+            return number(value)
+    return value

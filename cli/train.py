@@ -54,7 +54,7 @@ def epochs_of(outcome: Any) -> dict[str, int]:
 def plan_from(args: Sequence[str]) -> tuple[Plan, str | None]:
     """The plan and the output folder that the arguments, and the file they may name, ask for."""
     config = peek(args, "config")
-    file = from_file(TrainOptions, Path(config)) if config else {}
+    file = from_file(TrainOptions, Path(config)) if config is not None else {}
     early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
     shown = _defaults(make_plan(_settings({**file, **early})))
     options = parse(TrainOptions, args, "stcli train", default=shown)

@@ -26,6 +26,8 @@ def missing_packages(backend: str) -> tuple[str, ...]:
 
 def load_backend(name: str) -> Any:
     """The backend's package by its name; UsageError where it is unknown or not installed."""
+    if loaded := sys.modules.get(f"stcore.backends.{name}"):
+        return loaded  # AutoGraph, which may be looking, warns of what importlib does
     if name not in BACKENDS:
         raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}; received {name!r}")
     if missing := missing_packages(name):

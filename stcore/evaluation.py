@@ -100,14 +100,12 @@ class Evaluator:
         logits: Array = self.classifier.ops.to_numpy(self._logits(x))
         if not (logits < np.inf).all():  # argmax would pass NaN off as a class
             raise DivergedError(
-                "the model's logits are not finite: its weights have diverged. Lower the learning rate and train anew"
+                "the model's logits are not finite: its weights have diverged. Lower the learning rate"
             )
         labels: Array = logits.argmax(axis=1)
         return labels
 
-    def run(
-        self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None
-    ) -> Predictions:
+    def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:
         """What is predicted over all batches; `advance` is told the number of images after each."""
         labels: list[Array] = []
         predicted: dict[str, list[Array]] = {name: [] for name in ("natural", *self.attacks)}

@@ -96,9 +96,12 @@ def run(
 
     evaluator = Evaluator(learner, attacks_of(plan, plan.attacks), plan.seed)
     scores = {}
-    for name, file in (("best", BEST), ("last", LAST)):
-        learner.load_weights(load_weights(folder.path / file)[0])
-        scores[name] = score(evaluator, splits.test, plan.eval_batch_size, progress, f"test {name}").accuracies
+    try:
+        for name, file in (("best", BEST), ("last", LAST)):
+            learner.load_weights(load_weights(folder.path / file)[0])
+            scores[name] = score(evaluator, splits.test, plan.eval_batch_size, progress, f"test {name}").accuracies
+    except KeyboardInterrupt:
+        return Outcome(out, {}, trainer.best[1], finished, interrupted=True)
     folder.write_json(
         RESULT,
         {

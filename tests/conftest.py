@@ -20,6 +20,11 @@ else:
 from harness import NAMES, load
 
 
+def pytest_configure(config):
+    # TensorFlow's tensors do not know numpy 2's `copy` yet; it is said a thousand times.
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+
 @pytest.fixture(scope="session", params=NAMES)
 def backend(request):
     """PyTorch, Keras."""
@@ -37,7 +42,7 @@ def global_random_state():
     """Fails a test that draws from, or seeds, a global generator."""
 
     def states():
-        numpys = np.random.get_state()[1]  # noqa: NPY002
+        numpys = np.random.get_state()[1]
         return [numpys] if torch is None else [numpys, torch.get_rng_state().numpy()]
 
     before = states()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from harness import load, problem, worst
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import stcore

@@ -77,8 +77,8 @@ def compile(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def host(x: Any) -> Array | None:
-    """The values, or None for a tensor of a graph that is being traced."""
-    if isinstance(x, tf.Tensor) and not hasattr(x, "numpy"):
+    """The values, or None while a graph is being traced: also of a constant, or a draw would be frozen into it."""
+    if not tf.executing_eagerly():
         return None
     values: Array = tf.convert_to_tensor(x).numpy()
     return values

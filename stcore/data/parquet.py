@@ -30,7 +30,7 @@ def load_parquet(folder: str | Path, *, validation: Validation = None, columns: 
 
     validation: None takes the validation files, or where there are none holds out 2 % of train by the fixed
         stratified rule; a count or a fraction holds out so much instead. "test" holds out nothing and chooses
-        on the test set, as the paper's released code does. Where there are validation files, only None fits.
+        on the test set, as the paper's released code does. Where there are validation files, no size fits.
     columns: (image column, label column); by default found among the usual names. Images are encoded bytes,
         bare or in the hub's struct {bytes, path}; labels are integers from 0.
 
@@ -42,7 +42,7 @@ def load_parquet(folder: str | Path, *, validation: Validation = None, columns: 
     """
     folder = Path(folder)
     shards = find_shards(folder)
-    if shards["validation"] and validation is not None:
+    if shards["validation"] and validation not in (None, "test"):
         raise UsageError(
             f"{folder}: expected no size to hold out, as it has validation files of its own, "
             f"received {validation!r}; leave the option out"
@@ -62,10 +62,10 @@ def load_parquet(folder: str | Path, *, validation: Validation = None, columns: 
         for part, (images, labels) in tables.items()
     }
     train, test = parts["train"], parts["test"]
-    if "validation" in parts:
-        return Splits(train, parts["validation"], test)
     if validation == "test":
         return Splits(train, test, test)
+    if "validation" in parts:
+        return Splits(train, parts["validation"], test)
     train, held = hold_out(train, VALIDATION if validation is None else validation)
     return Splits(train, held, test)
 
