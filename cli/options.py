@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from stcore.cli.parsing import MaybeInt, MaybeNumber, MaybeText, Number
+from stcore.cli.parsing import Int, MaybeInt, MaybeNumber, MaybeText, Number
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class TrainOptions:
     out: MaybeText = None
     """The run's folder, new or empty; by default one under runs/."""
 
-    epochs: int = 30
-    batch_size: int = 128
+    epochs: Int = 30
+    batch_size: Int = 128
     learning_rate: Number = 0.1
     schedule: str = "step"
     """step (×0.1 at each drop), cosine, or constant."""
@@ -52,7 +52,7 @@ class TrainOptions:
     """Radius of the ball that examples are searched in, for pixels in [0, 1]."""
     step_size: Number = 2 / 255
     """Length α of an inner step; keeps the preset's share of ε unless given."""
-    steps: int = 10
+    steps: Int = 10
     """Number K of inner steps."""
     norm: str = "linf"
     """linf or l2."""
@@ -72,13 +72,13 @@ class TrainOptions:
     """The final evaluation's attacks: fgsm, pgd20, pgd100, separated by commas."""
     eval_epsilon: Number = 8 / 255
     """Radius of the evaluation's attacks; by default the training's."""
-    eval_batch_size: int = 250
+    eval_batch_size: Int = 250
     select: str = "val"
     """Where the best epoch is chosen: val (held out) or test (the paper's rule, optimistic)."""
     select_by: str = "pgd20"
     """What it is chosen by: an attack's accuracy, or natural."""
 
-    seed: int = 0
+    seed: Int = 0
     device: str = "auto"
     """auto, cpu, cuda[:N] or mps (torch), cpu or gpu[:N] (keras)."""
     dtype: str = "float32"

@@ -29,6 +29,14 @@ def number(text: str) -> float:
         ) from None
 
 
+def whole(text: str) -> int:
+    """A whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"expected a whole number; received {text!r}") from None
+
+
 def _one_word(parse: Callable[[str], Any], metavar: str) -> Any:
     """An option that takes one word, and whose default may be None."""
     return tyro.constructors.PrimitiveConstructorSpec(
@@ -44,7 +52,8 @@ def _one_word(parse: Callable[[str], Any], metavar: str) -> Any:
 
 Number = typing.Annotated[float, _one_word(number, "NUMBER")]
 MaybeNumber = typing.Annotated[float | None, _one_word(number, "NUMBER")]
-MaybeInt = typing.Annotated[int | None, _one_word(int, "INT")]
+Int = typing.Annotated[int, _one_word(whole, "INT")]
+MaybeInt = typing.Annotated[int | None, _one_word(whole, "INT")]
 MaybeText = typing.Annotated[str | None, _one_word(str, "STR")]
 
 
@@ -65,7 +74,7 @@ def _plain(box: str, prog: str) -> str:
     """The sentence inside the frame that the parser draws around an error."""
     frame = " │╭╮╰╯─┌┐└┘\t"
     lines = [line.strip(frame) for line in box.splitlines()]
-    titles = ("Value error", "Parsing error", "Unrecognized options", "Required options")
+    titles = ("Value error", "Parsing error", "Missing argument", "Unrecognized options", "Required options")
     kept: list[str] = []
     for line in lines:
         if line.startswith(("Argument helptext", "For full helptext")):
@@ -96,15 +105,14 @@ def peek(args: Sequence[str], name: str) -> str | None:
 
 def from_file(options: type[Any], path: Path) -> dict[str, Any]:
     """The options in a TOML file, checked against their types; UsageError names the key that is wrong."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ConfigDict, ValidationError, create_model
 
     types = typing.get_type_hints(options)
     content = {name: _typed(value, types.get(name)) for name, value in read_toml(path).items()}
-    fields = [(name, kind | None, dataclasses.field(default=None)) for name, kind in types.items()]
-    file_options = dataclasses.make_dataclass("FileOptions", fields)
-    file_options.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
+    fields: dict[str, Any] = {name: (kind | None, None) for name, kind in types.items()}
+    file_options = create_model("FileOptions", __config__=ConfigDict(extra="forbid", strict=True), **fields)
     try:
-        valid = TypeAdapter(file_options).validate_python(content)
+        valid = file_options.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])

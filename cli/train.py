@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,9 @@ from stcore import errors
 from stcore.cli.console import epoch_line, make_console, make_progress, score_table
 from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file, named_in, parse, peek
-from stcore.experiment import run
+from stcore.experiment import Outcome, run
 from stcore.plan import Plan, make_plan
-from stcore.runs import RunFolder
+from stcore.runs import CONFIG, LAST, RunFolder
 
 NOT_SETTINGS = ("config", "out")  # about this invocation, not about the run
 
@@ -23,30 +25,36 @@ def main(args: Sequence[str]) -> int:
     plan, out = plan_from(args)
     folder = Path(out) if out else RunFolder.unused(Path("runs"), default_name(plan))
     console = make_console()
-    console.print(
+    say = partial(console.print, soft_wrap=True)  # a command or a path is copied whole
+    say(
         f"{plan.method} on {plan.dataset}, {plan.model}, {plan.backend}, ε = {plan.eval_epsilon:.4g}, "
         f"{plan.epochs} epochs, seed {plan.seed} → {folder}"
     )
-    outcome = run(
-        plan, folder, make_progress(console), lambda row: console.print(epoch_line(row, plan.epochs, plan.select))
-    )
+    outcome = run(plan, folder, make_progress(console), lambda row: say(epoch_line(row, plan.epochs, plan.select)))
     if outcome.interrupted:
-        console.print(
-            f"interrupted after {outcome.epochs} whole epochs: the weights are in {folder}/last.safetensors. "
-            f"Evaluate them: stcli evaluate {folder}. Train on from them: "
-            f"stcli train --config {folder}/config.toml --init-weights {folder}/last.safetensors"
-        )
+        say(how_to_go_on(outcome))
         return errors.INTERRUPTED
     rule = f"{plan.select_by} on " + (
         "validation" if plan.select == "val" else "TEST, the paper's optimistic rule"
     )
     scores = {f"{name} (epoch {e})": outcome.scores[name] for name, e in epochs_of(outcome).items()}
     console.print(score_table(scores, f"test split, ε = {plan.eval_epsilon:.4g}, 95 % intervals; best by {rule}"))
-    console.print(f"everything is in {folder}")
+    say(f"everything is in {folder}")
     return errors.OK
 
 
-def epochs_of(outcome: Any) -> dict[str, int]:
+def how_to_go_on(outcome: Outcome) -> str:
+    """What an interrupted run left, and the commands that use it."""
+    folder, weights = outcome.folder, outcome.folder / LAST
+    on = shlex.join(["stcli", "train", "--config", str(folder / CONFIG), "--init-weights", str(weights)])
+    return (
+        f"interrupted after {outcome.epochs} whole epochs: the weights are in {weights}\n"
+        f"  to evaluate them:       {shlex.join(['stcli', 'evaluate', str(folder)])}\n"
+        f"  to train on from them:  {on}"
+    )
+
+
+def epochs_of(outcome: Outcome) -> dict[str, int]:
     """The epoch each checkpoint is from."""
     return {"best": outcome.best_epoch, "last": outcome.epochs}
 

@@ -10,8 +10,7 @@ from difflib import get_close_matches
 from functools import partial
 
 from stcore.errors import UsageError
-
-from .description import (
+from stcore.models.description import (
     BatchNorm,
     BiasLaw,
     Conv,

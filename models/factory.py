@@ -4,11 +4,10 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 from stcore.errors import UsageError
-
-from .architectures import describe
-from .convert import load_weights
-from .description import MaxPool, Sequence, leaves
-from .initialize import initial_weights
+from stcore.models.architectures import describe
+from stcore.models.convert import load_weights
+from stcore.models.description import MaxPool, Sequence, leaves
+from stcore.models.initialize import initial_weights
 
 DTYPES = ("float32", "float64")
 
@@ -48,13 +47,13 @@ def build(
         case "torch":
             import torch
 
-            from .torch_builder import build_module
+            from stcore.models.torch_builder import build_module
 
             model = build_module(description, dtype=getattr(torch, dtype), device=device)
         case "keras":
             import keras
 
-            from .keras_builder import build_model
+            from stcore.models.keras_builder import build_model
 
             with nullcontext() if device is None else keras.device(device):
                 model = build_model(

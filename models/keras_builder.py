@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from .description import (
+from stcore.models.description import (
     BatchNorm,
     Conv,
     GlobalAveragePool,
@@ -17,7 +17,7 @@ from .description import (
     Softplus,
     join,
 )
-from .keras_layers import TorchBatchNormalization
+from stcore.models.keras_layers import TorchBatchNormalization
 
 
 def build_model(node: Node, *, image_size: tuple[int, int], in_channels: int, name: str, dtype: str) -> Any:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from .description import (
+from stcore.models.description import (
     BatchNorm,
     Conv,
     GlobalAveragePool,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore import checks, starts
+from stcore import checks
 from stcore.ascent import ascend
 from stcore.losses import cross_entropy
 from stcore.objective import PerExample
 from stcore.protocols import Classifier, Mode, Tensor
-from stcore.threat import NORMS, Threat
+from stcore.search import noise_laws, starts
 
 
 @dataclass(frozen=True)
@@ -38,26 +38,13 @@ class AdversarialConfig:
         checks.number("noise_std", self.noise_std)
 
     @property
-    def threat(self) -> Threat:
-        return NORMS[self.norm](self.epsilon, self.bounds)
-
-    @property
     def noise_laws(self) -> tuple[str, ...]:
-        return starts.laws(self.init, self.norm, count=1)
+        return noise_laws(self, count=1)
 
     def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Tensor:
         """x' after K steps uphill on the cross-entropy."""
-        start = starts.start(x, noise[0], self.init, self.epsilon, self.noise_std) if noise else x
-        return ascend(
-            model,
-            x,
-            y,
-            model.ops.clip(start, *self.bounds),
-            cross_entropy,
-            threat=self.threat,
-            step_size=self.step_size,
-            steps=self.steps,
-        )
+        (start,) = starts(self, x, noise)
+        return ascend(model, x, y, model.ops.clip(start, *self.bounds), cross_entropy, self)
 
     def losses(self, model: Classifier, x: Tensor, y: Tensor, adversarial: Tensor, phase: int = 0) -> PerExample:
         """Cross-entropy of x', whose forward alone enters the running statistics."""

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stcore import inspection, starts
+from stcore import inspection
 from stcore.dispatch import make_classifier
 from stcore.errors import UsageError
+from stcore.noise import sample
 from stcore.objective import Objective, StepResult, training_step
 from stcore.protocols import Classifier, Learner, Tensor
 from stcore.seeding import Stream
@@ -149,13 +150,11 @@ def _pair(classifier: Classifier, x: Tensor, pair: SqueezePair) -> SqueezePair:
 def _check_shapes(classifier: Classifier, name: str, x: Tensor, given: Any, count: int) -> None:
     if len(given) != count:
         raise UsageError(f"{name}: expected {count} tensors shaped like x; received {len(given)}")
-    if classifier.host(x) is None:
-        return  # while a graph is traced the batch size may be open
-    for one in given:
-        if tuple(one.shape) != tuple(x.shape):
-            raise UsageError(
-                f"{name}: expected tensors shaped like x, {tuple(x.shape)}; received shape {tuple(one.shape)}"
-            )
+    values = [classifier.host(one) for one in (x, *given)]
+    shapes = [array.shape for array in values if array is not None]  # none while a graph is traced
+    for shape in shapes:
+        if shape != shapes[0]:
+            raise UsageError(f"{name}: expected tensors shaped like x, {shapes[0]}; received shape {shape}")
 
 
 def _noise(
@@ -180,7 +179,7 @@ def draw_noise(
     """Native unit noise shaped like x, an array for each law."""
     seed = int(np.random.default_rng(rng).integers(2**63))
     batch, *shape = (int(n) for n in x.shape)
-    arrays = starts.sample(laws, seed, Stream.NOISE, np.arange(batch), tuple(shape), dtype="float64")
+    arrays = sample(laws, seed, Stream.NOISE, np.arange(batch), tuple(shape), dtype="float64")
     return tuple(classifier.ops.from_numpy(array, x) for array in arrays)
 
 

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stcore import checks, starts
+from stcore import checks
 from stcore.ascent import ascend
 from stcore.losses import cross_entropy
 from stcore.protocols import Classifier, Tensor
-from stcore.threat import NORMS
+from stcore.search import noise_laws, starts
 
 
 class Attack(Protocol):
@@ -24,7 +24,7 @@ class Attack(Protocol):
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
-        """The unit noise it starts from (see `stcore.starts`)."""
+        """The unit noise it starts from (see `stcore.noise`)."""
 
     def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
         """Adversarial examples of a batch."""
@@ -53,12 +53,11 @@ class PGD:
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
-        return starts.laws(self.init, self.norm, count=1)
+        return noise_laws(self, count=1)
 
     def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
-        start = starts.start(x, noise[0], self.init, self.epsilon, self.noise_std) if noise else x
-        threat = NORMS[self.norm](self.epsilon, self.bounds)
-        return ascend(model, x, y, start, cross_entropy, threat=threat, step_size=self.step_size, steps=self.steps)
+        (start,) = starts(self, x, noise)
+        return ascend(model, x, y, start, cross_entropy, self)
 
     def __call__(
         self, model: Any, x: Tensor, y: Tensor, *, rng: np.random.Generator | int | None = None

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from stcore import attacks as attack_module
-from stcore import inspection, starts
+from stcore import inspection
 from stcore.attacks import Attack
 from stcore.data.batches import Batch
 from stcore.dispatch import make_classifier
 from stcore.errors import DivergedError, UsageError
+from stcore.noise import sample
 from stcore.protocols import Array, Classifier, Mode, Tensor
 from stcore.seeding import Stream
 
@@ -89,9 +90,7 @@ class Evaluator:
         x, y = self._native(batch.images), self.classifier.labels(batch.labels)
         predicted = {"natural": self.classes(x)}
         for name, attack in self.attacks.items():
-            noise = starts.sample(
-                attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, batch.images.shape[1:]
-            )
+            noise = sample(attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, batch.images.shape[1:])
             predicted[name] = self.classes(self._find[name](x, y, tuple(map(self._native, noise))))
         return predicted
 

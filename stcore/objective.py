@@ -19,7 +19,7 @@ class Objective(Protocol):
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
-        """The unit noise it needs for a batch, an array shaped like x for each law (see `stcore.starts`)."""
+        """The unit noise it needs for a batch, an array shaped like x for each law (see `stcore.noise`)."""
 
     def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /, phase: int = 0) -> Any:
         """The examples of this batch; differentiates inputs only."""

@@ -37,7 +37,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "digits": {
         **_CIFAR,
         "model": "small-cnn",
-        "epochs": 30,
+        "epochs": 20,
         "batch_size": 64,
         "learning_rate": 0.1,
         "augment": "none",

@@ -95,10 +95,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def save_weights(path: Path, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
     """Safetensors with string metadata, moved into place when complete."""
+    import numpy as np
     from safetensors.numpy import save
 
     metadata = {name: str(value) for name, value in about.items()}
-    write_file(path, save(dict(weights), metadata=metadata))
+    in_order = {name: np.asarray(array, order="C") for name, array in weights.items()}  # save trusts the memory
+    write_file(path, save(in_order, metadata=metadata))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Array], dict[str, str]]:

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore import checks, starts
+from stcore import checks
 from stcore.divergences import DIVERGENCES
 from stcore.losses import cross_entropy
 from stcore.objective import PerExample
 from stcore.protocols import Classifier, Mode, Ops, Tensor
+from stcore.search import noise_laws, starts
 from stcore.squeeze_search import SqueezePair, search
-from stcore.threat import NORMS, Threat
 from stcore.triplet import Triplet, roles, selection_shares
 
 
@@ -55,16 +55,12 @@ class SqueezeConfig:
         checks.choice("inner_divergence", self.inner_divergence or self.divergence, DIVERGENCES)
 
     @property
-    def threat(self) -> Threat:
-        return NORMS[self.norm](self.epsilon, self.bounds)
-
-    @property
     def noise_laws(self) -> tuple[str, ...]:
-        return starts.laws(self.init, self.norm, count=2)
+        return noise_laws(self, count=2)
 
     def start(self, x: Tensor, noise: tuple[Tensor, ...]) -> SqueezePair:
         """Two independent noisy copies of x, not clamped."""
-        return SqueezePair(*(starts.start(x, n, self.init, self.epsilon, self.noise_std) for n in noise))
+        return SqueezePair(*starts(self, x, noise))
 
     def find(
         self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0

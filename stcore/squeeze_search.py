@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stcore.divergences import DIVERGENCES
 from stcore.protocols import Classifier, Mode, Pullback, Tensor
+from stcore.search import threat_of
 from stcore.triplet import Choice, Triplet, roles
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def update(
     model: Classifier, x: Tensor, y: Tensor, natural: Forward, pair: SqueezePair, config: SqueezeConfig
 ) -> SqueezePair:
     """One pass of the inner loop: select from the triplet, climb the divergence, project."""
-    ops = model.ops
+    ops, threat = model.ops, threat_of(config)
     forwards = Triplet(natural, forward(model, pair.adversarial), forward(model, pair.collaborative))
     logits = Triplet(*(one.logits for one in forwards))
     highest, lowest = roles(ops, logits, y)
@@ -64,6 +65,6 @@ def update(
 
     def climb(choose: Choice) -> Tensor:
         point, gradient = choose(Triplet(x, *pair)), choose(gradients)
-        return config.threat.project(ops, config.threat.step(ops, point, gradient, config.step_size), x)
+        return threat.project(ops, threat.step(ops, point, gradient, config.step_size), x)
 
     return SqueezePair(adversarial=climb(highest), collaborative=climb(lowest))

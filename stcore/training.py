@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from stcore import starts
 from stcore.data import Batches, ImageData, in_order
 from stcore.errors import DivergedError
 from stcore.evaluation import Evaluator, Predictions
 from stcore.interrupt import Interrupt
+from stcore.noise import sample
 from stcore.objective import Objective, training_step
 from stcore.protocols import Learner, Metrics, Ops
 from stcore.schedules import Schedule
@@ -106,7 +106,7 @@ class Trainer:
         totals = RunningMeans(learner.ops)
         with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", len(self.batches.data)):
             for number, batch in enumerate(self.batches.epoch(epoch)):
-                noise = starts.sample(
+                noise = sample(
                     self.objective.noise_laws,
                     self.seed,
                     Stream.NOISE,

@@ -1,3 +1,4 @@
+# ruff: noqa: E402  (the environment is set before a framework is loaded)
 """Fixtures of the shared suite. What runs on a backend takes `backend`; on the strict one too, `every_backend`."""
 
 import os

@@ -1,4 +1,4 @@
-"""The divergences: the sheet's oracle values, gradients against finite differences, and what holds for all logits."""
+"""The divergences: oracle values, gradients against finite differences, and what holds for all logits."""
 
 import math
 

@@ -98,7 +98,7 @@ print(json.dumps(peak() - before))
 def measured(what):
     """Growth of the peak in MiB. (Not ru_maxrss: that starts at the size of the process that forked.)"""
     environment = os.environ | {
-        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_MMAP_THRESHOLD_": "1000000",
         "MALLOC_TRIM_THRESHOLD_": "0",
         "MALLOC_ARENA_MAX": "1",
     }

@@ -27,7 +27,7 @@ def forward(backend, model, x, mode, **options):
 
 
 def test_what_each_mode_reads(every_backend):
-    """Changing the running statistics changes EVAL alone; changing the rest of the batch changes BATCH and TRAIN."""
+    """Other running statistics change EVAL alone; others in the batch change BATCH and TRAIN."""
     given = problem()
     other = given._replace(x=np.concatenate([given.x[:1], given.x[:0:-1] ** 2]))
     plain, moved = every_backend.build(), every_backend.build()

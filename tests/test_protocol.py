@@ -27,7 +27,7 @@ def test_a_backend_has_the_operations_of_the_protocol_and_no_others(every_backen
         ("sign", ([-2.0, -0.0, 0.0, 1e-30],), [-1, 0, 0, 1]),
         ("exp", ([-1.0, 0.0, 2.0],), np.exp([-1, 0, 2])),
         ("sqrt", ([0.0, 4.0],), [0, 2]),
-        ("logaddexp", ([1000.0, -1000.0, 0.0], [1000.0, -1000.0, 1.0]), np.logaddexp([1e3, -1e3, 0], [1e3, -1e3, 1])),
+        ("logaddexp", ([1e3, -1e3, 0.0], [1e3, -1e3, 1.0]), np.logaddexp([1e3, -1e3, 0], [1e3, -1e3, 1])),
         ("log_softmax", (LOGITS,), LOGITS - np.logaddexp.reduce(LOGITS, axis=1, keepdims=True)),
         ("clip", ([-2.0, 0.5, 2.0], -1.0, 1.0), [-1, 0.5, 1]),
         ("clip", ([-2.0, 0.5, 2.0], [0.0, 0.0, 0.0], [1.0, 0.25, 3.0]), [0, 0.25, 2]),

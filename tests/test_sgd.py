@@ -50,11 +50,11 @@ def keras_sgd(keras, weights, gradients, settings, rates):
     return [np.array(v.value) for v in variables]
 
 
-def problem(steps=len(RATES)):
+def problem():
     rng = np.random.default_rng(0)
     shapes = [(3, 4), (4,), ()]
     return [np.array(rng.normal(size=s)) for s in shapes], [
-        [np.array(rng.normal(size=s)) for s in shapes] for _ in range(steps)
+        [np.array(rng.normal(size=s)) for s in shapes] for _ in RATES
     ]
 
 

@@ -5,6 +5,16 @@ if __name__ != "stcore.backends.keras":
         "import this package as stcore.backends.keras, after 'pip install -e .' in the repository root"
     )
 
+import keras
+
+from stcore.errors import UsageError
+
+if keras.backend.backend() != "tensorflow":
+    raise UsageError(
+        f"backend keras: expected Keras on tensorflow; received {keras.backend.backend()}. "
+        "Set KERAS_BACKEND=tensorflow before Keras is imported"
+    )
+
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
 from stcore.backends.keras.sgd import TorchSGD

@@ -1,0 +1,20 @@
+"""The README's code runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=[re.search(r"import (torch|keras)", b)[1] for b in BLOCKS])
+def test_a_code_block_runs(code: str) -> None:
+    for name in re.findall(r"^import (\w+)", code, re.M):
+        pytest.importorskip(name)
+    exec(compile(code, str(README), "exec"), {})
+
+
+def test_there_is_a_block_for_each_framework() -> None:
+    assert len(BLOCKS) == 2

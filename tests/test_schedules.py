@@ -1,0 +1,100 @@
+"""Learning rates by epoch, and the recipes: the paper's values, epoch by epoch."""
+
+import itertools
+
+import pytest
+
+from stcore import presets
+from stcore.errors import UsageError
+from stcore.plan import make_plan
+from stcore.schedules import make_schedule
+
+
+def rates(dataset_preset, **given):
+    """(learning rate, number of epochs it lasts), in order."""
+    plan = make_plan({"preset": dataset_preset, **given})
+    factor = make_schedule(plan.schedule, plan.drops)
+    each = [round(plan.learning_rate * factor(epoch, plan.epochs), 12) for epoch in range(1, plan.epochs + 1)]
+    return [(rate, len(list(group))) for rate, group in itertools.groupby(each)]
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ("cifar10", [(0.1, 79), (0.01, 20), (0.001, 21)]),
+        ("cifar100", [(0.1, 79), (0.01, 20), (0.001, 21)]),
+        ("svhn", [(0.01, 49), (0.001, 15), (0.0001, 16)]),
+    ],
+)
+def test_the_rate_drops_at_the_papers_epochs(preset, expected):
+    assert rates(preset) == expected
+
+
+def test_drops_scale_with_the_number_of_epochs():
+    assert rates("cifar10", epochs=12) == [(0.1, 7), (0.01, 2), (0.001, 3)]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_short_run_starts_at_the_base_rate(epochs):
+    assert rates("cifar10", epochs=epochs)[0][0] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate"),
+    [(1, 0.1), (2, 0.09999383), (50, 0.08590631), (101, 0.05), (150, 0.01520436), (200, 6.17e-6)],
+)
+def test_cosine_has_the_published_values(epoch, rate):
+    factor = make_schedule("cosine", ())
+    assert 0.1 * factor(epoch, 200) == pytest.approx(rate, rel=1e-3, abs=5e-9)
+
+
+def test_constant_is_constant():
+    assert rates("cifar10", schedule="constant") == [(0.1, 120)]
+
+
+def test_drops_outside_the_run_are_refused():
+    for drops in ([1.5], [-0.5], [float("nan")]):
+        with pytest.raises(UsageError, match=r"drops .*expected a number in \[0, 1\]"):
+            make_plan({"drops": drops})
+
+
+@pytest.mark.parametrize(
+    ("preset", "beta", "step_size"), [("cifar10", 6, 2 / 255), ("cifar100", 4, 2 / 255), ("svhn", 8, 1 / 255)]
+)
+def test_presets_hold_the_papers_settings(preset, beta, step_size):
+    plan = make_plan({"preset": preset})
+    assert plan.settings == {
+        "epsilon": 8 / 255,
+        "step_size": step_size,
+        "steps": 10,
+        "beta": beta,
+        "divergence": "symmetric_kl",
+        "inner_divergence": None,
+        "stop_gradient_targets": True,
+        "init": "gaussian",
+        "noise_std": 1e-3,
+        "norm": "linf",
+        "bounds": (0.0, 1.0),
+    }
+    assert (plan.model, plan.batch_size) == ("resnet18", 128)
+    assert (plan.momentum, plan.nesterov, plan.weight_decay) == (0.9, False, 5e-4)
+    assert plan.augment == ("none" if preset == "svhn" else "crop-flip")
+    assert (plan.select, plan.select_by, plan.eval_epsilon) == ("val", "pgd20", 8 / 255)
+
+
+def test_the_presets_step_keeps_its_share_of_epsilon():
+    assert make_plan({"preset": "cifar10", "epsilon": 0.04}).settings["step_size"] == pytest.approx(0.01)
+    assert make_plan({"preset": "svhn", "epsilon": 0.04}).settings["step_size"] == pytest.approx(0.005)
+    assert make_plan({"epsilon": 0.04, "step_size": 0.3}).settings["step_size"] == 0.3
+
+
+@pytest.mark.parametrize("preset", presets.RECIPES)
+@pytest.mark.parametrize("method", ["st", "at", "standard"])
+def test_every_preset_completes_every_method(preset, method):
+    plan = make_plan({"preset": preset, "method": method})
+    assert make_plan(plan.flat()) == plan
+
+
+def test_the_preset_follows_the_data():
+    assert make_plan({}).preset == "digits"
+    assert make_plan({"dataset": "parquet:/somewhere"}).preset == "cifar10"

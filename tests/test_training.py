@@ -1,0 +1,328 @@
+"""The loop: what it selects, logs, keeps, and how it ends."""
+
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from harness import assert_same
+from small import contents, stcli, train, trained
+
+from stcore.cli import console
+from stcore.data import Batches, ImageData
+from stcore.errors import DivergedError
+from stcore.evaluation import Accuracy
+from stcore.interrupt import Interrupt
+from stcore.runs import load_weights
+from stcore.schedules import make_schedule
+from stcore.standard import StandardConfig
+from stcore.training import RunningMeans, Schedules, Trainer
+
+# The loop alone, with everything around it made up
+
+
+class Recorder:
+    """A learner, an evaluator, a store and a progress that write down what is asked of them."""
+
+    ops = SimpleNamespace(to_numpy=np.asarray)
+
+    def __init__(self, losses=(), accuracies=(), classes=()):
+        self.losses, self.accuracies, self.bad = iter(losses), iter(accuracies), iter(classes)
+        self.did, self.rows, self.rates = [], [], []
+
+    # Learner
+    def compile(self, fn):
+        return lambda x, y, noise: SimpleNamespace(loss=next(self.losses, 1.0), metrics={"size": float(len(y))})
+
+    def images(self, array):
+        return array
+
+    labels = images
+
+    def set_learning_rate(self, rate):
+        self.rates.append(rate)
+
+    # Evaluator
+    def run(self, batches, advance):
+        self.did.append("evaluate")
+        return SimpleNamespace(accuracies={"pgd20": Accuracy(next(self.accuracies, 5), 10)})
+
+    def classes(self, x):
+        if next(self.bad, None):
+            raise DivergedError("the logits")
+
+    # Store
+    def save(self, name, epoch):
+        self.did.append((name, epoch))
+
+    def log(self, row):
+        self.rows.append(row)
+
+    # Progress
+    def begin(self, label, total):
+        self.did.append("begin")
+
+    def advance(self, images):
+        """Nothing to show."""
+
+    def end(self):
+        self.did.append("end")
+
+
+CONSTANT = make_schedule("constant", ())
+
+
+def trainer(recorder, epochs=3, schedule=CONSTANT, images=64):
+    data = ImageData.from_arrays(np.zeros((images, 2, 2, 1), np.uint8), np.arange(images) % 2)
+    return Trainer(
+        learner=recorder,
+        objective=StandardConfig(),
+        batches=Batches(data, 40, seed=0),
+        selection=data,
+        evaluator=recorder,
+        select_by="pgd20",
+        schedules=Schedules(epochs, 0.1, schedule),
+        seed=0,
+        store=recorder,
+        progress=recorder,
+    )
+
+
+def saved(recorder, name):
+    return [what[1] for what in recorder.did if what[0] == name]
+
+
+def test_the_best_epoch_is_the_later_of_equals():
+    recorder = Recorder(accuracies=[3, 7, 7, 6, 7, 2])
+    run = trainer(recorder, epochs=6)
+    run.run()
+    assert run.best == (0.7, 5)
+    assert saved(recorder, "best") == [1, 2, 3, 5]
+    assert saved(recorder, "last") == [1, 2, 3, 4, 5, 6]
+    assert [row["best_epoch"] for row in recorder.rows] == [1, 2, 3, 3, 5, 5]
+    assert [row["pgd20_accuracy"] for row in recorder.rows] == [0.3, 0.7, 0.7, 0.6, 0.7, 0.2]
+
+
+def test_an_accuracy_of_nought_is_a_best_epoch_too():
+    recorder = Recorder(accuracies=[0])
+    trainer(recorder, epochs=1).run()
+    assert saved(recorder, "best") == [1]
+
+
+def test_metrics_are_means_over_examples():
+    recorder = Recorder(losses=[1.0, 3.0])
+    trainer(recorder, epochs=1).run()
+    (row,) = recorder.rows
+    assert row["loss"] == pytest.approx((40 * 1 + 24 * 3) / 64)
+    assert row["size"] == pytest.approx((40 * 40 + 24 * 24) / 64)
+
+
+def test_running_means_do_not_depend_on_when_they_are_looked_at():
+    often, once = (RunningMeans(Recorder.ops) for _ in range(2))
+    for value, examples in ((1.0, 3), (2.0, 5), (4.0, 1)):
+        for means in (often, once):
+            means.add({"loss": value}, examples)
+        often.check(1)
+    once.check(1)
+    assert often.means() == once.means() == {"loss": pytest.approx((3 + 10 + 4) / 9)}
+
+
+def test_the_rate_follows_the_schedule():
+    recorder = Recorder()
+    trainer(recorder, epochs=6, schedule=make_schedule("step", (0.5, 5 / 6))).run()
+    assert recorder.rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert [row["learning_rate"] for row in recorder.rows] == recorder.rates
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run(bad):
+    recorder = Recorder(losses=[1, 1, 1, bad])
+    with pytest.raises(DivergedError, match=r"loss became (nan|inf) in epoch 2: .* epochs before are kept"):
+        trainer(recorder).run()
+    assert saved(recorder, "last") == saved(recorder, "best") == [1]
+    assert recorder.did.count("begin") == recorder.did.count("end")  # no bar is left on the terminal
+    with pytest.raises(DivergedError, match="in epoch 1: training stopped, no epoch was finished"):
+        trainer(Recorder(losses=[bad])).run()
+
+
+def test_a_loss_is_looked_at_within_the_epoch_too():
+    recorder = Recorder(losses=[1.0, float("nan")])
+    with pytest.raises(DivergedError):
+        trainer(recorder, images=40 * 50).run()
+    assert sum(1 for _ in recorder.losses) == 0
+    assert recorder.rows == []
+
+
+def test_weights_ruined_by_the_last_update_are_not_saved():
+    recorder = Recorder(classes=[False, True])
+    with pytest.raises(DivergedError, match="the logits"):
+        trainer(recorder).run()
+    assert saved(recorder, "last") == [1]
+
+
+# Ctrl-C
+
+
+class PressesCtrlC(console.Lines):
+    """Plain lines, and Ctrl-C at the `at`-th advance of the stretch with this label."""
+
+    def __init__(self, label, at=1, times=1):
+        super().__init__(console.make_console())
+        self._where, self._at, self._times = label, at, times
+
+    def advance(self, images):
+        super().advance(images)
+        if self._label.startswith(self._where):
+            self._at -= 1
+            if self._at == 0:
+                for _ in range(self._times):
+                    os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupted(monkeypatch, path, label, at=1, times=1, **settings):
+    monkeypatch.setattr("stcore.cli.train.make_progress", lambda _: PressesCtrlC(label, at, times))
+    before = signal.getsignal(signal.SIGINT)
+    said = train(path, steps=1, epochs=3, **settings)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert said.code == 130
+    return said
+
+
+def assert_says_how_to_go_on(said, path, epochs):
+    assert said.err == ""
+    assert said.out.splitlines()[-3:] == [
+        f"interrupted after {epochs} whole epochs: the weights are in {path}/last.safetensors",
+        f"  to evaluate them:       stcli evaluate {path}",
+        f"  to train on from them:  stcli train --config {path}/config.toml --init-weights {path}/last.safetensors",
+    ]
+
+
+def test_ctrl_c_before_the_first_epoch_is_over(monkeypatch, tmp_path):
+    said = interrupted(monkeypatch, tmp_path / "run", "epoch 1")
+    assert_says_how_to_go_on(said, tmp_path / "run", 0)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.toml", "environment.json", "last.safetensors"}
+    assert stcli("evaluate", tmp_path / "run", "--attacks", "fgsm").code == 0
+
+    monkeypatch.undo()
+    resume = ["--config", tmp_path / "run/config.toml", "--init-weights", tmp_path / "run/last.safetensors"]
+    assert stcli("train", *resume, "--out", tmp_path / "on", "--epochs", "1").code == 0
+    assert (tmp_path / "on" / "result.json").is_file()
+
+
+def test_ctrl_c_in_a_later_epoch(monkeypatch, tmp_path):
+    said = interrupted(monkeypatch, tmp_path / "run", "epoch 2")
+    assert_says_how_to_go_on(said, tmp_path / "run", 1)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    first, last = (load_weights(tmp_path / "run" / f"{name}.safetensors") for name in ("best", "last"))
+    assert (first[1]["epoch"], last[1]["epoch"]) == ("1", "2")
+    assert any((first[0][name] != last[0][name]).any() for name in first[0])
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_ctrl_c_during_an_evaluation_finishes_it(monkeypatch, tmp_path, epoch):
+    said = interrupted(monkeypatch, tmp_path / "run", "evaluate", at=epoch)
+    assert_says_how_to_go_on(said, tmp_path / "run", epoch)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == epoch
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_ctrl_c_during_the_final_evaluation(monkeypatch, tmp_path):
+    said = interrupted(monkeypatch, tmp_path / "run", "test best")
+    assert_says_how_to_go_on(said, tmp_path / "run", 3)
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert stcli("evaluate", tmp_path / "run", "--attacks", "fgsm").code == 0
+
+
+def test_a_second_ctrl_c_ends_it_at_once(monkeypatch, tmp_path):
+    said = interrupted(monkeypatch, tmp_path / "run", "epoch 2", times=2)
+    assert said.err == "stcli: interrupted\n"
+    assert load_weights(tmp_path / "run" / "last.safetensors")[1]["epoch"] == "1"
+
+
+def test_ctrl_c_is_left_alone_off_the_main_thread():
+    came = []
+
+    def work():
+        with Interrupt() as interrupt:
+            came.append(interrupt.came())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert came == [False]
+
+
+# Real runs
+
+
+@pytest.mark.parametrize("backend", ["torch", "keras"])
+def test_a_run_logs_what_squeeze_training_is_judged_by(backend):
+    rows = trained(backend).metrics
+    assert [row["epoch"] for row in rows] == [1, 2]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["natural_loss"] + 6.0 * row["divergence"], rel=1e-4)
+        assert row["collaborative_loss"] <= row["natural_loss"] <= row["adversarial_loss"]
+        shares = [row[f"selected_{which}"] for which in ("intended", "flipped", "natural")]
+        assert min(shares) >= 0
+        assert sum(shares) == pytest.approx(1)
+        assert row["learning_rate"] > 0
+        assert row["images_per_second"] > 0
+        for accuracy in ("natural_accuracy", "pgd20_accuracy"):
+            assert row[accuracy] * 32 == round(row[accuracy] * 32)  # of the 32 validation images
+
+
+def test_both_frameworks_train_alike():
+    """The same weights, batches and noise: the first epoch's means agree as far as float32 carries."""
+    one, other = trained("torch").metrics[0], trained("keras").metrics[0]
+    assert one.keys() == other.keys()
+    for name in ("loss", "natural_loss", "adversarial_loss", "collaborative_loss", "divergence"):
+        assert one[name] == pytest.approx(other[name], abs=5e-3)
+
+
+@pytest.mark.parametrize("backend", ["torch", "keras"])
+def test_the_seed_decides_the_weights(backend, tmp_path):
+    if backend == "keras":
+        trained(backend)  # or skip
+
+    def weights(name, seed):
+        quick = {"steps": 1, "select_by": "natural", "attacks": "", "compile": "off"}
+        said = train(tmp_path / name, backend=backend, seed=seed, **quick)
+        assert said.code == 0, said.err
+        return load_weights(tmp_path / name / "last.safetensors")[0]
+
+    first = weights("first", 1)
+    assert_same(weights("again", 1), first)
+    other = weights("other", 2)
+    assert all((other[name] != first[name]).any() for name in first if name.endswith("weight"))
+
+
+def test_divergence_keeps_the_checkpoints_of_the_epoch_before(monkeypatch, tmp_path):
+    rates = {1: 1.0, 2: 1e30}
+    monkeypatch.setattr("stcore.experiment.make_schedule", lambda *_: lambda epoch, epochs: rates[epoch])
+    said = train(tmp_path / "run", steps=1, epochs=2)
+    assert said.code == 5
+    assert said.err.startswith("stcli: the ")
+    assert "in epoch 2: training stopped, the checkpoints of the epochs before are kept. Lower" in said.err
+    assert said.err.count("\n") == 1
+    for name in ("best", "last"):
+        weights, about = load_weights(tmp_path / "run" / f"{name}.safetensors")
+        assert about["epoch"] == "1"
+        assert all(np.isfinite(array).all() for array in weights.values())
+    before = contents(tmp_path / "run")
+    assert stcli("evaluate", tmp_path / "run", "--attacks", "fgsm").code == 0
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("backend", ["torch", "keras"])
+def test_divergence_in_the_only_step_shows_before_anything_is_saved(backend, tmp_path):
+    if backend == "keras":
+        trained(backend)  # or skip
+    said = train(
+        tmp_path / "run", backend=backend, steps=1, compile="off", batch_size=64, learning_rate=1e30, attacks=""
+    )
+    assert said.code == 5
+    assert "logits are not finite: its weights have diverged. Lower the learning rate" in said.err
+    assert not list((tmp_path / "run").glob("*.safetensors"))
