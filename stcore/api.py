@@ -24,7 +24,7 @@ from stcore.objective import Objective, StepResult, training_step
 from stcore.protocols import Classifier, Learner, Tensor
 from stcore.seeding import Stream
 from stcore.squeeze import SqueezeConfig
-from stcore.squeeze_search import SqueezePair, search
+from stcore.squeeze_search import SqueezePair
 
 
 class SqueezeLoss(NamedTuple):
@@ -58,7 +58,7 @@ def squeeze_step(
     pair = (
         config.start(x, _noise(classifier, config, x, noise, rng)) if pair is None else _pair(classifier, x, pair)
     )
-    return SqueezePair(*classifier.ops.unrecorded(lambda: search(classifier, x, y, pair, config, steps=1)))
+    return SqueezePair(*classifier.ops.unrecorded(lambda: config.climb(classifier, x, y, pair, steps=1)))
 
 
 def find_squeeze_pair(

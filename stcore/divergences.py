@@ -10,12 +10,15 @@ functional it used does), which makes its JS the standard one and its Eq. 3 equa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 from stcore.protocols import Ops, Tensor
 
-Divergence: TypeAlias = Callable[[Ops, Tensor, Tensor, bool], Tensor]
+
+class Divergence(Protocol):
+    """What all of them look like."""
+
+    def __call__(self, ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor: ...
 
 
 def _kl_from_logs(ops: Ops, log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ x, x' and x'' are three forwards, each with batch statistics of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from stcore import checks
 from stcore.divergences import DIVERGENCES
@@ -20,7 +21,7 @@ from stcore.losses import cross_entropy
 from stcore.objective import PerExample
 from stcore.protocols import Classifier, Mode, Ops, Tensor
 from stcore.search import noise_laws, starts
-from stcore.squeeze_search import SqueezePair, search
+from stcore.squeeze_search import SqueezePair, climb
 from stcore.triplet import Triplet, roles, selection_shares
 
 
@@ -65,8 +66,14 @@ class SqueezeConfig:
     def find(
         self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> SqueezePair:
-        """The pair after K updates."""
-        return search(model, x, y, self.start(x, noise), self, self.steps)
+        """The pair after K updates, from noise."""
+        return self.climb(model, x, y, self.start(x, noise), self.steps)
+
+    def climb(self, model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, steps: int) -> SqueezePair:
+        """The pair after so many updates more."""
+        divergence = DIVERGENCES[self.inner_divergence or self.divergence]
+        gap = partial(divergence, stop_targets=self.stop_gradient_targets)
+        return climb(model, x, y, pair, gap, self, steps)
 
     def losses(self, model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, phase: int = 0) -> PerExample:
         """Eq. 6 per example, after the (K+1)-th selection. Natural, then adversarial update running statistics."""

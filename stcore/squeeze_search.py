@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
-from stcore.divergences import DIVERGENCES
-from stcore.protocols import Classifier, Mode, Pullback, Tensor
-from stcore.search import threat_of
+from stcore.protocols import Classifier, Mode, Ops, Pullback, Tensor
+from stcore.search import Search, threat_of
 from stcore.triplet import Choice, Triplet, roles
 
-if TYPE_CHECKING:
-    from stcore.squeeze import SqueezeConfig
+Gap: TypeAlias = Callable[[Ops, Tensor, Tensor], Tensor]
+"""Collaborative and adversarial logits (B, C) → how far apart they are (B,)."""
 
 
 class SqueezePair(NamedTuple):
@@ -27,8 +27,8 @@ class Forward(NamedTuple):
     pullback: Pullback
 
 
-def search(
-    model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, config: SqueezeConfig, steps: int
+def climb(
+    model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, gap: Gap, search: Search, steps: int
 ) -> SqueezePair:
     """The pair after `steps` updates. The weights are fixed: x is forwarded once and its pullback reused."""
     if steps == 0:
@@ -36,7 +36,7 @@ def search(
     natural = forward(model, x)
 
     def body(adversarial: Tensor, collaborative: Tensor) -> SqueezePair:
-        return update(model, x, y, natural, SqueezePair(adversarial, collaborative), config)
+        return update(model, x, y, natural, SqueezePair(adversarial, collaborative), gap, search)
 
     return SqueezePair(*model.ops.fori_loop(steps, body, pair))
 
@@ -47,24 +47,23 @@ def forward(model: Classifier, x: Tensor) -> Forward:
 
 
 def update(
-    model: Classifier, x: Tensor, y: Tensor, natural: Forward, pair: SqueezePair, config: SqueezeConfig
+    model: Classifier, x: Tensor, y: Tensor, natural: Forward, pair: SqueezePair, gap: Gap, search: Search
 ) -> SqueezePair:
     """One pass of the inner loop: select from the triplet, climb the divergence, project."""
-    ops, threat = model.ops, threat_of(config)
+    ops, threat = model.ops, threat_of(search)
     forwards = Triplet(natural, forward(model, pair.adversarial), forward(model, pair.collaborative))
     logits = Triplet(*(one.logits for one in forwards))
     highest, lowest = roles(ops, logits, y)
 
-    def gap(*z: Tensor) -> Tensor:
-        divergence = DIVERGENCES[config.inner_divergence or config.divergence]
-        return divergence(ops, lowest(Triplet(*z)), highest(Triplet(*z)), config.stop_gradient_targets)
+    def divergence(*z: Tensor) -> Tensor:
+        return gap(ops, lowest(Triplet(*z)), highest(Triplet(*z)))
 
-    value, pullback = ops.vjp(gap, *logits)
+    value, pullback = ops.vjp(divergence, *logits)
     cotangents = pullback(ops.ones_like(value))  # of the sum over the batch: a sign knows no scale
     gradients = Triplet(*(one.pullback(g)[0] for one, g in zip(forwards, cotangents, strict=True)))
 
-    def climb(choose: Choice) -> Tensor:
-        point, gradient = choose(Triplet(x, *pair)), choose(gradients)
-        return threat.project(ops, threat.step(ops, point, gradient, config.step_size), x)
+    def step(choose: Choice) -> Tensor:
+        moved = threat.step(ops, choose(Triplet(x, *pair)), choose(gradients), search.step_size)
+        return threat.project(ops, moved, x)
 
-    return SqueezePair(adversarial=climb(highest), collaborative=climb(lowest))
+    return SqueezePair(adversarial=step(highest), collaborative=step(lowest))

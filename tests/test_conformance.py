@@ -14,7 +14,6 @@ from stcore import AdversarialConfig, SqueezeConfig, SqueezePair, StandardConfig
 from stcore.divergences import DIVERGENCES
 from stcore.losses import cross_entropy
 from stcore.protocols import Mode
-from stcore.squeeze_search import search
 
 NETS = ("tiny", "tiny-smooth", "resnet8")
 GRADIENT, LOSS, THREE_STEPS = 1e-9, 1e-9, 1e-8
@@ -238,5 +237,5 @@ def test_losses_on_one_pair_in_float32(twins, name):
 def test_search_arithmetic_stays_in_the_dtype_of_the_pixels(backend):
     model, batch = backend.build("tiny", dtype="float32"), backend.batch(problem(), "float32")
     classifier = backend.classifier(model)
-    pair = search(classifier, batch.x, batch.y, SqueezePair(*batch.noise), SqueezeConfig(), steps=1)
+    pair = SqueezeConfig().climb(classifier, batch.x, batch.y, SqueezePair(*batch.noise), steps=1)
     assert {backend.array(p).dtype for p in pair} == {np.dtype("float32")}

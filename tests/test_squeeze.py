@@ -171,9 +171,8 @@ def test_flipped_points_get_their_roles_anew(every_backend):
 
 
 def search_step(classifier, batch, pair, config):
-    from stcore.squeeze_search import search
 
-    return search(classifier, batch.x, batch.y, pair, config, steps=1)
+    return config.climb(classifier, batch.x, batch.y, pair, steps=1)
 
 
 def test_the_search_changes_its_pair_in_both_places(backend):

@@ -24,5 +24,7 @@ def compile_training(learner: TorchLearner, choice: str) -> TorchLearner:
     """
     learner.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if choice == "on":
-        learner.model.compile()
+        learner.model = torch.compile(
+            learner.model
+        )  # not model.compile(): of an nn.Sequential that compiles nothing
     return learner

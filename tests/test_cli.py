@@ -1,0 +1,383 @@
+"""The command line end to end: what a run leaves, that it comes again, and that either framework evaluates it."""
+
+import io
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from harness import NAMES, assert_same
+from rich.console import Console
+from small import SETTINGS, Run, contents, stcli, train, trained, words
+
+import stcore
+from stcore.cli import console
+from stcore.cli.evaluate import plan_from as evaluate_plan
+from stcore.cli.options import EvaluateOptions, TrainOptions
+from stcore.cli.parsing import from_file
+from stcore.cli.train import plan_from
+from stcore.plan import make_plan
+from stcore.runs import RunFolder, load_weights
+
+ON_EACH = pytest.mark.parametrize("backend", NAMES)
+
+
+def plan_of(*args):
+    return plan_from([str(arg) for arg in args])[0]
+
+
+# The command itself
+
+
+def test_help_names_every_command_and_exit_code():
+    said = stcli("--help")
+    assert (said.code, said.err) == (0, "")
+    for word in ("train", "evaluate", "doctor", "130 interrupted", "5 training diverged", "4 device or memory"):
+        assert word in said.out
+    assert stcli("-h") == stcli("help") == said
+
+
+def test_no_command_prints_the_help_as_an_error():
+    assert stcli() == (2, stcli("--help").out, "")
+
+
+def test_version():
+    assert stcli("--version") == (0, f"stcli {stcore.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "doctor"])
+def test_every_command_has_help(command):
+    said = stcli(command, "--help")
+    assert (said.code, said.err) == (0, "")
+    assert f"usage: stcli {command}" in said.out
+
+
+def shown_defaults(*args):
+    """What `--help` shows: flag → default."""
+    text = " ".join(line.strip("│ ") for line in stcli("train", *args, "--help").out.splitlines())
+    flags = re.split(r" (?=--[a-z])", text)
+    found = {flag.split()[0]: re.search(r"\(default: ([^)]*)\)", flag) for flag in flags}
+    return {flag: default[1] for flag, default in found.items() if default}
+
+
+def test_help_shows_the_presets_defaults():
+    digits, svhn = shown_defaults(), shown_defaults("--preset", "svhn")
+    assert (digits["--model"], digits["--epsilon"]) == ("small-cnn", "0.2")
+    assert (svhn["--model"], svhn["--beta"], svhn["--epochs"]) == ("resnet18", "8", "80")
+    assert (svhn["--learning-rate"], svhn["--epsilon"], svhn["--step-size"]) == ("0.01", "0.0313725", "0.00392157")
+    assert shown_defaults("--dataset=parquet:DIR")["--preset"] == "cifar10"
+
+
+def test_doctor_finds_the_machine_well():
+    said = stcli("doctor")
+    assert (said.code, said.err) == (0, "")
+    for backend in NAMES:
+        (line,) = (line for line in said.out.splitlines() if line.startswith(f"{backend}: "))
+        assert "self-test passed" in line or "not installed" in line
+
+
+def test_doctor_says_what_is_missing_or_ill(monkeypatch):
+    monkeypatch.setattr("stcore.cli.doctor.missing_packages", lambda name: ["keras"] if name == "keras" else [])
+
+    def ill(name):
+        raise RuntimeError("the loss did not fall")
+
+    monkeypatch.setattr("stcore.cli.doctor.check", ill)
+    said = stcli("doctor")
+    assert said.code == 1
+    assert "keras: not installed (keras): pip install 'stcore[keras]'" in said.out
+    assert "torch: FAILED: RuntimeError: the loss did not fall" in said.out
+
+
+# Where settings come from
+
+
+def test_defaults_give_way_to_presets_to_files_to_flags(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "svhn"\nbeta = 5.0\nepsilon = "4/255"\nmomentum = 0.5\n')
+    plan = plan_of("--config", file, "--beta", 3, "--momentum", "0.7")
+    assert plan.weight_decay == 5e-4  # the default
+    assert (plan.epochs, plan.learning_rate) == (80, 0.01)  # the preset
+    assert plan.settings["epsilon"] == 4 / 255  # the file
+    assert plan.settings["step_size"] == pytest.approx(0.5 / 255)  # the preset's share of the file's ε
+    assert (plan.settings["beta"], plan.momentum) == (3.0, 0.7)  # the flags
+    assert plan_of("--config", file, "--preset", "cifar100").epochs == 120
+    assert plan_of("--config", file, "--preset", "cifar100").settings["beta"] == 5.0
+
+
+def test_of_a_flag_given_twice_the_last_counts(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.toml").write_text(f'model = "wrn-10-{len(name)}"\nseed = {len(name)}{len(name)}\n')
+    (tmp_path / "two.toml").write_text("seed = 22\n")
+    assert plan_of("--preset", "svhn", "--preset", "cifar100").settings["beta"] == 4
+    assert plan_of("--config", tmp_path / "one.toml", "--config", tmp_path / "two.toml").seed == 22
+
+
+def test_fractions_are_numbers_and_flags_may_be_written_either_way():
+    plan = plan_of("--epsilon", "8/255", "--step-size=2/255", "--stop_gradient_targets", "--drops", "1/2", "0.75")
+    assert (plan.settings["epsilon"], plan.settings["step_size"]) == (8 / 255, 2 / 255)
+    assert plan.drops == (0.5, 0.75)
+    assert plan_of("--no-stop-gradient-targets", "--nesterov").settings["stop_gradient_targets"] is False
+
+
+def test_an_l2_ball_may_be_larger_than_a_pixel():
+    plan = plan_of("--norm", "l2", "--epsilon", 2)
+    assert (plan.eval_epsilon, plan.settings["step_size"]) == (2.0, 0.5)
+
+
+def test_evaluation_takes_the_runs_settings_unless_told(tmp_path):
+    RunFolder(tmp_path).write_config(make_plan({**SETTINGS, "seed": 3, "threads": 7, "device": "cuda"}).flat())
+    plan = evaluate_plan(EvaluateOptions(run=tmp_path), RunFolder(tmp_path))
+    assert (plan.seed, plan.eval_epsilon, plan.test_size) == (3, 0.2, 32)
+    assert (plan.device, plan.threads) == ("auto", None)  # another machine may evaluate it
+    told = EvaluateOptions(run=tmp_path, epsilon=0.1, seed=4, attacks="pgd100", backend="keras", dtype="float64")
+    plan = evaluate_plan(told, RunFolder(tmp_path))
+    assert (plan.seed, plan.eval_epsilon, plan.attacks) == (4, 0.1, ("pgd100",))
+    assert (plan.backend, plan.dtype) == ("keras", "float64")
+
+
+# A run
+
+
+@ON_EACH
+def test_a_run_leaves_its_folder(backend):
+    run = trained(backend)
+    files = {"config.toml", "environment.json", "metrics.jsonl", "result.json"}
+    assert {path.name for path in run.path.iterdir()} == files | {"best.safetensors", "last.safetensors"}
+
+    config = from_file(TrainOptions, run.path / "config.toml")
+    assert config["backend"] == backend
+    assert {name: config[name] for name in SETTINGS} == SETTINGS | {"epochs": 2}
+    assert (config["epsilon"], config["step_size"], config["beta"], config["divergence"]) == (
+        0.2,
+        0.05,
+        6.0,
+        "symmetric_kl",
+    )
+
+    environment = run.json("environment.json")
+    assert environment["stcore"] == stcore.__version__
+    assert {"python", "numpy", "platform", "device", backend} <= environment.keys()
+    assert {part: info["images"] for part, info in environment["data"].items()} == {
+        "train": 64,
+        "validation": 32,
+        "test": 32,
+    }
+    assert all(len(info["sha256"]) == 64 for info in environment["data"].values())
+
+    result = run.json("result.json")
+    assert (result["split"], result["images"], result["epsilon"]) == ("test", 32, 0.2)
+    assert (result["selected_on"], result["epochs"]) == ("pgd20@val", 2)
+    assert result["best_epoch"] == run.metrics[-1]["best_epoch"]
+    for scores in result["checkpoints"].values():
+        assert list(scores) == ["natural", "fgsm", "pgd20"]
+        for score in scores.values():
+            low, high = score["interval_95"]
+            assert score["total"] == 32
+            assert score["accuracy"] == score["correct"] / 32
+            assert low <= score["accuracy"] <= high
+
+
+@ON_EACH
+def test_checkpoints_say_what_they_are(backend):
+    run = trained(backend)
+    for name, epoch in (("best", run.json("result.json")["best_epoch"]), ("last", 2)):
+        weights, about = load_weights(run.path / f"{name}.safetensors")
+        assert about == {
+            "format": "stcore-weights-1",
+            "stcore": stcore.__version__,
+            "model": "tiny",
+            "num_classes": "10",
+            "image_shape": "8x8x1",
+            "method": "st",
+            "backend": backend,
+            "epoch": str(epoch),
+        }
+        assert weights["conv1.weight"].shape == (8, 1, 3, 3)
+        assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
+
+
+@ON_EACH
+def test_what_is_not_a_terminal_gets_plain_lines(backend):
+    out = trained(backend).said.out
+    assert all(char.isprintable() or char == "\n" for char in out)
+    assert sum(line.startswith("epoch ") for line in out.splitlines()) == 2
+    assert "best by pgd20 on validation" in out
+    assert f"everything is in {trained(backend).path}" in out
+
+
+@ON_EACH
+def test_its_config_makes_the_run_again_bit_for_bit(backend, tmp_path):
+    run = trained(backend)
+    out = tmp_path / "again"
+    said = stcli("train", "--config", run.path / "config.toml", "--out", out)
+    assert said.code == 0, said.err
+    again = Run(out, said)
+    assert (out / "config.toml").read_text() == (run.path / "config.toml").read_text()
+    for name in ("best.safetensors", "last.safetensors"):
+        assert_same(again.weights(name), run.weights(name))
+    untimed = [
+        [
+            {name: row[name] for name in row if name not in ("seconds", "images_per_second")}
+            for row in which.metrics
+        ]
+        for which in (again, run)
+    ]
+    assert untimed[0] == untimed[1]
+    assert again.json("result.json")["checkpoints"] == run.json("result.json")["checkpoints"]
+
+
+@pytest.mark.parametrize("method", ["at", "standard"])
+def test_every_method_trains(method, tmp_path):
+    said = train(tmp_path / "run", method=method, attacks="fgsm", select_by="natural")
+    assert said.code == 0, said.err
+    assert said.out.startswith(f"{method} on digits, tiny, torch")
+
+
+def test_the_same_method_from_other_weights(tmp_path):
+    weights = trained("torch").path / "last.safetensors"
+    said = train(tmp_path / "run", "--init-weights", weights, steps=1, learning_rate=0, attacks="fgsm")
+    assert said.code == 0, said.err
+    before, after = load_weights(weights)[0], load_weights(tmp_path / "run" / "last.safetensors")[0]
+    assert_same(
+        {name: array for name, array in after.items() if ".running_" not in name},
+        {name: array for name, array in before.items() if ".running_" not in name},
+    )
+
+
+def test_without_out_a_run_gets_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    quick = words({**SETTINGS, "method": "standard", "select_by": "natural", "attacks": ""})
+    for _ in range(2):
+        assert stcli("train", *quick).code == 0
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "digits-tiny-standard-torch-seed0",
+        "digits-tiny-standard-torch-seed0-2",
+    }
+
+
+def test_selection_on_the_test_split_is_said_wherever_its_result_is(tmp_path):
+    out = tmp_path / "run"
+    said = train(out, select="test", steps=1, attacks="fgsm")
+    assert said.code == 0, said.err
+    assert "on test" in next(line for line in said.out.splitlines() if line.startswith("epoch "))
+    assert "best by pgd20 on TEST, the paper's optimistic rule" in said.out
+    assert Run(out, said).json("result.json")["selected_on"] == "pgd20@test"
+    note = "best was selected on the TEST split (the paper's rule): its figures are optimistic"
+    table, as_json = (stcli("evaluate", out, "--attacks", "fgsm", *more) for more in ([], ["--json"]))
+    assert note in table.out
+    assert note in as_json.err
+
+
+# Evaluating it
+
+
+@ON_EACH
+def test_evaluate_prints_what_the_run_found(backend):
+    run = trained(backend)
+    before = contents(run.path)
+    said = stcli("evaluate", run.path, "--json")
+    assert said.code == 0, said.err
+    result = run.json("result.json")
+    assert json.loads(said.out) == {
+        f"best (epoch {result['best_epoch']})": result["checkpoints"]["best"],
+        "last (epoch 2)": result["checkpoints"]["last"],
+    }
+    assert contents(run.path) == before
+
+
+def test_the_table_holds_the_same_numbers():
+    run = trained("torch")
+    said = stcli("evaluate", run.path, "--attacks", "fgsm", "--batch-size", 7)
+    assert said.code == 0, said.err
+    for name, scores in run.json("result.json")["checkpoints"].items():
+        (line,) = (line for line in said.out.splitlines() if line.startswith(f"│ {name} "))
+        for attack in ("natural", "fgsm"):
+            low, high = scores[attack]["interval_95"]
+            accuracy = scores[attack]["accuracy"]
+            assert f"{100 * accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]" in line
+            assert f"{100 * accuracy:.2f} [" in run.said.out  # as training printed it
+
+
+def test_json_stands_alone_on_stdout(monkeypatch):
+    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
+    said = stcli("evaluate", trained("torch").path, "--json", "--attacks", "fgsm", "--batch-size", 8)
+    assert "images, " in said.err  # progress
+    assert json.loads(said.out)
+
+
+def test_a_weights_file_can_be_evaluated_by_itself():
+    run = trained("torch")
+    said = stcli("evaluate", run.path, "--weights", run.path / "best.safetensors", "--json", "--attacks", "fgsm")
+    (scores,) = json.loads(said.out).values()
+    assert scores["fgsm"] == run.json("result.json")["checkpoints"]["best"]["fgsm"]
+
+
+def predictions(run, backend, dtype, place):
+    file = place / f"{backend}-{dtype}.json"
+    options = ["--backend", backend, "--dtype", dtype, "--attacks", "pgd20", "--predictions", file]
+    said = stcli("evaluate", run.path, *options)
+    assert said.code == 0, said.err
+    return json.loads(file.read_text())
+
+
+@ON_EACH
+def test_the_other_framework_sees_the_same(backend, tmp_path):
+    """Image by image: natural predictions in float32, those under PGD-20 in float64."""
+    for name in NAMES:
+        trained(name)  # both, or skip
+    run = trained(backend)
+    for dtype, which in (("float32", ["natural"]), ("float64", ["natural", "pgd20"])):
+        torch, keras = (predictions(run, name, dtype, tmp_path) for name in NAMES)
+        assert torch.keys() == keras.keys()
+        for checkpoint in torch:
+            for attack in which:
+                assert len(torch[checkpoint][attack]) == 32
+                assert torch[checkpoint][attack] == keras[checkpoint][attack]
+
+
+# Progress
+
+
+def test_bars_move_on_a_terminal_and_are_gone_afterwards():
+    terminal = Console(force_terminal=True, file=io.StringIO(), width=80)
+    bars = console.make_progress(terminal)
+    assert isinstance(bars, console.Bars)
+    for label in ("epoch 1/2", "evaluate"):
+        bars.begin(label, 10)
+        bars.advance(4)
+        bars.advance(6)
+        bars.end()
+    shown = terminal.file.getvalue()
+    assert "epoch 1/2" in shown
+    assert "evaluate" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 2  # the cursor is hidden, and comes back
+
+
+def test_lines_tell_the_time_that_is_left(monkeypatch):
+    said = io.StringIO()
+    lines = console.make_progress(Console(file=said, width=100))
+    assert isinstance(lines, console.Lines)
+    clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    lines.begin("epoch 1/2", 100)
+    for images in (10, 30, 10, 50):
+        lines.advance(images)
+    lines.end()
+    assert said.getvalue() == "  epoch 1/2: 40/100 images, 60 s left\n"
+
+
+def test_paths_with_brackets_are_printed_as_they_are(monkeypatch):
+    said = io.StringIO()
+    monkeypatch.setattr("sys.stdout", said)
+    console.make_console().print("→ /data/[bold]/:smile:/x")
+    assert said.getvalue() == "→ /data/[bold]/:smile:/x\n"
+
+
+def test_a_closed_pipe_is_no_error(monkeypatch):
+    def closed(args):
+        raise BrokenPipeError(32, os.strerror(32))
+
+    monkeypatch.setattr("stcore.cli.doctor.main", closed)
+    assert stcli("doctor") == (0, "", "")
