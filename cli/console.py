@@ -91,9 +91,9 @@ def epoch_line(row: Mapping[str, Any], epochs: int, select: str) -> str:
     return f"epoch {row['epoch']:>3}/{epochs}  " + "  ".join(cells) + f" on {select}{mark}"
 
 
-def score_table(scores: Mapping[str, Mapping[str, Accuracy]], title: str) -> Table:
+def score_table(scores: Mapping[str, Mapping[str, Accuracy]]) -> Table:
     """Checkpoints by attacks, each accuracy with its 95 % interval."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("checkpoint", no_wrap=True)
     attacks = list(next(iter(scores.values())))
     for attack in attacks:

@@ -41,7 +41,8 @@ def main(args: Sequence[str]) -> int:
         print(json.dumps({name: as_json(accuracies) for name, accuracies in scores.items()}, indent=2))
     else:
         what = f"{plan.method}, {plan.backend}, test split of {plan.dataset}"
-        console.print(score_table(scores, f"{what}, ε = {plan.eval_epsilon:.4g}, 95 % intervals"))
+        console.print(f"{what}, ε = {plan.eval_epsilon:.4g}, 95 % intervals", soft_wrap=True)
+        console.print(score_table(scores))
     if plan.select == "test":
         console.print("best was selected on the TEST split (the paper's rule): its figures are optimistic")
     return errors.OK

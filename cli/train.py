@@ -38,7 +38,8 @@ def main(args: Sequence[str]) -> int:
         "validation" if plan.select == "val" else "TEST, the paper's optimistic rule"
     )
     scores = {f"{name} (epoch {e})": outcome.scores[name] for name, e in epochs_of(outcome).items()}
-    console.print(score_table(scores, f"test split, ε = {plan.eval_epsilon:.4g}, 95 % intervals; best by {rule}"))
+    say(f"test split, ε = {plan.eval_epsilon:.4g}, 95 % intervals; best by {rule}")
+    console.print(score_table(scores))
     say(f"everything is in {folder}")
     return errors.OK
 

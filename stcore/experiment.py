@@ -98,6 +98,9 @@ def run(
     scores = {}
     try:
         for name, file in (("best", BEST), ("last", LAST)):
+            if name == "last" and trainer.best[1] == finished:
+                scores["last"] = scores["best"]
+                break
             learner.load_weights(load_weights(folder.path / file)[0])
             scores[name] = score(evaluator, splits.test, plan.eval_batch_size, progress, f"test {name}").accuracies
     except KeyboardInterrupt:

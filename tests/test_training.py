@@ -192,10 +192,11 @@ def interrupted(monkeypatch, path, label, at=1, times=1, **settings):
 
 def assert_says_how_to_go_on(said, path, epochs):
     assert said.err == ""
+    weights = f"{path}/last.safetensors"
     assert said.out.splitlines()[-3:] == [
-        f"interrupted after {epochs} whole epochs: the weights are in {path}/last.safetensors",
+        f"interrupted after {epochs} whole epochs: the weights are in {weights}",
         f"  to evaluate them:       stcli evaluate {path}",
-        f"  to train on from them:  stcli train --config {path}/config.toml --init-weights {path}/last.safetensors",
+        f"  to train on from them:  stcli train --config {path}/config.toml --init-weights {weights}",
     ]
 
 

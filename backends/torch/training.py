@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -24,7 +26,6 @@ def compile_training(learner: TorchLearner, choice: str) -> TorchLearner:
     """
     learner.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if choice == "on":
-        learner.model = torch.compile(
-            learner.model
-        )  # not model.compile(): of an nn.Sequential that compiles nothing
+        compiled: Any = torch.compile(learner.model)  # not model.compile(): of an nn.Sequential it compiles nothing
+        learner.model = compiled
     return learner
