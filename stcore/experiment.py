@@ -95,7 +95,7 @@ def run(
         return Outcome(out, {}, trainer.best[1], finished, interrupted=True)
 
     evaluator = Evaluator(learner, attacks_of(plan, plan.attacks), plan.seed)
-    scores = {}
+    scores: dict[str, dict[str, Accuracy]] = {}
     try:
         for name, file in (("best", BEST), ("last", LAST)):
             if name == "last" and trainer.best[1] == finished:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stcore.errors import DataError, UsageError
-from stcore.protocols import Array, Classifier, Mode, Tensor
+from stcore.protocols import Array, Classifier, Tensor
 
 
 def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -64,7 +64,7 @@ def check_logits(values: Array, num_classes: int | None = None) -> None:
 
 def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) -> int | None:
     """Looks at one forward of x; returns the number of classes, or None while a graph is traced."""
-    logits = model.host(model.ops.unrecorded(lambda: model.logits(x, Mode.EVAL)))
+    logits = model.look(x)
     if logits is None:
         return None
     check_logits(logits, num_classes)

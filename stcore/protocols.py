@@ -119,6 +119,9 @@ class Classifier(Protocol):
     def host(self, x: Tensor) -> Array | None:
         """The values on the host, or None while a graph is being traced and there are none."""
 
+    def look(self, x: Tensor) -> Array | None:
+        """The logits of one EVAL forward on the host, to check a model by; None while a graph is being traced."""
+
     def pixels(self, array: Array) -> Tensor:
         """A host array in the model's own layout as its tensor; uint8 becomes [0, 1]."""
 

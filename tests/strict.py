@@ -267,6 +267,9 @@ class StrictClassifier:
     def host(self, x):
         return ops.to_numpy(x)
 
+    def look(self, x):
+        return ops.to_numpy(self.logits(x, Mode.EVAL))
+
     def images(self, array):
         return StrictTensor(np.asarray(array, np.float64).transpose(0, 3, 1, 2))
 

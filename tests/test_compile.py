@@ -148,8 +148,7 @@ def test_a_compiled_torch_model_has_three_graphs_for_each_shape(counted):
     for one in (batch, batch, short, short):
         stcore.train_step(learner, CONFIG, one.x, one.y, noise=one.noise)
         counts.append(len(graphs))
-    look = 1  # at a new model: EVAL, nothing differentiated
-    assert counts == [3 + look, 3 + look, 6 + look, 6 + look]
+    assert counts == [3, 3, 6, 6]
 
 
 def test_the_whole_network_is_compiled_where_a_run_asks_for_it(counted, monkeypatch):
@@ -168,7 +167,7 @@ def test_the_whole_network_is_compiled_where_a_run_asks_for_it(counted, monkeypa
     assert set(learner.weights()) == set(backend.learner(backend.build("tiny")).weights())
 
 
-def test_an_epoch_with_a_short_batch_and_an_evaluation_compiles_eight_graphs_after_the_look_at_the_model(counted):
+def test_an_epoch_with_a_short_batch_and_an_evaluation_compiles_at_most_eight_graphs(counted):
     graphs, compiled = counted
     backend = load("torch")
     model = compiled(backend.build("tiny"))
@@ -179,7 +178,7 @@ def test_an_epoch_with_a_short_batch_and_an_evaluation_compiles_eight_graphs_aft
         for batch in epoch(backend):
             evaluate(backend, model, batch)
         counts.append(len(graphs))
-    assert counts[0] <= 8 + 1
+    assert counts[0] <= 8  # torch's own limit: beyond it a model stays eager for good
     assert counts[1:] == [counts[0]] * 2
 
 

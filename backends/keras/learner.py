@@ -30,6 +30,9 @@ class KerasClassifier:
     def host(self, x: Any) -> Array | None:
         return tensorflow.host(x)
 
+    def look(self, x: Tensor) -> Array | None:
+        return tensorflow.host(keras_ops.unrecorded(lambda: self.logits(x, Mode.EVAL)))
+
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
             array = array.astype(self.dtype) / 255

@@ -70,7 +70,7 @@ def compile(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args: Any) -> Any:
         if not traced:
-            traced.append(tf.function(fn, input_signature=tf.nest.map_structure(open_batch, args)))
+            traced.append(tf.function(fn, tf.nest.map_structure(open_batch, args), autograph=False))
         return traced[0](*args)
 
     return call

@@ -32,6 +32,10 @@ class TorchClassifier:
     def host(self, x: Any) -> Array | None:
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
+    def look(self, x: Tensor) -> Array | None:
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # worth no compiled graph
+            return torch_ops.to_numpy(self.logits(x, Mode.EVAL))
+
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
             array = np.divide(array, 255, dtype=np.float32 if self.dtype is torch.float32 else np.float64)
@@ -68,7 +72,7 @@ class TorchLearner(TorchClassifier):
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         with torch.enable_grad():
             value, metrics = loss()
         value.backward()  # type: ignore[no-untyped-call]

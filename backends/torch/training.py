@@ -26,6 +26,6 @@ def compile_training(learner: TorchLearner, choice: str) -> TorchLearner:
     """
     learner.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if choice == "on":
-        compiled: Any = torch.compile(learner.model)  # not model.compile(): of an nn.Sequential it compiles nothing
+        compiled: Any = torch.compile(learner.model)  # model.compile() compiles nothing of an nn.Sequential
         learner.model = compiled
     return learner
