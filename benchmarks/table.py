@@ -1,4 +1,4 @@
-"""A Markdown table of finished runs: `python benchmarks/table.py RUN [RUN …]`.
+"""A Markdown table of finished runs: `python benchmarks/table.py [--json FILE] RUN [RUN …]`.
 
 Runs that differ in their seed alone make one row: the mean of the best checkpoints' test accuracies with the
 95 % t-interval over seeds; a single run shows its 95 % Clopper–Pearson interval over images.
@@ -6,60 +6,77 @@ Runs that differ in their seed alone make one row: the mean of the best checkpoi
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from stcore.runs import RESULT, RunFolder
+from stcore.runs import METRICS, RESULT, RunFolder
 
-HIDDEN = ("seed", "threads", "device", "init_weights")
-
-
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    folder = RunFolder.open(path)
-    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return folder.read_config(), json.loads((path / RESULT).read_text()), rows
+HIDDEN = ("seed", "threads", "device", "dataset", "init")  # equal, or following from the method
 
 
-def cell(scores: list[dict[str, Any]]) -> str:
+def read(path: Path) -> dict[str, Any]:
+    rows = [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
+    scores = json.loads((path / RESULT).read_text())["checkpoints"]["best"]
+    config = RunFolder.open(path).read_config()
+    return {"config": config, "scores": scores, "epochs": rows, "seed": config["seed"]}
+
+
+def interval(scores: list[dict[str, Any]]) -> tuple[float, float, float]:
+    """Mean, low and high, in percent."""
     values = np.array([100 * score["accuracy"] for score in scores])
     if len(values) == 1:
-        low, high = (100 * bound for bound in scores[0]["interval_95"])
-        return f"{values[0]:.1f} [{low:.1f}, {high:.1f}]"
-    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.1f} ± {half:.1f}"
+        low, high = scores[0]["interval_95"]
+        return float(values[0]), 100 * low, 100 * high
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
 
 
-def main(paths: list[str]) -> None:
-    groups: dict[str, list[Any]] = {}
-    for path in map(Path, paths):
-        config, result, rows = read(path)
-        key = json.dumps({name: value for name, value in config.items() if name not in HIDDEN})
-        groups.setdefault(key, []).append((config, result, rows))
+def group(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each set of runs that differ in their seed alone."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        key = json.dumps({name: value for name, value in run["config"].items() if name not in HIDDEN})
+        groups.setdefault(key, []).append(run)
     configs = [json.loads(key) for key in groups]
-    names = dict.fromkeys(name for config in configs for name in config if name != "method")
+    names = dict.fromkeys(name for config in configs for name in config)
     varied = [n for n in names if len({json.dumps(c[n]) for c in configs if n in c}) > 1]
-    attacks = list(next(iter(groups.values()))[0][1]["checkpoints"]["best"])
-    header = ["method", *varied, "runs", *(f"{name} %" for name in attacks), "images/s"]
-    print("| " + " | ".join(header) + " |")
-    print("|" + "---|" * len(header))
-    for config, runs in zip(configs, groups.values(), strict=True):
-        best = [result["checkpoints"]["best"] for _, result, _ in runs]
-        speed = np.median([row["images_per_second"] for _, _, rows in runs for row in rows])
-        cells = [cell([scores[name] for scores in best]) for name in attacks]
-        row = [
-            config["method"],
-            *(str(config.get(n, "–")) for n in varied),
-            str(len(runs)),
-            *cells,
-            f"{speed:.0f}",
-        ]
-        print("| " + " | ".join(row) + " |")
+    return [
+        {
+            **{name: config.get(name, "–") for name in varied},
+            "seeds": [run["seed"] for run in same],
+            **{f"{attack} %": interval([run["scores"][attack] for run in same]) for attack in same[0]["scores"]},
+            "images/s": float(np.median([e["images_per_second"] for run in same for e in run["epochs"]])),
+        }
+        for config, same in zip(configs, groups.values(), strict=True)
+    ]
+
+
+def show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "{:.1f} [{:.1f}, {:.1f}]".format(*value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows = group([read(path) for path in args.runs])
+    print("| " + " | ".join(rows[0]) + " |")
+    print("|" + "---|" * len(rows[0]))
+    for row in rows:
+        print("| " + " | ".join(map(show, row.values())) + " |")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

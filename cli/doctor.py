@@ -12,8 +12,9 @@ import numpy as np
 import stcore
 from stcore import errors, models
 from stcore.cli.console import make_console
+from stcore.cli.quiet import load_quietly
 from stcore.data import load_digits
-from stcore.dispatch import BACKENDS, available_backends, load_backend, missing_packages
+from stcore.dispatch import BACKENDS, available_backends, missing_packages
 from stcore.presets import SQUEEZE
 
 
@@ -46,7 +47,7 @@ def main(args: Sequence[str]) -> int:
 
 def check(name: str) -> str:
     """Trains a tiny network for a few steps of squeeze training; the loss must fall. Returns what to print."""
-    backend = load_backend(name)
+    backend = load_quietly(name)
     device = backend.use_device("auto")
     begun = time.perf_counter()
     digits = load_digits().train.head(64)

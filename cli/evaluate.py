@@ -11,6 +11,7 @@ from stcore import checks, errors
 from stcore.cli.console import make_console, make_progress, score_table
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file, parse
+from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
 from stcore.experiment import as_json, check_about, evaluate_weights, open_for_evaluation
 from stcore.plan import Plan, make_plan
@@ -24,6 +25,7 @@ def main(args: Sequence[str]) -> int:
     plan = plan_from(options, folder)
     if options.predictions and not Path(options.predictions).parent.is_dir():
         raise UsageError(f"predictions: expected a file in an existing folder; received {options.predictions}")
+    load_quietly(plan.backend)
     classifier, splits = open_for_evaluation(plan)
     console = make_console(stderr=options.json)  # JSON stands alone on stdout
     progress = make_progress(console)

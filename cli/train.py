@@ -13,6 +13,7 @@ from stcore import errors
 from stcore.cli.console import epoch_line, make_console, make_progress, score_table
 from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file, named_in, parse, peek
+from stcore.cli.quiet import load_quietly
 from stcore.experiment import Outcome, run
 from stcore.plan import Plan, make_plan
 from stcore.runs import CONFIG, LAST, RunFolder
@@ -30,6 +31,8 @@ def main(args: Sequence[str]) -> int:
         f"{plan.method} on {plan.dataset}, {plan.model}, {plan.backend}, ε = {plan.eval_epsilon:.4g}, "
         f"{plan.epochs} epochs, seed {plan.seed} → {folder}"
     )
+    RunFolder.check_free(folder)  # before anything heavy is loaded
+    load_quietly(plan.backend)
     outcome = run(plan, folder, make_progress(console), lambda row: say(epoch_line(row, plan.epochs, plan.select)))
     if outcome.interrupted:
         say(how_to_go_on(outcome))

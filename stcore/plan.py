@@ -112,9 +112,7 @@ def make_plan(given: dict[str, Any]) -> Plan:
     everything = {name for known in methods.METHODS for name in methods.fields(known)}
     own = {name: value for name, value in given.items() if name in everything}
     rest = {name: value for name, value in given.items() if name not in everything}
-    methods.make_objective(
-        method, {name: value for name, value in own.items() if name not in methods.fields(method)}
-    )
+    methods.check_fields(method, own)
 
     paper = presets.SQUEEZE[preset]
     settings = {
