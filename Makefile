@@ -5,7 +5,7 @@
 #   make test                   lint, types and the test suite
 #   make test-all               the same with the slow tests
 
-PYTHON ?= python3
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
 VENV ?= .venv
 BACKEND ?= torch
 ARGS ?=
@@ -34,14 +34,14 @@ types: $(VENV)/dev
 	cp -r backends models cli build/types/stcore/
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) -p stcore
 
-$(BIN)/python:
+$(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
 	touch $@
 
-$(VENV)/dev: $(BIN)/python pyproject.toml constraints.txt
+$(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,keras,hub,dev]'
 	touch $@
 

@@ -55,7 +55,7 @@ def ours(args: argparse.Namespace, name: str, channels_last: bool = True) -> Cal
     model = models.build(args.model, name, num_classes=10)
     learner = backend.make_learner(model, backend.make_sgd(model, 0.01, 0.9, 5e-4, False))
     if channels_last:
-        learner = backend.compile_training(learner, "auto")
+        learner = backend.prepare_training(learner, "auto")
     config = stcore.SqueezeConfig(steps=args.steps)
     step = learner.compile(lambda x, y, noise: training_step(learner, config, x, y, noise))
     x, y, noise = batch(args.batch, 32)

@@ -16,7 +16,7 @@ from scipy import stats
 
 from stcore.runs import METRICS, RESULT, RunFolder
 
-HIDDEN = ("seed", "threads", "device", "dataset", "init")  # equal, or following from the method
+UNSHOWN = ("threads", "device", "dataset", "init", "step_size")  # told in the text, or following from the rest
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -40,11 +40,11 @@ def group(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each set of runs that differ in their seed alone."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        key = json.dumps({name: value for name, value in run["config"].items() if name not in HIDDEN})
+        key = json.dumps({name: value for name, value in run["config"].items() if name != "seed"})
         groups.setdefault(key, []).append(run)
     configs = [json.loads(key) for key in groups]
     names = dict.fromkeys(name for config in configs for name in config)
-    varied = [n for n in names if len({json.dumps(c[n]) for c in configs if n in c}) > 1]
+    varied = [n for n in names if n not in UNSHOWN and len({json.dumps(c[n]) for c in configs if n in c}) > 1]
     return [
         {
             **{name: config.get(name, "–") for name in varied},

@@ -32,7 +32,8 @@ def main(args: Sequence[str]) -> int:
     for name in BACKENDS:
         if missing := missing_packages(name):
             console.print(
-                f"{name}: not installed ({', '.join(missing)}): pip install 'stcore[{name}]'", markup=False
+                f"{name}: not installed ({', '.join(missing)}): pip install '.[{name}]'",
+                markup=False,
             )
             continue
         try:
@@ -41,7 +42,7 @@ def main(args: Sequence[str]) -> int:
             healthy = False
             console.print(f"{name}: FAILED: {type(error).__name__}: {error}", markup=False)
     if not available_backends():
-        raise errors.UsageError("no backend is installed: pip install 'stcore[torch]' or 'stcore[keras]'")
+        raise errors.UsageError("no backend is installed: in the repository, pip install '.[torch]' or '.[keras]'")
     return errors.OK if healthy else errors.BUG
 
 

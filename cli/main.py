@@ -57,8 +57,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if _is_of_memory(error):
             reason = str(error).splitlines()[0] if str(error) else "no reason given"
             return _say(f"out of memory: {reason}. Lower --batch-size", errors.DeviceError.exit_code)
-        if isinstance(error, OSError) and error.filename is not None:
-            reason = f"{error.filename} cannot be read or written ({error.strerror})"
+        if isinstance(error, OSError) and error.strerror:
+            reason = f"{error.filename or 'a file'} cannot be read or written ({error.strerror})"
             return _say(f"{reason}. Choose another place", errors.UsageError.exit_code)
         traceback.print_exc()
         return _say("this is a bug in stcore: please report it with the lines above", errors.BUG)

@@ -15,7 +15,9 @@ from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file, named_in, parse, peek
 from stcore.cli.quiet import load_quietly
 from stcore.experiment import Outcome, run
+from stcore.methods import METHODS, fields
 from stcore.plan import Plan, make_plan
+from stcore.presets import RECIPES, default_preset
 from stcore.runs import CONFIG, LAST, RunFolder
 
 NOT_SETTINGS = ("config", "out")  # about this invocation, not about the run
@@ -28,7 +30,7 @@ def main(args: Sequence[str]) -> int:
     console = make_console()
     say = partial(console.print, soft_wrap=True)  # a command or a path is copied whole
     say(
-        f"{plan.method} on {plan.dataset}, {plan.model}, {plan.backend}, ε = {plan.eval_epsilon:.4g}, "
+        f"{plan.method} on {plan.dataset}, {plan.model}, {plan.backend}, {epsilons(plan)}, "
         f"{plan.epochs} epochs, seed {plan.seed} → {folder}"
     )
     RunFolder.check_free(folder)  # before anything heavy is loaded
@@ -47,6 +49,13 @@ def main(args: Sequence[str]) -> int:
     return errors.OK
 
 
+def epsilons(plan: Plan) -> str:
+    """The ε of training and of the evaluation, once where they are the same."""
+    trained = plan.settings.get("epsilon", plan.eval_epsilon)
+    apart = f", evaluated at {plan.eval_epsilon:.4g}" if trained != plan.eval_epsilon else ""
+    return f"ε = {trained:.4g}{apart}"
+
+
 def how_to_go_on(outcome: Outcome) -> str:
     """What an interrupted run left, and the commands that use it."""
     folder, weights = outcome.folder, outcome.folder / LAST
@@ -54,7 +63,7 @@ def how_to_go_on(outcome: Outcome) -> str:
     return (
         f"interrupted after {outcome.epochs} whole epochs: the weights are in {weights}\n"
         f"  to evaluate them:       {shlex.join(['stcli', 'evaluate', str(folder)])}\n"
-        f"  to train on from them:  {on}"
+        f"  to start a new run from them:  {on}"
     )
 
 
@@ -68,10 +77,28 @@ def plan_from(args: Sequence[str]) -> tuple[Plan, str | None]:
     config = peek(args, "config")
     file = from_file(TrainOptions, Path(config)) if config is not None else {}
     early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
-    shown = _defaults(make_plan(_settings({**file, **early})))
+    shown = _defaults(make_plan(_settings(merged(file, early))))
     options = parse(TrainOptions, args, "stcli train", default=shown)
     flags = {name: getattr(options, name) for name in named_in(args, TrainOptions)}
-    return make_plan(_settings({**file, **flags})), flags.get("out", file.get("out"))
+    return make_plan(_settings(merged(file, flags))), flags.get("out", file.get("out"))
+
+
+def merged(file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags over a file; what the file holds only because of what a flag changes goes with it.
+
+    A run's own config.toml holds every setting. With another ε its step size and evaluation ε are
+    no longer meant, with another method the old one's settings, with another preset all that came from it.
+    """
+    stale: set[str] = set()
+    if "epsilon" in flags:
+        stale |= {"step_size", "eval_epsilon"}
+    if flags.get("method", file.get("method")) != file.get("method") and flags["method"] in METHODS:
+        every = {name for method in METHODS for name in fields(method)}
+        stale |= every - (set(fields(flags["method"])) & {"epsilon", "step_size", "steps", "norm"})
+    preset = flags.get("preset") or default_preset(flags.get("dataset", file.get("dataset", "digits")))
+    if ("preset" in flags or "dataset" in flags) and preset != file.get("preset", preset):
+        stale |= {"preset", "eval_epsilon", *RECIPES[preset], *fields("st")} if preset in RECIPES else set()
+    return {**{name: value for name, value in file.items() if name not in stale}, **flags}
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:

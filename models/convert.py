@@ -112,7 +112,13 @@ def _keras_slots(model: Any, keras: Any, path: str = "") -> dict[str, _Slot]:
             continue
         for variable in layer.weights:
             name = _NAMES.get(variable.name, variable.name)
-            slots[f"{path}{layer.name}.{name}"] = _keras_slot(variable, keras)
+            name = f"{path}{layer.name}.{name}"
+            if name in slots:
+                raise UsageError(
+                    f"model: expected one weight of each name in a layer; {layer.name} holds several called "
+                    f"{variable.name}. Build it of plain layers, or save it by Keras itself"
+                )
+            slots[name] = _keras_slot(variable, keras)
     return slots
 
 

@@ -41,6 +41,9 @@ class AdversarialConfig:
     def noise_laws(self) -> tuple[str, ...]:
         return noise_laws(self, count=1)
 
+    def phase(self, epoch: int) -> int:
+        return 0
+
     def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Tensor:
         """x' after K steps uphill on the cross-entropy."""
         (start,) = starts(self, x, noise)

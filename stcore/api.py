@@ -2,17 +2,19 @@
 
 x holds pixels in [0, 1] in the model's own layout, y integer labels (B,). `noise` is a pair of native tensors
 shaped like x: standard normal for init="gaussian", in the unit ball for "uniform". Without it, it is drawn in
-numpy from `rng`, a `numpy.random.Generator` or a seed; without that, from fresh entropy. Nothing global is read.
+numpy from `rng`: a `numpy.random.Generator`, which moves on with each call, or a seed, which draws the same
+each time; without it, from fresh entropy. Nothing global is read.
 Inside a traced graph (`tf.function`) noise must be given: a draw in numpy would be frozen into the graph.
 
-Raises TypeError for a model of no known framework, DataError for pixels or labels out of range, UsageError for
-a model that does not return logits, or noise or a pair not shaped like x.
+Raises TypeError for a model of no known framework or a tensor that is not the model's, DataError for pixels or
+labels out of range, UsageError for a model that does not return logits, or noise or a pair not shaped like x.
 """
 
 from __future__ import annotations
 
 import weakref
-from typing import Any, NamedTuple
+from collections.abc import Hashable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,8 +29,24 @@ from stcore.squeeze import SqueezeConfig
 from stcore.squeeze_search import SqueezePair
 
 
+class HasNoise(Protocol):
+    """A method or an attack, as far as its noise goes."""
+
+    @property
+    def noise_laws(self) -> tuple[str, ...]: ...
+
+
+class Attack(HasNoise, Protocol):
+    """What an attack is to this facade."""
+
+    @property
+    def bounds(self) -> tuple[float, float]: ...
+
+    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor: ...
+
+
 class SqueezeLoss(NamedTuple):
-    """Native scalars. `total` = natural + β·divergence is differentiable; the four parts are batch means:
+    """Native scalars. `total` = natural + β·divergence is differentiable; the others are batch means to look at:
 
     cross-entropies of the natural, the adversarial and the collaborative examples, and the divergence.
     """
@@ -91,18 +109,14 @@ def squeeze_loss(
     `pair=None` finds the pair first, unseen by the caller's tape. The natural and the adversarial forward
     update running statistics, as a training forward does.
     """
-    if pair is None:
-        pair = find_squeeze_pair(model, x, y, config, noise=noise, rng=rng)
     classifier = _checked(model, x, y, config)
+    ops = classifier.ops
+    if pair is None:
+        drawn = _noise(classifier, config, x, noise, rng)
+        pair = ops.unrecorded(lambda: config.find(classifier, x, y, drawn))
     losses, metrics = config.losses(classifier, x, y, _pair(classifier, x, pair))
-    mean = classifier.ops.mean
-    return SqueezeLoss(
-        total=mean(losses),
-        natural=mean(metrics["natural_loss"]),
-        adversarial=mean(metrics["adversarial_loss"]),
-        collaborative=mean(metrics["collaborative_loss"]),
-        divergence=mean(metrics["divergence"]),
-    )
+    names = ("natural_loss", "adversarial_loss", "collaborative_loss", "divergence")
+    return SqueezeLoss(ops.mean(losses), *(ops.stop_gradient(ops.mean(metrics[name])) for name in names))
 
 
 def train_step(
@@ -121,7 +135,8 @@ def train_step(
     return training_step(learner, objective, x, y, drawn, phase)
 
 
-_num_classes: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[Any, tuple[Hashable, int]] = weakref.WeakKeyDictionary()
+"""The number of classes of each network that was looked at."""
 
 
 def _checked(model: Any, x: Tensor, y: Tensor, config: SqueezeConfig) -> Classifier:
@@ -131,15 +146,15 @@ def _checked(model: Any, x: Tensor, y: Tensor, config: SqueezeConfig) -> Classif
 
 
 def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
+    classifier.shape(x)
     pixels, labels = classifier.host(x), classifier.host(y)
     if pixels is None or labels is None:
         return
     inspection.check_pixels(pixels, bounds)
-    known = _num_classes.get(key, 0)
-    if not labels.size or not labels.max() < known:  # one forward, when a model is new or may have a new head
-        known = inspection.check_model(classifier, x) or known
-        _num_classes[key] = known
-    inspection.check_labels(labels, known, len(pixels))
+    network = classifier.network()
+    if key not in _known or _known[key][0] != network:  # one forward, when a model is new or has a new head
+        _known[key] = network, inspection.check_model(classifier, x) or 0
+    inspection.check_labels(labels, _known[key][1], len(pixels))
 
 
 def _pair(classifier: Classifier, x: Tensor, pair: SqueezePair) -> SqueezePair:
@@ -150,42 +165,42 @@ def _pair(classifier: Classifier, x: Tensor, pair: SqueezePair) -> SqueezePair:
 def _check_shapes(classifier: Classifier, name: str, x: Tensor, given: Any, count: int) -> None:
     if len(given) != count:
         raise UsageError(f"{name}: expected {count} tensors shaped like x; received {len(given)}")
-    values = [classifier.host(one) for one in (x, *given)]
-    shapes = [array.shape for array in values if array is not None]  # none while a graph is traced
+    shapes = [classifier.shape(one) for one in (x, *given)]
     for shape in shapes:
-        if shape != shapes[0]:
+        if shape[1:] != shapes[0][1:] or (shape[0] != shapes[0][0] and None not in (shape[0], shapes[0][0])):
             raise UsageError(f"{name}: expected tensors shaped like x, {shapes[0]}; received shape {shape}")
 
 
 def _noise(
     classifier: Classifier,
-    objective: Objective,
+    search: HasNoise,
     x: Tensor,
     noise: tuple[Tensor, ...] | None,
     rng: np.random.Generator | int | None,
 ) -> tuple[Tensor, ...]:
-    laws = objective.noise_laws
+    """The noise that was given, checked; or else drawn as host images, so that no layout changes the numbers."""
+    laws = search.noise_laws
     if noise is not None:
         _check_shapes(classifier, "noise", x, noise, len(laws))
         return tuple(noise)
     if laws and classifier.host(x) is None:
         raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")
-    return draw_noise(classifier, laws, x, rng)
-
-
-def draw_noise(
-    classifier: Classifier, laws: tuple[str, ...], x: Tensor, rng: np.random.Generator | int | None
-) -> tuple[Tensor, ...]:
-    """Native unit noise shaped like x, an array for each law."""
     seed = int(np.random.default_rng(rng).integers(2**63))
-    batch, *shape = (int(n) for n in x.shape)
+    batch, *shape = (int(n) for n in classifier.shape(x) if n is not None)
     arrays = sample(laws, seed, Stream.NOISE, np.arange(batch), tuple(shape), dtype="float64")
-    return tuple(classifier.ops.from_numpy(array, x) for array in arrays)
+    return tuple(classifier.images(array) for array in arrays)
 
 
-def attack_batch(attack: Any, model: Any, x: Tensor, y: Tensor, rng: np.random.Generator | int | None) -> Tensor:
+def attack_batch(
+    attack: Attack,
+    model: Any,
+    x: Tensor,
+    y: Tensor,
+    noise: tuple[Tensor, ...] | None,
+    rng: np.random.Generator | int | None,
+) -> Tensor:
     """Adversarial examples of one batch by an attack of `stcore.attacks`."""
     classifier = make_classifier(model)
     _check_batch(classifier, model, x, y, attack.bounds)
-    noise = draw_noise(classifier, attack.noise_laws, x, rng)
-    return classifier.ops.unrecorded(lambda: attack.find(classifier, x, y, noise))
+    drawn = _noise(classifier, attack, x, noise, rng)
+    return classifier.ops.unrecorded(lambda: attack.find(classifier, x, y, drawn))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from stcore import checks
+from stcore.api import attack_batch
 from stcore.ascent import ascend
 from stcore.losses import cross_entropy
 from stcore.protocols import Classifier, Tensor
@@ -60,12 +61,16 @@ class PGD:
         return ascend(model, x, y, start, cross_entropy, self)
 
     def __call__(
-        self, model: Any, x: Tensor, y: Tensor, *, rng: np.random.Generator | int | None = None
+        self,
+        model: Any,
+        x: Tensor,
+        y: Tensor,
+        *,
+        noise: tuple[Tensor, ...] | None = None,
+        rng: np.random.Generator | int | None = None,
     ) -> Tensor:
-        """Adversarial examples of native x (B, …) with labels y (B,); the start is drawn from `rng`."""
-        from stcore.api import attack_batch
-
-        return attack_batch(self, model, x, y, rng)
+        """Adversarial examples of native x (B, …), labels y (B,); the start is `noise`, or drawn from `rng`."""
+        return attack_batch(self, model, x, y, noise, rng)
 
 
 def FGSM(epsilon: float = 8 / 255, norm: str = "linf", bounds: tuple[float, float] = (0.0, 1.0)) -> PGD:

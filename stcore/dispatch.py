@@ -32,7 +32,7 @@ def load_backend(name: str) -> Any:
         raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}; received {name!r}")
     if missing := missing_packages(name):
         raise UsageError(
-            f"backend {name}: {' and '.join(missing)} not installed; install with: pip install 'stcore[{name}]'"
+            f"backend {name}: {' and '.join(missing)} not installed; in the repository: pip install '.[{name}]'"
         )
     return importlib.import_module(f"stcore.backends.{name}")
 

@@ -26,9 +26,8 @@ def _kl_from_logs(ops: Ops, log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
-    """KL(p_reference‖p_other), in nats. With `stop_targets` the reference is a constant."""
-    target = ops.stop_gradient(reference) if stop_targets else reference
-    return _kl_from_logs(ops, ops.log_softmax(target), ops.log_softmax(other))
+    """KL(p_reference‖p_other), in nats. No target is stopped: of a one-sided divergence it would never move."""
+    return _kl_from_logs(ops, ops.log_softmax(reference), ops.log_softmax(other))
 
 
 def symmetric_kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
@@ -37,8 +36,9 @@ def symmetric_kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool 
     With `stop_targets` the target of each half is a constant, as in the released code: the value is the
     same, the gradient with respect to the logits is (p − q)/2, about half the true one for small gaps.
     """
-    halves = kl(ops, reference, other, stop_targets) + kl(ops, other, reference, stop_targets)
-    return 0.5 * halves
+    log_p, log_q = ops.log_softmax(reference), ops.log_softmax(other)
+    target_p, target_q = (ops.stop_gradient(log_p), ops.stop_gradient(log_q)) if stop_targets else (log_p, log_q)
+    return 0.5 * (_kl_from_logs(ops, target_p, log_q) + _kl_from_logs(ops, target_q, log_p))
 
 
 def js(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:

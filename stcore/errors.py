@@ -36,3 +36,9 @@ class DivergedError(StcoreError, ArithmeticError):
     """The loss stopped being a number. The last good checkpoint is kept. Exit code 5."""
 
     exit_code = 5
+
+
+HALF = (
+    "model: expected float32 or float64; received float16, in which the search's gradients underflow to zero. "
+    "Convert the model to float32"
+)

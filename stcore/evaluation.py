@@ -89,9 +89,10 @@ class Evaluator:
         """The class (B,) predicted for the natural images, and for those each attack found."""
         x, y = self._native(batch.images), self.classifier.labels(batch.labels)
         predicted = {"natural": self.classes(x)}
+        shape = tuple(n for n in self.classifier.shape(x)[1:] if n is not None)
         for name, attack in self.attacks.items():
-            noise = sample(attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, batch.images.shape[1:])
-            predicted[name] = self.classes(self._find[name](x, y, tuple(map(self._native, noise))))
+            noise = sample(attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, shape)
+            predicted[name] = self.classes(self._find[name](x, y, tuple(map(self.classifier.images, noise))))
         return predicted
 
     def classes(self, x: Tensor) -> Array:
@@ -135,7 +136,7 @@ def evaluate(
     Raises DataError for pixels or labels out of range, UsageError for an unknown attack or a batch size below 1.
     """
     classifier = make_classifier(model)
-    x, y = (np.asarray(classifier.host(part)) for part in data)
+    x, y = (part if isinstance(part, np.ndarray) else np.asarray(classifier.host(part)) for part in data)
     inspection.check_pixels(x)
     if len(x) != len(y):
         raise UsageError(f"data: expected as many labels as images; received {len(y)} and {len(x)}")

@@ -50,7 +50,7 @@ class _Store:
     about: Mapping[str, Any]
     on_row: Callable[[Mapping[str, Any]], None]
 
-    def save(self, name: str, epoch: int) -> None:
+    def save(self, name: str, epoch: str) -> None:
         file = {"best": BEST, "last": LAST}[name]
         self.folder.write_weights(file, self.learner.weights(), {**self.about, "epoch": epoch})
 
@@ -81,7 +81,7 @@ def run(
         objective=plan.objective,
         batches=data.Batches(splits.train, plan.batch_size, plan.seed, plan.augment),  # type: ignore[arg-type]
         selection=selection,
-        evaluator=Evaluator(learner, attacks_of(plan, (plan.select_by,)), plan.seed),
+        evaluator=Evaluator(learner, attacks_of(plan, ("pgd20", plan.select_by)), plan.seed),
         select_by=plan.select_by,
         schedules=Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops)),
         seed=plan.seed,
@@ -150,10 +150,9 @@ def prepare(plan: Plan) -> tuple[Any, str]:
 
 def load_data(plan: Plan) -> Splits:
     """The plan's data set; with `select = test` nothing is held out of the training set, as in the paper."""
-    parquet = plan.dataset != "digits"
     return data.load(
         plan.dataset,
-        validation="test" if parquet and plan.select == "test" else None,
+        validation="test" if plan.select == "test" else None,
         columns=plan.columns,
         train_size=plan.train_size,
         validation_size=plan.validation_size,
@@ -180,7 +179,7 @@ def build_learner(plan: Plan, backend: Any, device: str, splits: Splits) -> Lear
     """The network with its optimizer, from its initial weights or those the plan names."""
     model = build_model(plan, device, splits)
     optimizer = backend.make_sgd(model, plan.learning_rate, plan.momentum, plan.weight_decay, plan.nesterov)
-    learner: Learner = backend.compile_training(backend.make_learner(model, optimizer), plan.compile)
+    learner: Learner = backend.prepare_training(backend.make_learner(model, optimizer), plan.compile)
     if plan.init_weights is not None:
         learner.load_weights(load_weights(Path(plan.init_weights))[0])
     check_model(learner, learner.images(splits.train.images[:2]), splits.train.num_classes)

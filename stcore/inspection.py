@@ -44,8 +44,8 @@ def check_labels(values: Array, num_classes: int, count: int | None = None) -> N
 
 def check_logits(values: Array, num_classes: int | None = None) -> None:
     """UsageError unless these (B, C) look like logits, of so many classes where that is known."""
-    if values.ndim != 2:
-        raise UsageError(f"model: expected logits of shape (B, C); received shape {values.shape}")
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise UsageError(f"model: expected logits of shape (B, C), C at least 2; received shape {values.shape}")
     if num_classes is not None and values.shape[1] != num_classes:
         raise UsageError(
             f"model: expected logits of {num_classes} classes, as the data has; received {values.shape[1]}"
@@ -55,7 +55,7 @@ def check_logits(values: Array, num_classes: int | None = None) -> None:
             "model: expected finite logits; received NaN or +∞. Its weights have diverged: load others"
         )
     rows = values.astype(np.float64).sum(axis=1)
-    if values.shape[1] > 1 and (values >= 0).all() and np.allclose(rows, 1.0, atol=1e-3):
+    if (values >= 0).all() and np.allclose(rows, 1.0, atol=1e-3):
         raise UsageError(
             "model: expected logits; received rows that are non-negative and sum to 1, which are probabilities. "
             "Remove the final softmax"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 
@@ -21,6 +22,7 @@ class Interrupt:
         if self._came:
             raise KeyboardInterrupt
         self._came = True
+        print("\nstopping after this step or evaluation; Ctrl-C again stops at once", file=sys.stderr)
 
     def __enter__(self) -> Interrupt:
         # Python delivers signals to the main thread only, and lets only it set handlers.

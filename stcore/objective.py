@@ -21,6 +21,9 @@ class Objective(Protocol):
     def noise_laws(self) -> tuple[str, ...]:
         """The unit noise it needs for a batch, an array shaped like x for each law (see `stcore.noise`)."""
 
+    def phase(self, epoch: int) -> int:
+        """The variant in force in this epoch (from 1): a warm-up, late weights. Each is traced once."""
+
     def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /, phase: int = 0) -> Any:
         """The examples of this batch; differentiates inputs only."""
 

@@ -59,6 +59,10 @@ class Plan:
         checks.whole("seed", self.seed)
         for name in ("learning_rate", "momentum", "weight_decay"):
             checks.number(name, getattr(self, name))
+        if self.nesterov and not self.momentum:
+            raise UsageError("nesterov: expected a momentum above 0; received 0")
+        if self.select == "test" and self.validation_size is not None:
+            raise UsageError("validation_size: nothing is held out with select = test; leave it out")
         checks.number("eval_epsilon", self.eval_epsilon, high=1.0 if self.norm == "linf" else math.inf)
         checks.choice("schedule", self.schedule, SCHEDULES)
         for drop in self.drops:
@@ -119,6 +123,8 @@ def make_plan(given: dict[str, Any]) -> Plan:
         name: getattr(paper, name) for name in methods.fields(method) if hasattr(paper, name) and name != "init"
     }
     settings |= own
+    if settings.get("norm", "linf") != "linf" and "epsilon" not in own:
+        raise UsageError("epsilon: expected one with norm = l2; the presets' are for linf")
     if "epsilon" in own and "step_size" not in own:
         checks.number("epsilon", own["epsilon"])
         settings["step_size"] = own["epsilon"] * paper.step_size / paper.epsilon  # the preset's ratio α/ε

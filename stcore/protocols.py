@@ -13,7 +13,7 @@ Notation: B batch, C classes, `(B, …)` any shape that starts with the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
@@ -116,6 +116,15 @@ class Classifier(Protocol):
         `dropout` turns dropout-like layers on (the outer forwards); the searches for examples leave it off.
         """
 
+    def shape(self, x: Tensor) -> tuple[int | None, ...]:
+        """(B, H, W, C) of images in the model's layout, or x's own shape where it is flat; B is None while open.
+
+        TypeError for what is not a tensor of the model's framework and dtype.
+        """
+
+    def network(self) -> Hashable:
+        """Changes when the network does: the shapes of its weights."""
+
     def host(self, x: Tensor) -> Array | None:
         """The values on the host, or None while a graph is being traced and there are none."""
 
@@ -126,7 +135,7 @@ class Classifier(Protocol):
         """A host array in the model's own layout as its tensor; uint8 becomes [0, 1]."""
 
     def images(self, array: Array) -> Tensor:
-        """Host images (B, H, W, C), uint8 or floats, as the model's tensor; uint8 becomes [0, 1]."""
+        """Host images (B, H, W, C), or flat input, as the model's tensor; uint8 becomes [0, 1]."""
 
     def labels(self, array: Array) -> Tensor:
         """Host labels (B,) as the model's integer tensor."""

@@ -12,6 +12,7 @@ Every file but metrics.jsonl is written beside its place and then moved there, s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tomllib
@@ -126,5 +127,10 @@ def write_file(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror}). Free space or choose another place"
+        ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -32,7 +32,6 @@ class Stream(IntEnum):
     ATTACK = 3
     SPLIT = 4
     WEIGHTS = 5
-    LAYERS = 6
 
 
 def generator(

@@ -63,6 +63,9 @@ class SqueezeConfig:
         """Two independent noisy copies of x, not clamped."""
         return SqueezePair(*starts(self, x, noise))
 
+    def phase(self, epoch: int) -> int:
+        return 0
+
     def find(
         self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> SqueezePair:

@@ -17,6 +17,9 @@ class StandardConfig:
     def noise_laws(self) -> tuple[str, ...]:
         return ()
 
+    def phase(self, epoch: int) -> int:
+        return 0
+
     def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> None:
         """There is nothing to find."""
 

@@ -1,6 +1,6 @@
 """Threat models: the ball of radius ε around an image, inside the range of pixels.
 
-Each knows three things: a random start, the steepest step within its norm, and the projection back.
+Each knows two things: the steepest step within its norm, and the projection back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 from stcore.protocols import Ops, Tensor
 
-_TINY = 1e-30  # keeps 0/0 away from the l2 step; far below any gradient that float32 can square
+_TINY = 1e-15  # where a norm underflows, the l2 step is too small rather than too large
 
 
 class Threat(Protocol):

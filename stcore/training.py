@@ -39,7 +39,7 @@ class Progress(Protocol):
 class Store(Protocol):
     """Who keeps what a run leaves."""
 
-    def save(self, name: str, epoch: int) -> None:
+    def save(self, name: str, epoch: str) -> None:
         """Keeps the learner's weights as `best` or `last`."""
 
     def log(self, row: Mapping[str, Any]) -> None:
@@ -84,11 +84,15 @@ class Trainer:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self) -> None:
-        step = self.learner.compile(partial(training_step, self.learner, self.objective))
+        steps: dict[int, Any] = {}  # a step for each phase of the method, compiled once
         with Interrupt() as interrupt:
             for epoch in range(1, self.schedules.epochs + 1):
-                row = self._epoch(epoch, step, interrupt)
-                self.store.save("last", epoch)
+                phase = self.objective.phase(epoch)
+                if phase not in steps:
+                    step = partial(training_step, self.learner, self.objective, phase=phase)
+                    steps[phase] = self.learner.compile(step)
+                row = self._epoch(epoch, steps[phase], interrupt)
+                self.store.save("last", f"{epoch} (partial)" if interrupt.came() else str(epoch))
                 if interrupt.came():
                     self.interrupted = True
                     return
@@ -139,7 +143,7 @@ class Trainer:
         selected = scores[self.select_by].value
         if selected >= self.best[0]:
             self.best = (selected, epoch)
-            self.store.save("best", epoch)
+            self.store.save("best", str(epoch))
         return {f"{name}_accuracy": accuracy.value for name, accuracy in scores.items()} | {
             "best_epoch": self.best[1]
         }

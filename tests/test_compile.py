@@ -156,10 +156,10 @@ def test_the_whole_network_is_compiled_where_a_run_asks_for_it(counted, monkeypa
     backend = load("torch")
     import torch
 
-    from stcore.backends.torch import compile_training
+    from stcore.backends.torch import prepare_training
 
     monkeypatch.setattr(torch, "compile", compiled)
-    learner = compile_training(backend.learner(backend.build("tiny")), "on")
+    learner = prepare_training(backend.learner(backend.build("tiny")), "on")
     batch = epoch(backend)[0]
     learner.logits(batch.x, Mode.EVAL)
     (graph,) = graphs

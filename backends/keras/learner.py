@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from keras import ops
 
 from stcore.backends.keras import modes, tensorflow
 from stcore.backends.keras import ops as keras_ops
+from stcore.errors import HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Ops, Tensor
 
 
@@ -22,10 +23,23 @@ class KerasClassifier:
 
     def __init__(self, model: Any) -> None:
         self.model = model
+        if not model.built:
+            raise UsageError(
+                "model: expected a built keras.Model; call it once on a batch, or give it a keras.Input"
+            )
         self.dtype: str = next((v.dtype for v in model.weights if "float" in v.dtype), "float32")
+        if "float16" in {self.dtype, model.compute_dtype}:
+            raise UsageError(HALF)
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
         return modes.forward(self.model, x, mode, dropout)
+
+    def shape(self, x: Any) -> tuple[int | None, ...]:
+        tensorflow.check_tensor(x, self.dtype)
+        return tuple(x.shape)
+
+    def network(self) -> Hashable:
+        return tuple(tuple(v.shape) for v in self.model.trainable_variables)
 
     def host(self, x: Any) -> Array | None:
         return tensorflow.host(x)

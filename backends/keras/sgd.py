@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from stcore.errors import UsageError
 from stcore.protocols import Tensor
 
 
@@ -28,6 +29,11 @@ class TorchSGD(keras.optimizers.Optimizer):  # type: ignore[misc]
         name: str = "torch_sgd",
         **kwargs: Any,
     ) -> None:
+        if not isinstance(learning_rate, (int, float)):
+            raise UsageError(
+                f"learning_rate: expected a number; received {type(learning_rate).__qualname__}. "
+                "Set optimizer.learning_rate between epochs, as keras.callbacks.LearningRateScheduler does"
+            )
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         self.momentum = momentum
         self.coupled_weight_decay = weight_decay

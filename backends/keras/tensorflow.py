@@ -44,7 +44,11 @@ def _in_thread(fn: Callable[..., Any], *args: Any) -> Any:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        thread.join()  # the search puts the model back as it was before anyone goes on
+        raise
     result, error = outcome
     if error is not None:
         raise error
@@ -74,6 +78,13 @@ def compile(fn: Callable[..., Any]) -> Callable[..., Any]:
         return traced[0](*args)
 
     return call
+
+
+def check_tensor(x: Any, dtype: str) -> None:
+    """TypeError unless x is a TensorFlow tensor of this dtype."""
+    if not tf.is_tensor(x) or x.dtype.name != dtype:
+        received = x.dtype.name if tf.is_tensor(x) else type(x).__qualname__
+        raise TypeError(f"expected a TensorFlow tensor of the model's {dtype}; received {received}")
 
 
 def host(x: Any) -> Array | None:

@@ -13,7 +13,7 @@ def make_sgd(model: Any, learning_rate: float, momentum: float, weight_decay: fl
     return TorchSGD(learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
-def compile_training(learner: KerasLearner, choice: str) -> KerasLearner:
+def prepare_training(learner: KerasLearner, choice: str) -> KerasLearner:
     """`on` and `auto` run each whole step in one `tf.function`; `off` stays eager."""
     learner.compiled = choice != "off"
     return learner

@@ -8,13 +8,13 @@ if __name__ != "stcore.backends.torch":
 from stcore.backends.torch.devices import use_device, use_threads, versions
 from stcore.backends.torch.learner import TorchClassifier as make_classifier
 from stcore.backends.torch.learner import TorchLearner as make_learner
-from stcore.backends.torch.training import compile_training, make_sgd
+from stcore.backends.torch.training import make_sgd, prepare_training
 
 __all__ = [
-    "compile_training",
     "make_classifier",
     "make_learner",
     "make_sgd",
+    "prepare_training",
     "use_device",
     "use_threads",
     "versions",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
 
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
+from stcore.errors import HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Ops
 
 
@@ -23,13 +25,29 @@ class TorchClassifier:
         self.model = model
         first = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         self.device, self.dtype = first.device, first.dtype
+        if self.dtype is torch.float16:
+            raise UsageError(HALF)
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        if isinstance(self.model, OptimizedModule):
+            torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
         with in_mode(self.model, mode, dropout):
             logits: Tensor = self.model(x)
         return logits
 
+    def shape(self, x: Any) -> tuple[int | None, ...]:
+        if not isinstance(x, Tensor) or x.dtype != self.dtype:
+            received = x.dtype if isinstance(x, Tensor) else type(x).__qualname__
+            raise TypeError(f"expected a torch.Tensor of the model's {self.dtype}; received {received}")
+        batch, *rest = x.shape
+        return (batch, *rest[1:], rest[0]) if len(rest) == 3 else (batch, *rest)
+
+    def network(self) -> Hashable:
+        return tuple(p.shape for p in self.model.parameters())
+
     def host(self, x: Any) -> Array | None:
+        if torch.compiler.is_compiling():
+            return None
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
     def look(self, x: Tensor) -> Array | None:
@@ -42,7 +60,8 @@ class TorchClassifier:
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
 
     def images(self, array: Array) -> Tensor:
-        return self.pixels(array).permute(0, 3, 1, 2)  # channels last in memory, as convolutions like it
+        x = self.pixels(array)
+        return x.permute(0, 3, 1, 2) if x.ndim == 4 else x  # channels last in memory, as convolutions like it
 
     def labels(self, array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=torch.int64, device=self.device)

@@ -40,7 +40,7 @@ def expand(vector: Tensor, like: Tensor) -> Tensor:
 
 
 def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
-    return labels[:, None] == torch.arange(logits.shape[-1], device=logits.device)
+    return labels[:, None].to(logits.device) == torch.arange(logits.shape[-1], device=logits.device)
 
 
 def stop_gradient(x: Tensor) -> Tensor:

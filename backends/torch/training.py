@@ -19,7 +19,7 @@ def make_sgd(
     )
 
 
-def compile_training(learner: TorchLearner, choice: str) -> TorchLearner:
+def prepare_training(learner: TorchLearner, choice: str) -> TorchLearner:
     """`on` compiles the model by `torch.compile`; `off` and `auto` stay eager (on CPU compiling gained nothing).
 
     Weights are laid out channels-last, as host images are: the same numbers, sooner.

@@ -27,7 +27,8 @@ class Batches:
 
     augment: "none", or "crop-flip": zero-pad by 4, crop at random, mirror with probability one half.
     shuffle: False keeps the data's order at every epoch.
-    drop_last: False keeps the short last batch, as the paper's recipe does.
+    drop_last: False keeps the short last batch, as the paper's recipe does; one of a single image, which has no
+        batch statistics, joins the batch before it.
     UsageError if a setting does not fit.
     """
 
@@ -55,6 +56,8 @@ class Batches:
     def __len__(self) -> int:
         """Batches per epoch."""
         full, short = divmod(len(self.data), self.batch_size)
+        if short == 1 and full:  # one image has no batch statistics: it joins the batch before it
+            return full
         return full + (short > 0 and not self.drop_last)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
@@ -65,7 +68,9 @@ class Batches:
             order = generator(self.seed, Stream.ORDER, epoch=epoch).permutation(total)
         draws = draw_crop_flip(self.seed, epoch, total) if self.augment == "crop-flip" else None
         for number in range(start, len(self)):
-            where = slice(number * self.batch_size, min((number + 1) * self.batch_size, total))
+            stop = (number + 1) * self.batch_size
+            last = number + 1 == len(self) and not self.drop_last
+            where = slice(number * self.batch_size, total if last else stop)
             images = self.data.images[order[where]]
             if draws is not None:
                 images = crop_flip(images, draws.at(where))

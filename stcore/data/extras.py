@@ -13,5 +13,5 @@ def hub(module: str) -> ModuleType:
     except ImportError as error:
         raise UsageError(
             f"expected the package of {module!r} to read parquet images, received: {error}; "
-            "pip install 'stcore[hub]'"
+            "in the repository: pip install '.[hub]'"
         ) from error

@@ -31,12 +31,12 @@ def load(
     if kind == "parquet" and place:
         splits = load_parquet(place, validation=validation, columns=columns)
     elif spec == "digits":
-        if validation is not None or columns is not None:
+        if validation not in (None, "test") or columns is not None:
             raise UsageError(
                 f"expected no validation and no columns for digits, whose split is fixed, "
                 f"received {validation!r} and {columns!r}; leave them out"
             )
-        splits = load_digits()
+        splits = load_digits(validation="test" if validation == "test" else None)
     else:
         raise UsageError(f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them")
     train = _limited(splits.train, train_size, "train_size")
