@@ -1,7 +1,7 @@
-"""A Markdown table of finished runs: `python benchmarks/table.py [--json FILE] RUN [RUN …]`.
+"""A Markdown table of finished runs: `python benchmarks/table.py [--checkpoint last] [--json FILE] RUN [RUN …]`.
 
-Runs that differ in their seed alone make one row: the mean of the best checkpoints' test accuracies with the
-95 % t-interval over seeds; a single run shows its 95 % Clopper–Pearson interval over images.
+Runs that differ in their seed alone make one row: the mean of their checkpoints' test accuracies with the 95 %
+t-interval over seeds; a single run shows its 95 % Clopper–Pearson interval over images.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from stcore.runs import METRICS, RESULT, RunFolder
 UNSHOWN = ("threads", "device", "dataset", "init", "step_size")  # told in the text, or following from the rest
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, checkpoint: str) -> dict[str, Any]:
     rows = [json.loads(line) for line in (path / METRICS).read_text().splitlines()]
-    scores = json.loads((path / RESULT).read_text())["checkpoints"]["best"]
+    scores = json.loads((path / RESULT).read_text())["checkpoints"][checkpoint]
     config = RunFolder.open(path).read_config()
     return {"config": config, "scores": scores, "epochs": rows, "seed": config["seed"]}
 
@@ -67,9 +67,10 @@ def show(value: Any) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows = group([read(path) for path in args.runs])
+    rows = group([read(path, args.checkpoint) for path in args.runs])
     print("| " + " | ".join(rows[0]) + " |")
     print("|" + "---|" * len(rows[0]))
     for row in rows:

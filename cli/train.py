@@ -77,7 +77,10 @@ def plan_from(args: Sequence[str]) -> tuple[Plan, str | None]:
     config = peek(args, "config")
     file = from_file(TrainOptions, Path(config)) if config is not None else {}
     early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
-    shown = _defaults(make_plan(_settings(merged(file, early))))
+    try:
+        shown = _defaults(make_plan(_settings(merged(file, early))))
+    except errors.UsageError:  # flags may yet mend what the file leaves out
+        shown = _defaults(make_plan(early))
     options = parse(TrainOptions, args, "stcli train", default=shown)
     flags = {name: getattr(options, name) for name in named_in(args, TrainOptions)}
     return make_plan(_settings(merged(file, flags))), flags.get("out", file.get("out"))
@@ -92,12 +95,16 @@ def merged(file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
     stale: set[str] = set()
     if "epsilon" in flags:
         stale |= {"step_size", "eval_epsilon"}
-    if flags.get("method", file.get("method")) != file.get("method") and flags["method"] in METHODS:
+    if "method" in file and flags.get("method", file["method"]) in set(METHODS) - {file["method"]}:
         every = {name for method in METHODS for name in fields(method)}
         stale |= every - (set(fields(flags["method"])) & {"epsilon", "step_size", "steps", "norm"})
-    preset = flags.get("preset") or default_preset(flags.get("dataset", file.get("dataset", "digits")))
-    if ("preset" in flags or "dataset" in flags) and preset != file.get("preset", preset):
-        stale |= {"preset", "eval_epsilon", *RECIPES[preset], *fields("st")} if preset in RECIPES else set()
+    before = after = file.get("preset")
+    if "dataset" in flags and "dataset" in file:  # a data set of the same kind keeps the recipe
+        kind = default_preset(flags["dataset"])
+        after = before if kind == default_preset(file["dataset"]) else kind
+    after = flags.get("preset", after)
+    if before is not None and after in set(RECIPES) - {before}:
+        stale |= {"preset", "eval_epsilon", *RECIPES[after], *fields("st")}
     return {**{name: value for name, value in file.items() if name not in stale}, **flags}
 
 

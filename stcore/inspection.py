@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stcore.errors import DataError, UsageError
+from stcore.errors import DIVIDE, DataError, UsageError
 from stcore.protocols import Array, Classifier, Tensor
 
 
@@ -14,8 +14,7 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
         raise DataError(f"x: expected at least one image; received an empty batch of shape {values.shape}")
     if values.dtype.kind in "iub":
         raise DataError(
-            f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. "
-            "Divide 0–255 images by 255"
+            f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. {DIVIDE}"
         )
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(low + high):
@@ -23,7 +22,7 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
     if low < bounds[0] or high > bounds[1]:
         raise DataError(
             f"x: expected pixels in [{bounds[0]:g}, {bounds[1]:g}]; received [{low:.4g}, {high:.4g}]. "
-            "Divide 0–255 images by 255; make mean/std normalisation a layer of the model"
+            f"{DIVIDE}; make mean/std normalisation a layer of the model"
         )
 
 

@@ -123,7 +123,7 @@ def make_plan(given: dict[str, Any]) -> Plan:
         name: getattr(paper, name) for name in methods.fields(method) if hasattr(paper, name) and name != "init"
     }
     settings |= own
-    if settings.get("norm", "linf") != "linf" and "epsilon" not in own:
+    if settings.get("norm") == "l2" and "epsilon" not in own:
         raise UsageError("epsilon: expected one with norm = l2; the presets' are for linf")
     if "epsilon" in own and "step_size" not in own:
         checks.number("epsilon", own["epsilon"])

@@ -96,9 +96,6 @@ class Ops(Protocol):
     def unrecorded(self, fn: Callable[..., Any], /, *args: Any) -> Any:
         """`fn(*args)`, hidden from any differentiation the caller has under way; results are constants."""
 
-    def from_numpy(self, array: Array, like: Tensor, /) -> Tensor:
-        """The array as a tensor of the dtype and on the device of `like`."""
-
     def to_numpy(self, x: Tensor, /) -> Array:
         """A host copy, for logging and tests; never called inside a step."""
 

@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,8 @@ class RunFolder:
         write_file(self.path / name, json.dumps(content, indent=2) + "\n")
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
-        with (self.path / METRICS).open("a") as file:
+        path = self.path / METRICS
+        with _writing(path), path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def write_weights(self, name: str, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
@@ -122,15 +123,21 @@ def write_file(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be written ({error.strerror}). Free space or choose another place"
-        ) from error
+        with _writing(path):
+            with beside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # of a full disk the error itself knows no path
+        reason = error.strerror or error
+        raise UsageError(f"{path} cannot be written ({reason}). Free space or choose another place") from error

@@ -173,10 +173,6 @@ def _vjp(fn, *xs):
     return _stop_gradient(value), pullback
 
 
-def _from_numpy(array, like):
-    return StrictTensor(np.asarray(array, dtype=_raw(like).dtype))
-
-
 ops = SimpleNamespace(
     sign=_lift(np.sign),
     exp=_lift(np.exp),
@@ -194,7 +190,6 @@ ops = SimpleNamespace(
     fori_loop=_fori_loop,
     vjp=_vjp,
     unrecorded=lambda fn, *args: fn(*args),
-    from_numpy=_from_numpy,
     to_numpy=lambda x: np.array(_raw(x)),
 )
 
@@ -263,6 +258,13 @@ class StrictClassifier:
 
     def logits(self, x, mode, *, dropout=False):
         return StrictTensor(self.model(_raw(x), mode))
+
+    def shape(self, x):
+        batch, *rest = _raw(x).shape
+        return (batch, *rest[1:], rest[0]) if len(rest) == 3 else (batch, *rest)
+
+    def network(self):
+        return tuple((name, array.shape) for name, array in self.model.weights.items())
 
     def host(self, x):
         return ops.to_numpy(x)

@@ -2,19 +2,21 @@
 
 import importlib.util
 import io
+import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from harness import load, problem
-from small import SETTINGS, contents, stcli, train, trained, words
+from small import SETTINGS, Run, contents, stcli, train, trained, words
 
 import stcore
 from stcore.attacks import FGSM, PGD
 from stcore.data import ImageData
 from stcore.errors import DataError, DivergedError, StcoreError, UsageError
-from stcore.runs import load_weights, save_weights
+from stcore.runs import RunFolder, load_weights, save_weights
 
 # The command line
 
@@ -89,6 +91,10 @@ def flags(**settings):
         (["--threads", "0"], "threads: expected a whole number of at least 1; received 0"),
         (["--threads", "all"], "--threads: expected a whole number; received 'all'"),
         (["--train-size", "5000"], "expected train_size in 1..1200, the size of digits, received 5000"),
+        (["--select", "test"], "validation_size: nothing is held out with select = test; leave it out"),
+        (["--nesterov", "--momentum", "0"], "nesterov: expected a momentum above 0; received 0"),
+        (["--norm", "l2"], "epsilon: expected one with norm = l2; the presets' are for linf"),
+        (["--method", "at", "--norm", "l2"], "epsilon: expected one with norm = l2"),
         (["--image-column", "img"], "image_column, label_column: expected both or neither"),
         (["--config", "nowhere.toml"], "config: nowhere.toml cannot be read (No such file or directory)"),
         (["--config", "earlier"], "config: earlier cannot be read (Is a directory)"),
@@ -156,7 +162,7 @@ def test_a_backend_that_is_not_installed_names_its_extra(place, monkeypatch, bac
     )
     said = stcli("train", *flags(backend=backend))
     assert_refused(
-        said, 2, f"backend {backend}: {package} not installed; install with: pip install 'stcore[{backend}]'"
+        said, 2, f"backend {backend}: {package} not installed; in the repository: pip install '.[{backend}]'"
     )
     assert backend not in stcore.available_backends()
 
@@ -241,9 +247,13 @@ def test_select_on_test_leaves_validation_files_aside(place):
     for part in ("train", "validation", "test"):
         parquet(place / "data" / f"{part}-0.parquet", [png(PICTURE)] * 4, [0, 1, 0, 1])
     quick = {"method": "standard", "select_by": "natural", "attacks": "", "select": "test", "schedule": "constant"}
-    sizes = {"train_size": 4, "validation_size": 4, "test_size": 4}
-    said = stcli("train", *flags(dataset="parquet:data", **quick, **sizes))
+    options = words({"model": "tiny", "epochs": 1, "batch_size": 40, "dataset": "parquet:data", **quick})
+    said = stcli("train", *options, "--out", "out")
     assert said.code == 0, said.err
+    images = {
+        part: info["images"] for part, info in Run(place / "out", said).json("environment.json")["data"].items()
+    }
+    assert images["train"] == 4
 
 
 @pytest.mark.parametrize(
@@ -400,11 +410,51 @@ def test_a_loss_that_turns_into_nan(place):
     assert not list((place / "out").glob("*.safetensors"))
 
 
-def test_a_disk_that_is_full(place, monkeypatch):
-    full = OSError(28, "No space left on device", "out/last.safetensors")
-    monkeypatch.setattr("stcore.runs.save_weights", raising(full))
-    said = stcli("train", *flags(steps=1))
-    assert_refused(said, 2, "out/last.safetensors cannot be read or written (No space left on device)")
+def test_a_disk_that_is_full_for_others(place, monkeypatch):
+    for name, told in (("/data/x.parquet", "/data/x.parquet"), (None, "a file")):
+        full = OSError(28, "No space left on device", *([name] if name else []))
+        monkeypatch.setattr("stcore.experiment.load_data", raising(full))
+        said = stcli("train", *flags(steps=1))
+        assert_refused(
+            said, 2, f"{told} cannot be read or written (No space left on device). Choose another place"
+        )
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("file", ["last.safetensors", "metrics.jsonl", "result.json"])
+def test_a_disk_that_fills_up_in_the_second_epoch(place, monkeypatch, file):
+    """Real writes to a full device: the sentence names the file, and what the first epoch left stays readable."""
+    append, saved = RunFolder.append_metrics, {}
+
+    def append_then_fill(self, row):
+        append(self, row)
+        if not saved:
+            saved.update(contents(place / "out"))
+            target = self.path / file
+            beside = target.with_name(f".{file}.{os.getpid()}.part")
+            if file == "metrics.jsonl":
+                target.unlink()
+                beside = target
+            beside.symlink_to(FULL)
+
+    monkeypatch.setattr(RunFolder, "append_metrics", append_then_fill)
+    quick = {"method": "standard", "select_by": "natural", "attacks": "", "learning_rate": 0}
+    said = stcli("train", *flags(epochs=2, **quick))
+    assert_refused(
+        said, 2, f"out/{file} cannot be written (No space left on device). Free space or choose another"
+    )
+    untouched = {"config.toml", "environment.json"} | (
+        {"last.safetensors"} if file == "last.safetensors" else set()
+    )
+    assert {name: contents(place / "out").get(name) for name in untouched} == {n: saved[n] for n in untouched}
+    assert (
+        load_weights(place / "out" / "last.safetensors")[0].keys()
+        == load_weights(place / "out" / "best.safetensors")[0].keys()
+    )
+    assert not list((place / "out").glob(".*"))
 
 
 def test_what_nobody_foresaw_is_a_bug_and_shows_where(place, monkeypatch):
@@ -475,10 +525,30 @@ def test_pixels_that_are_none(backend, model, change, message):
     refuses(backend, model, backend.images(change(BATCH.x)), backend.tensor(BATCH.y), DataError, message)
 
 
-def test_bytes_that_are_no_pixels(backend, model):
-    x = backend.images(BATCH.x * 255, dtype="uint8")
-    message = "expected floating pixels in .* received uint8. Divide 0–255 images by 255"
-    refuses(backend, model, x, backend.tensor(BATCH.y), DataError, message)
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_bytes_that_are_no_pixels(backend, model, dtype):
+    x = backend.images(BATCH.x * 255, dtype=dtype)
+    message = (
+        rf"expected (floating pixels in|a .* of the model's) .* received .*{dtype}. Divide 0–255 images by 255"
+    )
+    refuses(backend, model, x, backend.tensor(BATCH.y), (DataError, TypeError), message)
+
+
+def test_tensors_of_another_kind(backend, model):
+    """Only `evaluate` takes host arrays and other precisions; the others would compute on something else."""
+    x, y = backend.images(BATCH.x), backend.tensor(BATCH.y)
+    data = calls(backend, model)
+    scores = data.pop("evaluate")
+    for wrong, received in ((backend.images(BATCH.x, "float32"), "float32"), (backend.array(x), "ndarray")):
+        for name, call in data.items():
+            with pytest.raises(
+                TypeError, match=rf"ensor of the model's (torch\.)?float64; received .*{received}$"
+            ):
+                pytest.fail(f"{name} took it: {call(wrong, y)}")
+        assert scores(wrong, y)["natural"].total == 6
+    noise = (backend.images(BATCH.noise[0], "float32"),) * 2
+    with pytest.raises(TypeError, match=r"received .*float32"):
+        stcore.squeeze_step(model, x, y, None, CONFIG, noise=noise)
 
 
 @pytest.mark.parametrize(

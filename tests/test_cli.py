@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from harness import NAMES, assert_same
+from harness import NAMES, assert_same, load
 from rich.console import Console
 from small import SETTINGS, Run, contents, stcli, train, trained, words
 
@@ -86,8 +86,18 @@ def test_doctor_says_what_is_missing_or_ill(monkeypatch):
     monkeypatch.setattr("stcore.cli.doctor.check", ill)
     said = stcli("doctor")
     assert said.code == 1
-    assert "keras: not installed (keras): pip install 'stcore[keras]'" in said.out
+    assert "keras: not installed (keras): pip install '.[keras]'" in said.out
     assert "torch: FAILED: RuntimeError: the loss did not fall" in said.out
+
+
+def test_doctor_without_any_backend_says_how_to_get_one(monkeypatch):
+    for module in ("stcore.cli.doctor", "stcore.dispatch"):
+        monkeypatch.setattr(f"{module}.missing_packages", lambda name: (name,))
+    said = stcli("doctor")
+    assert said.code == 2
+    for backend in NAMES:
+        assert f"{backend}: not installed ({backend}): pip install '.[{backend}]'" in said.out
+    assert said.err == "stcli: no backend is installed: in the repository, pip install '.[torch]' or '.[keras]'\n"
 
 
 # Where settings come from
@@ -103,7 +113,7 @@ def test_defaults_give_way_to_presets_to_files_to_flags(tmp_path):
     assert plan.settings["step_size"] == pytest.approx(0.5 / 255)  # the preset's share of the file's ε
     assert (plan.settings["beta"], plan.momentum) == (3.0, 0.7)  # the flags
     assert plan_of("--config", file, "--preset", "cifar100").epochs == 120
-    assert plan_of("--config", file, "--preset", "cifar100").settings["beta"] == 5.0
+    assert plan_of("--config", file, "--preset", "cifar100").settings["beta"] == 4.0
 
 
 def test_of_a_flag_given_twice_the_last_counts(tmp_path):
@@ -124,6 +134,82 @@ def test_fractions_are_numbers_and_flags_may_be_written_either_way():
 def test_an_l2_ball_may_be_larger_than_a_pixel():
     plan = plan_of("--norm", "l2", "--epsilon", 2)
     assert (plan.eval_epsilon, plan.settings["step_size"]) == (2.0, 0.5)
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """Flags that start from the full config.toml of an earlier run with these settings."""
+
+    def args(**settings):
+        RunFolder(tmp_path).write_config(make_plan(settings).flat())
+        return "--config", tmp_path / "config.toml"
+
+    return args
+
+
+EARLIER = {"epsilon": 0.1, "step_size": 0.01, "eval_epsilon": 0.3, "beta": 2.0, "init": "uniform", "epochs": 7}
+
+
+def test_an_earlier_runs_config_holds_in_everything_no_flag_speaks_of(earlier):
+    given = {**EARLIER, "norm": "l2", "preset": "svhn", "momentum": 0.5, "seed": 4, "model": "tiny", "steps": 3}
+    args, plan = earlier(**given), make_plan(given)
+    assert plan_of(*args) == plan
+    assert plan_of(*args, "--seed", 5) == make_plan({**given, "seed": 5})
+    assert plan_of(*args, "--step-size", 0.02) == make_plan({**given, "step_size": 0.02})
+    # Naming what it was anyway changes nothing.
+    assert plan_of(*args, "--method", "st", "--preset", "svhn", "--dataset", "digits") == plan
+
+
+def test_another_epsilon_takes_step_size_and_evaluation_with_it(earlier):
+    plan = plan_of(*earlier(**EARLIER), "--epsilon", 0.2)
+    assert (plan.settings["epsilon"], plan.eval_epsilon) == (0.2, 0.2)
+    assert plan.settings["step_size"] == pytest.approx(0.05)
+    assert (plan.settings["beta"], plan.settings["init"], plan.epochs) == (2.0, "uniform", 7)
+    args = [*earlier(**EARLIER), "--epsilon", 0.2]
+    assert plan_of(*args, "--step-size", 0.03, "--eval-epsilon", 0.4).settings["step_size"] == 0.03
+    assert plan_of(*args, "--step-size", 0.03, "--eval-epsilon", 0.4).eval_epsilon == 0.4
+
+
+def test_another_method_drops_the_old_ones_settings(earlier):
+    given = {**EARLIER, "init": "gaussian", "noise_std": 0.01, "steps": 3}
+    plan = plan_of(*earlier(**given), "--method", "at")
+    assert plan == make_plan(
+        {"method": "at", "epochs": 7, "eval_epsilon": 0.3, "epsilon": 0.1, "step_size": 0.01, "steps": 3}
+    )
+    assert (plan.settings["init"], plan.settings["noise_std"]) == ("uniform", 1e-3)
+    assert "beta" not in plan.settings
+    plan = plan_of(*earlier(**given), "--method", "standard")
+    assert (plan.settings, plan.epochs, plan.eval_epsilon) == ({}, 7, 0.3)
+    plan = plan_of(*earlier(method="at", init="natural", norm="l2", epsilon=1.5), "--method", "st")
+    assert (plan.settings["init"], plan.settings["norm"], plan.settings["epsilon"]) == ("gaussian", "l2", 1.5)
+    assert plan.settings["beta"] == 6.0
+
+
+@pytest.mark.parametrize("flags", [("--preset", "cifar10"), ("--dataset", "parquet:DIR")])
+def test_another_preset_or_kind_of_data_takes_the_new_recipe(earlier, flags):
+    given = {**EARLIER, "batch_size": 32, "augment": "none", "momentum": 0.5, "seed": 4}
+    plan, new = plan_of(*earlier(**given), *flags), make_plan({"preset": "cifar10"})
+    assert (plan.preset, plan.model, plan.epochs, plan.batch_size) == ("cifar10", "resnet18", 120, 128)
+    assert (plan.settings, plan.augment, plan.eval_epsilon) == (new.settings, "crop-flip", 8 / 255)
+    assert (plan.momentum, plan.seed) == (0.5, 4)  # no recipe speaks of these
+    assert plan_of(*earlier(**given), *flags, "--epochs", 9, "--beta", 1).epochs == 9
+    assert plan_of(*earlier(**given), *flags, "--preset", "svhn").settings["beta"] == 8.0
+
+
+def test_the_same_data_in_another_place_keeps_the_recipe(earlier, tmp_path):
+    args = earlier(dataset="parquet:old", preset="svhn", beta=3.0)
+    plan = plan_of(*args, "--dataset", "parquet:new")
+    assert (plan.dataset, plan.preset, plan.epochs, plan.settings["beta"]) == ("parquet:new", "svhn", 80, 3.0)
+    (tmp_path / "mine.toml").write_text('preset = "svhn"\nbeta = 3.0\n')  # says of no data set
+    plan = plan_of("--config", tmp_path / "mine.toml", "--dataset", "parquet:new", "--method", "st")
+    assert (plan.preset, plan.settings["beta"]) == ("svhn", 3.0)
+
+
+def test_flags_may_mend_what_a_file_leaves_out(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('norm = "l2"\nnesterov = true\nmomentum = 0.0\n')
+    plan = plan_of("--config", file, "--epsilon", 2, "--momentum", 0.9)
+    assert (plan.settings["norm"], plan.settings["epsilon"], plan.nesterov) == ("l2", 2.0, True)
 
 
 def test_evaluation_takes_the_runs_settings_unless_told(tmp_path):
@@ -228,6 +314,41 @@ def test_its_config_makes_the_run_again_bit_for_bit(backend, tmp_path):
     assert again.json("result.json")["checkpoints"] == run.json("result.json")["checkpoints"]
 
 
+@pytest.mark.parametrize("select_by", ["natural", "fgsm"])
+def test_robust_accuracy_is_logged_whatever_selects(select_by, tmp_path):
+    said = train(tmp_path / "run", select_by=select_by, steps=1, attacks="")
+    assert said.code == 0, said.err
+    (row,) = Run(tmp_path / "run", said).metrics
+    names = {name for name in row if name.endswith("_accuracy")}
+    assert names == {f"{name}_accuracy" for name in ("natural", "pgd20", select_by)}
+
+
+def test_an_l2_run(tmp_path):
+    said = train(tmp_path / "run", norm="l2", epsilon=0.5, steps=1, attacks="fgsm", select_by="fgsm")
+    assert said.code == 0, said.err
+    config = from_file(TrainOptions, tmp_path / "run" / "config.toml")
+    assert (config["norm"], config["epsilon"], config["step_size"], config["eval_epsilon"]) == (
+        "l2",
+        0.5,
+        0.125,
+        0.5,
+    )
+
+
+@ON_EACH
+def test_selection_on_the_test_split_trains_on_all_the_rest(backend, tmp_path):
+    load(backend)  # or skip
+    quick = {"backend": backend, "select": "test", "select_by": "natural", "method": "standard", "attacks": ""}
+    small = {"model": "tiny", "epochs": 1, "batch_size": 64, "compile": "off", "out": tmp_path / "run"}
+    said = stcli("train", *words({**small, **quick}))
+    assert said.code == 0, said.err
+    run = Run(tmp_path / "run", said)
+    data = run.json("environment.json")["data"]
+    assert {part: info["images"] for part, info in data.items()} == {"train": 1450, "validation": 347, "test": 347}
+    assert data["validation"] == data["test"]
+    assert run.json("result.json")["selected_on"] == "natural@test"
+
+
 @pytest.mark.parametrize("method", ["at", "standard"])
 def test_every_method_trains(method, tmp_path):
     said = train(tmp_path / "run", method=method, attacks="fgsm", select_by="natural")
@@ -259,7 +380,8 @@ def test_without_out_a_run_gets_a_folder_of_its_own(monkeypatch, tmp_path):
 
 def test_selection_on_the_test_split_is_said_wherever_its_result_is(tmp_path):
     out = tmp_path / "run"
-    said = train(out, select="test", steps=1, attacks="fgsm")
+    options = {name: value for name, value in SETTINGS.items() if name != "validation_size"}
+    said = stcli("train", *words({**options, "out": out, "select": "test", "steps": 1, "attacks": "fgsm"}))
     assert said.code == 0, said.err
     assert "on test" in next(line for line in said.out.splitlines() if line.startswith("epoch "))
     assert "best by pgd20 on TEST, the paper's optimistic rule" in said.out

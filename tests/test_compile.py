@@ -1,7 +1,9 @@
 """Traced and compiled steps are the eager ones, and are traced and compiled once."""
 
 import logging
+from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,11 @@ from harness import assert_close, load, problem
 import stcore
 from stcore import AdversarialConfig, SqueezeConfig, StandardConfig
 from stcore.attacks import PGD
+from stcore.data import Batches, ImageData
+from stcore.errors import UsageError
+from stcore.evaluation import Evaluator
 from stcore.protocols import Mode
+from stcore.training import Schedules, Trainer, score
 
 CONFIG = SqueezeConfig(steps=3)
 OBJECTIVES = {"squeeze": CONFIG, "adversarial": AdversarialConfig(steps=3), "standard": StandardConfig()}
@@ -57,17 +63,42 @@ def test_a_users_own_tf_function_is_the_eager_step():
     assert runs <= 2 * 2  # for each size, and once more where variables could have been made
 
 
+FINDS = {
+    "find_squeeze_pair": lambda m, x, y, noise=None: stcore.find_squeeze_pair(m, x, y, CONFIG, noise=noise),
+    "squeeze_step": lambda m, x, y, noise=None: stcore.squeeze_step(m, x, y, config=CONFIG, noise=noise),
+    "pgd": lambda m, x, y, noise=None: PGD(steps=3)(m, x, y, noise=noise and noise[:1]),
+}
+finds = pytest.mark.parametrize("find", FINDS.values(), ids=FINDS)
+
+
+@finds
+@pytest.mark.parametrize("autograph", [False, True])
 @pytest.mark.parametrize("closed_over", [False, True])
-def test_tracing_needs_noise_and_says_so(closed_over):
+def test_tracing_needs_noise_and_says_so(find, closed_over, autograph):
     """Also where x and y are constants of the traced function: a draw would be the same in every call."""
     backend = load("keras")
     import tensorflow as tf
 
     model, batch = backend.build("tiny"), backend.batch(problem())
-    find = lambda x, y: stcore.find_squeeze_pair(model, x, y, CONFIG)  # noqa: E731
-    traced = tf.function(lambda: find(batch.x, batch.y)) if closed_over else tf.function(find)
-    with pytest.raises(Exception, match="noise: expected tensors"):  # AutoGraph wraps our UsageError
-        traced(*(() if closed_over else (batch.x, batch.y)))
+    fn = (lambda: find(model, batch.x, batch.y)) if closed_over else (lambda x, y: find(model, x, y))
+    kind = Exception if autograph else UsageError  # AutoGraph may wrap it
+    with pytest.raises(kind, match="noise: expected tensors"):
+        tf.function(fn, autograph=autograph)(*(() if closed_over else (batch.x, batch.y)))
+
+
+@finds
+@pytest.mark.parametrize("open_batch", [False, True])
+def test_a_traced_search_with_noise_is_the_eager_one(find, open_batch):
+    backend = load("keras")
+    import tensorflow as tf
+
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    arguments = (batch.x, batch.y, *batch.noise)
+    specs = [tf.TensorSpec([None, *v.shape[1:]], v.dtype) for v in arguments] if open_batch else None
+    traced = tf.function(lambda x, y, *noise: find(model, x, y, noise), input_signature=specs)
+    expected = find(model, batch.x, batch.y, batch.noise)
+    np.testing.assert_allclose(traced(*arguments), expected, rtol=0, atol=1e-15)
+    assert np.abs(np.asarray(expected) - np.asarray(batch.x)).max() > 1 / 255
 
 
 def test_a_batch_may_be_a_constant_of_the_traced_function():
@@ -115,21 +146,41 @@ def test_no_gradient_flows_through_a_traced_search():
 
 
 @pytest.fixture
-def counted():
-    """torch.compile with a backend that compiles nothing and counts the graphs it is handed."""
+def counted(request):
+    """torch.compile with a backend that compiles nothing and counts the graphs it is handed.
+
+    Under torch's own limit of graphs: beyond it torch warns once and stays eager, and the counts would mean
+    nothing. So afterwards it must not have warned; or must have, where the fixture's parameter says so.
+    """
     load("torch")
     import torch
 
     torch._dynamo.reset()
-    graphs = []  # beyond the limit torch would silently stay eager, and the counts would mean nothing
+    graphs, messages = [], []
 
     def backend(graph, inputs):
         graphs.append(graph)
         return graph.forward
 
-    with torch._dynamo.config.patch(recompile_limit=64):
+    with warned(messages):
         yield graphs, partial(torch.compile, backend=backend)
     torch._dynamo.reset()
+    assert bool(messages) == getattr(request, "param", False)
+
+
+@contextmanager
+def warned(messages):
+    """What torch warns of about its limit of graphs: its loggers do not reach pytest's handler."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: (
+        messages.append(record.getMessage()) if "recompile_limit" in record.getMessage() else None
+    )
+    logger = logging.getLogger("torch._dynamo")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def evaluate(backend, model, batch):
@@ -139,7 +190,7 @@ def evaluate(backend, model, batch):
     return classifier.ops.unrecorded(lambda: classifier.logits(adversarial, Mode.EVAL))
 
 
-def test_a_compiled_torch_model_has_three_graphs_for_each_shape(counted):
+def test_a_compiled_torch_model_has_three_graphs_whatever_the_batch_size(counted):
     """The search (BATCH, pixels differentiated), the collaborative forward (BATCH), the two TRAIN forwards."""
     graphs, compiled = counted
     backend = load("torch")
@@ -148,7 +199,7 @@ def test_a_compiled_torch_model_has_three_graphs_for_each_shape(counted):
     for one in (batch, batch, short, short):
         stcore.train_step(learner, CONFIG, one.x, one.y, noise=one.noise)
         counts.append(len(graphs))
-    assert counts == [3, 3, 6, 6]
+    assert counts == [3, 3, 3, 3]
 
 
 def test_the_whole_network_is_compiled_where_a_run_asks_for_it(counted, monkeypatch):
@@ -165,6 +216,75 @@ def test_the_whole_network_is_compiled_where_a_run_asks_for_it(counted, monkeypa
     (graph,) = graphs
     assert sum("conv2d" in str(node.target) for node in graph.graph.nodes) == 2
     assert set(learner.weights()) == set(backend.learner(backend.build("tiny")).weights())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("objective", "steps_graphs"),
+    [
+        (CONFIG, 3),  # the search (BATCH, pixels differentiated), the collaborative forward, the TRAIN forwards
+        (AdversarialConfig(steps=3), 2),  # the search (EVAL, pixels differentiated: PGD's too), the TRAIN forward
+        (StandardConfig(), 1),  # the TRAIN forward
+    ],
+    ids=OBJECTIVES,
+)
+def test_a_run_compiles_five_graphs_at_most_and_none_after_its_first_epoch(
+    counted, monkeypatch, objective, steps_graphs, channels
+):
+    """The trainer's own sequence. To those of the step come the predictions (EVAL, no gradient), and PGD."""
+    graphs, events = run_compiled(counted, monkeypatch, objective, channels)
+    pgd = not isinstance(objective, AdversarialConfig)
+    assert events == [
+        ("train", steps_graphs + 1),  # with the look at the weights before they are saved
+        ("evaluate", steps_graphs + 1 + pgd),
+        ("train", steps_graphs + 1 + pgd),
+        ("evaluate", steps_graphs + 1 + pgd),
+        ("final", steps_graphs + 1 + pgd),
+    ]
+    assert len(graphs) <= 5 < 8  # torch's own limit: beyond it a model stays eager for good
+
+
+@pytest.mark.parametrize("counted", [True], indirect=True)
+def test_torch_would_say_that_it_stopped_compiling(counted, monkeypatch):
+    """So that the silence in the test above means something."""
+    import torch
+
+    with torch._dynamo.config.patch(recompile_limit=2):
+        run_compiled(counted, monkeypatch, CONFIG, 3)
+
+
+def run_compiled(counted, monkeypatch, objective, channels):
+    """Two epochs of 6, 6, 6, 4 images, each with an evaluation of 9, 4; a final one of 8, 8, 3."""
+    graphs, compiled = counted
+    backend = load("torch")
+    import torch
+
+    from stcore.backends.torch import prepare_training
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    model = backend.build("tiny", dtype="float32", channels=channels)
+    learner = prepare_training(backend.learner(model), "on")
+    assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    rng, events = np.random.default_rng(0), []
+
+    def data(size):
+        images = rng.integers(256, size=(size, 8, 8, channels), dtype=np.uint8)
+        return ImageData(images, rng.integers(3, size=size), 3, "random")
+
+    store = SimpleNamespace(
+        save=lambda name, epoch: events.append(("train", len(graphs))) if name == "last" else None,
+        log=lambda row: events.append(("evaluate", len(graphs))),
+    )
+    progress = SimpleNamespace(begin=lambda *_: None, advance=lambda *_: None, end=lambda: None)
+    evaluator = Evaluator(learner, {"pgd": PGD(steps=2)})
+    schedules = Schedules(2, 0.1, lambda epoch, epochs: 1.0)
+    batches = Batches(data(22), 6, seed=0)
+    Trainer(
+        learner, objective, batches, data(13), evaluator, "pgd", schedules, 0, store, progress, eval_batch_size=9
+    ).run()
+    score(evaluator, data(19), 8, progress, "final")
+    events.append(("final", len(graphs)))
+    return graphs, events
 
 
 def test_an_epoch_with_a_short_batch_and_an_evaluation_compiles_at_most_eight_graphs(counted):

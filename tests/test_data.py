@@ -192,8 +192,9 @@ def test_an_epoch_is_the_same_for_any_batch_size(count, batch_size, epoch, augme
     data = numbered(np.arange(count) % 3, 3)
     batches = Batches(data, batch_size, 1, augment)
     drawn = list(batches.epoch(epoch))
-    assert len(drawn) == len(batches) == -(-count // batch_size)
+    assert len(drawn) == len(batches)
     assert [len(batch.labels) for batch in drawn[:-1]] == [batch_size] * (len(drawn) - 1)
+    assert len(drawn[-1].labels) in range(min(2, count, batch_size), batch_size + 2)
     images, labels, positions = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
     np.testing.assert_array_equal(positions, np.arange(count))
     (whole,) = Batches(data, count, 1, augment).epoch(epoch)
@@ -220,6 +221,28 @@ def test_an_epoch_resumes_at_a_batch():
     for ours, theirs in zip(batches.epoch(2, start=3), list(batches.epoch(2))[3:], strict=True):
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+@given(count=st.integers(1, 60), batch_size=st.integers(2, 60), epoch=st.integers(0, 3), shuffle=st.booleans())
+def test_no_batch_is_of_a_single_image(count, batch_size, epoch, shuffle):
+    """It has no batch statistics: it joins the batch before it, and only a set of one image is a batch of one."""
+    data = numbered(np.arange(count) % 3, 3)
+    batches = Batches(data, batch_size, 1, shuffle=shuffle)
+    drawn = [list(batch.images[:, 0, 0, 0]) for batch in batches.epoch(epoch)]
+    assert len(drawn) == len(batches)
+    assert sorted(index for batch in drawn for index in batch) == list(range(count))
+    assert min(map(len, drawn)) >= min(2, count)
+    joined = count % batch_size == 1 and count > 1
+    assert len(drawn) == -(-count // batch_size) - joined
+    assert len(drawn[-1]) == (batch_size + 1 if joined else (count - 1) % batch_size + 1)
+    if count >= batch_size:
+        whole = Batches(data, batch_size, 1, shuffle=shuffle, drop_last=True)
+        sizes = [len(batch.labels) for batch in whole.epoch(epoch)]
+        assert sizes == [batch_size] * len(whole) == [batch_size] * (count // batch_size)
+
+
+def test_batches_of_one_image_are_had_where_they_are_asked_for():
+    assert [len(batch.labels) for batch in in_order(numbered([0, 1, 0]), 1)] == [1, 1, 1]
 
 
 def test_the_short_last_batch_can_be_dropped():
@@ -501,7 +524,7 @@ def test_foreign_metadata_is_no_harm(folder, metadata):
 @pytest.mark.parametrize("missing", ["pyarrow.parquet", "PIL.Image"])
 def test_a_missing_package_names_the_extra(folder, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UsageError, match=rf"{missing}.* pip install 'stcore\[hub\]'"):
+    with pytest.raises(UsageError, match=rf"{missing}.* pip install '\.\[hub\]'"):
         load_parquet(folder)
 
 
@@ -516,6 +539,14 @@ def test_load_limits_the_parts(folder):
     assert np.bincount(splits.train.labels).min() >= 9
     assert load("digits", train_size=1200).train.fingerprint() == whole.train.fingerprint()
     assert len(load(f"parquet:{folder}", validation=3, train_size=6).train) == 6
+
+
+def test_digits_hold_nothing_out_where_the_test_set_chooses():
+    splits, usual = load("digits", validation="test"), load("digits")
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [1450, 347, 347]
+    assert splits.validation.fingerprint() == splits.test.fingerprint() == usual.test.fingerprint()
+    both = {image.tobytes() for part in (usual.train, usual.validation) for image in part.images}
+    assert {image.tobytes() for image in splits.train.images} == both
 
 
 @pytest.mark.parametrize("option", ["train_size", "validation_size", "test_size"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import problem
+from harness import NAMES, load, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -183,6 +183,49 @@ def test_starts_depend_on_seed_and_position_alone():
     np.testing.assert_array_equal(noise(0, [5, 2])[::-1], noise(0, [2, 5]))
     np.testing.assert_array_equal(noise(0, range(9))[[2, 5]], noise(0, [2, 5]))
     assert (noise(1, [2]) != noise(0, [2])).mean() > 0.9
+
+
+@pytest.mark.parametrize("settings", [{}, {"norm": "l2"}, {"init": "gaussian", "noise_std": 0.1}], ids=str)
+def test_attacks_start_from_the_same_images_in_either_layout(settings):
+    given = problem(batch=5)
+    starts = [
+        backend.nhwc(
+            PGD(0.1, steps=0, **settings)(backend.build(), backend.images(given.x), backend.tensor(given.y), rng=5)
+        )
+        for backend in map(load, NAMES)
+    ]
+    np.testing.assert_array_equal(*starts)
+    assert (starts[0] != given.x).mean() > 0.99
+
+
+class Recording:
+    """An attack that only keeps the noise it is handed."""
+
+    noise_laws = ("uniform", "normal")
+
+    def __init__(self):
+        self.seen = []
+
+    def find(self, model, x, y, noise, /):
+        self.seen.append(noise)
+        return x
+
+
+def test_evaluation_draws_as_for_host_images_whatever_the_models_layout(backend, monkeypatch):
+    from stcore.seeding import Stream, sample_normal, sample_uniform
+
+    if backend.name == "keras":
+        monkeypatch.setattr("stcore.backends.keras.learner.KerasClassifier.compiled", False)  # noise to look at
+    given, model = problem(batch=5), backend.build()
+    own, host = Recording(), Recording()
+    stcore.evaluate(model, (own_layout(backend, given.x), given.y), {"it": own}, batch_size=2, seed=3)
+    Evaluator(backend.classifier(model), {"it": host}, seed=3).run(batches(given.x, given.y, 3))
+    laws = (sample_uniform, sample_normal)
+    for draw, law in enumerate(laws):
+        expected = law(3, Stream.ATTACK, np.arange(5), (8, 8, 3), draw=draw)
+        for recorded in (own, host):
+            drawn = np.concatenate([backend.nhwc(noise[draw]) for noise in recorded.seen])
+            np.testing.assert_array_equal(drawn, expected)
 
 
 def assert_same(one, other):

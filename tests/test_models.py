@@ -364,6 +364,32 @@ def test_a_model_within_a_model_keeps_its_names_apart(keras):
     assert_same_weights(export_weights(outer), expected)
 
 
+def test_weights_of_one_name_in_a_layer_are_refused(keras):
+    """Exported, one would take the other's place, and the network would come back with the wrong weights."""
+
+    class Composite(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="both")
+            self.one, self.two = keras.layers.Dense(4), keras.layers.Dense(3)
+
+        def build(self, shape):
+            self.one.build(shape)
+            self.two.build((None, 4))
+
+        def call(self, x):
+            return self.two(self.one(x))
+
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, Composite()(inputs))
+    assert len(model.weights) == 4
+    message = (
+        "expected one weight of each name in a layer; both holds several called kernel. Build it of plain layers"
+    )
+    for call in (export_weights, lambda model: load_weights(model, {})):
+        with pytest.raises(UsageError, match=message):
+            call(model)
+
+
 def test_what_is_no_model_is_refused():
     with pytest.raises(UsageError, match=r"expected a torch\.nn\.Module or a keras\.Model, received dict"):
         export_weights({})

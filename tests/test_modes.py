@@ -1,5 +1,9 @@
 """What a forward in each mode reads and writes, and that a user's model comes back as it was."""
 
+import threading
+import time
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from harness import assert_same, load, problem, worst
@@ -146,6 +150,66 @@ def test_what_the_user_had_set_in_torch_comes_back(find):
         before = state(backend, model)
         find(model, batch)
         assert_same_state(state(backend, model), before)
+
+
+@pytest.mark.parametrize("interrupts", [0, 1])
+def test_ctrl_c_in_an_eager_keras_search_waits_for_it(interrupts, monkeypatch):
+    """The search's thread is not left behind, with dropout silenced, in a model that goes on being used."""
+    backend = load("keras")
+    model, batch = with_dropout(backend), backend.batch(problem())
+    find = SEARCHES["find_squeeze_pair"]
+    find(model, batch)  # so that the model has been looked at
+    before, threads = state(backend, model), threading.active_count()
+    mend, join, joins = slow(model), threading.Thread.join, []
+
+    def interrupted(thread, timeout=None):
+        joins.append(thread)
+        if len(joins) <= interrupts:
+            raise KeyboardInterrupt
+        return join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt) if interrupts else nullcontext():
+        find(model, batch)
+    assert joins == [joins[0]] * (1 + interrupts)
+    assert threading.active_count() == threads
+    mend()
+    assert_same_state(state(backend, model), before)
+
+
+def slow(model):
+    """Each forward takes its time; returns what undoes it."""
+    layer = model.get_layer("linear")
+    original = layer.activation
+    layer.activation = lambda x: time.sleep(0.05) or original(x)
+    return lambda: setattr(layer, "activation", original)
+
+
+@pytest.mark.parametrize("mode", [Mode.EVAL, Mode.BATCH])
+def test_within_a_stateless_scope_the_weights_are_those_it_maps(mode):
+    backend = load("keras")
+    import keras
+
+    model, other, x = backend.build(), backend.build(seed=1), backend.batch(problem()).x
+    before, expected = forward(backend, model, x, mode), forward(backend, other, x, mode)
+    mapping = [(one, two.value) for one, two in zip(model.variables, other.variables, strict=True)]
+    with keras.StatelessScope(state_mapping=mapping):
+        np.testing.assert_array_equal(forward(backend, model, x, mode), expected)
+    np.testing.assert_array_equal(forward(backend, model, x, mode), before)
+    assert worst(before, expected) > 1e-2
+
+
+@searches
+def test_searches_within_a_stateless_scope_see_it_too(find):
+    backend = load("keras")
+    import keras
+
+    model, other, batch = backend.build(), backend.build(seed=1), backend.batch(problem())
+    mapping = [(one, two.value) for one, two in zip(model.variables, other.variables, strict=True)]
+    expected = find(other, batch)
+    with keras.StatelessScope(state_mapping=mapping):
+        np.testing.assert_array_equal(find(model, batch), expected)
+    assert np.any(np.asarray(find(model, batch)) != np.asarray(expected))
 
 
 # --- Frozen and evaluated ---

@@ -29,10 +29,11 @@ def test_a_writer_that_fails_midway_leaves_the_earlier_file(tmp_path, monkeypatc
     write_file(path, "first")
 
     def full(*args):
-        raise OSError(28, "No space left on device", str(path))
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, fails, full)
-    with pytest.raises(OSError, match="No space left"):
+    message = r"/file cannot be written \(No space left on device\)\. Free space or choose another place"
+    with pytest.raises(UsageError, match=message):
         write_file(path, "second, longer")
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]

@@ -102,6 +102,19 @@ def test_the_rate_is_read_inside_a_traced_step(keras):
         assert worst(one.value, other) <= 1e-14
 
 
+def test_a_schedule_of_keras_is_refused(keras):
+    from stcore.backends.keras import TorchSGD
+    from stcore.errors import UsageError
+
+    for rate in (keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9), lambda: 0.1):
+        with pytest.raises(
+            UsageError, match=r"learning_rate: expected a number; received (Exp|function).*between epochs"
+        ):
+            TorchSGD(rate)
+    for rate in (1, np.float32(0.5)):
+        assert float(TorchSGD(rate).learning_rate) == rate
+
+
 def test_the_configuration_makes_the_same_optimizer_again(keras):
     from stcore.backends.keras import TorchSGD
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 import stcore
 from stcore import SqueezeConfig, SqueezePair
+from stcore.divergences import DIVERGENCES
 from stcore.losses import cross_entropy
 from stcore.protocols import Mode
+from stcore.threat import L2
 from stcore.triplet import Triplet, roles, selection_shares
 
 # --- The selection ---
@@ -138,6 +140,24 @@ def test_without_steps_the_starts_are_returned_unclamped(backend, init, scale):
         assert backend.nhwc(point).min() < 0
 
 
+@settings(max_examples=200, deadline=None)
+@example(scale=1e-38, factors=[1.0] * 48)
+@example(scale=1e-19, factors=[1.0] * 48)
+@example(scale=1e3, factors=[1.0] * 48)
+@given(
+    scale=st.integers(-38, 3).map(lambda n: 10.0**n), factors=st.lists(st.floats(-1, 1), min_size=48, max_size=48)
+)
+def test_an_l2_step_is_never_longer_than_its_size(backend, scale, factors):
+    """In float32, where squares underflow: it may then be shorter; from 1e-13 on it has its size."""
+    gradient = (scale * np.array(factors)).astype("float32").reshape(1, 4, 4, 3)
+    native = backend.tensor(gradient)
+    moved = backend.array(L2(1.0).step(backend.ops, backend.tensor(0 * gradient), native, 0.125)).astype("float64")
+    length = np.linalg.norm(moved)
+    assert length <= 0.125 * (1 + 1e-5)
+    if np.linalg.norm(gradient.astype("float64")) > 1e-13:
+        assert length == pytest.approx(0.125, rel=1e-5)
+
+
 # --- The search ---
 
 
@@ -171,16 +191,17 @@ def test_flipped_points_get_their_roles_anew(every_backend):
 
 
 def search_step(classifier, batch, pair, config):
-
     return config.climb(classifier, batch.x, batch.y, pair, steps=1)
 
 
-def test_the_search_changes_its_pair_in_both_places(backend):
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("stop", [True, False])
+def test_the_search_changes_its_pair_in_both_places(backend, divergence, stop):
     """Both points climb: neither is left where the noise put it, and the divergence between them grows."""
     model, batch = small_model(backend), backend.batch(problem(6, 4))
     gaps = []
     for steps in (0, 5, 10):
-        config = SqueezeConfig(steps=steps)
+        config = SqueezeConfig(steps=steps, divergence=divergence, stop_gradient_targets=stop)
         pair = stcore.find_squeeze_pair(model, batch.x, batch.y, config, noise=batch.noise)
         gaps.append(float(stcore.squeeze_loss(model, batch.x, batch.y, pair, config).divergence))
         moved = [np.abs(backend.nhwc(p) - backend.nhwc(batch.x)).mean() for p in pair]
@@ -188,7 +209,54 @@ def test_the_search_changes_its_pair_in_both_places(backend):
     assert 10 * gaps[0] < gaps[1] < gaps[2]
 
 
+def test_noise_drawn_from_a_seed_is_the_same_in_every_layout():
+    given_, config = problem(4, 4), SqueezeConfig(steps=0)
+    pairs = []
+    for backend in (load("torch"), load("keras")):
+        batch = backend.batch(given_)
+        pair = stcore.find_squeeze_pair(small_model(backend), batch.x, batch.y, config, rng=0)
+        pairs.append([backend.nhwc(point) - given_.x for point in pair])
+    np.testing.assert_array_equal(*pairs)
+    assert np.ptp(pairs[0]) > config.noise_std
+
+
+def test_labels_may_have_another_integer_type(backend):
+    given_, results = problem(6, 4), []
+    for dtype in ("int32", "int64"):
+        model, batch = backend.build("tiny-smooth", side=4), backend.batch(given_)
+        y = backend.tensor(given_.y.astype(dtype))
+        pair = stcore.find_squeeze_pair(model, batch.x, y, SqueezeConfig(steps=2), noise=batch.noise)
+        loss = stcore.squeeze_loss(model, batch.x, y, pair)
+        results.append([*map(backend.nhwc, pair), backend.array(loss.total)])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_host_pixels_are_no_tensors_and_the_message_says_what_is_expected(backend):
+    x, y, _ = backend.batch(problem(6, 4))
+    expected = "expected a torch.Tensor" if backend.name == "torch" else "expected a TensorFlow tensor"
+    with pytest.raises(TypeError, match=f"{expected} of the model's .*float64; received ndarray"):
+        stcore.find_squeeze_pair(small_model(backend), backend.array(x), y)
+    with pytest.raises(TypeError, match=expected):
+        stcore.find_squeeze_pair(small_model(backend), x, y, noise=(backend.array(x), x))
+
+
 # --- The loss ---
+
+
+def test_only_the_total_of_the_loss_can_be_differentiated(backend):
+    model, batch = backend.build("tiny-smooth", side=4), backend.batch(problem(6, 4))
+    run = lambda: stcore.squeeze_loss(model, batch.x, batch.y, noise=batch.noise)  # noqa: E731
+    if backend.name == "torch":
+        graphs = [part.requires_grad for part in run()]
+    else:
+        import tensorflow as tf
+
+        with tf.GradientTape(persistent=True) as tape:
+            loss = run()
+        weight = model.trainable_variables[0].value
+        graphs = [tape.gradient(part, weight) is not None for part in loss]
+    assert graphs == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("divergence", ["symmetric_kl", "js", "squared_l2", "kl"])
@@ -222,8 +290,8 @@ def reference_divergence(name, torch, z_low, z_high, stop):
 
     target = (lambda z: softmax(z, 1).detach()) if stop else (lambda z: softmax(z, 1))
     low, high = log_softmax(z_low, 1), log_softmax(z_high, 1)
-    if name == "kl":
-        return kl_div(high, target(z_low), reduction="sum")
+    if name == "kl":  # never stopped
+        return kl_div(high, softmax(z_low, 1), reduction="sum")
     if name == "symmetric_kl":
         halves = kl_div(high, target(z_low), reduction="sum"), kl_div(low, target(z_high), reduction="sum")
         return (halves[0] + halves[1]) / 2

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +14,11 @@ from small import contents, stcli, train, trained
 from stcore.cli import console
 from stcore.data import Batches, ImageData
 from stcore.errors import DivergedError
-from stcore.evaluation import Accuracy
+from stcore.evaluation import Accuracy, Evaluator
 from stcore.interrupt import Interrupt
+from stcore.losses import cross_entropy
+from stcore.objective import PerExample
+from stcore.protocols import Mode
 from stcore.runs import load_weights
 from stcore.schedules import make_schedule
 from stcore.standard import StandardConfig
@@ -99,8 +103,8 @@ def test_the_best_epoch_is_the_later_of_equals():
     run = trainer(recorder, epochs=6)
     run.run()
     assert run.best == (0.7, 5)
-    assert saved(recorder, "best") == [1, 2, 3, 5]
-    assert saved(recorder, "last") == [1, 2, 3, 4, 5, 6]
+    assert saved(recorder, "best") == ["1", "2", "3", "5"]
+    assert saved(recorder, "last") == ["1", "2", "3", "4", "5", "6"]
     assert [row["best_epoch"] for row in recorder.rows] == [1, 2, 3, 3, 5, 5]
     assert [row["pgd20_accuracy"] for row in recorder.rows] == [0.3, 0.7, 0.7, 0.6, 0.7, 0.2]
 
@@ -108,7 +112,7 @@ def test_the_best_epoch_is_the_later_of_equals():
 def test_an_accuracy_of_nought_is_a_best_epoch_too():
     recorder = Recorder(accuracies=[0])
     trainer(recorder, epochs=1).run()
-    assert saved(recorder, "best") == [1]
+    assert saved(recorder, "best") == ["1"]
 
 
 def test_metrics_are_means_over_examples():
@@ -141,7 +145,7 @@ def test_a_loss_that_is_no_number_ends_the_run(bad):
     recorder = Recorder(losses=[1, 1, 1, bad])
     with pytest.raises(DivergedError, match=r"loss became (nan|inf) in epoch 2: .* epochs before are kept"):
         trainer(recorder).run()
-    assert saved(recorder, "last") == saved(recorder, "best") == [1]
+    assert saved(recorder, "last") == saved(recorder, "best") == ["1"]
     assert recorder.did.count("begin") == recorder.did.count("end")  # no bar is left on the terminal
     with pytest.raises(DivergedError, match="in epoch 1: training stopped, no epoch was finished"):
         trainer(Recorder(losses=[bad])).run()
@@ -159,7 +163,68 @@ def test_weights_ruined_by_the_last_update_are_not_saved():
     recorder = Recorder(classes=[False, True])
     with pytest.raises(DivergedError, match="the logits"):
         trainer(recorder).run()
-    assert saved(recorder, "last") == [1]
+    assert saved(recorder, "last") == ["1"]
+
+
+# What changes with the epoch
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Cross-entropy in the first epoch, nothing to learn from then on."""
+
+    seen: list
+    noise_laws = ()
+
+    def phase(self, epoch):
+        return int(epoch >= 2)
+
+    def find(self, model, x, y, noise, phase=0):
+        self.seen.append(("find", phase))
+
+    def losses(self, model, x, y, examples, phase=0):
+        self.seen.append(("losses", phase))
+        loss = cross_entropy(model.ops, model.logits(x, Mode.TRAIN), y)
+        return PerExample((1 - phase) * loss, {"cross_entropy": loss, "phase": 0.0 * loss + float(phase)})
+
+
+def test_a_method_that_changes_with_the_epoch_is_compiled_once_for_each_phase(backend, monkeypatch):
+    learner = backend.learner(
+        backend.build("tiny", channels=1, classes=2, dtype="float32"), weight_decay=0.0, momentum=0.0
+    )
+    compiled, compile_step = [], learner.compile
+
+    def counted(fn):
+        compiled.append(fn)
+        return compile_step(fn)
+
+    rng = np.random.default_rng(0)
+    data = ImageData.from_arrays(rng.integers(0, 256, (64, 8, 8, 1), np.uint8), np.arange(64) % 2)
+    evaluator = Evaluator(learner, {})
+    monkeypatch.setattr(learner, "compile", counted)
+    store, objective, weights = Recorder(), WarmUp([]), []
+    save = store.save
+    store.save = lambda name, epoch: (save(name, epoch), weights.append(learner.weights()))
+    Trainer(
+        learner=learner,
+        objective=objective,
+        batches=Batches(data, 24, seed=0),
+        selection=data,
+        evaluator=evaluator,
+        select_by="natural",
+        schedules=Schedules(4, 0.1, CONSTANT),
+        seed=0,
+        store=store,
+        progress=store,
+    ).run()
+    assert [row["phase"] for row in store.rows] == [0, 1, 1, 1]
+    assert [row["loss"] > 0 for row in store.rows] == [True, False, False, False]
+    assert len(compiled) == 2
+    steps = {"torch": [0] * 3 + [1] * 9, "keras": [0, 1]}[backend.name]  # Keras runs its traces from then on
+    assert objective.seen == [(what, phase) for phase in steps for what in ("find", "losses")]
+    first, last = weights[0], weights[-1]
+    learned = {name: array for name, array in last.items() if ".running_" not in name}
+    assert_same({name: first[name] for name in learned}, learned)
 
 
 # Ctrl-C
@@ -190,13 +255,16 @@ def interrupted(monkeypatch, path, label, at=1, times=1, **settings):
     return said
 
 
-def assert_says_how_to_go_on(said, path, epochs):
-    assert said.err == ""
+STOPPING = "\nstopping after this step or evaluation; Ctrl-C again stops at once\n"
+
+
+def assert_says_how_to_go_on(said, path, epochs, err=STOPPING):
+    assert said.err == err
     weights = f"{path}/last.safetensors"
     assert said.out.splitlines()[-3:] == [
         f"interrupted after {epochs} whole epochs: the weights are in {weights}",
         f"  to evaluate them:       stcli evaluate {path}",
-        f"  to train on from them:  stcli train --config {path}/config.toml --init-weights {weights}",
+        f"  to start a new run from them:  stcli train --config {path}/config.toml --init-weights {weights}",
     ]
 
 
@@ -218,7 +286,7 @@ def test_ctrl_c_in_a_later_epoch(monkeypatch, tmp_path):
     assert_says_how_to_go_on(said, tmp_path / "run", 1)
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
     first, last = (load_weights(tmp_path / "run" / f"{name}.safetensors") for name in ("best", "last"))
-    assert (first[1]["epoch"], last[1]["epoch"]) == ("1", "2")
+    assert (first[1]["epoch"], last[1]["epoch"]) == ("1", "2 (partial)")
     assert any((first[0][name] != last[0][name]).any() for name in first[0])
 
 
@@ -232,14 +300,14 @@ def test_ctrl_c_during_an_evaluation_finishes_it(monkeypatch, tmp_path, epoch):
 
 def test_ctrl_c_during_the_final_evaluation(monkeypatch, tmp_path):
     said = interrupted(monkeypatch, tmp_path / "run", "test best")
-    assert_says_how_to_go_on(said, tmp_path / "run", 3)
+    assert_says_how_to_go_on(said, tmp_path / "run", 3, err="")  # it stops at once
     assert not (tmp_path / "run" / "result.json").exists()
     assert stcli("evaluate", tmp_path / "run", "--attacks", "fgsm").code == 0
 
 
 def test_a_second_ctrl_c_ends_it_at_once(monkeypatch, tmp_path):
     said = interrupted(monkeypatch, tmp_path / "run", "epoch 2", times=2)
-    assert said.err == "stcli: interrupted\n"
+    assert said.err == STOPPING + "stcli: interrupted\n"
     assert load_weights(tmp_path / "run" / "last.safetensors")[1]["epoch"] == "1"
 
 

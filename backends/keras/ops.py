@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras import ops
 
 from stcore.backends.keras import tensorflow
@@ -49,10 +48,6 @@ def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
 def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
     result: tuple[Any, ...] = ops.fori_loop(0, steps, lambda _, state: tuple(body(*state)), tuple(carry))
     return result
-
-
-def from_numpy(array: Array, like: Tensor) -> Tensor:
-    return ops.convert_to_tensor(array, dtype=keras.backend.standardize_dtype(like.dtype))
 
 
 def to_numpy(x: Tensor) -> Array:

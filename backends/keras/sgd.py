@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
@@ -29,12 +30,12 @@ class TorchSGD(keras.optimizers.Optimizer):  # type: ignore[misc]
         name: str = "torch_sgd",
         **kwargs: Any,
     ) -> None:
-        if not isinstance(learning_rate, (int, float)):
+        if not isinstance(learning_rate, numbers.Real):
             raise UsageError(
                 f"learning_rate: expected a number; received {type(learning_rate).__qualname__}. "
                 "Set optimizer.learning_rate between epochs, as keras.callbacks.LearningRateScheduler does"
             )
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        super().__init__(learning_rate=float(learning_rate), name=name, **kwargs)
         self.momentum = momentum
         self.coupled_weight_decay = weight_decay
         self.nesterov = nesterov

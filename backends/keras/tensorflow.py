@@ -8,8 +8,9 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
-from stcore.errors import DeviceError
+from stcore.errors import DIVIDE, DeviceError
 from stcore.protocols import Array, Metrics, Pullback, Tensor
 
 
@@ -29,7 +30,9 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
 def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
     # Eagerly, the caller's open tape would keep every intermediate of the search alive. Tapes belong to a
     # thread, so another thread is out of their sight. In a graph, what no gradient asks for costs nothing.
-    result = _in_thread(fn, *args) if tf.executing_eagerly() else fn(*args)
+    # So are stateless scopes, which say what the weights are: within one the search stays here.
+    apart = tf.executing_eagerly() and not in_stateless_scope()
+    result = _in_thread(fn, *args) if apart else fn(*args)
     return tf.nest.map_structure(lambda x: x if x is None else tf.stop_gradient(x), result)
 
 
@@ -84,7 +87,8 @@ def check_tensor(x: Any, dtype: str) -> None:
     """TypeError unless x is a TensorFlow tensor of this dtype."""
     if not tf.is_tensor(x) or x.dtype.name != dtype:
         received = x.dtype.name if tf.is_tensor(x) else type(x).__qualname__
-        raise TypeError(f"expected a TensorFlow tensor of the model's {dtype}; received {received}")
+        hint = f". {DIVIDE}" if "int" in received else ""
+        raise TypeError(f"expected a TensorFlow tensor of the model's {dtype}; received {received}{hint}")
 
 
 def host(x: Any) -> Array | None:

@@ -12,7 +12,7 @@ from torch._dynamo.eval_frame import OptimizedModule
 
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
-from stcore.errors import HALF, UsageError
+from stcore.errors import DIVIDE, HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Ops
 
 
@@ -37,8 +37,9 @@ class TorchClassifier:
 
     def shape(self, x: Any) -> tuple[int | None, ...]:
         if not isinstance(x, Tensor) or x.dtype != self.dtype:
-            received = x.dtype if isinstance(x, Tensor) else type(x).__qualname__
-            raise TypeError(f"expected a torch.Tensor of the model's {self.dtype}; received {received}")
+            received = str(x.dtype) if isinstance(x, Tensor) else type(x).__qualname__
+            hint = f". {DIVIDE}" if "int" in received else ""
+            raise TypeError(f"expected a torch.Tensor of the model's {self.dtype}; received {received}{hint}")
         batch, *rest = x.shape
         return (batch, *rest[1:], rest[0]) if len(rest) == 3 else (batch, *rest)
 
@@ -60,8 +61,9 @@ class TorchClassifier:
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
 
     def images(self, array: Array) -> Tensor:
-        x = self.pixels(array)
-        return x.permute(0, 3, 1, 2) if x.ndim == 4 else x  # channels last in memory, as convolutions like it
+        # Turned in numpy: channels last in memory, as convolutions like it, and no view, which torch.compile
+        # would tell from the examples that a search finds.
+        return self.pixels(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array)
 
     def labels(self, array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=torch.int64, device=self.device)

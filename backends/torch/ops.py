@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,9 +68,8 @@ def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
         return fn(*args)
 
 
-def from_numpy(array: Array, like: Tensor) -> Tensor:
-    return torch.as_tensor(np.ascontiguousarray(array), dtype=like.dtype, device=like.device)
-
-
 def to_numpy(x: Tensor) -> Array:
-    return x.detach().cpu().numpy().copy()  # on the CPU it would share memory
+    x = x.detach().cpu()
+    if x.dtype is torch.bfloat16:  # which numpy does not know
+        x = x.float()
+    return x.numpy().copy()  # on the CPU it would share memory

@@ -1,0 +1,69 @@
+"""The script behind the tables of results."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from small import trained
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "table.py"
+
+
+@pytest.fixture(scope="module")
+def table():
+    pytest.importorskip("scipy")
+    spec = importlib.util.spec_from_file_location("benchmarks_table", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(seed=0, accuracy=0.5, **config):
+    score = {"accuracy": accuracy, "interval_95": [accuracy - 0.1, accuracy + 0.1]}
+    config = {"method": "st", "threads": 1, "device": "cpu", "init": "gaussian", "step_size": 0.05, **config}
+    epochs = [{"images_per_second": 100.0 + seed}]
+    return {"config": {**config, "seed": seed}, "scores": {"pgd20": score}, "epochs": epochs, "seed": seed}
+
+
+def test_runs_that_differ_in_seed_alone_make_one_row(table):
+    (row,) = table.group([run(seed, accuracy) for seed, accuracy in enumerate((0.4, 0.5, 0.6))])
+    half = 4.302653 * 10 / 3**0.5  # the t-interval of three seeds
+    assert row["seeds"] == [0, 1, 2]
+    assert row["pgd20 %"] == pytest.approx((50, 50 - half, 50 + half))
+    assert row["images/s"] == 101
+    assert list(row) == ["seeds", "pgd20 %", "images/s"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"method": "at"},
+        {"threads": 2},
+        {"device": "cuda"},
+        {"dataset": "parquet:x"},
+        {"init": "uniform"},
+        {"step_size": 0.1},
+        {"init_weights": "w"},
+    ],
+    ids=str,
+)
+def test_runs_that_differ_otherwise_are_not_averaged(table, other):
+    rows = table.group([run(0, 0.4), run(1, 0.6, **other), run(2, 0.5)])
+    assert [row["seeds"] for row in rows] == [[0, 2], [1]]
+    assert rows[1]["pgd20 %"] == pytest.approx((60, 50, 70))  # a single run: its interval over images
+    shown = set(other) - set(table.UNSHOWN)
+    assert set(rows[0]) - {"seeds", "pgd20 %", "images/s"} == (shown if "method" in other else set())
+
+
+def test_it_reads_runs_as_stcli_leaves_them(table, monkeypatch, capsys, tmp_path):
+    path = trained("torch").path
+    monkeypatch.setattr(sys, "argv", ["table.py", str(path), "--json", str(tmp_path / "rows.json")])
+    table.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| seeds | natural % | fgsm % | pgd20 % | images/s |"
+    assert len(lines) == 3
+    (row,) = json.loads((tmp_path / "rows.json").read_text())
+    best = trained("torch").json("result.json")["checkpoints"]["best"]
+    assert row["pgd20 %"][0] == pytest.approx(100 * best["pgd20"]["accuracy"])
