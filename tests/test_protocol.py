@@ -133,9 +133,9 @@ def test_an_unbuilt_keras_model_is_refused():
 
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(3)])
     batch = backend.batch(problem(), "float32")
-    with pytest.raises(UsageError, match="expected a built keras.Model"):
+    with pytest.raises(UsageError, match="expected a built keras"):
         stcore.find_squeeze_pair(model, batch.x, batch.y, noise=batch.noise)
-    with pytest.raises(UsageError, match="expected a built keras.Model"):
+    with pytest.raises(UsageError, match="expected a built keras"):
         stcore.make_learner(model, backend.optimizer(model))
     model(batch.x)
     stcore.find_squeeze_pair(model, batch.x, batch.y, SqueezeConfig(steps=1), noise=batch.noise)
@@ -152,7 +152,7 @@ def test_float16_is_refused(how):
         pixels, dtype = keras.Input((8, 8, 3)), "float16" if how == "keras" else "mixed_float16"
         model = keras.Model(pixels, keras.layers.Dense(3, dtype=dtype)(keras.layers.Flatten()(pixels)))
     batch = backend.batch(problem(), "float32")
-    with pytest.raises(UsageError, match="received float16.*Convert the model to float32"):
+    with pytest.raises(UsageError, match=r"received float16.*Convert the model to float32"):
         stcore.find_squeeze_pair(model, batch.x, batch.y, noise=batch.noise)
 
 

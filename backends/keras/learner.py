@@ -28,7 +28,7 @@ class KerasClassifier:
                 "model: expected a built keras.Model; call it once on a batch, or give it a keras.Input"
             )
         self.dtype: str = next((v.dtype for v in model.weights if "float" in v.dtype), "float32")
-        if "float16" in {self.dtype, model.compute_dtype}:
+        if "float16" in {layer.compute_dtype for layer in model._flatten_layers()}:  # mixed precision, too
             raise UsageError(HALF)
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:

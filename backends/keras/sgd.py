@@ -23,7 +23,7 @@ class TorchSGD(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     def __init__(
         self,
-        learning_rate: float = 0.1,
+        learning_rate: Any = 0.1,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         nesterov: bool = False,

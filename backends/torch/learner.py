@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
@@ -28,8 +28,13 @@ class TorchClassifier:
         if self.dtype is torch.float16:
             raise UsageError(HALF)
 
+    @property
+    def _is_compiled(self) -> bool:
+        """Whether `torch.compile` returned the model; all else stays clear of the compiler's slow import."""
+        return hasattr(self.model, "_orig_mod")
+
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
-        if isinstance(self.model, OptimizedModule):
+        if self._is_compiled:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
         with in_mode(self.model, mode, dropout):
             logits: Tensor = self.model(x)
@@ -52,7 +57,8 @@ class TorchClassifier:
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
     def look(self, x: Tensor) -> Array | None:
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # worth no compiled graph
+        eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()  # worth no graph
+        with torch.no_grad(), eagerly:
             return torch_ops.to_numpy(self.logits(x, Mode.EVAL))
 
     def pixels(self, array: Array) -> Tensor:
