@@ -57,7 +57,8 @@ class TorchClassifier:
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
     def look(self, x: Tensor) -> Array | None:
-        eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()  # worth no graph
+        # A look is worth no graph of its own.
+        eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
         with torch.no_grad(), eagerly:
             return torch_ops.to_numpy(self.logits(x, Mode.EVAL))
 
