@@ -71,4 +71,5 @@ def check(name: str) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in backend.versions().items())
     seconds = time.perf_counter() - begun
     loss = f"loss {losses[0]:.2f} → {losses[-1]:.2f}"
-    return f"{versions}, device {device}; self-test passed in {seconds:.1f} s, {loss}"
+    found = f"devices {', '.join(backend.devices())} (auto: {device})"
+    return f"{versions}, {found}; self-test passed in {seconds:.1f} s, {loss}"

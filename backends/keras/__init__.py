@@ -18,11 +18,12 @@ if keras.backend.backend() != "tensorflow":
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
 from stcore.backends.keras.sgd import TorchSGD
-from stcore.backends.keras.tensorflow import use_device, use_threads, versions
+from stcore.backends.keras.tensorflow import devices, use_device, use_threads, versions
 from stcore.backends.keras.training import make_sgd, prepare_training
 
 __all__ = [
     "TorchSGD",
+    "devices",
     "make_classifier",
     "make_learner",
     "make_sgd",

@@ -119,6 +119,11 @@ def use_device(name: str) -> str:
     return f"gpu:{number}"
 
 
+def devices() -> list[str]:
+    """What `use_device` could be given here."""
+    return ["cpu", *(f"gpu:{i}" for i in range(len(tf.config.list_physical_devices("GPU"))))]
+
+
 def use_threads(count: int) -> None:
     """Limits TensorFlow to this many CPU threads; like the device, before the first tensor."""
     tf.config.threading.set_intra_op_parallelism_threads(count)

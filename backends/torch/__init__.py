@@ -5,12 +5,13 @@ if __name__ != "stcore.backends.torch":
         "import this package as stcore.backends.torch, after 'pip install -e .' in the repository root"
     )
 
-from stcore.backends.torch.devices import use_device, use_threads, versions
+from stcore.backends.torch.devices import devices, use_device, use_threads, versions
 from stcore.backends.torch.learner import TorchClassifier as make_classifier
 from stcore.backends.torch.learner import TorchLearner as make_learner
 from stcore.backends.torch.training import make_sgd, prepare_training
 
 __all__ = [
+    "devices",
     "make_classifier",
     "make_learner",
     "make_sgd",

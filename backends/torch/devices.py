@@ -23,6 +23,12 @@ def use_device(name: str) -> str:
     return f"{kind}:{index}" if index else kind
 
 
+def devices() -> list[str]:
+    """What `use_device` could be given here, accelerators by their name."""
+    found = ["cpu", *(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
 def use_threads(count: int) -> None:
     """Limits PyTorch to this many CPU threads."""
     torch.set_num_threads(count)
