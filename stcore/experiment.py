@@ -21,6 +21,7 @@ from stcore.dispatch import load_backend
 from stcore.errors import UsageError
 from stcore.evaluation import Accuracy, Evaluator, Predictions
 from stcore.inspection import check_model
+from stcore.interrupt import Interrupt
 from stcore.plan import Plan
 from stcore.protocols import Classifier, Learner
 from stcore.runs import BEST, ENVIRONMENT, LAST, RESULT, RunFolder, load_weights
@@ -96,15 +97,15 @@ def run(
 
     evaluator = Evaluator(learner, attacks_of(plan, plan.attacks), plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
-    try:
+    with Interrupt() as interrupt:
         for name, file in (("best", BEST), ("last", LAST)):
             if name == "last" and trainer.best[1] == finished:
                 scores["last"] = scores["best"]
                 break
             learner.load_weights(load_weights(folder.path / file)[0])
             scores[name] = score(evaluator, splits.test, plan.eval_batch_size, progress, f"test {name}").accuracies
-    except KeyboardInterrupt:
-        return Outcome(out, {}, trainer.best[1], finished, interrupted=True)
+            if interrupt.came():
+                return Outcome(out, {}, trainer.best[1], finished, interrupted=True)
     folder.write_json(
         RESULT,
         {

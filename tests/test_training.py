@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -244,6 +245,7 @@ class PressesCtrlC(console.Lines):
             if self._at == 0:
                 for _ in range(self._times):
                     os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.05)  # another thread may take the signal: this one learns of it a little later
 
 
 def interrupted(monkeypatch, path, label, at=1, times=1, **settings):
@@ -300,7 +302,7 @@ def test_ctrl_c_during_an_evaluation_finishes_it(monkeypatch, tmp_path, epoch):
 
 def test_ctrl_c_during_the_final_evaluation(monkeypatch, tmp_path):
     said = interrupted(monkeypatch, tmp_path / "run", "test best")
-    assert_says_how_to_go_on(said, tmp_path / "run", 3, err="")  # it stops at once
+    assert_says_how_to_go_on(said, tmp_path / "run", 3)
     assert not (tmp_path / "run" / "result.json").exists()
     assert stcli("evaluate", tmp_path / "run", "--attacks", "fgsm").code == 0
 
