@@ -26,7 +26,7 @@ def main(args: Sequence[str]) -> int:
     if options.predictions and not Path(options.predictions).parent.is_dir():
         raise UsageError(f"predictions: expected a file in an existing folder; received {options.predictions}")
     load_quietly(plan.backend)
-    classifier, splits = open_for_evaluation(plan)
+    evaluator, splits = open_for_evaluation(plan)
     console = make_console(stderr=options.json)  # JSON stands alone on stdout
     progress = make_progress(console)
     scores, predicted = {}, {}
@@ -34,7 +34,7 @@ def main(args: Sequence[str]) -> int:
         weights, metadata = load_weights(path)
         check_about(metadata, plan, splits)
         label = f"{name} (epoch {metadata['epoch']})" if "epoch" in metadata else name
-        result = evaluate_weights(classifier, weights, plan, splits.test, progress)
+        result = evaluate_weights(evaluator, weights, plan, splits.test, progress)
         scores[label] = result.accuracies
         predicted[label] = {name: classes.tolist() for name, classes in result.predicted.items()}
     if options.predictions:

@@ -36,13 +36,13 @@ class HasNoise(Protocol):
     def noise_laws(self) -> tuple[str, ...]: ...
 
 
-class Attack(HasNoise, Protocol):
-    """What an attack is to this facade."""
+class Finds(HasNoise, Protocol):
+    """A search for examples, be it an attack's or squeeze training's."""
 
     @property
     def bounds(self) -> tuple[float, float]: ...
 
-    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor: ...
+    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Any: ...
 
 
 class SqueezeLoss(NamedTuple):
@@ -89,9 +89,7 @@ def find_squeeze_pair(
     rng: np.random.Generator | int | None = None,
 ) -> SqueezePair:
     """The points after the K-th update, not re-selected; K = 0 returns the noisy starts."""
-    classifier = _checked(model, x, y, config)
-    drawn = _noise(classifier, config, x, noise, rng)
-    return SqueezePair(*classifier.ops.unrecorded(lambda: config.find(classifier, x, y, drawn)))
+    return SqueezePair(*_found(config, _checked(model, x, y, config), x, y, noise, rng))
 
 
 def squeeze_loss(
@@ -112,8 +110,7 @@ def squeeze_loss(
     classifier = _checked(model, x, y, config)
     ops = classifier.ops
     if pair is None:
-        drawn = _noise(classifier, config, x, noise, rng)
-        pair = ops.unrecorded(lambda: config.find(classifier, x, y, drawn))
+        pair = _found(config, classifier, x, y, noise, rng)
     losses, metrics = config.losses(classifier, x, y, _pair(classifier, x, pair))
     names = ("natural_loss", "adversarial_loss", "collaborative_loss", "divergence")
     return SqueezeLoss(ops.mean(losses), *(ops.stop_gradient(ops.mean(metrics[name])) for name in names))
@@ -139,9 +136,9 @@ _known: weakref.WeakKeyDictionary[Any, tuple[Hashable, int]] = weakref.WeakKeyDi
 """The number of classes of each network that was looked at."""
 
 
-def _checked(model: Any, x: Tensor, y: Tensor, config: SqueezeConfig) -> Classifier:
+def _checked(model: Any, x: Tensor, y: Tensor, search: Finds) -> Classifier:
     classifier = make_classifier(model)
-    _check_batch(classifier, model, x, y, config.bounds)
+    _check_batch(classifier, model, x, y, search.bounds)
     return classifier
 
 
@@ -191,8 +188,21 @@ def _noise(
     return tuple(classifier.images(array) for array in arrays)
 
 
+def _found(
+    search: Finds,
+    classifier: Classifier,
+    x: Tensor,
+    y: Tensor,
+    noise: tuple[Tensor, ...] | None,
+    rng: np.random.Generator | int | None,
+) -> Any:
+    """The examples a search finds from its noise, unseen by whatever the caller differentiates."""
+    drawn = _noise(classifier, search, x, noise, rng)
+    return classifier.ops.unrecorded(lambda: search.find(classifier, x, y, drawn))
+
+
 def attack_batch(
-    attack: Attack,
+    attack: Finds,
     model: Any,
     x: Tensor,
     y: Tensor,
@@ -200,7 +210,4 @@ def attack_batch(
     rng: np.random.Generator | int | None,
 ) -> Tensor:
     """Adversarial examples of one batch by an attack of `stcore.attacks`."""
-    classifier = make_classifier(model)
-    _check_batch(classifier, model, x, y, attack.bounds)
-    drawn = _noise(classifier, attack, x, noise, rng)
-    return classifier.ops.unrecorded(lambda: attack.find(classifier, x, y, drawn))
+    return _found(attack, _checked(model, x, y, attack), x, y, noise, rng)

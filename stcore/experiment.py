@@ -23,7 +23,7 @@ from stcore.evaluation import Accuracy, Evaluator, Predictions
 from stcore.inspection import check_model
 from stcore.interrupt import Interrupt
 from stcore.plan import Plan
-from stcore.protocols import Classifier, Learner
+from stcore.protocols import Learner
 from stcore.runs import BEST, ENVIRONMENT, LAST, RESULT, RunFolder, load_weights
 from stcore.schedules import make_schedule
 from stcore.training import Progress, Schedules, Trainer, score
@@ -123,20 +123,21 @@ def run(
     return Outcome(out, scores, trainer.best[1], finished, interrupted=False)
 
 
-def open_for_evaluation(plan: Plan) -> tuple[Classifier, Splits]:
-    """The plan's network, weights yet to be loaded, and its data."""
+def open_for_evaluation(plan: Plan) -> tuple[Evaluator, Splits]:
+    """The plan's attacks on its network, weights yet to be loaded, and its data; traced once for all weights."""
     backend, device = prepare(plan)
     splits = load_data(plan)
-    return backend.make_classifier(build_model(plan, device, splits)), splits
+    classifier = backend.make_classifier(build_model(plan, device, splits))
+    return Evaluator(classifier, attacks_of(plan, plan.attacks), plan.seed), splits
 
 
 def evaluate_weights(
-    classifier: Classifier, weights: Mapping[str, Any], plan: Plan, images: data.ImageData, progress: Progress
+    evaluator: Evaluator, weights: Mapping[str, Any], plan: Plan, images: data.ImageData, progress: Progress
 ) -> Predictions:
-    """What the classifier predicts with these weights, under no attack and under each of the plan's."""
+    """What the network predicts with these weights, under no attack and under each of the plan's."""
+    classifier = evaluator.classifier
     classifier.load_weights(weights)
     check_model(classifier, classifier.images(images.images[:2]), images.num_classes)
-    evaluator = Evaluator(classifier, attacks_of(plan, plan.attacks), plan.seed)
     return score(evaluator, images, plan.eval_batch_size, progress, "test")
 
 
