@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore import checks
+from stcore import checks, neighbours
 from stcore.ascent import ascend
 from stcore.losses import cross_entropy
-from stcore.objective import PerExample
-from stcore.protocols import Classifier, Mode, Tensor
+from stcore.neighbours import combine
+from stcore.objective import Passes, PerExample
+from stcore.protocols import Mode, Network, Tensor
 from stcore.search import noise_laws, starts
 
 
@@ -22,7 +23,8 @@ class AdversarialConfig:
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
     init: `uniform` (in the ball) | `gaussian` (noise_std · N(0, 1)) | `natural` (x itself).
-    UsageError for a value out of range.
+    examples: neighbours of each image, from independent starts; `combine`: mean | max of their losses (AT†,
+    Appendix C, has two and the mean).   UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -32,24 +34,37 @@ class AdversarialConfig:
     noise_std: float = 1e-3
     norm: str = "linf"
     bounds: tuple[float, float] = (0.0, 1.0)
+    examples: int = 1
+    combine: str = "mean"
 
     def __post_init__(self) -> None:
         checks.search(self, inits=("uniform", "gaussian", "natural"))
-        checks.number("noise_std", self.noise_std)
+        neighbours.check(self)
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
-        return noise_laws(self, count=1)
+        return noise_laws(self, count=self.examples)
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(self.examples * (self.steps + 1), self.examples * self.steps, self.examples)
 
     def phase(self, epoch: int) -> int:
         return 0
 
-    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Tensor:
-        """x' after K steps uphill on the cross-entropy."""
-        (start,) = starts(self, x, noise)
-        return ascend(model, x, y, model.ops.clip(start, *self.bounds), cross_entropy, self)
+    def find(
+        self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
+    ) -> tuple[Tensor, ...]:
+        """Each x' after K steps uphill on the cross-entropy."""
+        ops = model.ops
+        begin = (ops.clip(start, *self.bounds) for start in starts(self, x, noise))
+        return tuple(ascend(model, x, start, lambda z: cross_entropy(ops, z, y), self) for start in begin)
 
-    def losses(self, model: Classifier, x: Tensor, y: Tensor, adversarial: Tensor, phase: int = 0) -> PerExample:
+    def losses(
+        self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
+    ) -> PerExample:
         """Cross-entropy of x', whose forward alone enters the running statistics."""
-        loss = cross_entropy(model.ops, model.logits(adversarial, Mode.TRAIN, dropout=True), y)
-        return PerExample(loss, {"adversarial_loss": loss})
+        ops = model.ops
+        terms = [cross_entropy(ops, model.logits(one, Mode.TRAIN, dropout=True), y) for one in examples]
+        loss = combine(ops, terms, self.combine)
+        return PerExample(loss, {"adversarial_loss": combine(ops, terms, "mean")})

@@ -13,7 +13,7 @@ labels out of range, UsageError for a model that does not return logits, or nois
 from __future__ import annotations
 
 import weakref
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,8 +22,8 @@ from stcore import inspection
 from stcore.dispatch import make_classifier
 from stcore.errors import UsageError
 from stcore.noise import sample
-from stcore.objective import Objective, StepResult, training_step
-from stcore.protocols import Classifier, Learner, Tensor
+from stcore.objective import Objective, StepResult, WeightPerturbation, training_step
+from stcore.protocols import Classifier, Learner, Network, Tensor
 from stcore.seeding import Stream
 from stcore.squeeze import SqueezeConfig
 from stcore.squeeze_search import SqueezePair
@@ -42,7 +42,7 @@ class Finds(HasNoise, Protocol):
     @property
     def bounds(self) -> tuple[float, float]: ...
 
-    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Any: ...
+    def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Any: ...
 
 
 class SqueezeLoss(NamedTuple):
@@ -56,6 +56,13 @@ class SqueezeLoss(NamedTuple):
     adversarial: Tensor
     collaborative: Tensor
     divergence: Tensor
+
+
+class TrainingLoss(NamedTuple):
+    """The mean loss of a batch, a differentiable native scalar, and the means of the method's metrics."""
+
+    total: Tensor
+    metrics: Mapping[str, Tensor]
 
 
 def squeeze_step(
@@ -125,11 +132,38 @@ def train_step(
     noise: tuple[Tensor, ...] | None = None,
     rng: np.random.Generator | int | None = None,
     phase: int = 0,
+    perturbation: WeightPerturbation | None = None,
 ) -> StepResult:
-    """One optimizer update by any method: examples, mean loss, gradients, step. Returns native scalars."""
+    """One optimizer update by any method: examples, mean loss, gradients, step. Returns native scalars.
+
+    phase: the method's variant, `objective.phase(epoch)`.   perturbation: `stcore.AWP` or `stcore.RWP`; the
+    gradient is then taken at weights perturbed so, which move back after the step.
+    """
     _check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
     drawn = _noise(learner, objective, x, noise, rng)
-    return training_step(learner, objective, x, y, drawn, phase)
+    return training_step(learner, objective, x, y, drawn, phase, perturbation)
+
+
+def training_loss(
+    model: Any,
+    objective: Objective,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise: tuple[Tensor, ...] | None = None,
+    rng: np.random.Generator | int | None = None,
+    phase: int = 0,
+) -> TrainingLoss:
+    """Any method as a loss for one's own loop: finds the examples, unseen by the caller's tape, and the mean loss.
+
+    The outer forwards update running statistics as the method says.
+    """
+    classifier = make_classifier(model)
+    _check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)))
+    ops, drawn = classifier.ops, _noise(classifier, objective, x, noise, rng)
+    examples = ops.unrecorded(lambda: objective.find(classifier, x, y, drawn, phase))
+    losses, metrics = objective.losses(classifier, x, y, examples, phase)
+    return TrainingLoss(ops.mean(losses), {n: ops.stop_gradient(ops.mean(m)) for n, m in metrics.items()})
 
 
 _known: weakref.WeakKeyDictionary[Any, tuple[Hashable, int]] = weakref.WeakKeyDictionary()

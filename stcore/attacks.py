@@ -16,7 +16,7 @@ from stcore import checks
 from stcore.api import attack_batch
 from stcore.ascent import ascend
 from stcore.losses import cross_entropy
-from stcore.protocols import Classifier, Tensor
+from stcore.protocols import Network, Tensor
 from stcore.search import noise_laws, starts
 
 
@@ -27,7 +27,7 @@ class Attack(Protocol):
     def noise_laws(self) -> tuple[str, ...]:
         """The unit noise it starts from (see `stcore.noise`)."""
 
-    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
+    def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
         """Adversarial examples of a batch."""
 
 
@@ -50,15 +50,14 @@ class PGD:
 
     def __post_init__(self) -> None:
         checks.search(self, inits=("uniform", "gaussian", "natural"))
-        checks.number("noise_std", self.noise_std)
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
         return noise_laws(self, count=1)
 
-    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
+    def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
         (start,) = starts(self, x, noise)
-        return ascend(model, x, y, start, cross_entropy, self)
+        return ascend(model, x, start, lambda z: cross_entropy(model.ops, z, y), self)
 
     def __call__(
         self,

@@ -31,7 +31,7 @@ def whole(name: str, value: Any, low: int = 0) -> None:
 
 
 def search(config: Any, inits: Iterable[str]) -> None:
-    """The fields every search for examples has: epsilon, step_size, steps, init, norm, bounds."""
+    """The fields every search for examples has: epsilon, step_size, steps, init, noise_std, norm, bounds."""
     choice("norm", config.norm, ("linf", "l2"))
     bounds = config.bounds
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
@@ -41,3 +41,4 @@ def search(config: Any, inits: Iterable[str]) -> None:
     number("step_size", config.step_size)
     whole("steps", config.steps)
     choice("init", config.init, inits)
+    number("noise_std", config.noise_std)

@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from stcore import checks
 from stcore.adversarial import AdversarialConfig
+from stcore.bridged import BatConfig
+from stcore.collaborative import CollaborativeConfig
 from stcore.errors import UsageError
+from stcore.gair_rst import GairRstConfig
+from stcore.gairat import GairatConfig
+from stcore.mart import MartConfig
 from stcore.objective import Objective
 from stcore.squeeze import SqueezeConfig
 from stcore.standard import StandardConfig
+from stcore.trades import TradesConfig
 
-METHODS: dict[str, type[Any]] = {
-    "st": SqueezeConfig,
-    "at": AdversarialConfig,
-    "standard": StandardConfig,
+
+class Method(NamedTuple):
+    """A frozen dataclass, and what this name sets apart from its defaults."""
+
+    config: type[Any]
+    defaults: Mapping[str, Any] = MappingProxyType({})
+
+
+METHODS: dict[str, Method] = {
+    "st": Method(SqueezeConfig),
+    "standard": Method(StandardConfig),
+    "at": Method(AdversarialConfig),
+    "trades": Method(TradesConfig),
+    "mart": Method(MartConfig),
+    "collaborative": Method(CollaborativeConfig),
+    "at2": Method(AdversarialConfig, {"examples": 2}),
+    "trades2": Method(TradesConfig, {"examples": 2}),
+    "mart2": Method(MartConfig, {"examples": 2}),
+    "gairat": Method(GairatConfig),
+    "gair-rst": Method(GairRstConfig),
+    "bat": Method(BatConfig),
 }
 
 
 def fields(method: str) -> tuple[str, ...]:
     """The settings this method has."""
-    return tuple(field.name for field in dataclasses.fields(METHODS[method]))
+    return tuple(field.name for field in dataclasses.fields(METHODS[method].config))
 
 
 def check_fields(method: str, names: Iterable[str]) -> None:
@@ -37,5 +61,6 @@ def check_fields(method: str, names: Iterable[str]) -> None:
 def make_objective(method: str, settings: dict[str, Any]) -> Objective:
     """The method with these settings; UsageError for an unknown method, or a setting it does not have."""
     check_fields(method, settings)
-    objective: Objective = METHODS[method](**settings)
+    config, defaults = METHODS[method]
+    objective: Objective = config(**{**defaults, **settings})
     return objective

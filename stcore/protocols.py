@@ -1,7 +1,7 @@
 """The whole contract between the methods and a framework: `Ops`, `Mode`, `Classifier`, `Learner`.
 
 A tensor is the framework's own and opaque here. Beside the operations below, the core uses only
-`+ - * /`, unary `-`, `<` and `>` on tensors (with tensors of the same shape, or with Python floats).
+`+ - * /`, unary `-`, `<` and `>` on tensors (with tensors of the same shape, scalar tensors, or Python floats).
 It never indexes, never asks for a value or a batch size, never branches on a tensor: so one and the
 same code runs eagerly, inside a `tf.function`, and under `torch.compile`.
 
@@ -48,6 +48,9 @@ class Ops(Protocol):
     def exp(self, x: Tensor, /) -> Tensor:
         """Elementwise exponential."""
 
+    def log(self, x: Tensor, /) -> Tensor:
+        """Elementwise natural logarithm of x > 0."""
+
     def sqrt(self, x: Tensor, /) -> Tensor:
         """Elementwise square root of x ≥ 0."""
 
@@ -68,6 +71,12 @@ class Ops(Protocol):
 
     def mean(self, x: Tensor, /) -> Tensor:
         """(B,) → (): the mean over the batch."""
+
+    def max(self, x: Tensor, /) -> Tensor:
+        """(B, C) → (B,): the largest over the last axis."""
+
+    def total(self, x: Tensor, /) -> Tensor:
+        """Any shape → (): the sum over every axis."""
 
     def ones_like(self, x: Tensor, /) -> Tensor:
         """Ones of the same shape and dtype."""
@@ -100,7 +109,7 @@ class Ops(Protocol):
         """A host copy, for logging and tests; never called inside a step."""
 
 
-class Classifier(Protocol):
+class Network(Protocol):
     """A model as the methods see it."""
 
     @property
@@ -112,6 +121,10 @@ class Classifier(Protocol):
 
         `dropout` turns dropout-like layers on (the outer forwards); the searches for examples leave it off.
         """
+
+
+class Classifier(Network, Protocol):
+    """A model as evaluation and the facade see it."""
 
     def shape(self, x: Tensor) -> tuple[int | None, ...]:
         """(B, H, W, C) of images in the model's layout, or x's own shape where it is flat; B is None while open.
@@ -146,6 +159,15 @@ class Classifier(Protocol):
     def load_weights(self, weights: Mapping[str, Array]) -> None:
         """Puts such weights into the model; UsageError, and nothing changed, where they do not fit."""
 
+    def state(self) -> Sequence[Tensor]:
+        """Weights and running statistics, in a fixed order; what is no floating number is left out."""
+
+    def assign(self, values: Sequence[Tensor]) -> None:
+        """Puts such values in their place."""
+
+    def twin(self) -> Classifier:
+        """A classifier with the same network and weights of its own, equal for now."""
+
 
 class Learner(Classifier, Protocol):
     """A classifier together with its optimizer."""
@@ -160,6 +182,15 @@ class Learner(Classifier, Protocol):
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """One optimizer update."""
+
+    def kernels(self) -> Sequence[Tensor | None]:
+        """The trainable weights in the gradients' order; None for those of one axis (biases, batch norms)."""
+
+    def shift(self, amounts: Sequence[Tensor | None]) -> None:
+        """Adds to the trainable weights, past the optimizer; None leaves one where it is."""
+
+    def penalty(self) -> Tensor | None:
+        """What the model itself adds to every loss, such as Keras' weight regularisers; None where nothing."""
 
     def set_learning_rate(self, rate: float) -> None:
         """The learning rate of the updates to come."""

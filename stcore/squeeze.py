@@ -18,8 +18,8 @@ from functools import partial
 from stcore import checks
 from stcore.divergences import DIVERGENCES
 from stcore.losses import cross_entropy
-from stcore.objective import PerExample
-from stcore.protocols import Classifier, Mode, Ops, Tensor
+from stcore.objective import Passes, PerExample
+from stcore.protocols import Mode, Network, Ops, Tensor
 from stcore.search import noise_laws, starts
 from stcore.squeeze_search import SqueezePair, climb
 from stcore.triplet import Triplet, roles, selection_shares
@@ -51,13 +51,16 @@ class SqueezeConfig:
     def __post_init__(self) -> None:
         checks.search(self, inits=("gaussian", "uniform"))  # at x itself the gradient is exactly zero
         checks.number("beta", self.beta)
-        checks.number("noise_std", self.noise_std)
         checks.choice("divergence", self.divergence, DIVERGENCES)
         checks.choice("inner_divergence", self.inner_divergence or self.divergence, DIVERGENCES)
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
         return noise_laws(self, count=2)
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(2 * self.steps + bool(self.steps) + 3, 3 * self.steps, 3)
 
     def start(self, x: Tensor, noise: tuple[Tensor, ...]) -> SqueezePair:
         """Two independent noisy copies of x, not clamped."""
@@ -66,19 +69,17 @@ class SqueezeConfig:
     def phase(self, epoch: int) -> int:
         return 0
 
-    def find(
-        self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
-    ) -> SqueezePair:
+    def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> SqueezePair:
         """The pair after K updates, from noise."""
         return self.climb(model, x, y, self.start(x, noise), self.steps)
 
-    def climb(self, model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, steps: int) -> SqueezePair:
+    def climb(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, steps: int) -> SqueezePair:
         """The pair after so many updates more."""
         divergence = DIVERGENCES[self.inner_divergence or self.divergence]
         gap = partial(divergence, stop_targets=self.stop_gradient_targets)
         return climb(model, x, y, pair, gap, self, steps)
 
-    def losses(self, model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, phase: int = 0) -> PerExample:
+    def losses(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, phase: int = 0) -> PerExample:
         """Eq. 6 per example, after the (K+1)-th selection. Natural, then adversarial update running statistics."""
         collaborative = model.logits(pair.collaborative, Mode.BATCH, dropout=True)
         natural = model.logits(x, Mode.TRAIN, dropout=True)

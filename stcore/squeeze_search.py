@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from stcore.protocols import Classifier, Mode, Ops, Pullback, Tensor
+from stcore.forward import Forward, forward
+from stcore.protocols import Mode, Network, Ops, Tensor
 from stcore.search import Search, threat_of
 from stcore.triplet import Choice, Triplet, roles
 
@@ -20,20 +21,16 @@ class SqueezePair(NamedTuple):
     collaborative: Tensor
 
 
-class Forward(NamedTuple):
-    """Logits, and the way back from them to the pixels."""
-
-    logits: Tensor
-    pullback: Pullback
-
-
 def climb(
-    model: Classifier, x: Tensor, y: Tensor, pair: SqueezePair, gap: Gap, search: Search, steps: int
+    model: Network, x: Tensor, y: Tensor, pair: SqueezePair, gap: Gap, search: Search, steps: int
 ) -> SqueezePair:
-    """The pair after `steps` updates. The weights are fixed: x is forwarded once and its pullback reused."""
+    """The pair after `steps` updates, under batch statistics that write nothing.
+
+    The weights are fixed: x is forwarded once and its pullback reused.
+    """
     if steps == 0:
         return pair
-    natural = forward(model, x)
+    natural = forward(model, x, Mode.BATCH)
 
     def body(adversarial: Tensor, collaborative: Tensor) -> SqueezePair:
         return update(model, x, y, natural, SqueezePair(adversarial, collaborative), gap, search)
@@ -41,17 +38,12 @@ def climb(
     return SqueezePair(*model.ops.fori_loop(steps, body, pair))
 
 
-def forward(model: Classifier, x: Tensor) -> Forward:
-    """Logits under batch statistics that write nothing, differentiable with respect to the pixels."""
-    return Forward(*model.ops.vjp(lambda pixels: model.logits(pixels, Mode.BATCH), x))
-
-
 def update(
-    model: Classifier, x: Tensor, y: Tensor, natural: Forward, pair: SqueezePair, gap: Gap, search: Search
+    model: Network, x: Tensor, y: Tensor, natural: Forward, pair: SqueezePair, gap: Gap, search: Search
 ) -> SqueezePair:
     """One pass of the inner loop: select from the triplet, climb the divergence, project."""
     ops, threat = model.ops, threat_of(search)
-    forwards = Triplet(natural, forward(model, pair.adversarial), forward(model, pair.collaborative))
+    forwards = Triplet(natural, *(forward(model, one, Mode.BATCH) for one in pair))
     logits = Triplet(*(one.logits for one in forwards))
     highest, lowest = roles(ops, logits, y)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stcore.losses import cross_entropy
-from stcore.objective import PerExample
-from stcore.protocols import Classifier, Mode, Tensor
+from stcore.objective import Passes, PerExample
+from stcore.protocols import Mode, Network, Tensor
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,16 @@ class StandardConfig:
     def noise_laws(self) -> tuple[str, ...]:
         return ()
 
+    @property
+    def passes(self) -> Passes:
+        return Passes(1, 0, 1)
+
     def phase(self, epoch: int) -> int:
         return 0
 
-    def find(self, model: Classifier, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> None:
+    def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> None:
         """There is nothing to find."""
 
-    def losses(self, model: Classifier, x: Tensor, y: Tensor, examples: None, phase: int = 0) -> PerExample:
+    def losses(self, model: Network, x: Tensor, y: Tensor, examples: None, phase: int = 0) -> PerExample:
         natural = cross_entropy(model.ops, model.logits(x, Mode.TRAIN, dropout=True), y)
         return PerExample(natural, {"natural_loss": natural})

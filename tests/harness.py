@@ -149,22 +149,22 @@ def _strict():
     return strict
 
 
-def gradients(learner, objective, batch, examples):
+def gradients(learner, objective, batch, examples, phase=0):
     """The weight gradients of the objective's mean loss by canonical name, with the loss and the metrics.
 
     Read off one step of plain SGD at rate 1, so the learner must have been made for that.
     """
     before = learner.weights()
-    result = losses(learner, objective, batch, examples)
+    result = losses(learner, objective, batch, examples, phase)
     learner.apply_gradients(result.gradients)
     after = learner.weights()
     by_name = {name: before[name] - after[name] for name in before if ".running_" not in name}
     return SimpleNamespace(loss=result.loss, metrics=result.metrics, by_name=by_name)
 
 
-def losses(learner, objective, batch, examples):
+def losses(learner, objective, batch, examples, phase=0):
     def mean_loss():
-        per_example = objective.losses(learner, batch.x, batch.y, examples)
+        per_example = objective.losses(learner, batch.x, batch.y, examples, phase)
         means = {name: learner.ops.mean(values) for name, values in per_example.metrics.items()}
         return learner.ops.mean(per_example.losses), means
 

@@ -6,6 +6,7 @@ differences, so they are an oracle for the other backends' gradients too. Images
 
 from __future__ import annotations
 
+import copy
 import operator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -33,7 +34,9 @@ class StrictTensor:
         one, two = self.__array, _raw(other) if isinstance(other, StrictTensor) else other
         if isinstance(other, StrictTensor):
             assert one.dtype == two.dtype, f"{one.dtype} and {two.dtype} do not mix"
-            assert _fit(one.shape, two.shape), f"shapes {one.shape} and {two.shape} do not fit; see `expand`"
+            assert () in (one.shape, two.shape) or _fit(one.shape, two.shape), (
+                f"shapes {one.shape} and {two.shape} do not fit; see `expand`"
+            )
         else:
             assert type(other) in (int, float), f"a tensor does not combine with {type(other)}"
         return StrictTensor(function(two, one) if swap else function(one, two))
@@ -176,6 +179,7 @@ def _vjp(fn, *xs):
 ops = SimpleNamespace(
     sign=_lift(np.sign),
     exp=_lift(np.exp),
+    log=_lift(np.log),
     sqrt=_lift(np.sqrt),
     logaddexp=_lift(np.logaddexp),
     log_softmax=_lift(_log_softmax),
@@ -183,6 +187,8 @@ ops = SimpleNamespace(
     clip=_lift(np.clip),
     sum=_lift(lambda x: x.reshape(len(x), -1).sum(1)),
     mean=_lift(_mean),
+    max=_lift(lambda x: x.max(-1)),
+    total=_lift(np.sum),
     ones_like=_lift(np.ones_like),
     expand=_lift(lambda vector, like: vector.reshape(-1, *[1] * (like.ndim - 1))),
     one_hot=_lift(_one_hot),
@@ -281,6 +287,16 @@ class StrictClassifier:
     def compile(self, fn):
         return fn
 
+    def state(self):
+        return [StrictTensor(array) for array in self.model.weights.values()]
+
+    def assign(self, values):
+        for array, value in zip(self.model.weights.values(), values, strict=True):
+            array[:] = _raw(value)
+
+    def twin(self):
+        return StrictClassifier(copy.deepcopy(self.model))
+
 
 class StrictLearner(StrictClassifier):
     """`stcore.protocols.Learner`: torch's SGD, and gradients by finite differences in every weight."""
@@ -297,8 +313,10 @@ class StrictLearner(StrictClassifier):
             value, metrics = loss()
         statistics = {n: a.copy() for n, a in self.model.weights.items() if ".running_" in n}
         gradients = [
-            _jacobian(lambda: _raw(loss()[0]), self.model.weights[name], notes).reshape(
-                self.model.weights[name].shape
+            StrictTensor(
+                _jacobian(lambda: _raw(loss()[0]), self.model.weights[name], notes).reshape(
+                    self.model.weights[name].shape
+                )
             )
             for name in self.trainable
         ]
@@ -310,8 +328,20 @@ class StrictLearner(StrictClassifier):
         for name, gradient in zip(self.trainable, gradients, strict=True):
             weight, velocity = self.model.weights[name], self.velocity[name]
             velocity *= self.momentum
-            velocity += gradient + self.weight_decay * weight
+            velocity += _raw(gradient) + self.weight_decay * weight
             weight -= self.lr * velocity
+
+    def kernels(self):
+        weights = [self.model.weights[name] for name in self.trainable]
+        return [StrictTensor(w) if w.ndim > 1 else None for w in weights]
+
+    def shift(self, amounts):
+        for name, amount in zip(self.trainable, amounts, strict=True):
+            if amount is not None:
+                self.model.weights[name] += _raw(amount)
+
+    def penalty(self):
+        return None
 
     def set_learning_rate(self, rate):
         self.lr = rate

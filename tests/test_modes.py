@@ -357,5 +357,5 @@ def test_adversarial_search_reads_running_statistics(backend):
             given._replace(x=given.x[rows], y=given.y[rows], noise=[n[rows] for n in given.noise])
         )
         classifier = backend.classifier(model)
-        alone.append(backend.nhwc(config.find(classifier, batch.x, batch.y, batch.noise[:1]))[:2])
+        alone.append(backend.nhwc(config.find(classifier, batch.x, batch.y, batch.noise[:1])[0])[:2])
     np.testing.assert_array_equal(*alone)

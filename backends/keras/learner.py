@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -70,6 +71,21 @@ class KerasClassifier:
 
         load_weights(self.model, weights)
 
+    def state(self) -> Sequence[Tensor]:
+        return [ops.convert_to_tensor(variable) for variable in self._floating()]
+
+    def assign(self, values: Sequence[Tensor]) -> None:
+        for variable, value in zip(self._floating(), values, strict=True):
+            variable.assign(value)
+
+    def _floating(self) -> list[Any]:
+        return [variable for variable in self.model.weights if "float" in variable.dtype]
+
+    def twin(self) -> KerasClassifier:
+        clone = keras.models.clone_model(self.model)
+        clone.set_weights(self.model.get_weights())
+        return KerasClassifier(clone)
+
 
 class KerasLearner(KerasClassifier):
     """`stcore.protocols.Learner`: the model with its `keras.optimizers` optimizer."""
@@ -87,6 +103,23 @@ class KerasLearner(KerasClassifier):
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         self.optimizer.apply(gradients, self.model.trainable_variables)
+
+    def kernels(self) -> Sequence[Tensor | None]:
+        return [ops.convert_to_tensor(v) if len(v.shape) > 1 else None for v in self.model.trainable_variables]
+
+    def shift(self, amounts: Sequence[Tensor | None]) -> None:
+        for variable, amount in zip(self.model.trainable_variables, amounts, strict=True):
+            if amount is not None:
+                variable.assign_add(amount)
+
+    def penalty(self) -> Tensor | None:
+        losses = self.model._get_regularization_losses()
+        if len(self.model.losses) > len(losses):
+            raise UsageError(
+                "model: expected no losses of its own but weight regularisers; received activity regularisers or "
+                "add_loss, whose value would be that of the last of several forwards. Leave them out"
+            )
+        return sum(losses[1:], losses[0]) if losses else None
 
     def set_learning_rate(self, rate: float) -> None:
         self.optimizer.learning_rate = rate

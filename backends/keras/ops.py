@@ -15,6 +15,7 @@ from stcore.protocols import Array, Tensor
 
 sign = ops.sign
 exp = ops.exp
+log = ops.log
 sqrt = ops.sqrt
 logaddexp = ops.logaddexp
 where = ops.where
@@ -35,6 +36,14 @@ def sum(x: Tensor) -> Tensor:
 
 def mean(x: Tensor) -> Tensor:
     return ops.mean(x)
+
+
+def max(x: Tensor) -> Tensor:
+    return ops.max(x, axis=-1)
+
+
+def total(x: Tensor) -> Tensor:
+    return ops.sum(x)
 
 
 def expand(vector: Tensor, like: Tensor) -> Tensor:

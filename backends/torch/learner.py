@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -88,6 +89,16 @@ class TorchClassifier:
 
         load_weights(self.model, weights)
 
+    def state(self) -> Sequence[Tensor]:
+        return [t for t in self.model.state_dict().values() if t.is_floating_point()]
+
+    def assign(self, values: Sequence[Tensor]) -> None:
+        for tensor, value in zip(self.state(), values, strict=True):
+            tensor.copy_(value)
+
+    def twin(self) -> TorchClassifier:
+        return TorchClassifier(copy.deepcopy(getattr(self.model, "_orig_mod", self.model)))
+
 
 class TorchLearner(TorchClassifier):
     """`stcore.protocols.Learner`: the module with its `torch.optim` optimizer."""
@@ -112,6 +123,18 @@ class TorchLearner(TorchClassifier):
             parameter.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def kernels(self) -> Sequence[Tensor | None]:
+        return [p.detach() if p.ndim > 1 else None for p in self.trainable]
+
+    def shift(self, amounts: Sequence[Tensor | None]) -> None:
+        with torch.no_grad():
+            for parameter, amount in zip(self.trainable, amounts, strict=True):
+                if amount is not None:
+                    parameter.add_(amount)
+
+    def penalty(self) -> None:
+        """A torch module adds nothing to a loss."""
 
     def set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:

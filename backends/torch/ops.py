@@ -12,6 +12,7 @@ from stcore.protocols import Array, Pullback
 
 sign = torch.sign
 exp = torch.exp
+log = torch.log
 sqrt = torch.sqrt
 logaddexp = torch.logaddexp
 where = torch.where
@@ -32,6 +33,14 @@ def sum(x: Tensor) -> Tensor:
 
 def mean(x: Tensor) -> Tensor:
     return x.mean()
+
+
+def max(x: Tensor) -> Tensor:
+    return x.amax(-1)
+
+
+def total(x: Tensor) -> Tensor:
+    return x.sum()
 
 
 def expand(vector: Tensor, like: Tensor) -> Tensor:

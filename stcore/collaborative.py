@@ -1,0 +1,73 @@
+"""Training with collaborative examples alone (paper Eq. 5, Fig. 4): mean CE(f(x), y) + β · KL(p(x)‖p(x'')).
+
+x'' is found by going *down* on the cross-entropy (Eq. 4). The paper gives ε, α and K; β, start and modes are
+our choice, those of TRADES: β = 6, small noise, a search under running statistics, both outer forwards in training
+mode, the natural one shared by the two terms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stcore import checks
+from stcore.divergences import kl
+from stcore.losses import cross_entropy
+from stcore.neighbours import find_each
+from stcore.objective import Passes, PerExample
+from stcore.protocols import Mode, Network, Tensor
+from stcore.search import noise_laws
+
+
+@dataclass(frozen=True)
+class CollaborativeConfig:
+    """The settings of Eq. 5; ε, α and K are the paper's (section 3.2).
+
+    epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
+    beta: weight of the KL term.   init: `gaussian` (noise_std · N(0, 1)) | `uniform` (in the ball) | `natural`.
+    UsageError for a value out of range.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 10
+    beta: float = 6.0
+    init: str = "gaussian"
+    noise_std: float = 1e-3
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        checks.search(self, inits=("gaussian", "uniform", "natural"))
+        checks.number("beta", self.beta)
+
+    @property
+    def noise_laws(self) -> tuple[str, ...]:
+        return noise_laws(self, count=1)
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(self.steps + 2, self.steps, 2)
+
+    def phase(self, epoch: int) -> int:
+        return 0
+
+    def find(
+        self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
+    ) -> tuple[Tensor, ...]:
+        """x'' after K steps downhill on the cross-entropy."""
+        return find_each(model, x, noise, lambda z: -cross_entropy(model.ops, z, y), self)
+
+    def losses(
+        self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
+    ) -> PerExample:
+        """Natural, then collaborative forward; both move the running statistics."""
+        (collaborative,) = examples
+        logits = model.logits(x, Mode.TRAIN, dropout=True)
+        other = model.logits(collaborative, Mode.TRAIN, dropout=True)
+        natural, gap = cross_entropy(model.ops, logits, y), kl(model.ops, logits, other)
+        metrics = {
+            "natural_loss": natural,
+            "collaborative_loss": cross_entropy(model.ops, other, y),
+            "divergence": gap,
+        }
+        return PerExample(natural + self.beta * gap, metrics)

@@ -1,0 +1,101 @@
+"""GAIR-RST (Zhang et al., 2021): the geometry-aware objective on top of TRADES and extra data (see `stcore.data`).
+
+    mean CE(f(x), y) + β · [ω · KL(p(x)‖p(x')) + (1 − ω) · KL(p(x)‖p(x*))],   ω = ½·(1 + tanh(λ + K/2 − κ))
+
+x' climbs TRADES' KL and κ counts its iterates that are still classified correctly; x* climbs the margin of
+Carlini & Wagner. Until the epoch `begin_epoch` it is TRADES with x' alone. Published at ε = 0.031 with λ = 3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stcore import checks
+from stcore.ascent import ascend, ascend_and_tally
+from stcore.divergences import kl
+from stcore.gairat import sigmoid
+from stcore.losses import correct, cross_entropy, margin
+from stcore.neighbours import metrics
+from stcore.objective import Passes, PerExample
+from stcore.protocols import Mode, Network, Tensor
+from stcore.search import noise_laws, starts
+
+
+class TwoSearches(NamedTuple):
+    """x', its κ (B,), and x*; before `begin_epoch` x* is x'."""
+
+    adversarial: Tensor
+    kappa: Tensor
+    margin: Tensor
+
+
+@dataclass(frozen=True)
+class GairRstConfig:
+    """The settings of GAIR-RST, as published, with the ball and step of the paper's protocol (section 5).
+
+    epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K, of either search.
+    beta: weight of the KL terms.   shift: λ.   begin_epoch: the first epoch (from 1) with weights; 100 of 200.
+    confidence: x* climbs until the margin is this large, in units of logits.
+    init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).   UsageError for a value out of range.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 10
+    beta: float = 6.0
+    shift: float = 3.0
+    begin_epoch: int = 100
+    confidence: float = 50.0
+    init: str = "gaussian"
+    noise_std: float = 1e-3
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        checks.search(self, inits=("gaussian", "uniform"))
+        checks.number("beta", self.beta)
+        checks.number("shift", self.shift, low=-100.0, high=100.0)
+        checks.whole("begin_epoch", self.begin_epoch)
+        checks.number("confidence", self.confidence)
+
+    @property
+    def noise_laws(self) -> tuple[str, ...]:
+        return noise_laws(self, count=2)
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(1 + 2 * self.steps + 3, 2 * self.steps, 3)
+
+    def phase(self, epoch: int) -> int:
+        return int(epoch >= self.begin_epoch)
+
+    def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> TwoSearches:
+        """x' uphill on the KL from the natural prediction, counted; from `begin_epoch` on also x*."""
+        ops = model.ops
+        natural = ops.stop_gradient(model.logits(x, Mode.EVAL))
+        begin, other = starts(self, x, noise)
+        adversarial, kappa = ascend_and_tally(
+            model, x, begin, lambda z: kl(ops, natural, z), self, tally=lambda z: correct(ops, z, y)
+        )
+        if not phase:
+            return TwoSearches(adversarial, kappa, adversarial)
+
+        def towards_confidence(logits: Tensor) -> Tensor:
+            return ops.clip(margin(ops, logits, y), -math.inf, self.confidence)
+
+        return TwoSearches(adversarial, kappa, ascend(model, x, other, towards_confidence, self))
+
+    def losses(self, model: Network, x: Tensor, y: Tensor, examples: TwoSearches, phase: int = 0) -> PerExample:
+        """Adversarial forwards, then the natural one, as in the RST code; all move the running statistics."""
+        ops = model.ops
+        first = model.logits(examples.adversarial, Mode.TRAIN, dropout=True)
+        second = model.logits(examples.margin, Mode.TRAIN, dropout=True) if phase else first
+        logits = model.logits(x, Mode.TRAIN, dropout=True)
+        natural, gap = cross_entropy(ops, logits, y), kl(ops, logits, first)
+        if phase:
+            weight = sigmoid(ops, 2.0 * (self.shift + self.steps / 2.0 - examples.kappa))
+            gap = weight * gap + (1.0 - weight) * kl(ops, logits, second)
+        logged = metrics(ops, natural, [cross_entropy(ops, first, y)], gap)
+        return PerExample(natural + self.beta * gap, {**logged, "kappa": examples.kappa})

@@ -1,0 +1,97 @@
+"""TRADES (Zhang et al., 2019; paper Eq. 3): mean CE(f(x), y) + β · KL(p(x)‖p(x')), x' uphill on the same KL.
+
+With another divergence it is the paper's comparison in Fig. 6. x' starts from small noise (at x itself the
+gradient is exactly zero) and is searched for under running statistics; nothing of the KL is held constant.
+The released code forwards natural, adversarial and once more natural images in training mode: all three move the
+running statistics, though the two natural forwards give the same logits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stcore import checks, neighbours
+from stcore.divergences import DIVERGENCES
+from stcore.losses import cross_entropy
+from stcore.neighbours import combine, find_each
+from stcore.objective import Passes, PerExample
+from stcore.protocols import Mode, Network, Ops, Tensor
+from stcore.search import noise_laws
+
+
+@dataclass(frozen=True)
+class TradesConfig:
+    """The settings of TRADES; the defaults are the paper's for CIFAR-10 (section 5).
+
+    epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
+    beta: weight of the divergence.   divergence: kl | symmetric_kl | js | squared_l2 of natural and adversarial.
+    stop_gradient_targets: as in squeeze training; concerns the symmetric KL alone.
+    share_natural: one natural forward serves both terms, and moves the running statistics once: another
+    statistic than the released code's.   adversarial_first: the order of the AWP and RST code.
+    init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).
+    examples: neighbours of each image, from independent starts; `combine`: mean | max of their divergences
+    (TRADES†, Appendix C, has two and the mean).   UsageError for a value out of range.
+    """
+
+    epsilon: float = 8 / 255
+    step_size: float = 2 / 255
+    steps: int = 10
+    beta: float = 6.0
+    divergence: str = "kl"
+    stop_gradient_targets: bool = True
+    share_natural: bool = False
+    adversarial_first: bool = False
+    init: str = "gaussian"
+    noise_std: float = 1e-3
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+    examples: int = 1
+    combine: str = "mean"
+
+    def __post_init__(self) -> None:
+        checks.search(self, inits=("gaussian", "uniform"))
+        checks.number("beta", self.beta)
+        checks.choice("divergence", self.divergence, DIVERGENCES)
+        neighbours.check(self)
+
+    @property
+    def noise_laws(self) -> tuple[str, ...]:
+        return noise_laws(self, count=self.examples)
+
+    @property
+    def passes(self) -> Passes:
+        inner, outer = self.examples * self.steps, self.examples + 2 - self.share_natural
+        return Passes(1 + inner + outer, inner, outer)
+
+    def phase(self, epoch: int) -> int:
+        return 0
+
+    def gap(self, ops: Ops, natural: Tensor, adversarial: Tensor) -> Tensor:
+        """How far apart the two predictions are; (B, C), (B, C) logits → (B,)."""
+        return DIVERGENCES[self.divergence](ops, natural, adversarial, self.stop_gradient_targets)
+
+    def find(
+        self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
+    ) -> tuple[Tensor, ...]:
+        """Each x' after K steps uphill on the divergence from the natural prediction, which is forwarded once."""
+        natural = model.ops.stop_gradient(model.logits(x, Mode.EVAL))
+        return find_each(model, x, noise, lambda z: self.gap(model.ops, natural, z), self)
+
+    def losses(
+        self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
+    ) -> PerExample:
+        """CE + β · divergence; every forward moves the running statistics."""
+        ops = model.ops
+
+        def forward(pixels: Tensor) -> Tensor:
+            return model.logits(pixels, Mode.TRAIN, dropout=True)
+
+        before = tuple(map(forward, examples)) if self.adversarial_first else ()
+        logits = forward(x)
+        adversarial = before or tuple(map(forward, examples))
+        target = logits if self.share_natural else forward(x)
+
+        natural = cross_entropy(ops, logits, y)
+        gap = combine(ops, [self.gap(ops, target, z) for z in adversarial], self.combine)
+        losses = [cross_entropy(ops, z, y) for z in adversarial]
+        return PerExample(natural + self.beta * gap, neighbours.metrics(ops, natural, losses, gap))

@@ -1,0 +1,80 @@
+"""Every training method once, with its variants: the rows of the shared suite. A new method is one line here."""
+
+import numpy as np
+
+from stcore import (
+    AdversarialConfig,
+    BatConfig,
+    CollaborativeConfig,
+    GairatConfig,
+    GairRstConfig,
+    MartConfig,
+    SqueezeConfig,
+    StandardConfig,
+    TradesConfig,
+)
+from stcore.noise import sample
+from stcore.seeding import Stream
+
+ROWS = {
+    "st": SqueezeConfig(),
+    "st from uniform noise": SqueezeConfig(init="uniform"),
+    "st with another inner divergence": SqueezeConfig(divergence="js", inner_divergence="squared_l2"),
+    "standard": StandardConfig(),
+    "at": AdversarialConfig(),
+    "at2": AdversarialConfig(examples=2),
+    "at2 max": AdversarialConfig(examples=2, combine="max"),
+    "trades": TradesConfig(),
+    "trades sharing natural": TradesConfig(share_natural=True),
+    "trades adversarial first": TradesConfig(adversarial_first=True),
+    "trades as in rst": TradesConfig(adversarial_first=True, share_natural=True),
+    "trades symmetric kl": TradesConfig(divergence="symmetric_kl"),
+    "trades js": TradesConfig(divergence="js"),
+    "trades squared l2": TradesConfig(divergence="squared_l2"),
+    "trades2": TradesConfig(examples=2),
+    "trades2 max": TradesConfig(examples=2, combine="max"),
+    "trades in l2": TradesConfig(norm="l2", epsilon=0.5, step_size=0.125),
+    "mart": MartConfig(),
+    "mart2": MartConfig(examples=2),
+    "mart2 max": MartConfig(examples=2, combine="max"),
+    "collaborative": CollaborativeConfig(),
+    "gairat": GairatConfig(begin_epoch=1),
+    "gairat sigmoid": GairatConfig(begin_epoch=1, weighting="sigmoid"),
+    "gairat discrete": GairatConfig(begin_epoch=1, weighting="discrete"),
+    "gairat before its weights": GairatConfig(begin_epoch=2),
+    "gair-rst": GairRstConfig(begin_epoch=1),
+    "gair-rst before its weights": GairRstConfig(begin_epoch=2),
+    "bat": BatConfig(),
+    "bat in three strides up the kl": BatConfig(segments=3, inner="kl"),
+}
+
+
+def noise(objective, shape, seed=0):
+    """The unit noise of a batch, as float64 arrays (B, H, W, C)."""
+    return sample(objective.noise_laws, seed, Stream.NOISE, np.arange(shape[0]), shape[1:], dtype="float64")
+
+
+def found(backend, model, objective, given, seed=0):
+    """What the method finds in its first epoch: the native examples as it made them."""
+    batch, classifier = backend.batch(given), backend.classifier(model)
+    drawn = tuple(backend.images(one) for one in noise(objective, given.x.shape, seed))
+    phase = objective.phase(1)
+    return classifier.ops.unrecorded(lambda: objective.find(classifier, batch.x, batch.y, drawn, phase))
+
+
+def to_arrays(backend, examples):
+    """Images as (B, H, W, C), and what is counted of each example as (B,)."""
+    arrays = () if examples is None else tuple(map(backend.array, examples))
+    return [backend.nhwc(e) if a.ndim == 4 else a for e, a in zip(examples or (), arrays, strict=True)]
+
+
+def to_native(backend, examples, arrays):
+    """The same structure in this backend's tensors."""
+    native = [backend.images(a) if a.ndim == 4 else backend.tensor(a) for a in arrays]
+    return (
+        None
+        if examples is None
+        else type(examples)(native)
+        if type(examples) is tuple
+        else type(examples)(*native)
+    )

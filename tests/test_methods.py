@@ -1,0 +1,619 @@
+"""All training methods in the shared suite: the backends agree, and each method is the published one."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from harness import assert_close, assert_same, gradients, load, problem, worst
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows import ROWS, found, noise, to_arrays, to_native
+
+import stcore
+from stcore import (
+    AdversarialConfig,
+    BatConfig,
+    CollaborativeConfig,
+    GairatConfig,
+    GairRstConfig,
+    MartConfig,
+    SqueezeConfig,
+    StandardConfig,
+    TradesConfig,
+)
+from stcore.losses import margin
+from stcore.methods import METHODS, make_objective
+from stcore.protocols import Mode
+
+EXAMPLES, GRADIENT, THREE_STEPS = 1e-12, 1e-9, 1e-8
+every_row = pytest.mark.parametrize("objective", ROWS.values(), ids=ROWS)
+
+
+@pytest.fixture(scope="module")
+def twins():
+    return load("torch"), load("keras")
+
+
+# --- Torch against Keras, float64 ---
+
+
+@every_row
+def test_both_backends_find_the_same_examples(twins, objective):
+    data = problem()
+    ours, theirs = (to_arrays(b, found(b, b.build("tiny-smooth"), objective, data)) for b in twins)
+    tolerance = EXAMPLES if getattr(objective, "norm", "linf") == "linf" else 1e-9
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.abs(one - other).max() <= tolerance
+
+
+@every_row
+def test_both_backends_have_the_same_losses_and_weight_gradients(twins, objective):
+    data, results = problem(), []
+    examples = found(twins[0], twins[0].build("resnet8"), objective, data)
+    arrays = to_arrays(twins[0], examples)
+    for backend in twins:
+        learner = backend.learner(backend.build("resnet8"), lr=1.0, momentum=0.0, weight_decay=0.0)
+        native = to_native(backend, examples, arrays)
+        results.append(gradients(learner, objective, backend.batch(data), native, objective.phase(1)))
+    ours, theirs = results
+    assert theirs.loss == pytest.approx(ours.loss, rel=GRADIENT)
+    assert theirs.metrics == pytest.approx(ours.metrics, rel=GRADIENT)
+    assert_close(theirs.by_name, ours.by_name, GRADIENT)
+
+
+def trained(backend, objective, net="tiny", steps=3, perturbation=None):
+    learner = backend.learner(backend.build(net), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for step in range(steps):
+        data = problem(seed=step)
+        batch, drawn = backend.batch(data), noise(objective, data.x.shape, step)
+        stcore.train_step(
+            learner,
+            objective,
+            batch.x,
+            batch.y,
+            noise=tuple(backend.images(one) for one in drawn),
+            phase=objective.phase(1),
+            perturbation=perturbation,
+        )
+    return learner.weights()
+
+
+@every_row
+def test_both_backends_make_the_same_three_training_steps(twins, objective):
+    ours, theirs = (trained(backend, objective) for backend in twins)
+    assert_close(theirs, ours, THREE_STEPS)
+    start = twins[0].learner(twins[0].build("tiny")).weights()
+    assert all(worst(ours[name], start[name]) > 1e-4 for name in ours)
+
+
+@every_row
+def test_the_protocol_alone_suffices(backend, objective):
+    """Examples by finite differences in every pixel, then losses, metrics and statistics."""
+    if hasattr(objective, "steps"):
+        objective = replace(objective, steps=3)
+    data, results = problem(4, 4), []
+    for one in (backend, load("strict")):
+        model = one.build("tiny-smooth", side=4)
+        examples = found(one, model, objective, data)
+        batch, phase = one.batch(data), objective.phase(1)
+        result = objective.losses(one.classifier(model), batch.x, batch.y, examples, phase)
+        arrays = {f"example {i}": array for i, array in enumerate(to_arrays(one, examples))}
+        numbers = {"loss": result.losses, **result.metrics}
+        results.append(
+            arrays | {name: one.array(value) for name, value in numbers.items()} | one.statistics(model)
+        )
+    assert_close(*results, 1e-9 if getattr(objective, "norm", "linf") == "linf" else 1e-6)
+
+
+# --- The passes of a step: how many, in which modes and order ---
+
+
+class Watch:
+    """A network that notes its forwards, and how often a way back to the pixels is gone."""
+
+    def __init__(self, classifier):
+        self.classifier, self.forwards, self.ways_back = classifier, [], 0
+        self.ops = self._counting(classifier.ops)
+
+    def logits(self, x, mode, *, dropout=False):
+        self.forwards.append((mode, dropout, x))
+        return self.classifier.logits(x, mode, dropout=dropout)
+
+    def _counting(self, ops):
+        class Ops:
+            def __getattr__(_, name):
+                return getattr(ops, name)
+
+            def vjp(_, fn, *xs):
+                before = len(self.forwards)
+                value, pullback = ops.vjp(fn, *xs)
+                if len(self.forwards) == before:  # from a loss to logits, which costs nothing to speak of
+                    return value, pullback
+
+                def counted(cotangent):
+                    self.ways_back += 1
+                    return pullback(cotangent)
+
+                return value, counted
+
+            def fori_loop(_, steps, body, carry):  # in Python: a loop that is traced runs its body once
+                for _ in range(steps):
+                    carry = body(*carry)
+                return carry
+
+        return Ops()
+
+
+OUTER = {  # x natural, a and b the examples, m between; all of them in training mode
+    "standard": "x",
+    "at": "a",
+    "at2": "ab",
+    "trades": "xax",
+    "trades sharing natural": "xa",
+    "trades adversarial first": "axx",
+    "trades as in rst": "ax",
+    "trades2": "xabx",
+    "mart": "xa",
+    "mart2": "xab",
+    "collaborative": "xa",
+    "gairat": "a",
+    "gair-rst": "abx",
+    "gair-rst before its weights": "ax",
+    "bat": "xma",
+    "bat in three strides up the kl": "xmma",
+}
+
+
+@pytest.mark.parametrize("name", OUTER)
+def test_the_outer_forwards_and_their_order(backend, name):
+    objective, data = ROWS[name], problem()
+    batch, model = backend.batch(data), backend.build("tiny")
+    examples = found(backend, model, objective, data)
+    watch = Watch(backend.classifier(model))
+    objective.losses(watch, batch.x, batch.y, examples, objective.phase(1))
+    known = [batch.x] + [e for e in examples or () if len(e.shape) == 4]
+    letters = ["xab"[[e is x for e in known].index(True)] if any(e is x for e in known) else "m"
+               for _, _, x in watch.forwards]  # fmt: skip
+    assert "".join(letters) == OUTER[name]
+    assert {(mode, dropout) for mode, dropout, _ in watch.forwards} == {(Mode.TRAIN, True)}
+
+
+@every_row
+def test_a_step_costs_the_passes_it_says(backend, objective):
+    data = problem()
+    batch, phase = backend.batch(data), objective.phase(1)
+    watch = Watch(backend.classifier(backend.build("tiny")))
+    drawn = tuple(backend.images(one) for one in noise(objective, data.x.shape))
+    examples = objective.find(watch, batch.x, batch.y, drawn, phase)
+    searching = len(watch.forwards)
+    assert {mode for mode, _, _ in watch.forwards} <= (
+        {Mode.BATCH} if "Squeeze" in repr(objective) else {Mode.EVAL}
+    )
+    objective.losses(watch, batch.x, batch.y, examples, phase)
+    if isinstance(objective, GairRstConfig) and not phase:
+        return  # its passes are those of the dearer phase
+    assert objective.passes == (len(watch.forwards), watch.ways_back, len(watch.forwards) - searching)
+
+
+def test_the_units_of_a_step_are_the_published_arithmetic():
+    units = {name: make_objective(name, {}).passes.units for name in METHODS}
+    assert units["at"] == 23
+    assert units["mart"] == units["collaborative"] == 26
+    assert units["trades"] == 30  # 39 as released, which forwards the natural image anew in every step
+    assert units["st"] == 60  # 70 likewise
+
+
+@pytest.mark.parametrize("name", OUTER)
+def test_the_running_statistics_are_moved_by_the_outer_forwards_in_that_order(backend, name):
+    objective, data = ROWS[name], problem()
+    model, expected = backend.build("tiny"), backend.build("tiny")
+    batch, examples = backend.batch(data), found(backend, model, objective, data)
+    assert_same(backend.statistics(model), backend.statistics(expected))  # the search moves none
+    watch = Watch(backend.classifier(model))
+    objective.losses(watch, batch.x, batch.y, examples, objective.phase(1))
+    for _, _, x in watch.forwards:
+        backend.classifier(expected).logits(x, Mode.TRAIN)
+    assert_same(backend.statistics(model), backend.statistics(expected))
+
+
+# --- Oracles: numbers from elsewhere (logits as pixels of a network that changes nothing) ---
+
+U = np.array([[2.0, 0, -1], [0.3, 0.1, -0.4]])
+L = np.array([[0, 1, 0.5], [1, -1, 0.2]])
+Y = np.array([0, 2])
+
+
+class Identity:
+    """A network whose logits are its pixels."""
+
+    def __init__(self, ops):
+        self.ops = ops
+
+    def logits(self, x, mode, *, dropout=False):
+        return x
+
+
+def on_logits(backend, objective, *examples, phase=0):
+    """Mean loss and metrics with natural logits U."""
+    native = tuple(map(backend.tensor, examples))
+    result = objective.losses(Identity(backend.ops), backend.tensor(U), backend.tensor(Y), native, phase)
+    return {"loss": backend.array(result.losses).mean()} | {
+        name: backend.array(metric).mean() for name, metric in result.metrics.items()
+    }
+
+
+def test_mart_has_the_published_value(every_backend):
+    result = on_logits(every_backend, MartConfig(beta=5.0), L)
+    assert result["loss"] == pytest.approx(3.267835, abs=1e-6)
+    assert result["divergence"] == pytest.approx(0.189222, abs=1e-6)
+    assert result["natural_loss"] == pytest.approx(0.854696, abs=1e-6)
+    assert result["adversarial_loss"] == pytest.approx(1.470321, abs=1e-6)
+    assert result["loss"] - 5 * result["divergence"] == pytest.approx(2.321726, abs=1e-6)
+
+
+def test_trades_has_the_published_value(every_backend):
+    result = on_logits(every_backend, TradesConfig(beta=6.0), L)
+    assert result["divergence"] == pytest.approx(0.649792, abs=1e-6)
+    assert result["loss"] == pytest.approx(0.854696 + 6 * 0.649792, abs=1e-5)
+    assert result["collaborative_share"] == 0.5  # CE falls from U to L in the second row alone
+
+
+@pytest.mark.parametrize(
+    ("wrt", "expected"),
+    [
+        ("adversarial", [[-0.328736, 0.196143, 0.132593], [0.099571, -0.134106, 0.034535]]),
+        ("natural", [[0.206570, -0.143337, -0.063233], [-0.142088, 0.201922, -0.059835]]),
+    ],
+)
+def test_trades_holds_neither_side_constant(every_backend, wrt, expected):
+    ops, config = every_backend.ops, TradesConfig()
+
+    def mean_gap(natural, adversarial):
+        return ops.mean(config.gap(ops, natural, adversarial)) + ops.total(natural - natural)
+
+    value, pullback = ops.vjp(mean_gap, every_backend.tensor(U), every_backend.tensor(L))
+    both = [every_backend.array(g) for g in pullback(ops.ones_like(value))]
+    np.testing.assert_allclose(both[wrt == "adversarial"], expected, atol=1e-6)
+
+
+def test_the_margin_has_the_published_value(every_backend):
+    values = [margin(every_backend.ops, every_backend.tensor(z), every_backend.tensor(Y)) for z in (U, L)]
+    np.testing.assert_allclose([every_backend.array(v) for v in values], [[-2.0, 0.7], [1.0, 0.8]], atol=1e-12)
+
+
+KAPPA = np.arange(11.0)
+TANH = [0.999665, 0.997527, 0.982014, 0.880797, 0.5, 0.119203, 0.017986, 0.002473, 0.000335, 0.000045, 0.000006]
+
+
+@pytest.mark.parametrize(
+    ("weighting", "raw"),
+    [
+        ("tanh", TANH),
+        ("sigmoid", 1 / (1 + np.exp(1 - 5 * (1 - 2 * KAPPA / 10)))),
+        ("discrete", (11 - KAPPA) / 11),
+    ],
+)
+def test_gairat_has_the_published_weights(every_backend, weighting, raw):
+    weights = GairatConfig(weighting=weighting).weights(every_backend.ops, every_backend.tensor(KAPPA))
+    np.testing.assert_allclose(every_backend.array(weights), np.array(raw) / np.mean(raw), atol=3e-6)
+
+
+def test_gair_rst_weighs_two_divergences(every_backend):
+    """λ = 3, K = 10: ω(5) = .997527, ω(8) = .5; the rest goes to the margin's example."""
+    examples = [every_backend.tensor(a) for a in (L, np.array([5.0, 8.0]), -L)]
+    config, ops = GairRstConfig(), every_backend.ops
+    x, y = every_backend.tensor(U), every_backend.tensor(Y)
+    gap = lambda z: every_backend.array(TradesConfig().gap(ops, x, z))  # noqa: E731
+    from stcore.gair_rst import TwoSearches
+
+    result = config.losses(Identity(ops), x, y, TwoSearches(*examples), 1)
+    weight = np.array([0.997527, 0.5])
+    expected = weight * gap(examples[0]) + (1 - weight) * gap(examples[2])
+    np.testing.assert_allclose(every_backend.array(result.metrics["divergence"]), expected, rtol=1e-5)
+
+
+def test_bat_adds_up_the_strides(every_backend):
+    """Each stride's KL by hand, in numpy."""
+    points = [U + k / 3 * (L - U) for k in range(4)]
+    p = [np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in points]
+    expected = sum((a * np.log(a / b)).sum(1).mean() for a, b in pairwise(p))
+    result = on_logits(every_backend, BatConfig(segments=3), L)
+    assert result["divergence"] == pytest.approx(expected, rel=1e-12)
+    assert result["loss"] == pytest.approx(0.854696 + 6 * expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+def test_two_examples_are_combined_per_example(every_backend, how):
+    """AT†, TRADES† and MART†: the mean, or the larger, of the two terms of each image."""
+    combine = getattr(np, how)
+    log_p = lambda z: z - np.log(np.exp(z).sum(1, keepdims=True))  # noqa: E731
+    ce = [-log_p(z)[[0, 1], Y] for z in (L, -L)]
+    kl = [(np.exp(log_p(U)) * (log_p(U) - log_p(z))).sum(1) for z in (L, -L)]
+    natural = -log_p(U)[[0, 1], Y]
+    at = on_logits(every_backend, AdversarialConfig(examples=2, combine=how), L, -L)
+    assert at["loss"] == pytest.approx(combine(ce, axis=0).mean(), rel=1e-12)
+    trades = on_logits(every_backend, TradesConfig(examples=2, combine=how), L, -L)
+    assert trades["loss"] == pytest.approx((natural + 6 * combine(kl, axis=0)).mean(), rel=1e-12)
+    mart = on_logits(every_backend, MartConfig(examples=2, combine=how), L, -L)
+    one, other = (
+        every_backend.array(
+            MartConfig()
+            .losses(
+                Identity(every_backend.ops),
+                every_backend.tensor(U),
+                every_backend.tensor(Y),
+                (every_backend.tensor(z),),
+            )
+            .losses
+        )
+        for z in (L, -L)
+    )
+    assert mart["loss"] == pytest.approx(combine([one, other], axis=0).mean(), rel=1e-12)
+
+
+def plain_torch(loss_inner, loss_outer, steps=3):
+    """Three updates by a plain PyTorch reading of a published formula, starts given."""
+    backend = load("torch")
+    import torch
+
+    model = backend.build("tiny")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for step in range(steps):
+        data = problem(seed=step)
+        x, y, _ = backend.batch(data)
+        adversarial = x + 0.001 * backend.images(noise(TradesConfig(), data.x.shape, step)[0])
+        model.eval()
+        for _ in range(10):
+            adversarial.requires_grad_()
+            (gradient,) = torch.autograd.grad(loss_inner(model, x, y, adversarial), adversarial)
+            adversarial = adversarial.detach() + 2 / 255 * gradient.sign()
+            adversarial = torch.min(torch.max(adversarial, x - 8 / 255), x + 8 / 255).clamp(0, 1)
+        model.train()
+        optimizer.zero_grad()
+        loss_outer(model, x, y, adversarial).backward()
+        optimizer.step()
+    return backend.learner(model).weights()
+
+
+def test_trades_is_the_published_loop():
+    from torch import nn
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+
+    def inner(model, x, y, adversarial):
+        return kl_div(log_softmax(model(adversarial), 1), softmax(model(x), 1), reduction="sum")
+
+    def outer(model, x, y, adversarial):
+        natural = cross_entropy(model(x), y)
+        robust = nn.KLDivLoss(reduction="batchmean")(log_softmax(model(adversarial), 1), softmax(model(x), 1))
+        return natural + 6.0 * robust
+
+    assert_close(trained(load("torch"), TradesConfig()), plain_torch(inner, outer), 1e-12)
+
+
+def test_mart_is_the_published_loop():
+    import torch
+    from torch.nn.functional import cross_entropy, kl_div, nll_loss, softmax
+
+    def inner(model, x, y, adversarial):
+        return cross_entropy(model(adversarial), y)
+
+    def outer(model, x, y, adversarial):
+        natural, robust = softmax(model(x), 1), softmax(z := model(adversarial), 1)
+        order = robust.argsort(1)
+        second = torch.where(order[:, -1] == y, order[:, -2], order[:, -1])
+        boosted = cross_entropy(z, y) + nll_loss((1.0001 - robust + 1e-12).log(), second)
+        kl = kl_div((robust + 1e-12).log(), natural, reduction="none").sum(1)
+        return boosted + 5.0 * (kl * (1.0000001 - natural.gather(1, y[:, None])[:, 0])).mean()
+
+    assert_close(trained(load("torch"), MartConfig()), plain_torch(inner, outer), 1e-12)
+
+
+def test_collaborative_training_is_equation_5():
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+
+    def inner(model, x, y, neighbour):
+        return -cross_entropy(model(neighbour), y)
+
+    def outer(model, x, y, neighbour):
+        logits = model(x)
+        gap = kl_div(log_softmax(model(neighbour), 1), softmax(logits, 1), reduction="batchmean")
+        return cross_entropy(logits, y) + 6.0 * gap
+
+    assert_close(trained(load("torch"), CollaborativeConfig()), plain_torch(inner, outer), 1e-12)
+
+
+def test_kappa_counts_the_iterates_that_are_still_right(backend):
+    """Every iterate up to K − 1, followed step by step through shorter searches from the same noise."""
+    data, config = problem(batch=24, seed=3), GairatConfig(epsilon=0.3, step_size=0.03, steps=6)
+    model = backend.build("tiny")
+    kappa = to_arrays(backend, found(backend, model, config, data))[1]
+    batch, classifier = backend.batch(data), backend.classifier(model)
+    start = np.clip(data.x + 0.3 * noise(config, data.x.shape)[0], 0, 1)
+    points = [start]
+    for steps in range(1, 6):
+        points.append(to_arrays(backend, found(backend, model, replace(config, steps=steps), data))[0])
+    right = [backend.array(classifier.logits(backend.images(p), Mode.EVAL)).argmax(1) == data.y for p in points]
+    np.testing.assert_array_equal(kappa, np.sum(right, axis=0))
+    assert 0 < kappa.sum() < 6 * len(kappa)
+    assert batch.x is not None
+
+
+def test_the_second_search_of_gair_rst_stops_at_its_confidence(backend):
+    """Where the margin is beyond the confidence the gradient is zero, so the start stays."""
+    data, model = problem(), backend.build("tiny")
+    config = GairRstConfig(begin_epoch=1, confidence=0.0, steps=2)
+    _, kappa, other = to_arrays(backend, found(backend, model, config, data))
+    start = data.x + 1e-3 * noise(config, data.x.shape)[1]
+    wrong = kappa == 0
+    assert wrong.any()
+    np.testing.assert_allclose(other[wrong], np.clip(start, 0, 1)[wrong], atol=1e-12)
+
+
+# --- Identities ---
+
+
+def losses_and_gradients(backend, objective, arrays_noise=None, perturbation=None):
+    learner = backend.learner(backend.build("tiny"), lr=1.0, momentum=0.0, weight_decay=0.0)
+    data = problem()
+    batch, drawn = backend.batch(data), arrays_noise or noise(objective, data.x.shape)
+    before = learner.weights()
+    stcore.train_step(
+        learner,
+        objective,
+        batch.x,
+        batch.y,
+        noise=tuple(backend.images(one) for one in drawn),
+        phase=objective.phase(1),
+        perturbation=perturbation,
+    )
+    after = learner.weights()
+    return {name: before[name] - after[name] for name in before if ".running_" not in name}
+
+
+def test_bat_in_one_stride_up_the_kl_is_trades(backend):
+    one = trained(backend, BatConfig(segments=1, inner="kl"))
+    assert_close(one, trained(backend, TradesConfig(share_natural=True)), 1e-14)
+
+
+def test_two_examples_from_one_start_are_one_example(backend):
+    (start,) = noise(AdversarialConfig(), problem().x.shape)
+    single = losses_and_gradients(backend, AdversarialConfig(), (start,))
+    double = losses_and_gradients(backend, AdversarialConfig(examples=2), (start, start))
+    assert_close(double, single, 1e-12)
+
+
+def test_gairat_before_its_weights_is_adversarial_training(backend):
+    assert_close(trained(backend, ROWS["gairat before its weights"]), trained(backend, AdversarialConfig()), 1e-14)
+
+
+def test_gair_rst_before_its_weights_is_trades_as_in_rst(backend):
+    ours = trained(backend, ROWS["gair-rst before its weights"])
+    assert_close(ours, trained(backend, ROWS["trades as in rst"]), 1e-14)
+
+
+def test_sharing_the_natural_forward_changes_the_statistics_alone(backend):
+    released, shared = (trained(backend, TradesConfig(share_natural=s), steps=1) for s in (False, True))
+    assert_close(
+        {n: w for n, w in released.items() if ".running_" not in n},
+        {n: w for n, w in shared.items() if ".running_" not in n},
+        1e-12,
+    )
+    assert any(worst(released[n], shared[n]) > 1e-3 for n in released if ".running_" in n)
+
+
+def plain_net(backend):
+    """A small network without normalisation, whose weights decide the test but not its outcome."""
+    rng = np.random.default_rng(0)
+    shapes = [(48, 16), (16, 3)]
+    weights = [rng.normal(0, 0.3, shape) for shape in shapes]
+    if backend.name == "torch":
+        import torch
+
+        layers = [torch.nn.Linear(*shape).double() for shape in shapes]
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight.data = torch.tensor(weight.T)
+            torch.nn.init.zeros_(layer.bias)
+        return torch.nn.Sequential(torch.nn.Flatten(), layers[0], torch.nn.Softplus(), layers[1])
+    import keras
+
+    layers = [keras.layers.Dense(shape[1], dtype="float64") for shape in shapes]
+    model = keras.Sequential(
+        [
+            keras.Input((4, 4, 3), dtype="float64"),
+            keras.layers.Flatten(dtype="float64"),
+            layers[0],
+            keras.layers.Activation("softplus", dtype="float64"),
+            layers[1],
+        ]
+    )
+    for layer, weight in zip(layers, weights, strict=True):
+        layer.kernel.assign(weight)
+    return model
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_squeeze_training_with_the_natural_example_forced_is_trades(backend, monkeypatch, stop):
+    """Roles fixed to x' adversarial, x collaborative, without batch norm: TRADES with the symmetric KL."""
+    fixed = lambda ops, logits, y: (lambda t: t.adversarial, lambda t: t.natural)  # noqa: E731
+    monkeypatch.setattr("stcore.squeeze.roles", fixed)
+    monkeypatch.setattr("stcore.squeeze_search.roles", fixed)
+    data, results = problem(side=4), []
+    start = noise(SqueezeConfig(), data.x.shape)
+    shared = {"stop_gradient_targets": stop, "steps": 5}
+    for objective, drawn in (
+        (SqueezeConfig(**shared), start),
+        (TradesConfig(divergence="symmetric_kl", share_natural=True, **shared), start[:1]),
+    ):
+        learner = backend.learner(plain_net(backend))
+        batch = backend.batch(data)
+        for _ in range(3):
+            native = tuple(backend.images(one) for one in drawn)
+            stcore.train_step(learner, objective, batch.x, batch.y, noise=native)
+        results.append([backend.array(tensor) for tensor in learner.state()])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+# --- For any setting: the examples stay in the ball and in range ---
+
+SEARCHING = {
+    "at": AdversarialConfig,
+    "trades": TradesConfig,
+    "mart": MartConfig,
+    "collaborative": CollaborativeConfig,
+    "gairat": GairatConfig,
+    "gair-rst": GairRstConfig,
+    "bat": BatConfig,
+}
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+@given(
+    epsilon=st.floats(0, 0.5),
+    share=st.floats(0, 3),
+    steps=st.integers(1, 3),
+    norm=st.sampled_from(["linf", "l2"]),
+    init=st.sampled_from(["gaussian", "uniform"]),
+)
+@settings(max_examples=15, deadline=None)
+def test_examples_are_in_the_ball_and_in_range(name, epsilon, share, steps, norm, init):
+    backend, data = load("torch"), problem(4, 4)
+    config = SEARCHING[name](epsilon=epsilon, step_size=share * epsilon, steps=steps, norm=norm, init=init)
+    phase = 1 if "begin_epoch" in vars(config) else 0
+    batch, classifier = backend.batch(data), backend.classifier(backend.build("tiny", side=4))
+    drawn = tuple(backend.images(one) for one in noise(config, data.x.shape))
+    examples = config.find(classifier, batch.x, batch.y, drawn, phase)
+    for example in (a for a in to_arrays(backend, examples) if a.ndim == 4):
+        offset = np.abs(example - data.x)
+        size = offset.max() if norm == "linf" else np.sqrt((offset**2).sum((1, 2, 3))).max()
+        assert size <= epsilon * (1 + 1e-9) + 1e-12
+        assert example.min() >= 0
+        assert example.max() <= 1
+
+
+@pytest.mark.parametrize("name", SEARCHING)
+def test_a_search_makes_things_worse_or_better_as_it_says(backend, name):
+    """Adversarial examples have a higher mean loss than their images, collaborative ones a lower."""
+    objective, data = SEARCHING[name](epsilon=0.1, step_size=0.025), problem(batch=16)
+    model = backend.build("tiny-smooth")
+    example = to_arrays(backend, found(backend, model, objective, data))[0]
+    classifier, y = backend.classifier(model), backend.tensor(data.y)
+    from stcore.losses import cross_entropy
+
+    natural, moved = (
+        backend.array(cross_entropy(backend.ops, classifier.logits(backend.images(p), Mode.EVAL), y)).mean()
+        for p in (data.x, example)
+    )
+    if name == "collaborative":
+        assert moved < natural - 1e-3
+    elif name not in ("trades", "gair-rst"):  # theirs climb the divergence, whichever way the loss goes
+        assert moved > natural + 1e-3
+
+
+def test_every_method_has_its_row():
+    configs = {type(objective) for objective in ROWS.values()}
+    assert {method.config for method in METHODS.values()} == configs
+    assert isinstance(make_objective("standard", {}), StandardConfig)
+    assert make_objective("trades2", {}) == TradesConfig(examples=2)
+    assert make_objective("trades2", {"examples": 3}) == TradesConfig(examples=3)
