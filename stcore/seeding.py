@@ -32,6 +32,7 @@ class Stream(IntEnum):
     ATTACK = 3
     SPLIT = 4
     WEIGHTS = 5
+    EXTRA = 6
 
 
 def generator(

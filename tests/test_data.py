@@ -556,10 +556,11 @@ def test_a_limit_the_set_does_not_have_is_refused(option, size):
         load("digits", **{option: size})
 
 
-@pytest.mark.parametrize("spec", ["", "mnist", "parquet", "parquet:", "digits:8", "Digits"])
+@pytest.mark.parametrize("spec", ["", "mnist", "parquet", "parquet:", "digits:8", "Digits", "svhn", "npz:"])
 def test_an_unknown_set_is_refused(spec):
     with pytest.raises(
-        UsageError, match=f"expected a data set of the form digits, parquet:DIR, received '{spec}'"
+        UsageError,
+        match=f"expected a data set of the form digits, parquet:DIR, cifar10:PATH, .*, received '{spec}'",
     ):
         load(spec)
 

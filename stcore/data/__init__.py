@@ -1,23 +1,40 @@
 """Data sets as uint8 images in memory, their splits, and the batches of an epoch. numpy only.
 
-What decodes a source (scikit-learn, pyarrow, pillow) is imported when that source is loaded.
+What decodes a source (scikit-learn, scipy, pyarrow, pillow) is imported when that source is loaded.
 """
 
 from stcore.data.batches import Batch, Batches, in_order
+from stcore.data.cifar import load_cifar10, load_cifar100
 from stcore.data.digits import load_digits
+from stcore.data.extra import Unlabelled, load_extra, load_unlabelled
 from stcore.data.images import ImageData, Splits
+from stcore.data.mixed import MixedBatches
+from stcore.data.npz import load_npz
 from stcore.data.parquet import load_parquet
+from stcore.data.saving import save_arrays
 from stcore.data.sources import load
 from stcore.data.split import hold_out
+from stcore.data.svhn import load_svhn
+from stcore.data.ti500k import convert_ti500k
 
 __all__ = [
     "Batch",
     "Batches",
     "ImageData",
+    "MixedBatches",
     "Splits",
+    "Unlabelled",
+    "convert_ti500k",
     "hold_out",
     "in_order",
     "load",
+    "load_cifar10",
+    "load_cifar100",
     "load_digits",
+    "load_extra",
+    "load_npz",
     "load_parquet",
+    "load_svhn",
+    "load_unlabelled",
+    "save_arrays",
 ]

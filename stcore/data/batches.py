@@ -40,13 +40,7 @@ class Batches:
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise UsageError(f"expected a batch size of at least 1, received {self.batch_size}; choose another")
-        if self.augment not in get_args(Augment):
-            known = ", ".join(get_args(Augment))
-            raise UsageError(
-                f"expected augment to be one of {known}, received {self.augment!r}; choose one of them"
-            )
+        check_settings(self.batch_size, self.augment)
         if len(self) == 0:
             raise UsageError(
                 f"expected a batch size of at most {len(self.data)} when the short last batch is dropped, "
@@ -59,6 +53,11 @@ class Batches:
         if short == 1 and full:  # one image has no batch statistics: it joins the batch before it
             return full
         return full + (short > 0 and not self.drop_last)
+
+    @property
+    def examples(self) -> int:
+        """Examples per epoch: all of the data, but for what `drop_last` drops."""
+        return len(self) * self.batch_size if self.drop_last else len(self.data)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from batch `start` on (to resume within it)."""
@@ -75,6 +74,15 @@ class Batches:
             if draws is not None:
                 images = crop_flip(images, draws.at(where))
             yield Batch(images, self.data.labels[order[where]], np.arange(where.start, where.stop))
+
+
+def check_settings(batch_size: int, augment: str) -> None:
+    """UsageError if no batches of any data could have these."""
+    if batch_size < 1:
+        raise UsageError(f"expected a batch size of at least 1, received {batch_size}; choose another")
+    if augment not in get_args(Augment):
+        known = ", ".join(get_args(Augment))
+        raise UsageError(f"expected augment to be one of {known}, received {augment!r}; choose one of them")
 
 
 def in_order(data: ImageData, batch_size: int) -> Iterator[Batch]:

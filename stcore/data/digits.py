@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 
 from stcore.data.images import ImageData, Splits
+from stcore.data.parts import three_parts
 from stcore.data.split import hold_out
 
 TEST = 347
@@ -23,6 +24,4 @@ def load_digits(*, validation: Literal["test"] | None = None) -> Splits:
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     whole = ImageData.from_arrays(images, bunch.target, 10, "digits", [str(digit) for digit in range(10)])
     rest, test = hold_out(whole, TEST)
-    if validation == "test":
-        return Splits(rest, test, test)
-    return Splits(*hold_out(rest, VALIDATION), test)
+    return three_parts(rest, test, validation=validation, size=VALIDATION)

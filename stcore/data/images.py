@@ -42,8 +42,8 @@ class ImageData:
         labels: (N,) integers in [0, num_classes).
         num_classes: at least 2; by default the number of class names, else the largest label plus one.
         """
-        pixels = _pixels(np.asarray(images), name)
-        marks = _labels(np.asarray(labels), len(pixels), name)
+        pixels = to_pixels(np.asarray(images), name)
+        marks = to_labels(np.asarray(labels), len(pixels), name)
         names = None if class_names is None else tuple(class_names)
         if num_classes is None:
             num_classes = int(marks.max()) + 1 if names is None else len(names)
@@ -116,7 +116,8 @@ class Splits:
                     )
 
 
-def _pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    """uint8 (N, H, W, C), as `ImageData.from_arrays` takes them, or its DataError."""
     if images.ndim not in (3, 4):
         raise DataError(
             f"{name}: expected images of shape (N, H, W, C) or (N, H, W), received shape {images.shape}; "
@@ -156,7 +157,8 @@ def _pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     return scaled
 
 
-def _labels(labels: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np.int64]:
+def to_labels(labels: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np.int64]:
+    """int64 (count,) of any range, as `ImageData.from_arrays` takes them, or its DataError."""
     if labels.ndim != 1:
         raise DataError(
             f"{name}: expected labels of shape (N,), received {labels.shape}; "

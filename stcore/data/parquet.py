@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +12,14 @@ import numpy.typing as npt
 from stcore.data.decoding import decode
 from stcore.data.extras import hub
 from stcore.data.images import ImageData, Splits
+from stcore.data.parts import Validation, check_validation, three_parts
 from stcore.data.shards import find_shards
-from stcore.data.split import hold_out
-from stcore.errors import DataError, UsageError
+from stcore.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image", "images")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "fine_labels")
-# 1000 of CIFAR-10's 50000, as Rice et al. (2020) hold out to choose the epoch.
-VALIDATION = 0.02
 
 Columns = tuple[str, str]
-Validation = int | float | Literal["test"] | None
 
 
 def load_parquet(folder: str | Path, *, validation: Validation = None, columns: Columns | None = None) -> Splits:
@@ -42,11 +39,7 @@ def load_parquet(folder: str | Path, *, validation: Validation = None, columns: 
     """
     folder = Path(folder)
     shards = find_shards(folder)
-    if shards["validation"] and validation not in (None, "test"):
-        raise UsageError(
-            f"{folder}: expected no size to hold out, as it has validation files of its own, "
-            f"received {validation!r}; leave the option out"
-        )
+    check_validation(folder, validation, own=bool(shards["validation"]))
     tables = {part: _read(files, columns) for part, files in shards.items() if files}
     names = _class_names(shards["train"][0], columns)
     num_classes = len(names) if names else 1 + max(int(labels.max(initial=0)) for _, labels in tables.values())
@@ -61,13 +54,7 @@ def load_parquet(folder: str | Path, *, validation: Validation = None, columns: 
         )
         for part, (images, labels) in tables.items()
     }
-    train, test = parts["train"], parts["test"]
-    if validation == "test":
-        return Splits(train, test, test)
-    if "validation" in parts:
-        return Splits(train, parts["validation"], test)
-    train, held = hold_out(train, VALIDATION if validation is None else validation)
-    return Splits(train, held, test)
+    return three_parts(parts["train"], parts["test"], validation=validation, own=parts.get("validation"))
 
 
 def _read(shards: list[Path], columns: Columns | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

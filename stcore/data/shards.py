@@ -19,7 +19,7 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     for part in ("train", "test"):
         if not shards[part]:
             raise DataError(
-                f"{folder}: expected {part}-*.parquet here or in data/, received {_contents(folder)}; "
+                f"{folder}: expected {part}-*.parquet here or in data/, received {contents(folder)}; "
                 "name the folder that holds the parquet files themselves"
             )
     return shards
@@ -37,7 +37,8 @@ def _of(place: Path, part: str) -> list[Path]:
     return shards
 
 
-def _contents(folder: Path) -> str:
+def contents(folder: Path) -> str:
+    """What a folder holds, in few words, for a message."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     return _listed(names) if names else "an empty folder"
 

@@ -1,12 +1,17 @@
 """A data set by name."""
 
+from stcore.data.cifar import load_cifar10, load_cifar100
 from stcore.data.digits import load_digits
 from stcore.data.images import ImageData, Splits
-from stcore.data.parquet import Columns, Validation, load_parquet
+from stcore.data.npz import load_npz
+from stcore.data.parquet import Columns, load_parquet
+from stcore.data.parts import Validation
 from stcore.data.split import hold_out
+from stcore.data.svhn import load_svhn
 from stcore.errors import UsageError
 
-KNOWN = "digits, parquet:DIR"
+KNOWN = "digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, npz:PATH"
+READERS = {"cifar10": load_cifar10, "cifar100": load_cifar100, "svhn": load_svhn, "npz": load_npz}
 
 
 def load(
@@ -18,9 +23,11 @@ def load(
     validation_size: int | None = None,
     test_size: int | None = None,
 ) -> Splits:
-    """Load `digits` (see `load_digits`) or `parquet:DIR` (see `load_parquet`).
+    """Load `digits`, `parquet:DIR`, `cifar10:PATH`, `cifar100:PATH`, `svhn:DIR` or `npz:PATH`; see `load_digits`,
+    `load_parquet` and so on for what each reads.
 
-    validation, columns: as `load_parquet` takes them.
+    validation: as all but `load_digits` take it.
+    columns: as `load_parquet` takes them; no other set has any.
     train_size: train on this many examples, in the classes' proportions, chosen by a fixed rule after
         validation was held out: a smaller train set never changes what it is validated on.
     validation_size, test_size: keep the first so many, in the set's own order (in a set that is sorted by
@@ -30,6 +37,12 @@ def load(
     kind, _, place = spec.partition(":")
     if kind == "parquet" and place:
         splits = load_parquet(place, validation=validation, columns=columns)
+    elif kind in READERS and place:
+        if columns is not None:
+            raise UsageError(
+                f"expected no columns for {kind}, whose format names its own, received {columns!r}; leave them out"
+            )
+        splits = READERS[kind](place, validation=validation)
     elif spec == "digits":
         if validation not in (None, "test") or columns is not None:
             raise UsageError(
