@@ -1,0 +1,10 @@
+"""The paper's tables as presets: one for each row, with every setting's source and the numbers to expect.
+
+`PRESETS` holds them by name, such as `table1/cifar10/st`.
+"""
+
+from stcore.paper.catalogue import PRESETS, find, matching
+from stcore.paper.cost import estimated_cost
+from stcore.paper.preset import Expected, Preset, Setting
+
+__all__ = ["PRESETS", "Expected", "Preset", "Setting", "estimated_cost", "find", "matching"]

@@ -1,0 +1,51 @@
+"""Every preset by its name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from stcore.errors import UsageError
+from stcore.paper import printed, unprinted
+from stcore.paper.preset import Preset
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for rows in (
+        printed.table1,
+        printed.table2,
+        printed.table3,
+        printed.table4,
+        printed.table5,
+        printed.table6,
+        unprinted.figure4,
+        unprinted.figure9,
+        unprinted.figure10,
+        unprinted.appendix_c,
+    )
+    for preset in rows()
+}
+"""One for each row of the paper's tables, its curves, and the models of its text: `table1/cifar10/st`, …"""
+
+
+def find(name: str) -> Preset:
+    """The preset of this name; UsageError names those close to it."""
+    if name not in PRESETS:
+        raise _unknown(name)
+    return PRESETS[name]
+
+
+def matching(prefix: str = "") -> list[Preset]:
+    """The preset of this name, or all below it: `table1`, `table1/cifar10`. UsageError where there is none."""
+    below = prefix.rstrip("/") + "/" if prefix else ""
+    found = [preset for name, preset in PRESETS.items() if name == prefix or name.startswith(below)]
+    if not found:
+        raise _unknown(prefix)
+    return found
+
+
+def _unknown(name: str) -> UsageError:
+    close = get_close_matches(name, PRESETS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    return UsageError(
+        f"preset: expected a row of the paper; received {name!r}; {hint}stcli presets lists them all"
+    )

@@ -1,0 +1,83 @@
+"""What training a preset costs, in multiply-accumulates, read off descriptions: nothing is built.
+
+Evaluation is not counted: neither the monitor after each epoch (about a quarter of squeeze training's own cost for
+ResNet-18, methods.md 1.9) nor the final one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from stcore import methods, models
+from stcore.models.description import Conv, GlobalAveragePool, Linear, MaxPool, Node, Residual, Sequence
+from stcore.objective import Passes
+from stcore.paper.preset import Preset
+
+SIDE = 32
+"""The paper's images are 32×32 pixels."""
+
+IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257}
+CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10}
+
+
+def estimated_cost(preset: Preset) -> float:
+    """Multiply-accumulates of the whole training, in its dearest phase throughout; evaluation is not counted.
+
+    The unit is one forward of the network, a way back to the pixels costs one more, one to pixels and weights
+    two. A weight perturbation repeats the outer passes, in each of its steps and from its first epoch on.
+    """
+    settings = preset.settings
+    data = settings["dataset"].partition(":")[0]
+    batch = settings["batch_size"]
+    images = math.ceil(IMAGES[data] / batch) * batch if "extra_data" in settings else IMAGES[data]
+    passes, epochs = passes_of(settings), settings["epochs"]
+    perturbed = max(epochs - max(settings.get("perturbation_warmup", 0), 1) + 1, 0)
+    again = 3 * passes.weight_backwards * perturbation_steps(settings)
+    units = epochs * passes.units + perturbed * again
+    return float(units) * images * macs_per_image(settings["model"], CLASSES[data])
+
+
+def passes_of(settings: Mapping[str, Any]) -> Passes:
+    """The passes of one training step of these settings' method."""
+    method = settings["method"]
+    own = {name: value for name, value in settings.items() if name in methods.fields(method)}
+    return methods.make_objective(method, own).passes
+
+
+def perturbation_steps(settings: Mapping[str, Any]) -> int:
+    """How often a step looks for the weights' perturbation."""
+    if "rwp" in settings:
+        return int(settings["rwp_steps"])
+    return 1 if "awp" in settings else 0
+
+
+def macs_per_image(model: str, num_classes: int = 10, side: int = SIDE) -> int:
+    """Multiply-accumulates of one forward of one square image: convolutions and linear layers."""
+    return _macs(models.describe(model, num_classes), side)[0]
+
+
+def _macs(node: Node, side: int) -> tuple[int, int]:
+    """The node's multiply-accumulates for an image of this side, and the side it leaves."""
+    match node:
+        case Sequence(steps):
+            total = 0
+            for _, step in steps:
+                macs, side = _macs(step, side)
+                total += macs
+            return total, side
+        case Residual(body, shortcut):
+            (macs, out), beside = _macs(body, side), 0 if shortcut is None else _macs(shortcut, side)[0]
+            return macs + beside, out
+        case Conv(i, o, kernel, stride):
+            side = (side - 1) // stride + 1
+            return side * side * kernel * kernel * i * o, side
+        case Linear(i, o):
+            return i * o, side
+        case MaxPool(size):
+            return 0, side // size
+        case GlobalAveragePool():
+            return 0, 1
+        case _:
+            return 0, side
