@@ -75,6 +75,8 @@ _COLUMNS = (
     ("adversarial_loss", "CE adv", ".3f"),
     ("collaborative_loss", "CE col", ".3f"),
     ("divergence", "div", ".4f"),
+    ("collaborative_share", "col share", ".0%"),
+    ("kappa", "κ", ".1f"),
     ("selected_intended", "as meant", ".0%"),
     ("selected_flipped", "flipped", ".0%"),
     ("selected_natural", "natural", ".0%"),

@@ -15,7 +15,7 @@ from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
 from stcore.experiment import as_json, check_about, evaluate_weights, open_for_evaluation
 from stcore.plan import Plan, make_plan
-from stcore.runs import BEST, CONFIG, LAST, RunFolder, load_weights, write_file
+from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights, write_file
 
 
 def main(args: Sequence[str]) -> int:
@@ -54,11 +54,12 @@ def checkpoints(options: EvaluateOptions, folder: RunFolder) -> Mapping[str, Pat
     """The weights to evaluate: the file that was named, or what the run has of best and last."""
     if options.weights is not None:
         return {Path(options.weights).name: Path(options.weights)}
-    found = {name: folder.path / file for name, file in (("best", BEST), ("last", LAST))}
+    found = {name: folder.path / f"{name}.safetensors" for name in CHECKPOINTS}
     found = {name: path for name, path in found.items() if path.is_file()}
     if not found:
         raise UsageError(
-            f"run: {folder.path} holds neither {BEST} nor {LAST}: it was stopped before its first epoch"
+            f"run: {folder.path} holds neither best.safetensors nor last.safetensors: "
+            "it was stopped before its first epoch"
         )
     return found
 

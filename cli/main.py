@@ -13,12 +13,15 @@ from stcore import errors
 COMMANDS = {
     "train": "train a network by squeeze training (or another method) and evaluate it",
     "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack",
+    "presets": "list the rows of the paper's tables: settings with their sources, expected numbers, cost",
+    "verify": "do finished runs reproduce a row of the paper?",
+    "pseudo-label": "let a trained network label images, as extra data for training",
     "doctor": "versions, devices, backends, and a self-test of a few seconds",
 }
 
 HELP = f"""usage: stcli COMMAND [options]
 
-{chr(10).join(f"  {name:<10} {what}" for name, what in COMMANDS.items())}
+{chr(10).join(f"  {name:<13} {what}" for name, what in COMMANDS.items())}
 
   stcli COMMAND --help lists a command's options. Start with: stcli train --backend torch
 
@@ -42,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise errors.UsageError(f"expected a command among {', '.join(COMMANDS)}; received {words[0]!r}")
-        command = importlib.import_module(f"stcore.cli.{words[0]}")
+        command = importlib.import_module(f"stcore.cli.{words[0].replace('-', '_')}")
         code: int = command.main(words[1:])
         return code
     except SystemExit as end:  # --help has printed what was asked for

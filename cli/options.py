@@ -20,13 +20,16 @@ class TrainOptions:
     backend: str = "torch"
     """The framework: torch or keras."""
     dataset: str = "digits"
-    """digits (embedded, needs no file) or parquet:DIR (train-*.parquet, test-*.parquet of encoded images)."""
+    """digits (embedded, needs no file), cifar10:DIR, cifar100:DIR, svhn:DIR (the published files), parquet:DIR
+    (train-*.parquet, test-*.parquet of encoded images) or npz:DIR (train.npz, test.npz)."""
     model: str = "small-cnn"
     """small-cnn, resnet8, resnet18, preact-resnet18, wrn-D-K such as wrn-28-10, or vgg16-bn."""
     method: str = "st"
-    """st (squeeze training), at (adversarial training) or standard."""
+    """st (squeeze training), standard, at, trades, mart, collaborative (Eq. 5), the two-example variants at2,
+    trades2, mart2, gairat, gair-rst or bat."""
     preset: str = "digits"
-    """The recipe that completes what is not given: digits, cifar10, cifar100 or svhn."""
+    """The recipe that completes what is not given: digits, cifar10, cifar100, svhn, or a row of the paper's
+    tables such as table1/cifar10/st-awp (stcli presets lists them)."""
     config: MaybeText = None
     """A TOML file of options, such as an earlier run's config.toml; flags override it."""
     out: MaybeText = None
@@ -57,16 +60,52 @@ class TrainOptions:
     norm: str = "linf"
     """linf or l2."""
     init: str = "gaussian"
-    """Where the search starts: gaussian (noise_std·N(0, 1)), uniform (in the ball), natural (at only)."""
+    """Where the search starts: gaussian (noise_std·N(0, 1)), uniform (in the ball), natural (at, mart, gairat)."""
     noise_std: Number = 1e-3
     beta: Number = 6.0
-    """Weight β of the divergence (st)."""
+    """Weight β of the divergence (all methods but standard, at and gairat)."""
     divergence: str = "symmetric_kl"
-    """symmetric_kl, js, squared_l2 or kl (st)."""
+    """symmetric_kl, js, squared_l2 or kl (st, trades)."""
     inner_divergence: MaybeText = None
     """Another divergence for the inner search (st)."""
     stop_gradient_targets: bool = True
-    """Hold the target of each KL term constant, as the paper's released code does (st)."""
+    """Hold the targets of the symmetric KL constant, as the paper's released code does (st, trades)."""
+    examples: Int = 1
+    """Neighbours of each image (at, trades, mart); at2, trades2 and mart2 have two."""
+    combine: str = "mean"
+    """Of several neighbours' terms: mean or max."""
+    share_natural: bool = False
+    """One natural forward for both terms, instead of the released code's two (trades)."""
+    adversarial_first: bool = False
+    """Forward adversarial before natural images, as the AWP and RST code does (trades)."""
+    weighting: str = "tanh"
+    """tanh, sigmoid or discrete (gairat)."""
+    shift: Number = -1.0
+    """λ of the weights (gairat, gair-rst)."""
+    begin_epoch: Int = 60
+    """First epoch with weights (gairat, gair-rst); by default half-way."""
+    confidence: Number = 50.0
+    """Margin that the second search climbs to (gair-rst)."""
+    segments: Int = 2
+    """Number m of strides from natural to adversarial (bat)."""
+    inner: str = "cross_entropy"
+    """What the search climbs: cross_entropy or kl (bat)."""
+
+    awp: MaybeNumber = None
+    """Adversarial weight perturbation of this size γ, such as 0.005; with any method."""
+    rwp: MaybeNumber = None
+    """Robust weight perturbation of this size γ instead."""
+    perturbation_warmup: Int = 0
+    """The perturbation acts from this epoch on."""
+    rwp_steps: Int = 10
+    rwp_threshold: Number = 1.7
+    """Only examples with a smaller loss direct it, in nats."""
+    ema: MaybeNumber = None
+    """Keep an average of the weights too, with this decay per step, such as 0.995."""
+    extra_data: MaybeText = None
+    """Pseudo-labelled or generated data mixed into each batch: npz:FILE or ti500k:FILE."""
+    extra_fraction: MaybeNumber = None
+    """Share of each batch that is extra data; 0.5 by default."""
 
     attacks: str = "fgsm,pgd20"
     """The final evaluation's attacks: fgsm, pgd20, pgd100, separated by commas."""

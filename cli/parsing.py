@@ -127,7 +127,7 @@ def _typed(value: Any, kind: Any) -> Any:
     """What TOML has no type for: a list becomes a tuple, a text such as "8/255" a number."""
     if isinstance(value, list):
         return tuple(_typed(one, float) for one in value)
-    if isinstance(value, str) and kind is float:
+    if isinstance(value, str) and kind in (float, float | None):
         with contextlib.suppress(ValueError):
             return number(value)
     return value

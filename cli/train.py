@@ -15,10 +15,8 @@ from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file, named_in, parse, peek
 from stcore.cli.quiet import load_quietly
 from stcore.experiment import Outcome, run
-from stcore.methods import METHODS, fields
-from stcore.plan import Plan, make_plan
-from stcore.presets import RECIPES, default_preset
-from stcore.runs import CONFIG, LAST, RunFolder
+from stcore.plan import Plan, make_plan, over
+from stcore.runs import CONFIG, RunFolder
 
 NOT_SETTINGS = ("config", "out")  # about this invocation, not about the run
 
@@ -42,7 +40,7 @@ def main(args: Sequence[str]) -> int:
     rule = f"{plan.select_by} on " + (
         "validation" if plan.select == "val" else "TEST, the paper's optimistic rule"
     )
-    scores = {f"{name} (epoch {e})": outcome.scores[name] for name, e in epochs_of(outcome).items()}
+    scores = {f"{name} (epoch {e})": outcome.scores[name] for name, e in outcome.checkpoints.items()}
     say(f"test split, ε = {plan.eval_epsilon:.4g}, 95 % intervals; best by {rule}")
     console.print(score_table(scores))
     say(f"everything is in {folder}")
@@ -58,7 +56,7 @@ def epsilons(plan: Plan) -> str:
 
 def how_to_go_on(outcome: Outcome) -> str:
     """What an interrupted run left, and the commands that use it."""
-    folder, weights = outcome.folder, outcome.folder / LAST
+    folder, weights = outcome.folder, outcome.folder / "last.safetensors"
     on = shlex.join(["stcli", "train", "--config", str(folder / CONFIG), "--init-weights", str(weights)])
     return (
         f"interrupted after {outcome.epochs} whole epochs: the weights are in {weights}\n"
@@ -67,45 +65,18 @@ def how_to_go_on(outcome: Outcome) -> str:
     )
 
 
-def epochs_of(outcome: Outcome) -> dict[str, int]:
-    """The epoch each checkpoint is from."""
-    return {"best": outcome.best_epoch, "last": outcome.epochs}
-
-
 def plan_from(args: Sequence[str]) -> tuple[Plan, str | None]:
     """The plan and the output folder that the arguments, and the file they may name, ask for."""
     config = peek(args, "config")
     file = from_file(TrainOptions, Path(config)) if config is not None else {}
     early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
     try:
-        shown = _defaults(make_plan(_settings(merged(file, early))))
+        shown = _defaults(make_plan(_settings(over(file, early))))
     except errors.UsageError:  # flags may yet mend what the file leaves out
         shown = _defaults(make_plan(early))
     options = parse(TrainOptions, args, "stcli train", default=shown)
     flags = {name: getattr(options, name) for name in named_in(args, TrainOptions)}
-    return make_plan(_settings(merged(file, flags))), flags.get("out", file.get("out"))
-
-
-def merged(file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags over a file; what the file holds only because of what a flag changes goes with it.
-
-    A run's own config.toml holds every setting. With another ε its step size and evaluation ε are
-    no longer meant, with another method the old one's settings, with another preset all that came from it.
-    """
-    stale: set[str] = set()
-    if "epsilon" in flags:
-        stale |= {"step_size", "eval_epsilon"}
-    if "method" in file and flags.get("method", file["method"]) in set(METHODS) - {file["method"]}:
-        every = {name for method in METHODS for name in fields(method)}
-        stale |= every - (set(fields(flags["method"])) & {"epsilon", "step_size", "steps", "norm"})
-    before = after = file.get("preset")
-    if "dataset" in flags and "dataset" in file:  # a data set of the same kind keeps the recipe
-        kind = default_preset(flags["dataset"])
-        after = before if kind == default_preset(file["dataset"]) else kind
-    after = flags.get("preset", after)
-    if before is not None and after in set(RECIPES) - {before}:
-        stale |= {"preset", "eval_epsilon", *RECIPES[after], *fields("st")}
-    return {**{name: value for name, value in file.items() if name not in stale}, **flags}
+    return make_plan(_settings(over(file, flags))), flags.get("out", file.get("out"))
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:

@@ -97,13 +97,17 @@ class Evaluator:
 
     def classes(self, x: Tensor) -> Array:
         """The class (B,) predicted for native images; DivergedError where a logit is NaN or +∞."""
+        labels: Array = self.logits(x).argmax(axis=1)
+        return labels
+
+    def logits(self, x: Tensor) -> Array:
+        """The logits (B, C) of native images on the host; DivergedError where one is NaN or +∞."""
         logits: Array = self.classifier.ops.to_numpy(self._logits(x))
         if not (logits < np.inf).all():  # argmax would pass NaN off as a class
             raise DivergedError(
                 "the model's logits are not finite: its weights have diverged. Lower the learning rate"
             )
-        labels: Array = logits.argmax(axis=1)
-        return labels
+        return logits
 
     def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:
         """What is predicted over all batches; `advance` is told the number of images after each."""

@@ -16,7 +16,7 @@ import numpy as np
 import stcore
 from stcore import data, models
 from stcore.attacks import preset
-from stcore.data import Splits
+from stcore.data import Batches, MixedBatches, Splits
 from stcore.dispatch import load_backend
 from stcore.errors import UsageError
 from stcore.evaluation import Accuracy, Evaluator, Predictions
@@ -24,36 +24,41 @@ from stcore.inspection import check_model
 from stcore.interrupt import Interrupt
 from stcore.plan import Plan
 from stcore.protocols import Learner
-from stcore.runs import BEST, ENVIRONMENT, LAST, RESULT, RunFolder, load_weights
+from stcore.runs import ENVIRONMENT, RESULT, RunFolder, load_weights
 from stcore.schedules import make_schedule
-from stcore.training import Progress, Schedules, Trainer, score
+from stcore.training import Average, Progress, Schedules, Trainer, score
 
 FORMAT = "stcore-weights-1"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: accuracies on the test split by checkpoint (`best`, `last`) and attack."""
+    """How a run ended: accuracies on the test split by checkpoint and attack, and the checkpoints' epochs.
+
+    Checkpoints are `best` and `last`, with averaged weights also `best-ema` and `last-ema`.
+    """
 
     folder: Path
     scores: dict[str, dict[str, Accuracy]]
-    best_epoch: int
+    checkpoints: dict[str, int]
     epochs: int
     interrupted: bool
 
 
 @dataclass
 class _Store:
-    """Writes the learner's weights and the metrics into the run folder."""
+    """Writes the weights, the averaged ones too, and the metrics into the run folder."""
 
     folder: RunFolder
     learner: Learner
+    average: Average | None
     about: Mapping[str, Any]
     on_row: Callable[[Mapping[str, Any]], None]
 
     def save(self, name: str, epoch: str) -> None:
-        file = {"best": BEST, "last": LAST}[name]
-        self.folder.write_weights(file, self.learner.weights(), {**self.about, "epoch": epoch})
+        averaged = self.average is not None and name.endswith("-ema")
+        model = self.average.evaluator.classifier if self.average and averaged else self.learner
+        self.folder.write_weights(f"{name}.safetensors", model.weights(), {**self.about, "epoch": epoch})
 
     def log(self, row: Mapping[str, Any]) -> None:
         self.folder.append_metrics(row)
@@ -71,41 +76,52 @@ def run(
     RunFolder.check_free(out)
     backend, device = prepare(plan)
     splits = load_data(plan)
+    batches = batches_of(plan, splits)
     learner = build_learner(plan, backend, device, splits)
     folder = RunFolder.create(out)
     folder.write_config(plan.flat())
     folder.write_json(ENVIRONMENT, environment(backend, device, splits))
 
     selection = splits.validation if plan.select == "val" else splits.test
+    monitor = attacks_of(plan, ("pgd20", plan.select_by))
+    average = None
+    if plan.ema is not None:
+        average = Average(Evaluator(learner.twin(), monitor, plan.seed), plan.ema)
     trainer = Trainer(
         learner=learner,
         objective=plan.objective,
-        batches=data.Batches(splits.train, plan.batch_size, plan.seed, plan.augment),  # type: ignore[arg-type]
+        perturbation=plan.perturbation,
+        average=average,
+        batches=batches,
         selection=selection,
-        evaluator=Evaluator(learner, attacks_of(plan, ("pgd20", plan.select_by)), plan.seed),
+        evaluator=Evaluator(learner, monitor, plan.seed),
         select_by=plan.select_by,
         schedules=Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops)),
         seed=plan.seed,
-        store=_Store(folder, learner, about(plan, splits), on_row),
+        store=_Store(folder, learner, average, about(plan, splits), on_row),
         progress=progress,
         eval_batch_size=plan.eval_batch_size,
     )
     trainer.run()
     finished = len(trainer.history)
+    checkpoints = {"best": trainer.best[1], "last": finished}
+    if average is not None:
+        checkpoints |= {"best-ema": average.best[1], "last-ema": finished}
     if trainer.interrupted:
-        return Outcome(out, {}, trainer.best[1], finished, interrupted=True)
+        return Outcome(out, {}, checkpoints, finished, interrupted=True)
 
     evaluator = Evaluator(learner, attacks_of(plan, plan.attacks), plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
     with Interrupt() as interrupt:
-        for name, file in (("best", BEST), ("last", LAST)):
-            if name == "last" and trainer.best[1] == finished:
-                scores["last"] = scores["best"]
-                break
-            learner.load_weights(load_weights(folder.path / file)[0])
+        for name, epoch in checkpoints.items():
+            best = name.replace("last", "best")
+            if name != best and epoch == checkpoints[best]:  # one and the same
+                scores[name] = scores[best]
+                continue
+            learner.load_weights(load_weights(folder.path / f"{name}.safetensors")[0])
             scores[name] = score(evaluator, splits.test, plan.eval_batch_size, progress, f"test {name}").accuracies
             if interrupt.came():
-                return Outcome(out, {}, trainer.best[1], finished, interrupted=True)
+                return Outcome(out, {}, checkpoints, finished, interrupted=True)
     folder.write_json(
         RESULT,
         {
@@ -115,12 +131,13 @@ def run(
             "selected_on": f"{plan.select_by}@{plan.select}",
             "best_epoch": trainer.best[1],
             "epochs": finished,
+            "checkpoint_epochs": checkpoints,
             "checkpoints": {name: as_json(accuracies) for name, accuracies in scores.items()},
             "started": started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
         },
     )
-    return Outcome(out, scores, trainer.best[1], finished, interrupted=False)
+    return Outcome(out, scores, checkpoints, finished, interrupted=False)
 
 
 def open_for_evaluation(plan: Plan) -> tuple[Evaluator, Splits]:
@@ -159,6 +176,21 @@ def load_data(plan: Plan) -> Splits:
         train_size=plan.train_size,
         validation_size=plan.validation_size,
         test_size=plan.test_size,
+    )
+
+
+def batches_of(plan: Plan, splits: Splits) -> Batches | MixedBatches:
+    """The training set's batches, with the extra data mixed in where the plan names some."""
+    if plan.extra_data is None or plan.extra_fraction is None:
+        return Batches(splits.train, plan.batch_size, plan.seed, plan.augment)  # type: ignore[arg-type]
+    extra = data.load_extra(plan.extra_data)
+    return MixedBatches(
+        splits.train,
+        extra,
+        plan.extra_fraction,
+        plan.batch_size,
+        plan.seed,
+        plan.augment,  # type: ignore[arg-type]
     )
 
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stcore import checks, methods, presets
 from stcore.attacks import PRESETS as ATTACKS
 from stcore.errors import UsageError
-from stcore.objective import Objective
+from stcore.objective import Objective, WeightPerturbation
+from stcore.paper import PRESETS as PAPER
+from stcore.perturbation import AWP, RWP
 from stcore.schedules import SCHEDULES
 
 SELECT = ("val", "test")
+BALL = ("epsilon", "step_size", "steps", "norm", "bounds")
+"""The settings of every search, which a data set's recipe gives to each method alike."""
+WRAPPERS = ("awp", "rwp", "perturbation_warmup", "rwp_steps", "rwp_threshold", "extra_data", "extra_fraction")
+"""What stands around a method."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,14 @@ class Plan:
     image_column: str | None = None
     label_column: str | None = None
     init_weights: str | None = None
+    awp: float | None = None
+    rwp: float | None = None
+    perturbation_warmup: int = 0
+    rwp_steps: int = 10
+    rwp_threshold: float = 1.7
+    ema: float | None = None
+    extra_data: str | None = None
+    extra_fraction: float | None = None
 
     def __post_init__(self) -> None:
         checks.whole("epochs", self.epochs, 1)
@@ -76,6 +91,15 @@ class Plan:
         checks.choice("select_by", self.select_by, ("natural", *ATTACKS))
         if self.threads is not None:
             checks.whole("threads", self.threads, 1)
+        if self.awp is not None and self.rwp is not None:
+            raise UsageError("awp, rwp: expected at most one of the two weight perturbations; received both")
+        if self.perturbation_warmup and self.awp is None and self.rwp is None:
+            raise UsageError("perturbation_warmup: expected awp or rwp beside it; received neither")
+        _ = self.perturbation  # whose settings are checked as it is made
+        if self.ema is not None:
+            checks.number("ema", self.ema, high=1.0)
+        if (self.extra_data is None) != (self.extra_fraction is None):
+            raise UsageError("extra_data, extra_fraction: expected both or neither")
         if (self.image_column is None) != (self.label_column is None):
             raise UsageError("image_column, label_column: expected both or neither")
 
@@ -83,6 +107,15 @@ class Plan:
     def objective(self) -> Objective:
         """The method with its settings."""
         return methods.make_objective(self.method, self.settings)
+
+    @property
+    def perturbation(self) -> WeightPerturbation | None:
+        """What is done to the weights in each step, if anything."""
+        if self.awp is not None:
+            return AWP(self.awp, self.perturbation_warmup)
+        if self.rwp is not None:
+            return RWP(self.rwp, self.perturbation_warmup, self.rwp_steps, self.rwp_threshold)
+        return None
 
     @property
     def norm(self) -> str:
@@ -104,24 +137,68 @@ class Plan:
         return {**named, **settings, "attacks": ",".join(self.attacks)}
 
 
-def make_plan(given: dict[str, Any]) -> Plan:
-    """Settings that were given, completed: the preset's recipe, then the method's settings for its data set.
+def over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes over settings; what the settings hold only because of what is changed goes with it.
+
+    A run's own config.toml, or a preset of the paper, holds every setting. With another ε its step size and
+    evaluation ε are no longer meant, with another number of epochs what began half-way, with another method the
+    old one's settings, with another preset all that came from it.
+    """
+    stale: set[str] = set()
+    if "epsilon" in changes:
+        stale |= {"step_size", "eval_epsilon"}
+    if "epochs" in changes:
+        stale |= {"begin_epoch"}
+    if "method" in base and changes.get("method", base["method"]) in set(methods.METHODS) - {base["method"]}:
+        stale |= _of_methods() - (set(methods.fields(changes["method"])) & set(BALL))
+    before = after = base.get("preset")
+    if "dataset" in changes and "dataset" in base:  # a data set of the same kind keeps the recipe
+        kind = presets.default_preset(changes["dataset"])
+        after = before if kind == presets.default_preset(base["dataset"]) else kind
+    after = changes.get("preset", after)
+    if before is not None and after is not None and after != before:
+        stale |= {"preset", *_of_preset(before), *_of_preset(after)}
+    return {**{name: value for name, value in base.items() if name not in stale}, **changes}
+
+
+def _of_methods() -> set[str]:
+    """The settings of all methods."""
+    return {name for method in methods.METHODS for name in methods.fields(method)}
+
+
+def _of_preset(name: str) -> set[str]:
+    """The settings that a preset decides; none of an unknown one, which is refused where it is looked up."""
+    if name in PAPER:
+        return {*PAPER[name].settings, *_of_methods(), *WRAPPERS}
+    return {"eval_epsilon", *presets.RECIPES[name], *methods.fields("st")} if name in presets.RECIPES else set()
+
+
+def make_plan(given: Mapping[str, Any]) -> Plan:
+    """Settings that were given, completed: a row of the paper's, the data set's recipe, the method's defaults.
 
     UsageError for a setting that is out of range, unknown, or not one of the chosen method's.
     """
+    preset = given.get("preset")
+    if preset in PAPER:
+        given = over(PAPER[preset].settings, given)
     dataset, method = given.get("dataset", "digits"), given.get("method", "st")
     checks.choice("method", method, methods.METHODS)
-    preset = given.get("preset") or presets.default_preset(dataset)
-    checks.choice("preset", preset, presets.RECIPES)
-    everything = {name for known in methods.METHODS for name in methods.fields(known)}
+    recipe = preset if preset in presets.RECIPES else presets.default_preset(dataset)
+    if preset not in (None, recipe, *PAPER):
+        raise UsageError(
+            f"preset: expected one of {', '.join(presets.RECIPES)}, or a row of the paper such as "
+            f"table1/cifar10/st (stcli presets lists them); received {preset!r}"
+        )
+    everything = _of_methods()
     own = {name: value for name, value in given.items() if name in everything}
     rest = {name: value for name, value in given.items() if name not in everything}
     methods.check_fields(method, own)
 
-    paper = presets.SQUEEZE[preset]
-    settings = {
-        name: getattr(paper, name) for name in methods.fields(method) if hasattr(paper, name) and name != "init"
-    }
+    paper = presets.SQUEEZE[recipe]
+    shared = methods.fields("st") if method == "st" else BALL  # another method's β is its own
+    settings = {name: getattr(paper, name) for name in methods.fields(method) if name in shared}
+    if "begin_epoch" in methods.fields(method):
+        settings["begin_epoch"] = math.ceil(rest.get("epochs", presets.RECIPES[recipe]["epochs"]) / 2)
     settings |= own
     if settings.get("norm") == "l2" and "epsilon" not in own:
         raise UsageError("epsilon: expected one with norm = l2; the presets' are for linf")
@@ -143,9 +220,10 @@ def make_plan(given: dict[str, Any]) -> Plan:
         "select": "val",
         "select_by": "pgd20",
         "seed": 0,
-        **presets.RECIPES[preset],
+        "extra_fraction": 0.5 if rest.get("extra_data") else None,
+        **presets.RECIPES[recipe],
         **rest,
-        "preset": preset,
+        "preset": preset or recipe,
         "settings": dataclasses.asdict(methods.make_objective(method, settings)),  # type: ignore[call-overload]
     }
     known = {field.name for field in dataclasses.fields(Plan)}

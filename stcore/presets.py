@@ -32,7 +32,7 @@ _CIFAR: dict[str, Any] = {
 
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": _CIFAR,
-    "cifar100": _CIFAR,
+    "cifar100": {**_CIFAR, "rwp_threshold": 4.0},
     "svhn": {**_CIFAR, "epochs": 80, "learning_rate": 0.01, "drops": (50 / 80, 65 / 80), "augment": "none"},
     "digits": {
         **_CIFAR,
@@ -47,5 +47,6 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def default_preset(dataset: str) -> str:
-    """The preset of a data set given as `digits` or `parquet:DIR`."""
-    return "digits" if dataset == "digits" else "cifar10"
+    """The recipe of a data set given as `digits`, `cifar100:DIR`, `parquet:DIR` and the like."""
+    kind = dataset.partition(":")[0]
+    return kind if kind in RECIPES else "cifar10"

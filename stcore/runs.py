@@ -5,6 +5,7 @@
     metrics.jsonl      a line per epoch
     best.safetensors   the weights of the selected epoch, in the framework-neutral layout
     last.safetensors   the weights of the last finished epoch (or the step where Ctrl-C came)
+    best-ema.safetensors, last-ema.safetensors   with --ema, the averaged weights
     result.json        the final table
 
 Every file but metrics.jsonl is written beside its place and then moved there, so none is ever half-written.
@@ -24,7 +25,7 @@ from stcore.errors import UsageError
 from stcore.protocols import Array
 
 CONFIG, ENVIRONMENT, METRICS, RESULT = "config.toml", "environment.json", "metrics.jsonl", "result.json"
-BEST, LAST = "best.safetensors", "last.safetensors"
+CHECKPOINTS = ("best", "last", "best-ema", "last-ema")  # each with .safetensors behind it
 
 
 class RunFolder:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from stcore.data import Batches, ImageData, in_order
+from stcore.averaging import follow
+from stcore.data import Batches, ImageData, MixedBatches, in_order
 from stcore.errors import DivergedError
 from stcore.evaluation import Evaluator, Predictions
 from stcore.interrupt import Interrupt
 from stcore.noise import sample
-from stcore.objective import Objective, training_step
-from stcore.protocols import Learner, Metrics, Ops
+from stcore.objective import Objective, StepResult, WeightPerturbation, training_step
+from stcore.protocols import Learner, Metrics, Ops, Tensor
 from stcore.schedules import Schedule
 from stcore.seeding import Stream
 
@@ -40,7 +41,7 @@ class Store(Protocol):
     """Who keeps what a run leaves."""
 
     def save(self, name: str, epoch: str) -> None:
-        """Keeps the learner's weights as `best` or `last`."""
+        """Keeps the learner's weights as `best` or `last`, the averaged ones as `best-ema` or `last-ema`."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Keeps an epoch's metrics."""
@@ -59,10 +60,20 @@ class Schedules:
 
 
 @dataclass
+class Average:
+    """The averaged weights that a run keeps beside the trained ones (see `stcore.averaging`)."""
+
+    evaluator: Evaluator
+    decay: float
+    best: tuple[float, int] = (-1.0, 0)
+
+
+@dataclass
 class Trainer:
     """Trains `learner` by `objective` on `batches`; after each epoch evaluates on `selection`.
 
-    The epoch with the highest accuracy under `select_by` (the later of equals, as released) is kept as best.
+    The epoch with the highest accuracy under `select_by` (the later of equals, as released) is kept as best; of
+    averaged weights, if there are any, the best is chosen for themselves.
     Raises DivergedError at a loss or a prediction that is not finite; what was saved before stays. Ctrl-C ends
     the run after the step, or the evaluation, under way, with the weights saved as `last`; `interrupted` is
     then true.
@@ -70,7 +81,7 @@ class Trainer:
 
     learner: Learner
     objective: Objective
-    batches: Batches
+    batches: Batches | MixedBatches
     selection: ImageData
     evaluator: Evaluator
     select_by: str
@@ -79,20 +90,23 @@ class Trainer:
     store: Store
     progress: Progress
     eval_batch_size: int = 250
+    perturbation: WeightPerturbation | None = None
+    average: Average | None = None
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self) -> None:
-        steps: dict[int, Any] = {}  # a step for each phase of the method, compiled once
+        steps: dict[tuple[int, bool], Any] = {}  # a step for each phase, compiled once
         with Interrupt() as interrupt:
             for epoch in range(1, self.schedules.epochs + 1):
-                phase = self.objective.phase(epoch)
+                perturbing = self.perturbation is not None and self.perturbation.active(epoch)
+                phase = self.objective.phase(epoch), perturbing
                 if phase not in steps:
-                    step = partial(training_step, self.learner, self.objective, phase=phase)
-                    steps[phase] = self.learner.compile(step)
+                    steps[phase] = self.learner.compile(partial(self._step, *phase))
                 row = self._epoch(epoch, steps[phase], interrupt)
-                self.store.save("last", f"{epoch} (partial)" if interrupt.came() else str(epoch))
+                for name in ("last",) if self.average is None else ("last", "last-ema"):
+                    self.store.save(name, f"{epoch} (partial)" if interrupt.came() else str(epoch))
                 if interrupt.came():
                     self.interrupted = True
                     return
@@ -103,12 +117,19 @@ class Trainer:
                     self.interrupted = True
                     return
 
+    def _step(self, phase: int, perturbing: bool, x: Tensor, y: Tensor, noise: tuple[Tensor, ...]) -> StepResult:
+        perturbation = self.perturbation if perturbing else None
+        result = training_step(self.learner, self.objective, x, y, noise, phase, perturbation)
+        if self.average is not None:
+            follow(self.average.evaluator.classifier, self.learner, self.average.decay)
+        return result
+
     def _epoch(self, epoch: int, step: Any, interrupt: Interrupt) -> dict[str, Any]:
         learner, begun, images = self.learner, time.perf_counter(), 0
         rate = self.schedules.rate(epoch)
         learner.set_learning_rate(rate)
         totals = RunningMeans(learner.ops)
-        with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", len(self.batches.data)):
+        with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples):
             for number, batch in enumerate(self.batches.epoch(epoch)):
                 noise = sample(
                     self.objective.noise_laws,
@@ -139,14 +160,21 @@ class Trainer:
         }
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
-        scores = score(self.evaluator, self.selection, self.eval_batch_size, self.progress, "evaluate").accuracies
+        row = self._select(self, "best", epoch) | {"best_epoch": self.best[1]}
+        if self.average is not None:
+            averaged = self._select(self.average, "best-ema", epoch) | {"best_epoch": self.average.best[1]}
+            row |= {f"ema_{name}": value for name, value in averaged.items()}
+        return row
+
+    def _select(self, contestant: Trainer | Average, name: str, epoch: int) -> dict[str, Any]:
+        scores = score(
+            contestant.evaluator, self.selection, self.eval_batch_size, self.progress, "evaluate"
+        ).accuracies
         selected = scores[self.select_by].value
-        if selected >= self.best[0]:
-            self.best = (selected, epoch)
-            self.store.save("best", str(epoch))
-        return {f"{name}_accuracy": accuracy.value for name, accuracy in scores.items()} | {
-            "best_epoch": self.best[1]
-        }
+        if selected >= contestant.best[0]:
+            contestant.best = (selected, epoch)
+            self.store.save(name, str(epoch))
+        return {f"{attack}_accuracy": accuracy.value for attack, accuracy in scores.items()}
 
 
 class RunningMeans:

@@ -51,15 +51,22 @@ def flags(**settings):
     ("args", "message"),
     [
         (["--backend", "jax"], "backend: expected one of torch, keras; received 'jax'"),
-        (["--dataset", "mnist"], "expected a data set of the form digits, parquet:DIR, received 'mnist'"),
+        (
+            ["--dataset", "mnist"],
+            "expected a data set of the form digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, "
+            "npz:PATH, received 'mnist'",
+        ),
         (["--model", "resnet9"], "received 'resnet9'; did you mean 'resnet8'?"),
-        (["--method", "trades"], "method: expected one of st, at, standard; received 'trades'"),
+        (["--method", "pgd"], "method: expected one of st, standard, at, trades, mart, collaborative, at2"),
         (["--attacks", "fgsm,cw"], "attacks: expected one of fgsm, pgd20, pgd100; received 'cw'"),
         (["--select-by", "aa"], "select_by: expected one of natural, fgsm, pgd20, pgd100; received 'aa'"),
         (["--select", "train"], "select: expected one of val, test; received 'train'"),
         (["--divergence", "l1"], "divergence: expected one of symmetric_kl, js, squared_l2, kl; received 'l1'"),
         (["--inner-divergence", "l1"], "inner_divergence: expected one of symmetric_kl"),
-        (["--preset", "imagenet"], "preset: expected one of cifar10, cifar100, svhn, digits; received 'imagenet'"),
+        (
+            ["--preset", "imagenet"],
+            "preset: expected one of cifar10, cifar100, svhn, digits, or a row of the paper",
+        ),
         (["--schedule", "linear"], "schedule: expected one of step, cosine, constant; received 'linear'"),
         (["--norm", "l1"], "norm: expected one of linf, l2; received 'l1'"),
         (["--init", "natural"], "init: expected one of gaussian, uniform; received 'natural'"),
@@ -93,6 +100,22 @@ def flags(**settings):
         (["--train-size", "5000"], "expected train_size in 1..1200, the size of digits, received 5000"),
         (["--select", "test"], "validation_size: nothing is held out with select = test; leave it out"),
         (["--nesterov", "--momentum", "0"], "nesterov: expected a momentum above 0; received 0"),
+        (["--preset", "table1/cifar10/sst"], "or a row of the paper such as table1/cifar10/st"),
+        (["--awp", "0.005", "--rwp", "0.005"], "awp, rwp: expected at most one of the two weight perturbations"),
+        (["--awp", "-1"], "gamma: expected a number of at least 0; received -1.0"),
+        (["--awp", "0.1", "--perturbation-warmup", "-1"], "warmup: expected a whole number of at least 0"),
+        (["--perturbation-warmup", "5"], "perturbation_warmup: expected awp or rwp beside it; received neither"),
+        (["--rwp", "0.1", "--rwp-steps", "0"], "steps: expected a whole number of at least 1; received 0"),
+        (["--ema", "1.5"], "ema: expected a number in [0, 1]; received 1.5"),
+        (["--extra-fraction", "0.5"], "extra_data, extra_fraction: expected both or neither"),
+        (["--extra-data", "tiny:x"], "expected extra data of the form npz:FILE, ti500k:FILE, received 'tiny:x'"),
+        (["--method", "trades", "--init", "natural"], "init: expected one of gaussian, uniform"),
+        (["--method", "gairat", "--weighting", "linear"], "weighting: expected one of tanh, sigmoid, discrete"),
+        (["--method", "gairat", "--steps", "0"], "steps: expected a whole number of at least 1; received 0"),
+        (["--method", "bat", "--segments", "0"], "segments: expected a whole number of at least 1; received 0"),
+        (["--method", "bat", "--inner", "ce"], "inner: expected one of cross_entropy, kl; received 'ce'"),
+        (["--method", "trades2", "--combine", "min"], "combine: expected one of mean, max; received 'min'"),
+        (["--method", "mart", "--divergence", "js"], "divergence: not a setting of the method mart"),
         (["--norm", "l2"], "epsilon: expected one with norm = l2; the presets' are for linf"),
         (["--method", "at", "--norm", "l2"], "epsilon: expected one with norm = l2"),
         (["--image-column", "img"], "image_column, label_column: expected both or neither"),
@@ -145,7 +168,8 @@ def test_a_configuration_file_of_bytes(place):
 
 @pytest.mark.parametrize("command", ["nope", "Train", "--trian"])
 def test_unknown_commands(command):
-    assert_refused(stcli(command), 2, f"expected a command among train, evaluate, doctor; received '{command}'")
+    expected = "expected a command among train, evaluate, presets, verify, pseudo-label, doctor"
+    assert_refused(stcli(command), 2, f"{expected}; received '{command}'")
 
 
 def test_doctor_takes_nothing():

@@ -46,7 +46,7 @@ def test_version():
     assert stcli("--version") == (0, f"stcli {stcore.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "doctor"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "presets", "verify", "pseudo-label", "doctor"])
 def test_every_command_has_help(command):
     said = stcli(command, "--help")
     assert (said.code, said.err) == (0, "")

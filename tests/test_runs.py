@@ -11,6 +11,7 @@ from stcore import runs
 from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file
 from stcore.errors import UsageError
+from stcore.methods import METHODS
 from stcore.plan import make_plan
 from stcore.runs import RunFolder, load_weights, save_weights, write_file
 
@@ -77,6 +78,7 @@ BY_TYPE = {
     int: st.integers(-(2**63), 2**63 - 1),
     int | None: st.integers(0, 10**6) | st.none(),
     float: NUMBERS,
+    float | None: NUMBERS | st.none(),
     bool: st.booleans(),
     tuple[float, ...]: st.lists(NUMBERS, max_size=4).map(tuple),
 }
@@ -95,7 +97,7 @@ def test_every_option_comes_back_from_toml(tmp_path_factory, data):
     assert back == {name: value for name, value in given.items() if value is not None}
 
 
-@pytest.mark.parametrize("method", ["st", "at", "standard"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_plan_comes_back_from_its_config(tmp_path, method):
     plan = make_plan({"method": method, "threads": 2, "dataset": 'parquet:/data/ä 😀 [x] "y" \\z'})
     folder = RunFolder(tmp_path)

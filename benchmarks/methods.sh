@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Every method on real images, ResNet-8, a short schedule: benchmarks/methods.sh DATA [FOLDER [RUN …]]
+# DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet; RUN is BACKEND-METHOD or BACKEND-METHOD-awp,
+# by default all of the table's. A run that has a result is not made again.
+# Then: python benchmarks/table.py --checkpoint last FOLDER/*
+set -euo pipefail
+data=$1
+out=${2:-runs/methods}
+shift $(($# < 2 ? $# : 2))
+torch=(torch-{standard,at,trades,mart,collaborative,trades2,gairat,bat,st,st-awp})
+runs=("${@:-${torch[@]}}")
+[ $# -gt 0 ] || runs+=(keras-{trades,st,st-awp})
+for run in "${runs[@]}"; do
+  [ -e "$out/$run/result.json" ] && continue
+  IFS=- read -r backend method awp <<<"$run"
+  stcli train --dataset "parquet:$data" --model resnet8 --train-size 10000 --validation-size 500 --test-size 1000 \
+    --batch-size 64 --learning-rate 0.05 --schedule cosine --epochs 3 --threads 1 \
+    --backend "$backend" --method "$method" ${awp:+--awp 0.005} --out "$out/$run"
+done

@@ -1,0 +1,98 @@
+"""`stcli pseudo-label`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from stcore import checks, errors, models, pseudo_label
+from stcore.cli.console import make_console, make_progress
+from stcore.cli.options import TrainOptions
+from stcore.cli.parsing import Int, MaybeInt, MaybeText, Number, from_file, parse
+from stcore.cli.quiet import load_quietly
+from stcore.data import load_unlabelled, save_arrays
+from stcore.errors import UsageError
+from stcore.protocols import Classifier
+from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights
+from stcore.training import stretch
+
+
+@dataclass(frozen=True)
+class PseudoLabelOptions:
+    """Let a trained network label images, and write them with their labels as extra data for `stcli train`."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder, as `stcli train` leaves it."""
+    data: str
+    """The images: npz:FILE or ti500k:FILE; labels they may have are ignored."""
+    out: Path
+    """The .npz file to write; `stcli train --extra-data npz:FILE` reads it."""
+    checkpoint: str = "best"
+    """best, last, best-ema or last-ema."""
+    min_confidence: Number = 0.0
+    """Leave out images whose likeliest class has a smaller probability."""
+    per_class: MaybeInt = None
+    """Keep so many of each class, the most confident; 50000 in the published set."""
+    backend: MaybeText = None
+    """torch or keras; by default the one that trained."""
+    batch_size: Int = 250
+    device: str = "auto"
+    threads: MaybeInt = None
+
+
+def main(args: Sequence[str]) -> int:
+    """Labels as the arguments say; returns the exit code."""
+    options = parse(PseudoLabelOptions, args, "stcli pseudo-label")
+    folder = RunFolder.open(options.run)
+    checks.choice("checkpoint", options.checkpoint, CHECKPOINTS)
+    if options.out.suffix != ".npz" or not options.out.parent.is_dir() or options.out.exists():
+        raise UsageError(f"out: expected a new .npz file in an existing folder; received {options.out}")
+    weights, about = load_weights(folder.path / f"{options.checkpoint}.safetensors")
+    images = load_unlabelled(options.data).images
+    shape = "x".join(map(str, images.shape[1:]))
+    if shape != about["image_shape"]:
+        raise UsageError(f"data: expected images of {about['image_shape']}, as the run's; received {shape}")
+    classifier = load_classifier(options, folder, about)
+    classifier.load_weights(weights)
+
+    console = make_console()
+    progress = make_progress(console)
+    with stretch(progress, "label", len(images)):
+        labels, confidence = pseudo_label.label(classifier, images, options.batch_size, progress.advance)
+    places = pseudo_label.keep(labels, confidence, options.min_confidence, options.per_class)
+    num_classes = int(about["num_classes"])
+    save_arrays(
+        options.out, images[places], labels[places], confidence=confidence[places], num_classes=num_classes
+    )
+    counts = np.bincount(labels[places], minlength=num_classes)
+    console.print(f"{len(places)} of {len(images)} images → {options.out}", soft_wrap=True)
+    console.print(f"of each class: {', '.join(map(str, counts))}", soft_wrap=True)
+    console.print(f"  stcli train --extra-data npz:{options.out} --extra-fraction 0.5 …", soft_wrap=True)
+    return errors.OK
+
+
+def load_classifier(options: PseudoLabelOptions, folder: RunFolder, about: Mapping[str, str]) -> Classifier:
+    """The checkpoint's network, built from what its file says of it."""
+    settings: dict[str, Any] = from_file(TrainOptions, folder.path / CONFIG)
+    name = options.backend or settings["backend"]
+    backend = load_quietly(name)
+    if options.threads is not None:
+        backend.use_threads(options.threads)
+    device = backend.use_device(options.device)
+    height, width, channels = map(int, about["image_shape"].split("x"))
+    model = models.build(
+        about["model"],
+        name,  # type: ignore[arg-type]
+        num_classes=int(about["num_classes"]),
+        in_channels=channels,
+        image_size=(height, width),
+        dtype=settings.get("dtype", "float32"),
+        device=device if name == "torch" else None,
+    )
+    classifier: Classifier = backend.make_classifier(model)
+    return classifier
