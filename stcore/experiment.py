@@ -16,7 +16,7 @@ import numpy as np
 import stcore
 from stcore import data, models
 from stcore.attacks import preset
-from stcore.data import Batches, MixedBatches, Splits
+from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.dispatch import load_backend
 from stcore.errors import UsageError
 from stcore.evaluation import Accuracy, Evaluator, Predictions
@@ -76,11 +76,12 @@ def run(
     RunFolder.check_free(out)
     backend, device = prepare(plan)
     splits = load_data(plan)
-    batches = batches_of(plan, splits)
+    extra = None if plan.extra_data is None else data.load_extra(plan.extra_data)
+    batches = batches_of(plan, splits.train, extra)
     learner = build_learner(plan, backend, device, splits)
     folder = RunFolder.create(out)
     folder.write_config(plan.flat())
-    folder.write_json(ENVIRONMENT, environment(backend, device, splits))
+    folder.write_json(ENVIRONMENT, environment(backend, device, splits, extra))
 
     selection = splits.validation if plan.select == "val" else splits.test
     monitor = attacks_of(plan, ("pgd20", plan.select_by))
@@ -179,13 +180,12 @@ def load_data(plan: Plan) -> Splits:
     )
 
 
-def batches_of(plan: Plan, splits: Splits) -> Batches | MixedBatches:
-    """The training set's batches, with the extra data mixed in where the plan names some."""
-    if plan.extra_data is None or plan.extra_fraction is None:
-        return Batches(splits.train, plan.batch_size, plan.seed, plan.augment)  # type: ignore[arg-type]
-    extra = data.load_extra(plan.extra_data)
+def batches_of(plan: Plan, train: ImageData, extra: ImageData | None) -> Batches | MixedBatches:
+    """The training set's batches, with the extra data mixed in where there is some."""
+    if extra is None or plan.extra_fraction is None:
+        return Batches(train, plan.batch_size, plan.seed, plan.augment)  # type: ignore[arg-type]
     return MixedBatches(
-        splits.train,
+        train,
         extra,
         plan.extra_fraction,
         plan.batch_size,
@@ -239,8 +239,11 @@ def about(plan: Plan, splits: Splits) -> dict[str, Any]:
     }
 
 
-def environment(backend: Any, device: str, splits: Splits) -> dict[str, Any]:
+def environment(backend: Any, device: str, splits: Splits, extra: ImageData | None = None) -> dict[str, Any]:
     """What the numbers depend on beside the settings."""
+    sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    if extra is not None:
+        sets["extra"] = extra
     return {
         "stcore": stcore.__version__,
         "python": platform.python_version(),
@@ -249,10 +252,7 @@ def environment(backend: Any, device: str, splits: Splits) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": device,
-        "data": {
-            part: {"images": len(split), "sha256": split.fingerprint()}
-            for part, split in (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
-        },
+        "data": {part: {"images": len(split), "sha256": split.fingerprint()} for part, split in sets.items()},
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

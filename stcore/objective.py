@@ -51,6 +51,10 @@ class Objective(Protocol):
 class WeightPerturbation(Protocol):
     """What a step does to the weights before it takes their gradients (see `stcore.perturbation`)."""
 
+    @property
+    def ascents(self) -> int:
+        """How often it takes the gradient of the outer loss."""
+
     def active(self, epoch: int) -> bool:
         """Whether it acts in this epoch (from 1)."""
 

@@ -33,6 +33,10 @@ class AWP:
         checks.number("gamma", self.gamma)
         checks.whole("warmup", self.warmup)
 
+    @property
+    def ascents(self) -> int:
+        return 1
+
     def active(self, epoch: int) -> bool:
         return epoch >= self.warmup
 
@@ -67,6 +71,10 @@ class RWP:
         checks.whole("warmup", self.warmup)
         checks.whole("steps", self.steps, 1)
         checks.number("threshold", self.threshold)
+
+    @property
+    def ascents(self) -> int:
+        return self.steps
 
     def active(self, epoch: int) -> bool:
         return epoch >= self.warmup

@@ -118,6 +118,13 @@ class Plan:
         return None
 
     @property
+    def units(self) -> int:
+        """What a training step costs, in forwards of the batch; a weight perturbation repeats the outer passes."""
+        own = self.objective.passes
+        ascents = self.perturbation.ascents if self.perturbation else 0
+        return own.units + 3 * own.weight_backwards * ascents
+
+    @property
     def norm(self) -> str:
         """The norm of the evaluation's attacks: the training's, where the method has one."""
         return str(self.settings.get("norm", "linf"))

@@ -10,7 +10,17 @@ import pytest
 from harness import assert_close, load, problem
 
 import stcore
-from stcore import AdversarialConfig, SqueezeConfig, StandardConfig
+from stcore import (
+    AWP,
+    AdversarialConfig,
+    BatConfig,
+    CollaborativeConfig,
+    GairatConfig,
+    MartConfig,
+    SqueezeConfig,
+    StandardConfig,
+    TradesConfig,
+)
 from stcore.attacks import PGD
 from stcore.data import Batches, ImageData
 from stcore.errors import UsageError
@@ -20,6 +30,13 @@ from stcore.training import Schedules, Trainer, score
 
 CONFIG = SqueezeConfig(steps=3)
 OBJECTIVES = {"squeeze": CONFIG, "adversarial": AdversarialConfig(steps=3), "standard": StandardConfig()}
+BASELINES = {
+    "trades2": TradesConfig(steps=3, examples=2),
+    "mart": MartConfig(steps=3),
+    "collaborative": CollaborativeConfig(steps=3),
+    "gairat": GairatConfig(steps=3, begin_epoch=2),
+    "bat": BatConfig(steps=3, inner="kl"),
+}
 SIZES = (6, 6, 6, 4)  # an epoch whose last batch is short
 
 
@@ -42,7 +59,7 @@ def fit(backend, objective, wrap):
     return learner.weights(), losses, len(runs)
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("objective", (OBJECTIVES | BASELINES).values(), ids=OBJECTIVES | BASELINES)
 def test_a_compiled_step_is_the_eager_one_and_traced_once(backend, objective):
     eager, eager_losses, _ = fit(backend, objective, lambda learner, step: step)
     weights, losses, runs = fit(backend, objective, lambda learner, step: learner.compile(step))
@@ -244,6 +261,16 @@ def test_a_run_compiles_five_graphs_at_most_and_none_after_its_first_epoch(
     assert len(graphs) <= 5 < 8  # torch's own limit: beyond it a model stays eager for good
 
 
+@pytest.mark.parametrize("perturbation", [None, AWP()], ids=["plain", "awp"])
+@pytest.mark.parametrize("objective", (OBJECTIVES | BASELINES).values(), ids=OBJECTIVES | BASELINES)
+def test_no_method_compiles_more_than_six_graphs_nor_any_after_its_first_epoch(
+    counted, monkeypatch, objective, perturbation
+):
+    """At most EVAL with and without pixel gradients, BATCH for pixels or weights, TRAIN, and one more."""
+    graphs, events = run_compiled(counted, monkeypatch, objective, 3, perturbation)
+    assert events[1][1] == events[-1][1] == len(graphs) <= 6
+
+
 @pytest.mark.parametrize("counted", [True], indirect=True)
 def test_torch_would_say_that_it_stopped_compiling(counted, monkeypatch):
     """So that the silence in the test above means something."""
@@ -253,7 +280,7 @@ def test_torch_would_say_that_it_stopped_compiling(counted, monkeypatch):
         run_compiled(counted, monkeypatch, CONFIG, 3)
 
 
-def run_compiled(counted, monkeypatch, objective, channels):
+def run_compiled(counted, monkeypatch, objective, channels, perturbation=None):
     """Two epochs of 6, 6, 6, 4 images, each with an evaluation of 9, 4; a final one of 8, 8, 3."""
     graphs, compiled = counted
     backend = load("torch")
@@ -279,9 +306,8 @@ def run_compiled(counted, monkeypatch, objective, channels):
     evaluator = Evaluator(learner, {"pgd": PGD(steps=2)})
     schedules = Schedules(2, 0.1, lambda epoch, epochs: 1.0)
     batches = Batches(data(22), 6, seed=0)
-    Trainer(
-        learner, objective, batches, data(13), evaluator, "pgd", schedules, 0, store, progress, eval_batch_size=9
-    ).run()
+    parts = (learner, objective, batches, data(13), evaluator, "pgd", schedules, 0, store, progress)
+    Trainer(*parts, eval_batch_size=9, perturbation=perturbation).run()
     score(evaluator, data(19), 8, progress, "final")
     events.append(("final", len(graphs)))
     return graphs, events

@@ -149,6 +149,7 @@ def test_extra_data_is_mixed_into_every_batch(tmp_path, backend, more_digits):
     row = run.metrics[0]
     assert row["images_per_second"] * row["seconds"] == pytest.approx(80, rel=0.05)
     assert config_of(run)["extra_fraction"] == 0.5
+    assert run.json("environment.json")["data"]["extra"]["images"] == 347
     assert not np.allclose(run.weights()["conv1.weight"], trained_without(backend)["conv1.weight"])
 
 

@@ -16,5 +16,17 @@ def test_a_code_block_runs(code: str) -> None:
     exec(compile(code, str(README), "exec"), {})
 
 
+def test_the_methods_cost_what_the_table_says() -> None:
+    from stcore.methods import METHODS, make_objective
+
+    rows = re.findall(r"^\| (`[a-z0-9`, -]+) \|.*\| ([\d, ]+) \|$", README.read_text(), re.M)
+    said = {
+        name: int(units)
+        for names, passes in rows
+        for name, units in zip(re.findall(r"`([^`]+)`", names), passes.split(", "), strict=True)
+    }
+    assert said == {name: make_objective(name, {}).passes.units for name in METHODS}
+
+
 def test_there_is_a_block_for_each_framework() -> None:
     assert len(BLOCKS) == 2

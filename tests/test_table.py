@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from small import trained
 
+COST = ("passes", "s/epoch", "images/s")
 PATH = Path(__file__).parents[1] / "benchmarks" / "table.py"
 
 
@@ -23,7 +24,7 @@ def table():
 def run(seed=0, accuracy=0.5, **config):
     score = {"accuracy": accuracy, "interval_95": [accuracy - 0.1, accuracy + 0.1]}
     config = {"method": "st", "threads": 1, "device": "cpu", "init": "gaussian", "step_size": 0.05, **config}
-    epochs = [{"images_per_second": 100.0 + seed}]
+    epochs = [{"images_per_second": 100.0 + seed, "seconds": 2.0}]
     return {"config": {**config, "seed": seed}, "scores": {"pgd20": score}, "epochs": epochs, "seed": seed}
 
 
@@ -33,7 +34,8 @@ def test_runs_that_differ_in_seed_alone_make_one_row(table):
     assert row["seeds"] == [0, 1, 2]
     assert row["pgd20 %"] == pytest.approx((50, 50 - half, 50 + half))
     assert row["images/s"] == 101
-    assert list(row) == ["seeds", "pgd20 %", "images/s"]
+    assert list(row) == ["seeds", "pgd20 %", *COST]
+    assert (row["passes"], row["s/epoch"]) == (60, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,15 @@ def test_runs_that_differ_otherwise_are_not_averaged(table, other):
     assert [row["seeds"] for row in rows] == [[0, 2], [1]]
     assert rows[1]["pgd20 %"] == pytest.approx((60, 50, 70))  # a single run: its interval over images
     shown = set(other) - set(table.UNSHOWN)
-    assert set(rows[0]) - {"seeds", "pgd20 %", "images/s"} == (shown if "method" in other else set())
+    assert set(rows[0]) - {"seeds", "pgd20 %", *COST} == (shown if "method" in other else set())
+
+
+def test_the_columns_can_be_named(table):
+    rows = table.group([run(method="trades"), run(method="trades", awp=0.005)], ["method", "awp"])
+    assert [[row["method"], row["awp"], row["passes"]] for row in rows] == [
+        ["trades", "–", 30],
+        ["trades", 0.005, 39],
+    ]
 
 
 def test_it_reads_runs_as_stcli_leaves_them(table, monkeypatch, capsys, tmp_path):
@@ -62,7 +72,7 @@ def test_it_reads_runs_as_stcli_leaves_them(table, monkeypatch, capsys, tmp_path
     monkeypatch.setattr(sys, "argv", ["table.py", str(path), "--json", str(tmp_path / "rows.json")])
     table.main()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| seeds | natural % | fgsm % | pgd20 % | images/s |"
+    assert lines[0] == "| seeds | natural % | fgsm % | pgd20 % | passes | s/epoch | images/s |"
     assert len(lines) == 3
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     best = trained("torch").json("result.json")["checkpoints"]["best"]
