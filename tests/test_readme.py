@@ -10,9 +10,10 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=[re.search(r"import (torch|keras)", b)[1] for b in BLOCKS])
-def test_a_code_block_runs(code: str) -> None:
+def test_a_code_block_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in re.findall(r"^import (\w+)", code, re.M):
         pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, str(README), "exec"), {})
 
 
@@ -28,5 +29,5 @@ def test_the_methods_cost_what_the_table_says() -> None:
     assert said == {name: make_objective(name, {}).passes.units for name in METHODS}
 
 
-def test_there_is_a_block_for_each_framework() -> None:
-    assert len(BLOCKS) == 2
+def test_there_is_a_block_for_each_framework_and_for_fit() -> None:
+    assert len(BLOCKS) == 3

@@ -15,6 +15,8 @@ if keras.backend.backend() != "tensorflow":
         "Set KERAS_BACKEND=tensorflow before Keras is imported"
     )
 
+from stcore.backends.keras.callbacks import RobustEvaluation
+from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
 from stcore.backends.keras.sgd import TorchSGD
@@ -22,6 +24,8 @@ from stcore.backends.keras.tensorflow import devices, use_device, use_threads, v
 from stcore.backends.keras.training import make_sgd, prepare_training
 
 __all__ = [
+    "RobustEvaluation",
+    "SqueezeModel",
     "TorchSGD",
     "devices",
     "make_classifier",

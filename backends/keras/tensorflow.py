@@ -32,11 +32,12 @@ def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
     # thread, so another thread is out of their sight. In a graph, what no gradient asks for costs nothing.
     # So are stateless scopes, which say what the weights are: within one the search stays here.
     apart = tf.executing_eagerly() and not in_stateless_scope()
-    result = _in_thread(fn, *args) if apart else fn(*args)
+    result = in_thread(fn, *args) if apart else fn(*args)
     return tf.nest.map_structure(lambda x: x if x is None else tf.stop_gradient(x), result)
 
 
-def _in_thread(fn: Callable[..., Any], *args: Any) -> Any:
+def in_thread(fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)` on a thread of its own, eagerly: out of sight of any tape, and of any graph being traced."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -81,6 +82,16 @@ def compile(fn: Callable[..., Any]) -> Callable[..., Any]:
         return traced[0](*args)
 
     return call
+
+
+def on_host(
+    fn: Callable[..., Sequence[Array]], *args: Tensor, count: int, dtype: str, shape: Any
+) -> tuple[Tensor, ...]:
+    """`fn` of the arguments' values, whenever a step runs, traced or not: arrays of one dtype and shape."""
+    results = tuple(tf.nest.flatten(tf.numpy_function(fn, args, [tf.as_dtype(dtype)] * count)))
+    for result in results:
+        result.set_shape(shape)
+    return results
 
 
 def check_tensor(x: Any, dtype: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.extras import hub
+from stcore.data.optional import hub
 from stcore.errors import DataError
 
 _GREY = ("1", "L", "LA")

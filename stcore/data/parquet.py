@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stcore.data.decoding import decode
-from stcore.data.extras import hub
+from stcore.data.optional import hub
 from stcore.data.images import ImageData, Splits
 from stcore.data.parts import Validation, check_validation, three_parts
 from stcore.data.shards import find_shards

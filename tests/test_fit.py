@@ -1,0 +1,501 @@
+"""The Keras way: `fit` makes the steps of `stcli train`, and Keras' habits hold."""
+
+import itertools
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from harness import assert_close, assert_same, load
+from small import plan as make_plan
+from small import train
+
+import stcore
+from stcore import AWP, AdversarialConfig, GairatConfig, SqueezeConfig, StandardConfig
+from stcore.attacks import PGD
+from stcore.data import Batches
+from stcore.errors import DataError, UsageError
+from stcore.experiment import load_data
+from stcore.methods import METHODS, make_objective
+from stcore.models import build
+from stcore.noise import sample
+from stcore.objective import training_step
+from stcore.protocols import Mode
+from stcore.runs import load_weights
+from stcore.schedules import make_schedule
+from stcore.seeding import Stream
+from stcore.training import Schedules
+
+QUICK = {"steps": 2}
+pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")  # generators do not say their length
+
+
+@pytest.fixture(scope="module", autouse=True)
+def keras():
+    load("keras")
+    import keras
+
+    return keras
+
+
+# --- The CLI's run, made again by fit ---
+
+
+def pixels(batch):
+    return batch.images.astype("float32") / 255, batch.labels
+
+
+def pipeline(batches, first=1):
+    """A tf.data pipeline of an epoch's batches each time it is gone through."""
+    import tensorflow as tf
+
+    epochs, shape = itertools.count(first), batches.data.images.shape[1:]
+    return tf.data.Dataset.from_generator(
+        lambda: map(pixels, batches.epoch(next(epochs))),
+        output_signature=(tf.TensorSpec((None, *shape)), tf.TensorSpec((None,), "int64")),
+    ).prefetch(3)
+
+
+def batches_of(plan, splits):
+    return Batches(splits.train, plan.batch_size, plan.seed, plan.augment)
+
+
+def network_of(plan, splits):
+    *size, channels = splits.train.image_shape
+    counts = {"num_classes": splits.train.num_classes, "in_channels": channels}
+    return build(plan.model, "keras", image_size=tuple(size), seed=plan.seed, **counts)
+
+
+def squeeze_model(plan, splits, **compiling):
+    from stcore.backends.keras import SqueezeModel, TorchSGD
+
+    model = SqueezeModel(network_of(plan, splits), plan.objective, perturbation=plan.perturbation, seed=plan.seed)
+    model.compile(TorchSGD(plan.learning_rate, plan.momentum, plan.weight_decay, plan.nesterov), **compiling)
+    return model
+
+
+def fit(plan, model, source, callbacks=(), **options):
+    import keras
+
+    schedules = Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops))
+    rate = keras.callbacks.LearningRateScheduler(lambda epoch: schedules.rate(epoch + 1))
+    options = {"epochs": plan.epochs, "verbose": 0, "shuffle": False} | options
+    return model.fit(source, callbacks=[rate, *callbacks], **options).history
+
+
+def fitted(plan, source=pipeline, compiling=None, **options):
+    """The model after the plan's epochs, and its history."""
+    splits = load_data(plan)
+    model = squeeze_model(plan, splits, **(compiling or {}))
+    return model, fit(plan, model, source(batches_of(plan, splits)), **options)
+
+
+def weights(model):
+    return stcore.make_classifier(model.net).weights()
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """What each trace of a training step was for."""
+    from stcore.backends.keras import fit as module
+
+    seen = []
+
+    def noting(*args):
+        seen.append((args[5], args[6] is not None))
+        return training_step(*args)
+
+    monkeypatch.setattr(module, "training_step", noting)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("settings", "stages"),
+    [
+        ({"method": "st"}, [(0, False)]),
+        ({"method": "trades", "awp": 0.05}, [(0, True)]),
+        ({"method": "gairat", "begin_epoch": 2}, [(0, False), (1, False)]),
+        ({"method": "at", "awp": 0.05, "perturbation_warmup": 2}, [(0, False), (0, True)]),
+    ],
+    ids=["st", "trades with awp", "gairat from epoch 2", "awp from epoch 2"],
+)
+def test_fit_makes_the_steps_of_the_command_line_bit_for_bit(tmp_path, traces, settings, stages):
+    """Two epochs of two batches, the second short; the rate drops; everything in float32."""
+    import keras
+
+    from stcore.backends.keras import RobustEvaluation
+
+    settings = {"backend": "keras", "epochs": 2, **QUICK, **settings}
+    said = train(tmp_path / "run", **settings)
+    assert said.code == 0, said.err
+    plan, best = make_plan(**settings), tmp_path / "best.keras"
+    validation = load_data(plan).validation
+    data = validation.images.astype("float32") / 255, validation.labels
+    callbacks = [
+        RobustEvaluation(data, epsilon=plan.eval_epsilon, batch_size=plan.eval_batch_size),
+        keras.callbacks.ModelCheckpoint(best, monitor="val_pgd20", mode="max", save_best_only=True),
+    ]
+    model, history = fitted(plan, callbacks=callbacks)
+    assert_same(weights(model), load_weights(tmp_path / "run" / "last.safetensors")[0])
+    assert traces == stages
+    assert best.exists()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("natural", "pgd20"):
+        assert history[f"val_{name}"] == [row[f"{name}_accuracy"] for row in rows]
+    for name in set(history) & set(rows[0]) - {"learning_rate"}:
+        np.testing.assert_allclose(history[name], [row[name] for row in rows], rtol=2e-6, atol=1e-7, err_msg=name)
+    assert history.keys() >= {"loss", "adversarial_loss", "learning_rate"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_fits(method, traces, global_random_state):
+    given = QUICK if hasattr(make_objective(method, {}), "steps") else {}
+    plan = make_plan(backend="keras", method=method, **given)
+    model, history = fitted(plan)
+    assert len(traces) == 1
+    assert all(np.isfinite(values).all() for values in history.values())
+    start = stcore.make_classifier(network_of(plan, load_data(plan))).weights()
+    assert all(np.abs(array - start[name]).max() > 1e-5 for name, array in weights(model).items())
+
+
+# --- Keras' ways to run and to feed it ---
+
+ODD = {"backend": "keras", "epochs": 2, "batch_size": 24, **QUICK}  # 24, 24, 16: not a multiple of 2 steps
+
+
+@pytest.fixture(scope="module")
+def usual():
+    return weights(fitted(make_plan(**ODD))[0])
+
+
+@pytest.mark.parametrize("compiling", [{"steps_per_execution": 2}, {"run_eagerly": True}], ids=str)
+def test_how_the_steps_are_run_changes_nothing(usual, compiling, traces):
+    """But for rounding, eagerly, and the signs it decides; other noise would show in the third digit."""
+    received = weights(fitted(make_plan(**ODD), compiling=compiling)[0])
+    assert_close(received, usual, 1e-4 if "run_eagerly" in compiling else 1e-7)
+    assert len(traces) == (6 if "run_eagerly" in compiling else 1)
+
+
+def arrays(batches, epoch=1):
+    parts = zip(*map(pixels, batches.epoch(epoch)), strict=True)
+    return tuple(np.concatenate(part) for part in parts)
+
+
+@pytest.mark.parametrize("source", ["arrays", "PyDataset", "generator"])
+def test_what_the_batches_come_from_changes_nothing(keras, source):
+    plan = make_plan(**{**ODD, "epochs": 1})
+    splits = load_data(plan)
+    batches = batches_of(plan, splits)
+    expected = weights(fitted(plan)[0])
+
+    items = list(map(pixels, batches.epoch(1)))
+
+    class Sequence(keras.utils.PyDataset):
+        def __len__(self):
+            return len(items)
+
+        def __getitem__(self, index):
+            return items[index]
+
+    model = squeeze_model(plan, splits)
+    if source == "arrays":
+        x, y = arrays(batches)
+        fit(plan, model, x, y=y, batch_size=plan.batch_size)
+    else:
+        fit(plan, model, Sequence() if source == "PyDataset" else (item for item in items))
+    assert_same(weights(model), expected)
+
+
+def test_training_goes_on_from_saved_weights(usual, tmp_path):
+    """With the optimizer's velocity, and the noise and the rate of the epoch that comes."""
+    plan = make_plan(**ODD)
+    splits = load_data(plan)
+    batches, first, second = batches_of(plan, splits), squeeze_model(plan, splits), squeeze_model(plan, splits)
+    fit(plan, first, pipeline(batches), epochs=1)
+    first.save_weights(tmp_path / "state.weights.h5")
+    second.load_weights(tmp_path / "state.weights.h5")
+    assert_same(weights(second), weights(first))
+    fit(plan, second, pipeline(batches, first=2), initial_epoch=1)
+    assert_same(weights(second), usual)
+
+
+def test_keras_own_optimizers_and_callbacks_work(keras):
+    from stcore.backends.keras import SqueezeModel
+
+    x, y = problem()
+    model = SqueezeModel(network(keras), SqueezeConfig(steps=1))
+    model.compile("adam")
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=1, min_delta=1e9)
+    history = model.fit(x, y, epochs=3, verbose=0, callbacks=plateau).history
+    assert history["learning_rate"] == pytest.approx([1e-3, 1e-3, 5e-4])
+
+
+# --- Losses: weights of the examples, regularisers ---
+
+
+def network(keras, regularizer=None, **last):
+    kernel = keras.initializers.RandomNormal(0.0, 0.5, seed=1)
+    return keras.Sequential(
+        [
+            keras.Input((4, 4, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, kernel_initializer=kernel, kernel_regularizer=regularizer, **last),
+        ]
+    )
+
+
+def problem(size=8):
+    rng = np.random.default_rng(0)
+    return rng.uniform(size=(size, 4, 4, 1)).astype("float32"), np.arange(size) % 3
+
+
+def model_of(keras, objective=StandardConfig(), rate=0.5, net=None, **compiling):  # noqa: B008
+    from stcore.backends.keras import SqueezeModel, TorchSGD
+
+    model = SqueezeModel(net or network(keras), objective)
+    model.compile(TorchSGD(rate, momentum=0.0), **compiling)
+    return model
+
+
+def one_epoch(model, x, y, **options):
+    model.fit(x, y, **{"batch_size": len(x), "shuffle": False, "verbose": 0} | options)
+    return [np.array(weight) for weight in model.get_weights()]
+
+
+def test_an_example_of_weight_zero_is_out_of_the_loss(keras):
+    x, y = problem()
+    factors = np.array([2.0, 2, 2, 2, 0, 0, 0, 0], "float32")
+    weighted = one_epoch(model_of(keras), x, y, sample_weight=factors)
+    alone = one_epoch(model_of(keras), x[:4], y[:4])
+    plain = one_epoch(model_of(keras), x, y)
+    for one, other in zip(weighted, alone, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert np.abs(weighted[0] - plain[0]).max() > 1e-3
+
+
+def test_weights_are_those_of_a_training_step(keras):
+    from stcore.backends.keras import TorchSGD
+
+    (x, y), objective = problem(), AdversarialConfig(steps=2, epsilon=0.2, step_size=0.1)
+    factors = np.linspace(0, 2, len(x)).astype("float32")
+    received = one_epoch(model_of(keras, objective), x, y, sample_weight=factors)
+    learner = stcore.make_learner(network(keras), TorchSGD(0.5, momentum=0.0))
+    noise = sample(objective.noise_laws, 0, Stream.NOISE, np.arange(len(x)), x.shape[1:], epoch=1)
+    noise = tuple(map(learner.images, noise))
+    given = learner.images(x), learner.labels(y), noise
+    training_step(learner, objective, *given, weights=keras.ops.convert_to_tensor(factors))
+    for one, other in zip(received, learner.model.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_class_weights_are_the_weights_of_their_examples(keras):
+    x, y = problem()
+    by_class = one_epoch(model_of(keras), x, y, class_weight={0: 1.0, 1: 0.0, 2: 3.0})
+    by_example = one_epoch(model_of(keras), x, y, sample_weight=np.array([1.0, 0, 3])[y])
+    for one, other in zip(by_class, by_example, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("objective", [StandardConfig(), SqueezeConfig(steps=1)], ids=["standard", "st"])
+def test_a_regulariser_counts_once_a_step(keras, objective):
+    """The examples' losses away, w ← (1 − 2ηλ)·w is left."""
+    x, y = problem()
+    model = model_of(keras, objective, net=network(keras, keras.regularizers.L2(0.1)))
+    model.evaluate(x, y, verbose=0)
+    (before, *_), nothing = model.get_weights(), np.zeros(len(x))
+    after, *_ = one_epoch(model, x, y, sample_weight=nothing)
+    np.testing.assert_allclose(after, (1 - 2 * 0.5 * 0.1) * before, rtol=1e-6)
+    assert model.history.history["loss"][0] == pytest.approx(0.1 * np.square(before).sum(), rel=1e-6)
+
+
+# --- What is refused, before anything is trained ---
+
+
+def refused(model, x, y, error, match, **options):
+    before = model.get_weights()
+    with pytest.raises(error, match=match):
+        model.fit(x, y, verbose=0, **options)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_pixels_and_labels_out_of_range_are_refused(keras, run_eagerly):
+    import tensorflow as tf
+
+    (x, y), model = problem(), model_of(keras, run_eagerly=run_eagerly)
+    refused(model, x * 255, y, DataError, r"x: expected pixels in \[0, 1\].*Divide")
+    refused(model, (x * 255).astype("uint8"), y, DataError, "received uint8. Divide")
+    refused(model, tf.data.Dataset.from_tensors((x * 255, y)), None, DataError, "x: expected pixels")
+    refused(model, x, y + 1, DataError, r"y: expected labels in \[0, 3\)")
+    refused(model, x, y[:, None], DataError, r"y: expected integer labels of shape \(B,\)")
+    refused(model, x, None, UsageError, "data: expected images and labels")
+    refused(model, x, y, UsageError, "sample_weight: expected shape", sample_weight=np.ones((len(x), 1)))
+    with pytest.raises(DataError, match="x: expected pixels"):
+        model.evaluate(x * 255, y, verbose=0)
+    model.fit(x, y, verbose=0)  # and it is as good as new
+
+
+def test_networks_that_do_not_fit_are_refused(keras):
+    x, y = problem()
+    activity = network(keras, activity_regularizer=keras.regularizers.L2(0.1))
+    refused(
+        model_of(keras, net=network(keras, activation="softmax")), x, y, UsageError, "Remove the final softmax"
+    )
+    refused(model_of(keras, net=activity), x, y, UsageError, "received activity regularisers or add_loss")
+    with pytest.raises(UsageError, match=r"built keras\.Model"):
+        model_of(keras, net=keras.Sequential([keras.layers.Dense(3)]))
+    with pytest.raises(UsageError, match=r"net: expected a keras\.Model; received str"):
+        model_of(keras, net="small-cnn")
+
+
+def test_settings_that_do_not_fit_are_refused(keras):
+    from stcore.backends.keras import RobustEvaluation, SqueezeModel
+
+    model, (x, y) = model_of(keras), problem()
+    with pytest.raises(UsageError, match=r"loss: expected none.*received 'mse'.*SqueezeModel\(net, objective\)"):
+        model.compile("sgd", "mse")
+    with pytest.raises(UsageError, match=r"jit_compile: expected False; received True.*Leave it out"):
+        model.compile("sgd", jit_compile=True)
+    model.compile("sgd", jit_compile="auto")
+    assert model.jit_compile is False
+    with pytest.raises(UsageError, match=r"objective: expected a method's settings.*received 'st'"):
+        SqueezeModel(model.net, "st")
+    with pytest.raises(UsageError, match="seed"):
+        SqueezeModel(model.net, seed=-1)
+    for data, error, match in [
+        ((x * 255, y), DataError, "x: expected pixels"),
+        ((x, y[1:]), UsageError, "as many labels as images; received 7 and 8"),
+    ]:
+        with pytest.raises(error, match=match):
+            RobustEvaluation(data)
+    for wrong in ({"every": 0}, {"batch_size": 0}, {"attacks": ["pgd"]}):
+        with pytest.raises(UsageError):
+            RobustEvaluation((x, y), **wrong)
+    refused(model, x, y, DataError, "y: expected labels", callbacks=RobustEvaluation((x, y + 1)))
+
+
+# --- Evaluation, prediction, checkpoints ---
+
+
+class Counting(PGD):
+    """An attack that counts how often it is traced."""
+
+    traced = 0
+
+    def find(self, *args):
+        type(self).traced += 1
+        return super().find(*args)
+
+
+def test_robust_accuracy_is_there_for_the_callbacks_behind_it(keras, tmp_path):
+    import tensorflow as tf
+
+    from stcore.backends.keras import RobustEvaluation
+
+    x, y = problem(64)
+    model = model_of(keras, AdversarialConfig(steps=1), rate=0.0)
+    given = {"pgd20": stcore.attacks.preset("pgd20", 0.1), "counted": Counting(0.1, steps=2)}
+    robust = RobustEvaluation(tf.data.Dataset.from_tensor_slices((x, y)).batch(24), given)
+    path = tmp_path / "best.keras"
+    history = model.fit(
+        x,
+        y,
+        epochs=5,
+        verbose=0,
+        callbacks=[
+            robust,
+            keras.callbacks.ModelCheckpoint(path, monitor="val_pgd20", mode="max", save_best_only=True),
+            keras.callbacks.EarlyStopping(monitor="val_pgd20", mode="max", patience=1),
+        ],
+    ).history
+    assert len(history["val_pgd20"]) == len(history["loss"]) == 2  # nothing moves, so nothing gets better
+    expected = stcore.evaluate(model.net, (x, y), given)
+    for name in ("natural", "pgd20", "counted"):
+        assert history[f"val_{name}"] == [expected[name].value] * 2
+    Counting.traced = 0
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[robust])
+    assert Counting.traced == 0  # it was traced by the first fit
+    model.fit(x, y, epochs=3, verbose=0, callbacks=[RobustEvaluation((x, y), given, batch_size=24)])
+    assert Counting.traced == 1
+
+    with zipfile.ZipFile(path) as file:
+        assert b"stcore" not in file.read("config.json")
+    plain = keras.models.load_model(path)
+    assert type(plain) is keras.Sequential
+    np.testing.assert_array_equal(plain.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+def test_epochs_without_evaluation_have_no_entry(keras):
+    from stcore.backends.keras import RobustEvaluation
+
+    x, y = problem()
+    names = []
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: names.append("robust_fgsm" in logs))
+    robust = RobustEvaluation((x, y), ["fgsm"], every=2, prefix="robust_")
+    model_of(keras).fit(x, y, epochs=4, verbose=0, callbacks=[robust, note])
+    assert names == [False, True, False, True]
+
+
+def test_robust_evaluation_serves_any_model(keras):
+    from stcore.backends.keras import RobustEvaluation
+
+    x, y = problem()
+    net = network(keras)
+    net.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert "val_fgsm" in net.fit(x, y, verbose=0, callbacks=[RobustEvaluation((x, y), ["fgsm"])]).history
+
+
+def test_evaluate_and_predict_are_the_networks_own(keras, global_random_state):
+    plan = make_plan(backend="keras", **QUICK)
+    splits = load_data(plan)
+    x, y = splits.test.images.astype("float32") / 255, splits.test.labels
+    model = squeeze_model(plan, splits, metrics=["accuracy"])
+    fit(plan, model, pipeline(batches_of(plan, splits)))  # so the statistics are not the batch's
+    logits = model.net.predict(x, verbose=0)
+    np.testing.assert_array_equal(model.predict(x, verbose=0), logits)
+    np.testing.assert_allclose(model(x), logits, rtol=1e-5, atol=1e-6)
+    result = model.evaluate(x, y, batch_size=20, verbose=0, return_dict=True)
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    assert result["loss"] == pytest.approx(-log_p[np.arange(len(y)), y].mean(), rel=1e-5)
+    assert result["accuracy"] == pytest.approx((logits.argmax(1) == y).mean())
+    assert result.keys() == {"loss", "accuracy"}
+    assert stcore.evaluate(model, (x, y), [])["natural"].value == pytest.approx(result["accuracy"])
+
+
+def test_compiled_metrics_are_of_natural_images(keras):
+    x, y = problem()
+    model = model_of(keras, metrics=["accuracy"])
+    assert "accuracy" not in model.fit(x, y, verbose=0).history
+    history = model.fit(x, y, epochs=2, verbose=0, validation_data=(x, y)).history
+    assert history.keys() == {"loss", "natural_loss", "val_loss", "val_accuracy"}
+    for name, value in model.evaluate(x, y, verbose=0, return_dict=True).items():
+        assert history[f"val_{name}"][-1] == pytest.approx(value)
+
+
+def test_stages_that_come_back_are_not_traced_anew(keras, traces):
+    from stcore.backends.keras import SqueezeModel
+
+    x, y = problem()
+    model = SqueezeModel(network(keras), GairatConfig(begin_epoch=2, **QUICK), perturbation=AWP(warmup=3))
+    model.compile("sgd")
+    for _ in range(2):
+        model.fit(x, y, epochs=4, verbose=0)
+    assert traces == [(0, False), (1, False), (1, True)]
+
+
+def test_batches_by_hand(keras):
+    """`train_on_batch`, told where an epoch begins, is `fit`."""
+    x, y = problem()
+    objective = SqueezeConfig(steps=2, epsilon=0.2, step_size=0.1)
+    fitted = one_epoch(model_of(keras, objective), x, y, batch_size=4, epochs=2)
+    model = model_of(keras, objective)
+    for epoch in (1, 2):
+        model.begin_epoch(epoch)
+        for where in (slice(4), slice(4, 8)):
+            logs = model.train_on_batch(x[where], y[where], return_dict=True)
+    assert logs.keys() >= {"loss", "divergence"}
+    for one, other in zip(model.get_weights(), fitted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    logits = stcore.make_classifier(model.net).logits(keras.ops.convert_to_tensor(x), Mode.EVAL)
+    np.testing.assert_allclose(model.predict_on_batch(x), logits, atol=1e-6)
