@@ -359,3 +359,22 @@ def test_adversarial_search_reads_running_statistics(backend):
         classifier = backend.classifier(model)
         alone.append(backend.nhwc(config.find(classifier, batch.x, batch.y, batch.noise[:1])[0])[:2])
     np.testing.assert_array_equal(*alone)
+
+
+def test_searches_work_where_torch_records_nothing_at_all():
+    """Under `torch.inference_mode`, in which training frameworks validate."""
+    backend = load("torch")
+    import torch
+
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    expected = stcore.find_squeeze_pair(model, batch.x, batch.y, noise=batch.noise)
+    with torch.inference_mode():
+        inside = backend.batch(problem())
+        assert inside.x.is_inference()
+        pair = stcore.find_squeeze_pair(model, inside.x, inside.y, noise=inside.noise)
+        examples = stcore.find_squeeze_pair(model, batch.x, batch.y, noise=batch.noise)
+        scores = stcore.evaluate(model, (inside.x, inside.y), ["pgd20"])
+    for one, two, three in zip(expected, pair, examples, strict=True):
+        np.testing.assert_array_equal(backend.array(one), backend.array(two))
+        np.testing.assert_array_equal(backend.array(one), backend.array(three))
+    assert scores == stcore.evaluate(model, (batch.x, batch.y), ["pgd20"])

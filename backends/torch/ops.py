@@ -62,8 +62,8 @@ def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any
 
 
 def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
-    with torch.enable_grad():
-        leaves = tuple(x.detach().requires_grad_() for x in xs)
+    with torch.inference_mode(False), torch.enable_grad():
+        leaves = tuple((x.clone() if x.is_inference() else x).detach().requires_grad_() for x in xs)
         value = fn(*leaves)
 
     def pullback(cotangent: Tensor) -> tuple[Tensor, ...]:
@@ -73,7 +73,7 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
 
 
 def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():  # where no gradient could be asked for at all
         return fn(*args)
 
 
