@@ -4,11 +4,14 @@
 #   make train BACKEND=keras    the same with Keras on TensorFlow
 #   make test                   lint, types and the test suite
 #   make test-all               the same with the slow tests
+#
+# Tests run in WORKERS processes, 2 by default, of up to 1.5 GB each.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
 VENV ?= .venv
 BACKEND ?= torch
 ARGS ?=
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: train test test-all lint types clean
@@ -17,10 +20,10 @@ train: $(VENV)/$(BACKEND)
 	$(BIN)/stcli train --backend $(BACKEND) $(ARGS)
 
 test: lint types
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
 test-all: lint types
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from stcore.data.decoding import decode
-from stcore.data.optional import hub
 from stcore.data.images import ImageData, Splits
+from stcore.data.optional import hub
 from stcore.data.parts import Validation, check_validation, three_parts
 from stcore.data.shards import find_shards
 from stcore.errors import DataError
