@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
-# Standard, adversarial and squeeze training on the embedded digits: three seeds, both backends.
-#   benchmarks/digits.sh [FOLDER]     then: python benchmarks/table.py FOLDER/*
+# Every method on the embedded digits, three seeds: benchmarks/digits.sh [FOLDER [BACKEND …]]
+# A run that has a result is not made again. Then: python benchmarks/table.py --checkpoint last FOLDER/*
 set -euo pipefail
 out=${1:-runs/digits}
-for backend in torch keras; do
-  for method in standard at st; do
+backends=("${@:2}")
+[ ${#backends[@]} -gt 0 ] || backends=(torch keras)
+methods=(standard at st trades mart collaborative at2 trades2 mart2 gairat gair-rst bat st+awp trades+awp)
+for backend in "${backends[@]}"; do
+  for method in "${methods[@]}"; do
     for seed in 0 1 2; do
-      stcli train --backend "$backend" --method "$method" --seed "$seed" --out "$out/$backend-$method-$seed"
+      run="$out/$backend-${method/+/-}-$seed"
+      [ -e "$run/result.json" ] && continue
+      [[ $method == *+awp ]] && awp=(--awp 0.005) || awp=()
+      stcli train --backend "$backend" --method "${method%+awp}" "${awp[@]}" --seed "$seed" --threads 1 --out "$run"
     done
   done
 done
