@@ -42,5 +42,5 @@ DIVIDE = "Divide 0–255 images by 255"
 
 HALF = (
     "model: expected float32 or float64; received float16, in which the search's gradients underflow to zero. "
-    "Convert the model to float32"
+    "Convert the model to float32, or leave autocast"
 )

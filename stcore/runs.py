@@ -13,15 +13,14 @@ Every file but metrics.jsonl is written beside its place and then moved there, s
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from stcore.errors import UsageError
+from stcore.files import replacing, writing
 from stcore.protocols import Array
 
 CONFIG, ENVIRONMENT, METRICS, RESULT = "config.toml", "environment.json", "metrics.jsonl", "result.json"
@@ -78,7 +77,7 @@ class RunFolder:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         path = self.path / METRICS
-        with _writing(path), path.open("a") as file:
+        with writing(path), path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def write_weights(self, name: str, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
@@ -121,24 +120,5 @@ def load_weights(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Writes beside the place and moves there when complete."""
-    data = content.encode() if isinstance(content, str) else content
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with _writing(path):
-            with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # of a full disk the error itself knows no path
-        reason = error.strerror or error
-        raise UsageError(f"{path} cannot be written ({reason}). Free space or choose another place") from error
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)

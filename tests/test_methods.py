@@ -454,6 +454,7 @@ def test_the_second_search_of_gair_rst_stops_at_its_confidence(backend):
 
 
 def losses_and_gradients(backend, objective, arrays_noise=None, perturbation=None):
+    """What one step of plain SGD at rate 1 subtracts from each weight: the gradients, by name."""
     learner = backend.learner(backend.build("tiny"), lr=1.0, momentum=0.0, weight_decay=0.0)
     data = problem()
     batch, drawn = backend.batch(data), arrays_noise or noise(objective, data.x.shape)

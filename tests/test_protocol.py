@@ -156,6 +156,18 @@ def test_float16_is_refused(how):
         stcore.find_squeeze_pair(model, batch.x, batch.y, noise=batch.noise)
 
 
+def test_float16_by_autocast_is_refused_too():
+    backend = load("torch")
+    import torch
+
+    model, batch = backend.build("tiny", dtype="float32"), backend.batch(problem(), "float32")
+    with (
+        torch.autocast("cpu", torch.float16),
+        pytest.raises(UsageError, match=r"received float16.*leave autocast"),
+    ):
+        stcore.find_squeeze_pair(model, batch.x, batch.y, noise=batch.noise)
+
+
 # --- vjp ---
 
 

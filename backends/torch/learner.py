@@ -35,6 +35,9 @@ class TorchClassifier:
         return hasattr(self.model, "_orig_mod")
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        kind = self.device.type
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.float16:
+            raise UsageError(HALF)
         if self._is_compiled:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
         with in_mode(self.model, mode, dropout):

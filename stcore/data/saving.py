@@ -1,7 +1,5 @@
 """Images and labels to an npz file, which is whole or not there."""
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import numpy.typing as npt
 
 from stcore.data.images import to_labels, to_pixels
 from stcore.errors import UsageError
+from stcore.files import replacing
 
 
 def save_arrays(path: str | Path, images: npt.ArrayLike, labels: npt.ArrayLike, **more: npt.ArrayLike) -> None:
@@ -31,16 +30,5 @@ def save_arrays(path: str | Path, images: npt.ArrayLike, labels: npt.ArrayLike, 
                 f"{path}: expected {name} as numbers or text, received {array.dtype}; give it another type"
             )
     savez: Any = np.savez  # by its types no name of an array is free
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"{path} cannot be written ({reason}). Free space or choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+    with replacing(path) as file:
+        savez(file, **arrays)
