@@ -12,8 +12,9 @@ runs=("${@:-${torch[@]}}")
 [ $# -gt 0 ] || runs+=(keras-{trades,st,st-awp})
 for run in "${runs[@]}"; do
   [ -e "$out/$run/result.json" ] && continue
-  IFS=- read -r backend method awp <<<"$run"
+  backend=${run%%-*} method=${run#*-}
+  [[ $method == *-awp ]] && awp=(--awp 0.005) || awp=()
   stcli train --dataset "parquet:$data" --model resnet8 --train-size 10000 --validation-size 500 --test-size 1000 \
     --batch-size 64 --learning-rate 0.05 --schedule cosine --epochs 3 --threads 1 \
-    --backend "$backend" --method "$method" ${awp:+--awp 0.005} --out "$out/$run"
+    --backend "$backend" --method "${method%-awp}" "${awp[@]}" --out "$out/$run"
 done

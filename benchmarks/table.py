@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from stcore.comparison.verdict import interval
 from stcore.plan import make_plan
 from stcore.runs import METRICS, RESULT, RunFolder
 
@@ -29,16 +29,6 @@ def read(path: Path, checkpoint: str) -> dict[str, Any]:
     scores = json.loads((path / RESULT).read_text())["checkpoints"][checkpoint]
     config = RunFolder.open(path).read_config()
     return {"config": config, "scores": scores, "epochs": rows, "seed": config["seed"]}
-
-
-def interval(scores: list[dict[str, Any]]) -> tuple[float, float, float]:
-    """Mean, low and high, in percent."""
-    values = np.array([100 * score["accuracy"] for score in scores])
-    if len(values) == 1:
-        low, high = scores[0]["interval_95"]
-        return float(values[0]), 100 * low, 100 * high
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return float(values.mean()), float(values.mean()) - half, float(values.mean()) + half
 
 
 def group(runs: list[dict[str, Any]], columns: list[str] | None = None) -> list[dict[str, Any]]:

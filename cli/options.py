@@ -92,14 +92,15 @@ class TrainOptions:
     """What the search climbs: cross_entropy or kl (bat)."""
 
     awp: MaybeNumber = None
-    """Adversarial weight perturbation of this size γ, such as 0.005; with any method."""
+    """Adversarial weight perturbation of this size γ, such as 0.005, with any method; none: not a preset's."""
     rwp: MaybeNumber = None
     """Robust weight perturbation of this size γ instead."""
     perturbation_warmup: Int = 0
     """The perturbation acts from this epoch on."""
-    rwp_steps: Int = 10
-    rwp_threshold: Number = 1.7
-    """Only examples with a smaller loss direct it, in nats."""
+    rwp_steps: MaybeInt = None
+    """Ascents of rwp; 10 by default."""
+    rwp_threshold: MaybeNumber = None
+    """Only examples with a smaller loss direct it, in nats; by default as published, 1.7 or 4.0 (CIFAR-100)."""
     ema: MaybeNumber = None
     """Keep an average of the weights too, with this decay per step, such as 0.995."""
     extra_data: MaybeText = None

@@ -50,11 +50,16 @@ def _one_word(parse: Callable[[str], Any], metavar: str) -> Any:
     )
 
 
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """As `--help` shows a default of None: the word none."""
+    return lambda text: None if text == "none" else parse(text)
+
+
 Number = typing.Annotated[float, _one_word(number, "NUMBER")]
-MaybeNumber = typing.Annotated[float | None, _one_word(number, "NUMBER")]
+MaybeNumber = typing.Annotated[float | None, _one_word(_or_none(number), "NUMBER")]
 Int = typing.Annotated[int, _one_word(whole, "INT")]
-MaybeInt = typing.Annotated[int | None, _one_word(whole, "INT")]
-MaybeText = typing.Annotated[str | None, _one_word(str, "STR")]
+MaybeInt = typing.Annotated[int | None, _one_word(_or_none(whole), "INT")]
+MaybeText = typing.Annotated[str | None, _one_word(_or_none(str), "STR")]
 
 
 def parse(options: type[Options], args: Sequence[str], prog: str, default: Options | None = None) -> Options:

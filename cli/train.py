@@ -15,7 +15,8 @@ from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file, named_in, parse, peek
 from stcore.cli.quiet import load_quietly
 from stcore.experiment import Outcome, run
-from stcore.plan import Plan, make_plan, over
+from stcore.merging import over
+from stcore.plan import Plan, make_plan
 from stcore.runs import CONFIG, RunFolder
 
 NOT_SETTINGS = ("config", "out")  # about this invocation, not about the run

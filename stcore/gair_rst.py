@@ -56,7 +56,7 @@ class GairRstConfig:
     def __post_init__(self) -> None:
         checks.search(self, inits=("gaussian", "uniform"))
         checks.number("beta", self.beta)
-        checks.number("shift", self.shift, low=-100.0, high=100.0)
+        checks.number("shift", self.shift, low=-20.0, high=20.0)
         checks.whole("begin_epoch", self.begin_epoch)
         checks.number("confidence", self.confidence)
 

@@ -32,7 +32,7 @@ class GairatConfig:
     """The settings of GAIRAT, as published, with the ball and step of the paper's protocol (section 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K, at least 1.
-    weighting: tanh | sigmoid of λ + 5·(1 − 2κ/K), or discrete: (K + 1 − κ)/(K + 1).   shift: λ.
+    weighting: tanh | sigmoid of λ + 5·(1 − 2κ/K), or discrete: (K + 1 − κ)/(K + 1).   shift: λ, in [−20, 20].
     begin_epoch: the first epoch (from 1) with weights; 60 of 120 as published.
     init: `uniform` (in the ball) | `gaussian` (noise_std · N(0, 1)) | `natural`, clipped to the pixel range.
     UsageError for a value out of range.
@@ -53,7 +53,7 @@ class GairatConfig:
         checks.search(self, inits=("uniform", "gaussian", "natural"))
         checks.whole("steps", self.steps, 1)
         checks.choice("weighting", self.weighting, WEIGHTINGS)
-        checks.number("shift", self.shift, low=-100.0, high=100.0)
+        checks.number("shift", self.shift, low=-20.0, high=20.0)
         checks.whole("begin_epoch", self.begin_epoch)
 
     @property

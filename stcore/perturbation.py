@@ -58,7 +58,8 @@ class RWP:
     and uphill on those examples alone whose loss is still below a threshold.
 
     gamma, warmup: as in AWP.   steps: each starts anew from w + γ·‖w‖·Δ/‖Δ‖, Δ the sum of the gradients so far.
-    threshold: c_min, in nats; 1.7 for CIFAR-10 and SVHN, 4.0 for CIFAR-100 as published.
+    threshold: c_min, in nats, of the loss as the step takes it, weights included; 1.7 for CIFAR-10 and SVHN, 4.0
+    for CIFAR-100 as published.
     """
 
     gamma: float = 0.005
@@ -82,6 +83,8 @@ class RWP:
     def perturb(self, learner: Learner, losses: Losses) -> list[Tensor | None]:
         """So many steps uphill, their gradients added up and scaled as one."""
         ops, kernels = learner.ops, learner.kernels()
+        if all(w is None for w in kernels):  # all are frozen
+            return list(kernels)
         length = self.gamma * _norm(ops, kernels)
 
         def below_threshold() -> Tensor:
@@ -92,6 +95,8 @@ class RWP:
         move: list[Tensor | None] = [None] * len(kernels)
         for _ in range(self.steps):
             path = _added(path, _gradients(learner, kernels, below_threshold))
+            if all(g is None for g in path):  # the loss reaches none
+                break
             scale = length / (_norm(ops, path) + _TINY)
             target = [None if one is None else one * scale for one in path]
             learner.shift(_added(target, [None if one is None else -one for one in move]))
@@ -114,6 +119,6 @@ def _added(one: Tensors, other: Tensors) -> Tensors:
 
 
 def _norm(ops: Ops, tensors: Tensors) -> Tensor:
-    """The Euclidean norm of all of them together, a scalar."""
+    """The Euclidean norm of all of them together, a scalar; there is at least one."""
     squares = [ops.total(one * one) for one in tensors if one is not None]
     return ops.sqrt(sum(squares[1:], squares[0]))

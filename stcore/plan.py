@@ -61,8 +61,8 @@ class Plan:
     awp: float | None = None
     rwp: float | None = None
     perturbation_warmup: int = 0
-    rwp_steps: int = 10
-    rwp_threshold: float = 1.7
+    rwp_steps: int | None = None
+    rwp_threshold: float | None = None
     ema: float | None = None
     extra_data: str | None = None
     extra_fraction: float | None = None
@@ -95,6 +95,13 @@ class Plan:
             raise UsageError("awp, rwp: expected at most one of the two weight perturbations; received both")
         if self.perturbation_warmup and self.awp is None and self.rwp is None:
             raise UsageError("perturbation_warmup: expected awp or rwp beside it; received neither")
+        if self.perturbation_warmup > self.epochs:
+            raise UsageError(
+                f"perturbation_warmup: expected at most {self.epochs}, the number of epochs, or the perturbation "
+                f"never acts; received {self.perturbation_warmup}. Give another, such as --perturbation-warmup 1"
+            )
+        if self.rwp is None and (self.rwp_steps is not None or self.rwp_threshold is not None):
+            raise UsageError("rwp_steps, rwp_threshold: expected rwp beside them; received none")
         _ = self.perturbation  # whose settings are checked as it is made
         if self.ema is not None:
             checks.number("ema", self.ema, high=1.0)
@@ -114,7 +121,9 @@ class Plan:
         if self.awp is not None:
             return AWP(self.awp, self.perturbation_warmup)
         if self.rwp is not None:
-            return RWP(self.rwp, self.perturbation_warmup, self.rwp_steps, self.rwp_threshold)
+            told = {"steps": self.rwp_steps, "threshold": self.rwp_threshold}
+            known = {name: value for name, value in told.items() if value is not None}
+            return RWP(self.rwp, self.perturbation_warmup, **known)  # type: ignore[arg-type]
         return None
 
     @property
@@ -144,40 +153,36 @@ class Plan:
         return {**named, **settings, "attacks": ",".join(self.attacks)}
 
 
-def over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes over settings; what the settings hold only because of what is changed goes with it.
-
-    A run's own config.toml, or a preset of the paper, holds every setting. With another ε its step size and
-    evaluation ε are no longer meant, with another number of epochs what began half-way, with another method the
-    old one's settings, with another preset all that came from it.
-    """
-    stale: set[str] = set()
-    if "epsilon" in changes:
-        stale |= {"step_size", "eval_epsilon"}
-    if "epochs" in changes:
-        stale |= {"begin_epoch"}
-    if "method" in base and changes.get("method", base["method"]) in set(methods.METHODS) - {base["method"]}:
-        stale |= _of_methods() - (set(methods.fields(changes["method"])) & set(BALL))
-    before = after = base.get("preset")
-    if "dataset" in changes and "dataset" in base:  # a data set of the same kind keeps the recipe
-        kind = presets.default_preset(changes["dataset"])
-        after = before if kind == presets.default_preset(base["dataset"]) else kind
-    after = changes.get("preset", after)
-    if before is not None and after is not None and after != before:
-        stale |= {"preset", *_of_preset(before), *_of_preset(after)}
-    return {**{name: value for name, value in base.items() if name not in stale}, **changes}
-
-
-def _of_methods() -> set[str]:
+def of_methods() -> set[str]:
     """The settings of all methods."""
     return {name for method in methods.METHODS for name in methods.fields(method)}
 
 
-def _of_preset(name: str) -> set[str]:
-    """The settings that a preset decides; none of an unknown one, which is refused where it is looked up."""
-    if name in PAPER:
-        return {*PAPER[name].settings, *_of_methods(), *WRAPPERS}
-    return {"eval_epsilon", *presets.RECIPES[name], *methods.fields("st")} if name in presets.RECIPES else set()
+def stale_perturbation(changes: Mapping[str, Any]) -> set[str]:
+    """What goes of an earlier weight perturbation where another, or none, is asked for."""
+    if not {"awp", "rwp"} & set(changes):
+        return set()
+    none = changes.get("awp") is None and changes.get("rwp") is None
+    return {"awp", "rwp", "rwp_steps", "rwp_threshold"} | ({"perturbation_warmup"} if none else set())
+
+
+def _with_row(row: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the paper's, and what is given over it; what only followed from what is given otherwise goes."""
+    differs = {name for name in given if name in row and given[name] != row[name]}
+    settings = dict(row)
+    if "epsilon" in differs and "step_size" in row:
+        checks.number("epsilon", given["epsilon"])
+        settings["step_size"] = given["epsilon"] * row["step_size"] / row["epsilon"]  # the row's ratio α/ε
+    stale = stale_perturbation(given)
+    if "method" in differs:
+        stale |= {*of_methods(), "select_by"} - set(BALL)
+    if "epsilon" in differs:
+        stale |= {"eval_epsilon"}
+    if "epochs" in differs:
+        stale |= {"begin_epoch"}
+    if "norm" in differs:
+        stale |= {"epsilon", "step_size", "eval_epsilon"}
+    return {**{name: value for name, value in settings.items() if name not in stale}, **given}
 
 
 def make_plan(given: Mapping[str, Any]) -> Plan:
@@ -187,7 +192,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     """
     preset = given.get("preset")
     if preset in PAPER:
-        given = over(PAPER[preset].settings, given)
+        given = _with_row(PAPER[preset].settings, given)
     dataset, method = given.get("dataset", "digits"), given.get("method", "st")
     checks.choice("method", method, methods.METHODS)
     recipe = preset if preset in presets.RECIPES else presets.default_preset(dataset)
@@ -196,7 +201,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
             f"preset: expected one of {', '.join(presets.RECIPES)}, or a row of the paper such as "
             f"table1/cifar10/st (stcli presets lists them); received {preset!r}"
         )
-    everything = _of_methods()
+    everything = of_methods()
     own = {name: value for name, value in given.items() if name in everything}
     rest = {name: value for name, value in given.items() if name not in everything}
     methods.check_fields(method, own)
@@ -229,6 +234,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         "seed": 0,
         "extra_fraction": 0.5 if rest.get("extra_data") else None,
         **presets.RECIPES[recipe],
+        **(presets.RWP[recipe] if rest.get("rwp") is not None else {}),
         **rest,
         "preset": preset or recipe,
         "settings": dataclasses.asdict(methods.make_objective(method, settings)),  # type: ignore[call-overload]

@@ -32,7 +32,7 @@ _CIFAR: dict[str, Any] = {
 
 RECIPES: dict[str, dict[str, Any]] = {
     "cifar10": _CIFAR,
-    "cifar100": {**_CIFAR, "rwp_threshold": 4.0},
+    "cifar100": _CIFAR,
     "svhn": {**_CIFAR, "epochs": 80, "learning_rate": 0.01, "drops": (50 / 80, 65 / 80), "augment": "none"},
     "digits": {
         **_CIFAR,
@@ -44,6 +44,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 """Network, schedule and augmentation for each data set. `drops` are shares of the epochs."""
+
+
+RWP: dict[str, dict[str, Any]] = {
+    name: {"rwp_steps": 10, "rwp_threshold": 4.0 if name == "cifar100" else 1.7} for name in RECIPES
+}
+"""The published settings of robust weight perturbation, where it is used."""
 
 
 def default_preset(dataset: str) -> str:

@@ -56,8 +56,7 @@ def test_the_average_evaluates_by_its_own_weights(backend):
     from stcore.protocols import Mode
 
     logits = lambda model: backend.array(model.logits(batch.x, Mode.EVAL))  # noqa: E731
-    if backend.name == "torch" or backend.name == "keras":
-        learner.load_weights(average.weights())
+    learner.load_weights(average.weights())
     np.testing.assert_array_equal(logits(average), logits(learner))
     learner.load_weights(path[-1])
     assert np.abs(logits(average) - logits(learner)).max() > 1e-3

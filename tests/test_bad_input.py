@@ -113,6 +113,8 @@ def flags(**settings):
         (["--method", "gairat", "--weighting", "linear"], "weighting: expected one of tanh, sigmoid, discrete"),
         (["--method", "gairat", "--steps", "0"], "steps: expected a whole number of at least 1; received 0"),
         (["--method", "bat", "--segments", "0"], "segments: expected a whole number of at least 1; received 0"),
+        (["--method", "gairat", "--shift", "-50"], "shift: expected a number in [-20, 20]; received -50.0"),
+        (["--rwp-threshold", "2"], "rwp_steps, rwp_threshold: expected rwp beside them; received none"),
         (["--method", "bat", "--inner", "ce"], "inner: expected one of cross_entropy, kl; received 'ce'"),
         (["--method", "trades2", "--combine", "min"], "combine: expected one of mean, max; received 'min'"),
         (["--method", "mart", "--divergence", "js"], "divergence: not a setting of the method mart"),

@@ -8,11 +8,14 @@ from harness import NAMES, assert_same, load
 from published import write_all
 from small import SETTINGS, Run, stcli, train, trained
 
+from stcore.cli.train import plan_from
 from stcore.comparison import compare, read_record
 from stcore.data import load_digits, load_extra, save_arrays
+from stcore.errors import UsageError
+from stcore.merging import over
 from stcore.methods import METHODS
 from stcore.paper import PRESETS, find
-from stcore.plan import make_plan, over
+from stcore.plan import make_plan
 from stcore.pseudo_label import keep, label
 from stcore.runs import load_weights
 
@@ -78,9 +81,7 @@ def test_a_methods_beta_is_its_own_on_every_data_set():
 
 
 @ON_EACH
-@pytest.mark.parametrize(
-    "wrapper", [{"awp": 0.01}, {"rwp": 0.01, "rwp_steps": 2, "rwp_threshold": 10}], ids=["awp", "rwp"]
-)
+@pytest.mark.parametrize("wrapper", PERTURBED.values(), ids=PERTURBED)
 def test_a_weight_perturbation_changes_training_from_its_first_epoch_on(tmp_path, backend, wrapper):
     load(backend)
     runs = {}
@@ -150,11 +151,10 @@ def test_extra_data_is_mixed_into_every_batch(tmp_path, backend, more_digits):
     assert row["images_per_second"] * row["seconds"] == pytest.approx(80, rel=0.05)
     assert config_of(run)["extra_fraction"] == 0.5
     assert run.json("environment.json")["data"]["extra"]["images"] == 347
-    assert not np.allclose(run.weights()["conv1.weight"], trained_without(backend)["conv1.weight"])
-
-
-def trained_without(backend):
-    return trained(backend).weights()
+    without = train(tmp_path / "without", "--adversarial-first", "--share-natural", "--nesterov", method="trades")
+    assert without.code == 0, without.err
+    other = Run(tmp_path / "without", without)
+    assert other.metrics[0]["loss"] != pytest.approx(row["loss"], rel=1e-3)
 
 
 def test_a_share_of_extra_data(tmp_path, more_digits):
@@ -278,7 +278,7 @@ def test_a_preset_trains_on_the_published_formats(published, monkeypatch, name):
     if preset.settings["select"] == "test":
         assert "TEST, the paper's optimistic rule" in said.out
     config = config_of(run)
-    kept = set(preset.settings) - set(BRIEF) - {"begin_epoch", "perturbation_warmup", "rwp_threshold", "test_size"}
+    kept = set(preset.settings) - set(BRIEF) - {"begin_epoch", "perturbation_warmup", "test_size"}
     for setting in kept:
         value = preset.settings[setting]
         assert config[setting] == (list(value) if isinstance(value, tuple) else value), setting
@@ -313,6 +313,105 @@ def test_options_over_a_preset():
     assert (plan.method, plan.awp, plan.settings["init"]) == ("at", 0.005, "uniform")
     plan = make_plan({"preset": "table1/cifar10/st", "dataset": "parquet:x"})
     assert (plan.epochs, plan.select, plan.dataset) == (120, "test", "parquet:x")
+
+
+def config(preset, **changes):
+    """The full config.toml of an earlier run."""
+    return make_plan({"preset": preset, **changes}).flat()
+
+
+def again(base, **changes):
+    return make_plan(over(base, changes))
+
+
+def test_a_rows_run_with_a_recipe_keeps_its_method_and_data():
+    plan = again(config("table1/cifar10/trades", dataset="cifar10:/mnt/c10"), preset="cifar10")
+    assert (plan.dataset, plan.method, plan.select) == ("cifar10:/mnt/c10", "trades", "val")
+    plan = again(config("table4/rst", dataset="cifar10:/mnt/c10"), preset="cifar10")
+    assert (plan.dataset, plan.extra_data, plan.settings["epsilon"]) == ("cifar10:/mnt/c10", None, 8 / 255)
+
+
+def test_a_rows_run_with_another_row_finds_the_data_where_it_lay():
+    base = config("table1/cifar10/st-awp", dataset="parquet:/mnt/c10")
+    plan = again(base, preset="table1/cifar10/trades")
+    assert (plan.dataset, plan.method, plan.awp) == ("parquet:/mnt/c10", "trades", None)
+    assert plan == make_plan({"preset": "table1/cifar10/trades", "dataset": "parquet:/mnt/c10"})
+    assert again(base, preset="table1/svhn/st").dataset == "svhn:data/svhn"
+    base = config("table4/rst", extra_data="ti500k:/mnt/ti")
+    assert again(base, preset="table4/st-rst").extra_data == "ti500k:/mnt/ti"
+
+
+def test_a_rows_run_on_other_data_is_the_row_on_other_data():
+    plan = again(config("table1/cifar10/trades"), dataset="cifar100:x")
+    assert plan == make_plan({"preset": "table1/cifar10/trades", "dataset": "cifar100:x"})
+    assert (plan.method, plan.select) == ("trades", "test")
+
+
+def test_a_data_set_of_another_kind_brings_its_recipe_to_any_method():
+    base = config("digits", method="gairat", epochs=20, weighting="discrete")
+    plan = again(base, dataset="cifar10:x")
+    assert plan == make_plan({"method": "gairat", "dataset": "cifar10:x"})
+    assert plan.settings["begin_epoch"] == 60
+
+
+def test_saying_again_what_was_said_changes_nothing():
+    base = config("table4/st-rst")
+    plan = make_plan(base)
+    assert again(base, epsilon=0.031, epochs=200, method="st", norm="linf") == plan
+    assert make_plan({"preset": "table4/st-rst", "epsilon": 0.031}) == plan
+    assert (plan.settings["step_size"], plan.eval_epsilon) == (0.007, 8 / 255)
+    base = config("digits", method="gairat", epochs=30, begin_epoch=3)
+    assert again(base, epochs=30).settings["begin_epoch"] == 3
+    assert again(base, epochs=40).settings["begin_epoch"] == 20
+
+
+def test_another_epsilon_over_a_row_keeps_the_rows_ratio():
+    for plan in (
+        make_plan({"preset": "table4/st-rst", "epsilon": 8 / 255}),
+        again(config("table4/st-rst"), epsilon=8 / 255),
+    ):
+        assert plan.settings["step_size"] == pytest.approx(0.007 / 0.031 * 8 / 255)
+        assert plan.eval_epsilon == 8 / 255
+
+
+def test_another_norm_needs_an_epsilon_of_its_own():
+    for base in (config("cifar10"), config("cifar10", epsilon=4 / 255)):
+        with pytest.raises(UsageError, match="epsilon: expected one with norm = l2"):
+            again(base, norm="l2")
+        assert again(base, norm="l2", epsilon=0.5).eval_epsilon == 0.5
+    plan = again(config("cifar10", norm="l2", epsilon=0.5), method="standard")
+    assert (plan.norm, plan.eval_epsilon) == ("linf", 8 / 255)
+
+
+def test_a_standard_rows_selection_does_not_stay_with_a_robust_method():
+    plan = make_plan({"preset": "table5/cifar10/resnet18/standard", "method": "trades"})
+    assert plan.select_by == "pgd20"
+    assert again(config("table5/cifar10/resnet18/standard"), method="trades").select_by == "pgd20"
+
+
+def test_a_rows_weight_perturbation_can_be_left_out_or_exchanged():
+    row = {"preset": "table1/cifar10/st-awp"}
+    plan = make_plan({**row, "awp": None})
+    assert (plan.perturbation, plan.perturbation_warmup) == (None, 0)
+    plan = make_plan({**row, "rwp": 0.005})
+    assert (plan.awp, plan.rwp, plan.rwp_threshold, plan.perturbation_warmup) == (None, 0.005, 1.7, 10)
+    assert make_plan({"dataset": "cifar100:x", "rwp": 0.005}).rwp_threshold == 4.0
+    assert again(config("table1/cifar10/st-awp"), rwp=0.005).awp is None
+    assert again(config("table1/cifar10/st-awp"), awp=None).perturbation is None
+    assert plan_from(["--preset", "table1/cifar10/st-awp", "--awp", "none"])[0].perturbation is None
+
+
+def test_a_perturbation_that_would_never_act_is_refused():
+    with pytest.raises(UsageError, match=r"perturbation_warmup: expected at most 5.*received 10"):
+        make_plan({"preset": "table1/cifar10/st-awp", "epochs": 5})
+    with pytest.raises(UsageError, match="rwp_steps, rwp_threshold: expected rwp beside them"):
+        make_plan({"rwp_steps": 3})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_rows_plan_comes_back_from_its_config(name):
+    plan = make_plan({"preset": name})
+    assert make_plan(plan.flat()) == make_plan(over(plan.flat(), {})) == plan
 
 
 def test_a_runs_config_with_another_preset_takes_all_of_it():

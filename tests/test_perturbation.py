@@ -191,6 +191,26 @@ def test_where_no_example_is_below_the_threshold_the_weights_stay(backend):
     assert_same(one, losses_and_gradients(backend, StandardConfig()))
 
 
+@pytest.mark.parametrize("perturbation", [AWP(gamma=0.05), RWP(gamma=0.05, steps=2, threshold=9.0)])
+@pytest.mark.parametrize("everything", [True, False])
+def test_frozen_weights_are_not_moved(backend, perturbation, everything):
+    """Where the user froze the convolutions and linear layers, or some of them."""
+    model = backend.build("tiny")
+    names = ["conv1", "conv2", "linear"] if everything else ["conv1"]
+    for name in names:
+        if backend.name == "torch":
+            getattr(model, name).requires_grad_(False)
+        else:
+            model.get_layer(name).trainable = False
+    learner, batch = backend.learner(model), backend.batch(problem())
+    before = learner.weights()
+    stcore.train_step(learner, StandardConfig(), batch.x, batch.y, perturbation=perturbation)
+    after = learner.weights()
+    for name in names:
+        np.testing.assert_array_equal(after[f"{name}.weight"], before[f"{name}.weight"])
+    assert np.any(after["bn1.weight"] != before["bn1.weight"])
+
+
 def test_the_perturbation_acts_from_its_epoch_on():
     for kind in (AWP, RWP):
         assert [kind(warmup=3).active(epoch) for epoch in (1, 2, 3, 4)] == [False, False, True, True]

@@ -268,6 +268,36 @@ def test_labels_and_names_of_a_binary_set_are_checked(tmp_path):
         load_cifar10(write_folder(tmp_path, 10, "python", files))
 
 
+def test_an_archive_whose_checksum_is_wrong_is_refused(tmp_path):
+    path = write_archive(tmp_path, 10, "binary")
+    raw = bytearray(path.read_bytes())
+    raw[-8] ^= 1  # of gzip's checksum
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="expected a whole tar archive"):
+        load_cifar10(path)
+
+
+def test_a_damaged_archive_of_another_kind_is_refused(tmp_path):
+    path = tmp_path / "cifar.tar.xz"
+    with tarfile.open(path, "w:xz") as tar:
+        for name, content in cifar_files(10, "binary").items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 255
+    path.write_bytes(raw)
+    with pytest.raises(DataError):
+        load_cifar10(path)
+
+
+def test_labels_too_large_for_any_array_are_refused(tmp_path):
+    batch = python2({"data": planes(pictures(EACH, 0)), "labels": [2**70] * EACH})
+    write_folder(tmp_path, 10, "python", {**cifar_files(10, "python"), "data_batch_1": batch})
+    with pytest.raises(DataError, match="expected 'labels' as a list of integers"):
+        load_cifar10(tmp_path)
+
+
 def test_links_in_an_archive_are_not_followed(tmp_path):
     files = cifar_files(10, "binary")
     secret = tmp_path / "secret"
@@ -319,6 +349,19 @@ def test_a_pickle_that_wants_more_than_numbers_is_refused_and_not_run(tmp_path, 
     with pytest.raises(DataError, match=r"data_batch_3: expected a "):
         load_cifar10(write_archive(tmp_path, 10, "python", files))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "greedy",
+    [
+        b"}r\xff\xff\xff\x0f.",  # a place in the memo that would take 4 GB
+        b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x.",  # a terabyte of bytes
+        b"\x80\x02X\xff\xff\xff\x7fx.",
+    ],
+)
+def test_a_pickle_that_asks_for_more_room_than_it_fills_is_refused(greedy):
+    with pytest.raises(DataError, match="here: expected"):
+        load_dict(greedy, "here")
 
 
 def test_a_refusal_says_what_was_asked_for():

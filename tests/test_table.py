@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from small import trained
 
+from stcore.evaluation import Accuracy
+
+TOTAL = 1000
 COST = ("passes", "s/epoch", "images/s")
 PATH = Path(__file__).parents[1] / "benchmarks" / "table.py"
 
@@ -22,7 +25,7 @@ def table():
 
 
 def run(seed=0, accuracy=0.5, **config):
-    score = {"accuracy": accuracy, "interval_95": [accuracy - 0.1, accuracy + 0.1]}
+    score = {"correct": round(accuracy * TOTAL), "total": TOTAL}
     config = {"method": "st", "threads": 1, "device": "cpu", "init": "gaussian", "step_size": 0.05, **config}
     epochs = [{"images_per_second": 100.0 + seed, "seconds": 2.0}]
     return {"config": {**config, "seed": seed}, "scores": {"pgd20": score}, "epochs": epochs, "seed": seed}
@@ -54,7 +57,8 @@ def test_runs_that_differ_in_seed_alone_make_one_row(table):
 def test_runs_that_differ_otherwise_are_not_averaged(table, other):
     rows = table.group([run(0, 0.4), run(1, 0.6, **other), run(2, 0.5)])
     assert [row["seeds"] for row in rows] == [[0, 2], [1]]
-    assert rows[1]["pgd20 %"] == pytest.approx((60, 50, 70))  # a single run: its interval over images
+    interval = Accuracy(600, TOTAL).interval()  # of a single run: over images
+    assert rows[1]["pgd20 %"] == pytest.approx((60, *(100 * end for end in interval)))
     shown = set(other) - set(table.UNSHOWN)
     assert set(rows[0]) - {"seeds", "pgd20 %", *COST} == (shown if "method" in other else set())
 

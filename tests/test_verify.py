@@ -25,11 +25,15 @@ def scores(accuracies, total=10_000):
     }
 
 
-def record(name="run", preset=ROW, accuracies=ACCURACIES, *, images=(50_000, 10_000), other=None, **changes):
+def record(
+    name="run", preset=ROW, accuracies=ACCURACIES, *, images=(50_000, 10_000), extra=500_000, other=None, **changes
+):
     """A finished run of the preset's settings, but for the changes."""
     config = make_plan({**find(preset).settings, **changes}).flat()
     train, test = images
     data = {"train": {"images": train, "sha256": "a"}, "test": {"images": test, "sha256": "b"}}
+    if "extra_data" in config and config["extra_data"] is not None:
+        data["extra"] = {"images": extra, "sha256": "c"}
     result = {"checkpoints": {"best": scores(accuracies), "last": scores(other or {"natural": 1.0})}}
     return Record(name, config, {"data": data}, result)
 
@@ -150,6 +154,12 @@ def test_what_does_not_change_the_experiment_is_none():
     assert compare(find(ROW), [record(**immaterial, epsilon=0.0313725, step_size=0.00784314)]).comparable
     rst = record(preset="table4/rst", extra_data="ti500k:/elsewhere.pickle", other={"natural": 89.7}, drops=(0.5,))
     assert compare(find("table4/rst"), [rst]).comparable
+
+
+def test_extra_data_must_be_the_published_half_million():
+    run = record(preset="table4/rst", extra=1000, other={"natural": 89.7})
+    (reason,) = compare(find("table4/rst"), [run]).reasons
+    assert reason == "data: the published extra data has 500000 images, the run's 1000"
 
 
 def test_another_method_is_told_once():

@@ -63,9 +63,10 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         first = next(iter(self._data), None)
         if first is None:
             raise DataError("data: expected batches of images and labels; received none")
-        self._classes = inspection.check_model(classifier, classifier.pixels(_array(first[0]))) or 0
-        if isinstance(self._data, _Arrays):
-            inspection.check_labels(self._data.y, self._classes)
+        images, labels = _array(first[0]), _array(first[1])
+        inspection.check_pixels(images)
+        self._classes = inspection.check_model(classifier, classifier.pixels(images)) or 0
+        inspection.check_labels(self._data.y if isinstance(self._data, _Arrays) else labels, self._classes)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is None or self._evaluator is None or (epoch + 1) % self.every:

@@ -41,7 +41,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
     `loss` is the natural cross-entropy. Batches are checked as they come, each before its update.
 
     `save` writes the plain inner network; `save_weights` the training's state with the optimizer's, which
-    `load_weights` and `keras.callbacks.BackupAndRestore` take up again.
+    `load_weights` takes up again, but for the masks of dropout, as in Keras.
     Raises DataError for pixels or labels out of range, UsageError for a network that returns no logits, or for
     losses of its own other than weight regularisers.
     """

@@ -21,6 +21,9 @@ IMMATERIAL = (
 PUBLISHED = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032)}
 """The archives whose pixels are the paper's, with the sizes of their training and test sets."""
 
+EXTRA = 500_000
+"""The pseudo-labelled images of RST."""
+
 
 def reasons(preset: Preset, records: Sequence[Record]) -> list[str]:
     """All of them, a sentence each; UsageError for a run whose config is no plan."""
@@ -85,6 +88,8 @@ def _data(record: Record, settings: Mapping[str, Any]) -> list[str]:
             images = parts.get(part, {}).get("images")
             if images != whole and f"{part}_size" not in settings:
                 against.append(f"data: the published {part} set has {whole} images, the run's {images}")
+    if "extra_data" in settings and (images := parts.get("extra", {}).get("images")) != EXTRA:
+        against.append(f"data: the published extra data has {EXTRA} images, the run's {images}")
     return against
 
 

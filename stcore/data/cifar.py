@@ -109,7 +109,7 @@ def _of_pickle(form: _Form, content: bytes, where: str) -> tuple[npt.NDArray[np.
             f"{where}: expected 'data' as uint8 of shape (N, {PIXELS}), received {_kind(rows)}; "
             "fetch the set again"
         )
-    if not isinstance(labels, list) or not all(isinstance(label, int | np.integer) for label in labels):
+    if not isinstance(labels, list) or not all(_is_small(label) for label in labels):
         raise DataError(
             f"{where}: expected {form.labels!r} as a list of integers, received {_kind(labels)}; "
             "fetch the set again"
@@ -120,6 +120,11 @@ def _of_pickle(form: _Form, content: bytes, where: str) -> tuple[npt.NDArray[np.
             "fetch the set again"
         )
     return _upright(rows), np.array(labels, np.int64)
+
+
+def _is_small(label: Any) -> bool:
+    """An integer that an array of integers has room for; what the classes leave of it is checked later."""
+    return isinstance(label, int | np.integer) and abs(int(label)) < 2**31
 
 
 def _of_records(form: _Form, content: bytes, where: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:

@@ -1,5 +1,6 @@
 """The files of a published set, from its archive or from the folder that the archive unpacks to."""
 
+import lzma
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ def read_members(path: Path, layouts: Sequence[Layout]) -> Members:
     wanted = {name for layout in layouts for name in (*_needed(layout), layout.class_names)}
     try:
         files = _of_folder(place, wanted) if place.is_dir() else _of_archive(place, wanted)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError) as error:
         raise DataError(
             f"{place}: expected {'a folder' if place.is_dir() else 'a whole tar archive'} that can be read, "
             f"received: {error}; fetch it again"
@@ -85,4 +86,6 @@ def _of_archive(archive: Path, wanted: set[str]) -> dict[str, bytes]:
             if name in wanted and member.isfile():  # no links: they may point anywhere
                 stream = tar.extractfile(member)
                 files[name] = stream.read() if stream else b""
+        while tar.fileobj is not None and tar.fileobj.read(1 << 20):
+            """To the end, past the last file: there the checksum stands."""
     return files

@@ -6,6 +6,7 @@ or to a refusal; numpy itself is never handed what a file says, only checked byt
 
 import io
 import pickle
+import pickletools
 import re
 from typing import Any, BinaryIO
 
@@ -22,8 +23,10 @@ def load_dict(source: bytes | BinaryIO, where: str) -> dict[str, Any]:
     a numpy array, which may be read-only.
     DataError, which names `where`, if the pickle wants anything else (it is not run), or is not whole.
     """
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        found = _Unpickler(io.BytesIO(source) if isinstance(source, bytes) else source, encoding="bytes").load()
+        _measure(stream)
+        found = _Unpickler(stream, encoding="bytes").load()
         if not isinstance(found, dict):
             raise _Refused(f"a {type(found).__name__}")
         return {text(key): value.numpy if isinstance(value, _Array) else value for key, value in found.items()}
@@ -32,9 +35,7 @@ def load_dict(source: bytes | BinaryIO, where: str) -> dict[str, Any]:
             f"{where}: expected a pickled dict of numbers and text alone, received {refused}; "
             "get the file from where it was first published, or have its arrays as npz"
         ) from refused
-    except MemoryError:
-        raise
-    except Exception as error:  # foreign bytes make it raise many kinds
+    except Exception as error:  # foreign bytes make it raise many kinds, MemoryError too
         raise DataError(
             f"{where}: expected a whole pickle, received one that cannot be read "
             f"({error or 'it ends too early'}); fetch it again"
@@ -48,6 +49,17 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} where text belongs")
     return value
+
+
+def _measure(stream: BinaryIO) -> None:
+    """Refuses a pickle that asks for more room than it fills: lengths, and places in its memo, beyond its size."""
+    begin = stream.tell()
+    size = stream.seek(0, io.SEEK_END) - begin
+    stream.seek(begin)
+    for operation, argument, _ in pickletools.genops(stream):  # which refuses lengths beyond the end
+        if "PUT" in operation.name and isinstance(argument, int) and argument > size:
+            raise _Refused(f"one that wants room for {argument} objects in {size} bytes")
+    stream.seek(begin)
 
 
 class _Refused(ValueError):
