@@ -336,6 +336,17 @@ def test_pixels_and_labels_out_of_range_are_refused(keras, run_eagerly):
     model.fit(x, y, verbose=0)  # and it is as good as new
 
 
+def test_batches_to_evaluate_on_are_looked_at_before_training(keras):
+    import tensorflow as tf
+
+    from stcore.backends.keras import RobustEvaluation
+
+    (x, y), model = problem(), model_of(keras)
+    for wrong, message in (((x * 255, y), "x: expected pixels"), ((x, y + 5), "y: expected labels")):
+        robust = RobustEvaluation(tf.data.Dataset.from_tensors(wrong))
+        refused(model, x, y, DataError, message, callbacks=[robust])
+
+
 def test_networks_that_do_not_fit_are_refused(keras):
     x, y = problem()
     activity = network(keras, activity_regularizer=keras.regularizers.L2(0.1))
