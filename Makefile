@@ -41,7 +41,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*,hub]'
 	touch $@
 
 $(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt

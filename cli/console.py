@@ -56,9 +56,15 @@ class Lines:
         """Nothing to tidy up."""
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """For the command to end as any other; rich itself would exit with 1."""
+        raise BrokenPipeError
+
+
 def make_console(stderr: bool = False) -> Console:
     """The terminal; where there is none, wide enough for any line: a log is not folded."""
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold brackets
+    console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold brackets
     if not console.is_terminal:
         console.width = 250
     return console

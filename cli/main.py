@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -26,7 +27,7 @@ HELP = f"""usage: stcli COMMAND [options]
   stcli COMMAND --help lists a command's options. Start with: stcli train --backend torch
 
 exit codes: 0 ok, 1 a bug, 2 usage, 3 data, 4 device or memory, 5 training diverged,
-            130 interrupted (a checkpoint was written)
+            130 interrupted (what was trained so far is saved)
 """
 
 
@@ -54,8 +55,10 @@ def main(args: Sequence[str] | None = None) -> int:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted", errors.INTERRUPTED)
-    except BrokenPipeError:
-        return errors.OK  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        with contextlib.suppress(OSError):  # or Python complains once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return errors.OK
     except Exception as error:
         if _is_of_memory(error):
             reason = str(error).splitlines()[0] if str(error) else "no reason given"

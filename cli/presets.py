@@ -18,6 +18,8 @@ from stcore.paper import Expected, Preset, estimated_cost, matching
 
 SHOWN = {"natural": "natural %", "pgd20": "PGD-20 %", "autoattack": "AutoAttack %"}
 
+RADII = ("epsilon", "step_size", "eval_epsilon")
+
 LEGEND = (
     "mean ± half of the 95 % interval over seven runs, as the paper prints them; –: drawn in a figure, or lost in "
     "the scan; ?: digits reconstructed from a damaged scan; cost: training alone, in multiply-accumulates"
@@ -78,7 +80,7 @@ def show(console: Console, preset: Preset) -> None:
     for title in ("setting", "value", "source"):
         settings.add_column(title, overflow="fold")
     for name, value in preset.settings.items():
-        settings.add_row(name, shown(value), preset.sources[name])
+        settings.add_row(name, shown(value, in_255ths=name in RADII), preset.sources[name])
     console.print(settings)
     figures = Table()
     for title in ("attack", "the paper's %"):
@@ -114,12 +116,11 @@ def measured(preset: Preset) -> str:
     return ", ".join(f"{attack} {percent(value)}" for attack, value in preset.measured.items())
 
 
-def shown(value: Any) -> str:
-    """A setting; a whole number of 255ths as such."""
+def shown(value: Any, in_255ths: bool = False) -> str:
+    """A setting; one that is measured in pixels as a whole number of 255ths, where it is one."""
     if isinstance(value, (tuple, list)):
         return ", ".join(map(shown, value))
-    if isinstance(value, float):
-        steps = value * 255
-        in_255ths = 0 < steps < 255 and abs(steps - round(steps)) < 1e-9
-        return f"{round(steps)}/255" if in_255ths else f"{value:.6g}"
-    return str(value)
+    if not isinstance(value, float):
+        return str(value)
+    steps = value * 255
+    return f"{round(steps)}/255" if in_255ths and abs(steps - round(steps)) < 1e-9 else f"{value:.6g}"

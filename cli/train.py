@@ -28,13 +28,15 @@ def main(args: Sequence[str]) -> int:
     folder = Path(out) if out else RunFolder.unused(Path("runs"), default_name(plan))
     console = make_console()
     say = partial(console.print, soft_wrap=True)  # a command or a path is copied whole
-    say(
-        f"{plan.method} on {plan.dataset}, {plan.model}, {plan.backend}, {epsilons(plan)}, "
-        f"{plan.epochs} epochs, seed {plan.seed} → {folder}"
-    )
     RunFolder.check_free(folder)  # before anything heavy is loaded
     load_quietly(plan.backend)
-    outcome = run(plan, folder, make_progress(console), lambda row: say(epoch_line(row, plan.epochs, plan.select)))
+    outcome = run(
+        plan,
+        folder,
+        make_progress(console),
+        on_begin=lambda: say(f"{title(plan)} → {folder}"),
+        on_row=lambda row: say(epoch_line(row, plan.epochs, plan.select)),
+    )
     if outcome.interrupted:
         say(how_to_go_on(outcome))
         return errors.INTERRUPTED
@@ -48,11 +50,23 @@ def main(args: Sequence[str]) -> int:
     return errors.OK
 
 
+def title(plan: Plan) -> str:
+    """What is trained, in a line."""
+    around = {"awp": plan.awp, "rwp": plan.rwp, "ema": plan.ema, "extra data": plan.extra_fraction}
+    said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
+    epochs = f"{plan.epochs} epoch{'s' * (plan.epochs > 1)}"
+    method = " with ".join([plan.method, ", ".join(said)][: 1 + bool(said)])
+    return (
+        f"{method} on {plan.dataset}, {plan.model}, {plan.backend}, {epsilons(plan)}, {epochs}, seed {plan.seed}"
+    )
+
+
 def epsilons(plan: Plan) -> str:
     """The ε of training and of the evaluation, once where they are the same."""
     trained = plan.settings.get("epsilon", plan.eval_epsilon)
+    norm = " in l2" if plan.norm == "l2" else ""
     apart = f", evaluated at {plan.eval_epsilon:.4g}" if trained != plan.eval_epsilon else ""
-    return f"ε = {trained:.4g}{apart}"
+    return f"ε = {trained:.4g}{norm}{apart}"
 
 
 def how_to_go_on(outcome: Outcome) -> str:
@@ -90,6 +104,9 @@ def _defaults(plan: Plan) -> TrainOptions:
 
 
 def default_name(plan: Plan) -> str:
-    """A run's folder name: data, network, method, backend, seed."""
+    """A run's folder name: data, network, method and what is around it, backend, seed."""
     data = Path(plan.dataset.partition(":")[2] or plan.dataset).name
-    return f"{data}-{plan.model}-{plan.method}-{plan.backend}-seed{plan.seed}"
+    wrapped = {"awp": plan.awp, "rwp": plan.rwp, "ema": plan.ema, "extra": plan.extra_data}
+    around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
+    norm = "-l2" if plan.norm == "l2" else ""
+    return f"{data}-{plan.model}-{plan.method}{around}{norm}-{plan.backend}-seed{plan.seed}"

@@ -54,7 +54,7 @@ def main(args: Sequence[str]) -> int:
         console.print(f"95 % intervals; ours is over {'images' if count == 1 else 'seeds'}")
         if verdict.comparable and preset.checkpoint == "best":
             console.print("best was selected on the TEST split (the paper's rule): its figures are optimistic")
-    if verdict.missing:
+    if verdict.missing and verdict.rows:
         console.print(f"without a number here or in the paper's text: {', '.join(verdict.missing)}")
     if preset.note:
         console.print(preset.note)

@@ -3,7 +3,7 @@
 Importing this imports numpy and no framework.
 """
 
-from stcore import attacks
+from stcore import attacks, presets
 from stcore.adversarial import AdversarialConfig
 from stcore.api import (
     SqueezeLoss,
@@ -50,6 +50,7 @@ __all__ = [
     "find_squeeze_pair",
     "make_classifier",
     "make_learner",
+    "presets",
     "squeeze_loss",
     "squeeze_step",
     "train_step",

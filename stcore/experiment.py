@@ -70,8 +70,12 @@ def run(
     out: Path,
     progress: Progress,
     on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    on_begin: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Trains, selects, and evaluates the best and the last checkpoint on the test split; all lands in `out`."""
+    """Trains, selects, and evaluates the best and the last checkpoint on the test split; all lands in `out`.
+
+    on_begin: called when all that was asked for has been found to be there.   on_row: with each epoch's metrics.
+    """
     started = datetime.now(UTC)
     RunFolder.check_free(out)
     backend, device = prepare(plan)
@@ -80,6 +84,7 @@ def run(
     batches = batches_of(plan, splits.train, extra)
     learner = build_learner(plan, backend, device, splits)
     folder = RunFolder.create(out)
+    on_begin()
     folder.write_config(plan.flat())
     folder.write_json(ENVIRONMENT, environment(backend, device, splits, extra))
 

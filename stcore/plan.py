@@ -105,8 +105,10 @@ class Plan:
         _ = self.perturbation  # whose settings are checked as it is made
         if self.ema is not None:
             checks.number("ema", self.ema, high=1.0)
-        if (self.extra_data is None) != (self.extra_fraction is None):
-            raise UsageError("extra_data, extra_fraction: expected both or neither")
+        if self.extra_data is None and self.extra_fraction is not None:
+            raise UsageError("extra_fraction: expected extra_data beside it; received none")
+        if self.extra_data is not None and self.extra_fraction is None:
+            raise UsageError("extra_data: expected extra_fraction beside it, such as 0.5; received none")
         if (self.image_column is None) != (self.label_column is None):
             raise UsageError("image_column, label_column: expected both or neither")
 

@@ -107,7 +107,7 @@ def flags(**settings):
         (["--perturbation-warmup", "5"], "perturbation_warmup: expected awp or rwp beside it; received neither"),
         (["--rwp", "0.1", "--rwp-steps", "0"], "steps: expected a whole number of at least 1; received 0"),
         (["--ema", "1.5"], "ema: expected a number in [0, 1]; received 1.5"),
-        (["--extra-fraction", "0.5"], "extra_data, extra_fraction: expected both or neither"),
+        (["--extra-fraction", "0.5"], "extra_fraction: expected extra_data beside it; received none"),
         (["--extra-data", "tiny:x"], "expected extra data of the form npz:FILE, ti500k:FILE, received 'tiny:x'"),
         (["--method", "trades", "--init", "natural"], "init: expected one of gaussian, uniform"),
         (["--method", "gairat", "--weighting", "linear"], "weighting: expected one of tanh, sigmoid, discrete"),

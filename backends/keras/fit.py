@@ -203,6 +203,11 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
                 "data: expected images and labels, one array or tensor each; received another structure"
             )
         x, y = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
+        if y.shape.rank not in (1, None):
+            raise DataError(
+                f"y: expected integer labels of shape (B,); received shape {tuple(y.shape)}. Give "
+                "labels.reshape(-1), or of one-hot labels the argmax(axis=1)"
+            )
         if weights is not None:
             weights = ops.convert_to_tensor(weights, learner.dtype)
             if weights.shape.rank not in (1, None):

@@ -103,7 +103,8 @@ def _columns(shard: Path, columns: Columns | None) -> Columns:
                 return name
         raise DataError(
             f"{shard}: expected a column of {what} named {' or '.join(names)}, "
-            f"received the columns {', '.join(present)}; say which columns hold images and labels"
+            f"received the columns {', '.join(present)}; say which columns hold images and labels "
+            "(--image-column, --label-column)"
         )
 
     images, labels = ((columns[0],), (columns[1],)) if columns else (IMAGE_COLUMNS, LABEL_COLUMNS)
