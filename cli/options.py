@@ -92,7 +92,7 @@ class TrainOptions:
     """What the search climbs: cross_entropy or kl (bat)."""
 
     awp: MaybeNumber = None
-    """Adversarial weight perturbation of this size γ, such as 0.005, with any method; none: not a preset's."""
+    """Adversarial weight perturbation of this size γ, such as 0.005, with any method; none drops a preset's."""
     rwp: MaybeNumber = None
     """Robust weight perturbation of this size γ instead."""
     perturbation_warmup: Int = 0

@@ -3,7 +3,7 @@
     mean BCE(f(x'), y) + β · (1 − p_y(x)) · KL(p(x)‖p(x')),   BCE = −log p_y(x') − log(1 − max_{j≠y} p_j(x'))
 
 x' climbs the cross-entropy from small noise under running statistics. Nothing is held constant, the factor 1 − p_y
-neither. The small constants are the released code's; without them the numbers differ in the fourth digit.
+neither. The small constants are the released code's.
 """
 
 from __future__ import annotations
