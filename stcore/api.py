@@ -187,6 +187,8 @@ def _check_objective(objective: Any) -> None:
 
 def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
     classifier.shape(x)
+    if isinstance(y, (np.ndarray, list, tuple)):
+        raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
     pixels, labels = classifier.host(x), classifier.host(y)
     if pixels is None or labels is None:
         return

@@ -241,6 +241,10 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         "preset": preset or recipe,
         "settings": dataclasses.asdict(methods.make_objective(method, settings)),  # type: ignore[call-overload]
     }
+    if complete["schedule"] != "step":
+        if tuple(rest.get("drops", ())) not in ((), presets.RECIPES[recipe]["drops"]):
+            raise UsageError(f"drops: expected none with schedule = {complete['schedule']}; only step has drops")
+        complete["drops"] = ()
     known = {field.name for field in dataclasses.fields(Plan)}
     for name in complete:
         if name not in known:

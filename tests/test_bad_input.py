@@ -114,6 +114,7 @@ def flags(**settings):
         (["--method", "gairat", "--steps", "0"], "steps: expected a whole number of at least 1; received 0"),
         (["--method", "bat", "--segments", "0"], "segments: expected a whole number of at least 1; received 0"),
         (["--method", "gairat", "--shift", "-50"], "shift: expected a number in [-20, 20]; received -50.0"),
+        (["--schedule", "cosine", "--drops", "0.5"], "drops: expected none with schedule = cosine; only step has"),
         (["--rwp-threshold", "2"], "rwp_steps, rwp_threshold: expected rwp beside them; received none"),
         (["--method", "bat", "--inner", "ce"], "inner: expected one of cross_entropy, kl; received 'ce'"),
         (["--method", "trades2", "--combine", "min"], "combine: expected one of mean, max; received 'min'"),

@@ -86,8 +86,12 @@ def test_what_does_not_fit_is_refused(backend):
         stcore.training_loss(model, TradesConfig(), batch.x * 255.0, batch.y)
     with pytest.raises(UsageError, match="noise: expected 2 tensors shaped like x; received 1"):
         stcore.training_loss(model, TradesConfig(examples=2), batch.x, batch.y, noise=drawn)
+    with pytest.raises(TypeError, match="y: expected a tensor, as x is; received ndarray"):
+        stcore.training_loss(model, TradesConfig(), batch.x, problem().y)
     with pytest.raises(UsageError, match=r"objective: expected a method's settings.*received 'trades'"):
         stcore.training_loss(model, "trades", batch.x, batch.y)
+    with pytest.raises(TypeError, match="y: expected a tensor, as x is; received ndarray"):
+        stcore.training_loss(model, TradesConfig(), batch.x, problem().y)
     with pytest.raises(UsageError, match=r"objective: expected a method's settings.*received 'trades'"):
         stcore.train_step(backend.learner(model), "trades", batch.x, batch.y)
     with pytest.raises(TypeError, match=r"expected a torch.nn.Module or a keras.Model"):
