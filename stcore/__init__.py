@@ -4,7 +4,6 @@ Importing this imports numpy and no framework.
 """
 
 from stcore import attacks, presets
-from stcore.adversarial import AdversarialConfig
 from stcore.api import (
     SqueezeLoss,
     TrainingLoss,
@@ -14,18 +13,19 @@ from stcore.api import (
     train_step,
     training_loss,
 )
-from stcore.bridged import BatConfig
-from stcore.collaborative import CollaborativeConfig
 from stcore.dispatch import available_backends, make_classifier, make_learner
 from stcore.evaluation import evaluate
-from stcore.gair_rst import GairRstConfig
-from stcore.gairat import GairatConfig
-from stcore.mart import MartConfig
+from stcore.methods.adversarial import AdversarialConfig
+from stcore.methods.bridged import BatConfig
+from stcore.methods.collaborative import CollaborativeConfig
+from stcore.methods.gair_rst import GairRstConfig
+from stcore.methods.gairat import GairatConfig
+from stcore.methods.mart import MartConfig
+from stcore.methods.squeeze import SqueezeConfig
+from stcore.methods.squeeze_search import SqueezePair
+from stcore.methods.standard import StandardConfig
+from stcore.methods.trades import TradesConfig
 from stcore.perturbation import AWP, RWP
-from stcore.squeeze import SqueezeConfig
-from stcore.squeeze_search import SqueezePair
-from stcore.standard import StandardConfig
-from stcore.trades import TradesConfig
 
 __version__ = "0.1.0"
 

@@ -21,12 +21,12 @@ import numpy as np
 from stcore import inspection
 from stcore.dispatch import make_classifier
 from stcore.errors import UsageError
+from stcore.methods.squeeze import SqueezeConfig
+from stcore.methods.squeeze_search import SqueezePair
 from stcore.noise import sample
 from stcore.objective import Objective, StepResult, WeightPerturbation, training_step
 from stcore.protocols import Classifier, Learner, Network, Tensor
 from stcore.seeding import Stream
-from stcore.squeeze import SqueezeConfig
-from stcore.squeeze_search import SqueezePair
 
 
 class HasNoise(Protocol):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stcore.squeeze import SqueezeConfig
+from stcore.methods.squeeze import SqueezeConfig
 
 SQUEEZE = {
     "cifar10": SqueezeConfig(),

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import pytest
 from harness import NAMES, load
 
-from stcore import squeeze_search
-from stcore.methods import METHODS
+from stcore.methods import METHODS, squeeze_search
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -57,8 +56,8 @@ def test_every_fence_is_a_block_that_is_known(page):
 
 
 def test_the_walk_through_is_a_file_two_edits_and_their_use():
-    assert [path for path, _ in FILES] == ["stcore/alp.py"]
-    assert [path for path, _ in EDITS] == ["stcore/methods.py", "tests/rows.py"]
+    assert [path for path, _ in FILES] == ["stcore/methods/alp.py"]
+    assert [path for path, _ in EDITS] == ["stcore/methods/__init__.py", "tests/rows.py"]
     assert len(SCRIPTS) == len(NAMES)  # each run below, as is each command
     assert [shlex.split(command)[:2] for command in COMMANDS] == [["stcli", "train"]] * len(NAMES)
 
@@ -166,24 +165,33 @@ assert Path(stcore.__file__).parent == Path("stcore").resolve()
 def test_a_method_is_one_file_one_entry_and_one_row(followed):
     """Each of the two lines brings the import it needs; nothing else of the package or its tests changes."""
     _, before, after = followed
-    assert after.keys() - before.keys() == {"stcore/alp.py"}
+    assert after.keys() - before.keys() == {"stcore/methods/alp.py"}
     assert before.keys() <= after.keys()
     changed = {path for path in before if before[path] != after[path]}
-    assert changed == {"stcore/methods.py", "tests/rows.py"}
+    assert changed == {"stcore/methods/__init__.py", "tests/rows.py"}
     for path, entry in {
-        "stcore/methods.py": '"alp": Method(AlpConfig),',
+        "stcore/methods/__init__.py": '"alp": Method(AlpConfig),',
         "tests/rows.py": '"alp": AlpConfig(),',
     }.items():
         added = [line.strip() for line in after[path] if line not in before[path]]
-        assert added == ["from stcore.alp import AlpConfig", entry]
+        assert added == ["from stcore.methods.alp import AlpConfig", entry]
         assert len(after[path]) == len(before[path]) + 2
-    assert len(after["stcore/alp.py"]) <= 120
+    assert len(after["stcore/methods/alp.py"]) <= 120
 
 
 def test_the_page_keeps_the_projects_style(copy):
     pytest.importorskip("ruff")
     for command in (["check"], ["format", "--check"]):
-        python(copy, "-m", "ruff", *command, "--no-cache", "stcore/alp.py", "stcore/methods.py", "tests/rows.py")
+        python(
+            copy,
+            "-m",
+            "ruff",
+            *command,
+            "--no-cache",
+            "stcore/methods/alp.py",
+            "stcore/methods/__init__.py",
+            "tests/rows.py",
+        )
 
 
 def test_the_row_passes_the_shared_suite(copy):
@@ -223,7 +231,7 @@ def test_a_setting_of_ones_own_takes_one_line_of_the_options(tmp_path, copy):
     line = re.search(r"`(pairing: Number = [\d.]+)`", WALK_THROUGH.read_text())[1]
     place = tmp_path / "copy"
     shutil.copytree(copy, place)
-    method = place / "stcore" / "alp.py"
+    method = place / "stcore" / "methods" / "alp.py"
     method.write_text(re.sub(r"\bbeta\b", "pairing", method.read_text()))
     program = f"""{FROM_THE_COPY}
 from stcore.cli.train import plan_from

@@ -305,7 +305,7 @@ def test_gair_rst_weighs_two_divergences(every_backend):
     config, ops = GairRstConfig(), every_backend.ops
     x, y = every_backend.tensor(U), every_backend.tensor(Y)
     gap = lambda z: every_backend.array(TradesConfig().gap(ops, x, z))  # noqa: E731
-    from stcore.gair_rst import TwoSearches
+    from stcore.methods.gair_rst import TwoSearches
 
     result = config.losses(Identity(ops), x, y, TwoSearches(*examples), 1)
     weight = np.array([0.997527, 0.5])
@@ -536,8 +536,8 @@ def plain_net(backend):
 def test_squeeze_training_with_the_natural_example_forced_is_trades(backend, monkeypatch, stop):
     """Roles fixed to x' adversarial, x collaborative, without batch norm: TRADES with the symmetric KL."""
     fixed = lambda ops, logits, y: (lambda t: t.adversarial, lambda t: t.natural)  # noqa: E731
-    monkeypatch.setattr("stcore.squeeze.roles", fixed)
-    monkeypatch.setattr("stcore.squeeze_search.roles", fixed)
+    monkeypatch.setattr("stcore.methods.squeeze.roles", fixed)
+    monkeypatch.setattr("stcore.methods.squeeze_search.roles", fixed)
     data, results = problem(side=4), []
     start = noise(SqueezeConfig(), data.x.shape)
     shared = {"stop_gradient_targets": stop, "steps": 5}

@@ -12,9 +12,9 @@ import stcore
 from stcore import SqueezeConfig, SqueezePair
 from stcore.divergences import DIVERGENCES
 from stcore.losses import cross_entropy
+from stcore.methods.triplet import Triplet, roles, selection_shares
 from stcore.protocols import Mode
 from stcore.threat import L2
-from stcore.triplet import Triplet, roles, selection_shares
 
 # --- The selection ---
 

@@ -18,11 +18,11 @@ from stcore.errors import DivergedError
 from stcore.evaluation import Accuracy, Evaluator
 from stcore.interrupt import Interrupt
 from stcore.losses import cross_entropy
+from stcore.methods.standard import StandardConfig
 from stcore.objective import PerExample
 from stcore.protocols import Mode
 from stcore.runs import load_weights
 from stcore.schedules import make_schedule
-from stcore.standard import StandardConfig
 from stcore.training import RunningMeans, Schedules, Trainer
 
 # The loop alone, with everything around it made up

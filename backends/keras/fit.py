@@ -16,11 +16,11 @@ from stcore.backends.keras.counting import Clock, Means
 from stcore.backends.keras.learner import KerasClassifier, KerasLearner
 from stcore.errors import DataError, StcoreError, UsageError
 from stcore.losses import cross_entropy
+from stcore.methods.squeeze import SqueezeConfig
 from stcore.noise import sample
 from stcore.objective import Objective, WeightPerturbation, training_step
 from stcore.protocols import Array, Mode, Tensor
 from stcore.seeding import Stream
-from stcore.squeeze import SqueezeConfig
 
 SIDE = 32  # of the grey images a network is looked over with, where it takes any size
 

@@ -1,4 +1,4 @@
-"""The training methods by name: one line each."""
+"""The training methods, a file each beside its formula, and their names: one line each."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stcore import checks
-from stcore.adversarial import AdversarialConfig
-from stcore.bridged import BatConfig
-from stcore.collaborative import CollaborativeConfig
 from stcore.errors import UsageError
-from stcore.gair_rst import GairRstConfig
-from stcore.gairat import GairatConfig
-from stcore.mart import MartConfig
+from stcore.methods.adversarial import AdversarialConfig
+from stcore.methods.bridged import BatConfig
+from stcore.methods.collaborative import CollaborativeConfig
+from stcore.methods.gair_rst import GairRstConfig
+from stcore.methods.gairat import GairatConfig
+from stcore.methods.mart import MartConfig
+from stcore.methods.squeeze import SqueezeConfig
+from stcore.methods.standard import StandardConfig
+from stcore.methods.trades import TradesConfig
 from stcore.objective import Objective
-from stcore.squeeze import SqueezeConfig
-from stcore.standard import StandardConfig
-from stcore.trades import TradesConfig
 
 
 class Method(NamedTuple):

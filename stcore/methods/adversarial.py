@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore import checks, neighbours
+from stcore import checks
 from stcore.ascent import ascend
 from stcore.losses import cross_entropy
-from stcore.neighbours import combine
+from stcore.methods import neighbours
+from stcore.methods.neighbours import combine
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
 from stcore.search import noise_laws, starts

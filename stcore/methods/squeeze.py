@@ -18,11 +18,11 @@ from functools import partial
 from stcore import checks
 from stcore.divergences import DIVERGENCES
 from stcore.losses import cross_entropy
+from stcore.methods.squeeze_search import SqueezePair, climb
+from stcore.methods.triplet import Triplet, roles, selection_shares
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Ops, Tensor
 from stcore.search import noise_laws, starts
-from stcore.squeeze_search import SqueezePair, climb
-from stcore.triplet import Triplet, roles, selection_shares
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from stcore import checks
 from stcore.divergences import kl
 from stcore.losses import cross_entropy
-from stcore.neighbours import find_each
+from stcore.methods.neighbours import find_each
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
 from stcore.search import noise_laws

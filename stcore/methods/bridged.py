@@ -14,7 +14,7 @@ from itertools import pairwise
 from stcore import checks
 from stcore.divergences import kl
 from stcore.losses import cross_entropy
-from stcore.neighbours import find_each, metrics
+from stcore.methods.neighbours import find_each, metrics
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
 from stcore.search import noise_laws

@@ -15,9 +15,9 @@ from typing import NamedTuple
 from stcore import checks
 from stcore.ascent import ascend, ascend_and_tally
 from stcore.divergences import kl
-from stcore.gairat import sigmoid
 from stcore.losses import correct, cross_entropy, margin
-from stcore.neighbours import metrics
+from stcore.methods.gairat import sigmoid
+from stcore.methods.neighbours import metrics
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
 from stcore.search import noise_laws, starts

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore import checks, neighbours
+from stcore import checks
 from stcore.divergences import DIVERGENCES
 from stcore.losses import cross_entropy
-from stcore.neighbours import combine, find_each
+from stcore.methods import neighbours
+from stcore.methods.neighbours import combine, find_each
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Ops, Tensor
 from stcore.search import noise_laws

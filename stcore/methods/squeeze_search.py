@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from stcore.forward import Forward, forward
+from stcore.methods.triplet import Choice, Triplet, roles
 from stcore.protocols import Mode, Network, Ops, Tensor
 from stcore.search import Search, threat_of
-from stcore.triplet import Choice, Triplet, roles
 
 Gap: TypeAlias = Callable[[Ops, Tensor, Tensor], Tensor]
 """Collaborative and adversarial logits (B, C) → how far apart they are (B,)."""
