@@ -11,29 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stcore import methods, presets
+from stcore import presets
 from stcore.paper import PRESETS as PAPER
-from stcore.plan import BALL, WRAPPERS, of_methods, stale_perturbation
+from stcore.plan import WRAPPERS, of_methods, stale
 
 
 def over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """The file's settings but for what went, and the changes. A change to what was there already is none."""
-    changed = {name for name in changes if name in base and changes[name] != base[name]}
-    stale = stale_perturbation(changes)
-    if "epsilon" in changed:
-        stale |= {"step_size", "eval_epsilon"}
-    if "norm" in changed:  # a radius means nothing in another norm
-        stale |= {"epsilon", "step_size", "eval_epsilon"}
-    if "epochs" in changed:
-        stale |= {"begin_epoch"}
-    if "method" in changed and changes["method"] in methods.METHODS:
-        own = set(methods.fields(changes["method"]))
-        stale |= (of_methods() - (own & set(BALL))) | {"select_by"}
-        stale |= {"eval_epsilon"} if base.get("norm") == "l2" and "norm" not in own else set()
+    gone = stale(base, changes)
     before, after = base.get("preset"), _preset(base, changes)
     if before is not None and after != before:
-        stale |= {"preset"} | ((_decided(before) | _decided(after)) - _kept(base, after))
-    return {**{name: value for name, value in base.items() if name not in stale}, **changes}
+        gone |= {"preset"} | ((_decided(before) | _decided(after)) - _kept(base, after))
+    return {**{name: value for name, value in base.items() if name not in gone}, **changes}
 
 
 def _preset(base: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:

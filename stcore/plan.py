@@ -160,31 +160,34 @@ def of_methods() -> set[str]:
     return {name for method in methods.METHODS for name in methods.fields(method)}
 
 
-def stale_perturbation(changes: Mapping[str, Any]) -> set[str]:
-    """What goes of an earlier weight perturbation where another, or none, is asked for."""
-    if not {"awp", "rwp"} & set(changes):
-        return set()
-    none = changes.get("awp") is None and changes.get("rwp") is None
-    return {"awp", "rwp", "rwp_steps", "rwp_threshold"} | ({"perturbation_warmup"} if none else set())
+def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
+    """What settings hold only because of what is changed; a change to what was there already is none."""
+    changed = {name for name in changes if name in base and changes[name] != base[name]}
+    gone: set[str] = set()
+    if "epsilon" in changed:
+        gone |= {"step_size", "eval_epsilon"}
+    if "norm" in changed:  # a radius means nothing in another norm
+        gone |= {"epsilon", "step_size", "eval_epsilon"}
+    if "epochs" in changed:
+        gone |= {"begin_epoch"}
+    if "method" in changed and changes["method"] in methods.METHODS:
+        own = set(methods.fields(changes["method"]))
+        gone |= (of_methods() - (own & set(BALL))) | {"select_by"}
+        gone |= {"eval_epsilon"} if base.get("norm") == "l2" and "norm" not in own else set()
+    if {"awp", "rwp"} & set(changes):  # one for the other, or none
+        none = changes.get("awp") is None and changes.get("rwp") is None
+        gone |= {"awp", "rwp", "rwp_steps", "rwp_threshold"} | ({"perturbation_warmup"} if none else set())
+    return gone
 
 
 def _with_row(row: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the paper's, and what is given over it; what only followed from what is given otherwise goes."""
-    differs = {name for name in given if name in row and given[name] != row[name]}
-    settings = dict(row)
-    if "epsilon" in differs and "step_size" in row:
+    """A row of the paper's under what is given; with another ε, its own ratio α/ε."""
+    gone = stale(row, given)
+    kept = {name: value for name, value in row.items() if name not in gone}
+    if "epsilon" in given and "step_size" in gone and given.get("norm", row["norm"]) == row["norm"]:
         checks.number("epsilon", given["epsilon"])
-        settings["step_size"] = given["epsilon"] * row["step_size"] / row["epsilon"]  # the row's ratio α/ε
-    stale = stale_perturbation(given)
-    if "method" in differs:
-        stale |= {*of_methods(), "select_by"} - set(BALL)
-    if "epsilon" in differs:
-        stale |= {"eval_epsilon"}
-    if "epochs" in differs:
-        stale |= {"begin_epoch"}
-    if "norm" in differs:
-        stale |= {"epsilon", "step_size", "eval_epsilon"}
-    return {**{name: value for name, value in settings.items() if name not in stale}, **given}
+        kept["step_size"] = given["epsilon"] * row["step_size"] / row["epsilon"]
+    return {**kept, **given}
 
 
 def make_plan(given: Mapping[str, Any]) -> Plan:
