@@ -55,7 +55,7 @@ def title(plan: Plan) -> str:
     around = {"awp": plan.awp, "rwp": plan.rwp, "ema": plan.ema, "extra data": plan.extra_fraction}
     said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
     epochs = f"{plan.epochs} epoch{'s' * (plan.epochs > 1)}"
-    method = " with ".join([plan.method, ", ".join(said)][: 1 + bool(said)])
+    method = f"{plan.method} with {', '.join(said)}" if said else plan.method
     return (
         f"{method} on {plan.dataset}, {plan.model}, {plan.backend}, {epsilons(plan)}, {epochs}, seed {plan.seed}"
     )

@@ -139,7 +139,7 @@ def train_step(
     phase: the method's variant, `objective.phase(epoch)`.   perturbation: `stcore.AWP` or `stcore.RWP`; the
     gradient is then taken at weights perturbed so, which move back after the step.
     """
-    _check_objective(objective)
+    inspection.check_objective(objective)
     _check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
     drawn = _noise(learner, objective, x, noise, rng)
     return training_step(learner, objective, x, y, drawn, phase, perturbation)
@@ -160,7 +160,7 @@ def training_loss(
     The outer forwards update running statistics as the method says.
     """
     classifier = make_classifier(model)
-    _check_objective(objective)
+    inspection.check_objective(objective)
     _check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)))
     ops, drawn = classifier.ops, _noise(classifier, objective, x, noise, rng)
     examples = ops.unrecorded(lambda: objective.find(classifier, x, y, drawn, phase))
@@ -176,13 +176,6 @@ def _checked(model: Any, x: Tensor, y: Tensor, search: Finds) -> Classifier:
     classifier = make_classifier(model)
     _check_batch(classifier, model, x, y, search.bounds)
     return classifier
-
-
-def _check_objective(objective: Any) -> None:
-    if not hasattr(objective, "noise_laws"):
-        raise UsageError(
-            f"objective: expected a method's settings, such as stcore.TradesConfig(); received {objective!r}"
-        )
 
 
 def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:

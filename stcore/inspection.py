@@ -61,6 +61,14 @@ def check_logits(values: Array, num_classes: int | None = None) -> None:
         )
 
 
+def check_objective(objective: object) -> None:
+    """UsageError unless this is a method's settings."""
+    if not hasattr(objective, "noise_laws"):
+        raise UsageError(
+            f"objective: expected a method's settings, such as stcore.SqueezeConfig(); received {objective!r}"
+        )
+
+
 def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) -> int | None:
     """Looks at one forward of x; returns the number of classes, or None while a graph is traced."""
     logits = model.look(x)

@@ -26,6 +26,11 @@ class Passes(NamedTuple):
         """In forwards: a way back to the pixels costs about one, one to pixels and weights about two."""
         return self.forwards + self.input_backwards + 2 * self.weight_backwards
 
+    @property
+    def outer_units(self) -> int:
+        """Of these, what the gradient of the outer loss costs, which a weight perturbation repeats."""
+        return 3 * self.weight_backwards
+
 
 class Objective(Protocol):
     """A method. `find` and `losses` are pure tensor code; what changes with the epoch is the int `phase`."""

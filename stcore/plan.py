@@ -133,7 +133,7 @@ class Plan:
         """What a training step costs, in forwards of the batch; a weight perturbation repeats the outer passes."""
         own = self.objective.passes
         ascents = self.perturbation.ascents if self.perturbation else 0
-        return own.units + 3 * own.weight_backwards * ascents
+        return own.units + own.outer_units * ascents
 
     @property
     def norm(self) -> str:

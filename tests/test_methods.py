@@ -62,20 +62,18 @@ def test_both_backends_have_the_same_losses_and_weight_gradients(twins, objectiv
     assert_close(theirs.by_name, ours.by_name, GRADIENT)
 
 
+def one_step(backend, learner, objective, seed=0, drawn=None, perturbation=None):
+    """A step of the method's first epoch, on the problem and the noise of this seed."""
+    data = problem(seed=seed)
+    batch, drawn = backend.batch(data), drawn or noise(objective, data.x.shape, seed)
+    native, phase = tuple(backend.images(one) for one in drawn), objective.phase(1)
+    stcore.train_step(learner, objective, batch.x, batch.y, noise=native, phase=phase, perturbation=perturbation)
+
+
 def trained(backend, objective, net="tiny", steps=3, perturbation=None):
     learner = backend.learner(backend.build(net), lr=0.1, momentum=0.9, weight_decay=5e-4)
     for step in range(steps):
-        data = problem(seed=step)
-        batch, drawn = backend.batch(data), noise(objective, data.x.shape, step)
-        stcore.train_step(
-            learner,
-            objective,
-            batch.x,
-            batch.y,
-            noise=tuple(backend.images(one) for one in drawn),
-            phase=objective.phase(1),
-            perturbation=perturbation,
-        )
+        one_step(backend, learner, objective, step, perturbation=perturbation)
     return learner.weights()
 
 
@@ -455,18 +453,8 @@ def test_the_second_search_of_gair_rst_stops_at_its_confidence(backend):
 def losses_and_gradients(backend, objective, arrays_noise=None, perturbation=None):
     """What one step of plain SGD at rate 1 subtracts from each weight: the gradients, by name."""
     learner = backend.learner(backend.build("tiny"), lr=1.0, momentum=0.0, weight_decay=0.0)
-    data = problem()
-    batch, drawn = backend.batch(data), arrays_noise or noise(objective, data.x.shape)
     before = learner.weights()
-    stcore.train_step(
-        learner,
-        objective,
-        batch.x,
-        batch.y,
-        noise=tuple(backend.images(one) for one in drawn),
-        phase=objective.phase(1),
-        perturbation=perturbation,
-    )
+    one_step(backend, learner, objective, drawn=arrays_noise, perturbation=perturbation)
     after = learner.weights()
     return {name: before[name] - after[name] for name in before if ".running_" not in name}
 

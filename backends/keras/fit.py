@@ -57,10 +57,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         super().__init__(autocast=False)
         if not isinstance(net, keras.Model):
             raise UsageError(f"net: expected a keras.Model; received {type(net).__qualname__}")
-        if not hasattr(objective, "noise_laws"):
-            raise UsageError(
-                f"objective: expected a method's settings, such as stcore.SqueezeConfig(); received {objective!r}"
-            )
+        inspection.check_objective(objective)
         checks.whole("seed", seed)
         KerasClassifier(net)  # or refuses it
         self.net = net

@@ -34,7 +34,7 @@ def estimated_cost(preset: Preset) -> float:
     images = math.ceil(IMAGES[data] / batch) * batch if "extra_data" in settings else IMAGES[data]
     passes, epochs = passes_of(settings), settings["epochs"]
     perturbed = max(epochs - max(settings.get("perturbation_warmup", 0), 1) + 1, 0)
-    again = 3 * passes.weight_backwards * perturbation_steps(settings)
+    again = passes.outer_units * perturbation_steps(settings)
     units = epochs * passes.units + perturbed * again
     return float(units) * images * macs_per_image(settings["model"], CLASSES[data])
 
