@@ -1,5 +1,6 @@
 """The loop: what it selects, logs, keeps, and how it ends."""
 
+import gc
 import os
 import signal
 import threading
@@ -243,9 +244,13 @@ class PressesCtrlC(console.Lines):
         if self._label.startswith(self._where):
             self._at -= 1
             if self._at == 0:
-                for _ in range(self._times):
-                    os.kill(os.getpid(), signal.SIGINT)
-                    time.sleep(0.05)  # another thread may take the signal: this one learns of it a little later
+                gc.disable()  # an exception raised within a collector's callback would be swallowed
+                try:
+                    for _ in range(self._times):
+                        os.kill(os.getpid(), signal.SIGINT)
+                        time.sleep(0.05)  # another thread may take the signal: this one learns of it a little later
+                finally:
+                    gc.enable()
 
 
 def interrupted(monkeypatch, path, label, at=1, times=1, **settings):
