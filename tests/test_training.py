@@ -248,7 +248,7 @@ class PressesCtrlC(console.Lines):
                 try:
                     for _ in range(self._times):
                         os.kill(os.getpid(), signal.SIGINT)
-                        time.sleep(0.05)  # another thread may take the signal: this one learns of it a little later
+                        time.sleep(0.05)  # another thread may take the signal: this one learns of it later
                 finally:
                     gc.enable()
 
