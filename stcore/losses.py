@@ -6,6 +6,8 @@ import math
 
 from stcore.protocols import Ops, Tensor
 
+_TINY = 1e-12  # of the published losses, so that equal logits do not divide by zero
+
 
 def cross_entropy(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     """−log p_y, per example: logits (B, C), integer labels (B,) → (B,), in nats."""
@@ -33,3 +35,23 @@ def best_other(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
     """(B, C) → (B,): each example's largest entry at another class than its label."""
     never = ops.ones_like(values) * -math.inf
     return ops.max(ops.where(ops.one_hot(labels, values), never, values))
+
+
+def difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
+    """−(z_y − max over j ≠ y of z_j) / (z_(1) − z_(3)), (B,): does not change with the logits' scale or offset.
+
+    Croce and Hein, 2020 (DLR). Of two classes there is no third logit: the plain margin takes its place.
+    """
+    gap = margin(ops, logits, labels)
+    first, _, *third = ops.largest(logits, 3)
+    return gap / (first - third[0] + _TINY) if third else gap
+
+
+def targeted_difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    """−(z_y − z_t) / (z_(1) − (z_(3) + z_(4)) / 2), (B,), for a class t of each example.
+
+    Croce and Hein, 2020. Three classes: the denominator is z_(1) − z_(3); two: the plain difference z_t − z_y.
+    """
+    gap = of_label(ops, logits, target) - of_label(ops, logits, labels)
+    first, _, *lower = ops.largest(logits, 4)
+    return gap / (first - sum(lower[1:], lower[0]) / len(lower) + _TINY) if lower else gap

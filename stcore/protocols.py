@@ -45,6 +45,9 @@ class Ops(Protocol):
     def sign(self, x: Tensor, /) -> Tensor:
         """−1, 0 or 1; sign(0) = 0."""
 
+    def abs(self, x: Tensor, /) -> Tensor:
+        """Elementwise absolute value."""
+
     def exp(self, x: Tensor, /) -> Tensor:
         """Elementwise exponential."""
 
@@ -73,7 +76,10 @@ class Ops(Protocol):
         """(B,) → (): the mean over the batch."""
 
     def max(self, x: Tensor, /) -> Tensor:
-        """(B, C) → (B,): the largest over the last axis."""
+        """(B, …) → (B,): the largest over all axes but the batch."""
+
+    def largest(self, logits: Tensor, count: int, /) -> tuple[Tensor, ...]:
+        """(B, C) → min(count, C) tensors (B,): the largest over the last axis, the second largest, and so on."""
 
     def total(self, x: Tensor, /) -> Tensor:
         """Any shape → (): the sum over every axis."""
@@ -89,6 +95,12 @@ class Ops(Protocol):
 
     def stop_gradient(self, x: Tensor, /) -> Tensor:
         """x as a constant."""
+
+    def take(self, x: Tensor, rows: Sequence[int], /) -> Tensor:
+        """(B, …) → (len(rows), …): these examples, in this order."""
+
+    def concat(self, xs: Sequence[Tensor], /) -> Tensor:
+        """Batches one after the other."""
 
     def fori_loop(
         self, steps: int, body: Callable[..., tuple[Tensor, ...]], carry: tuple[Tensor, ...], /
@@ -146,6 +158,9 @@ class Classifier(Network, Protocol):
 
     def images(self, array: Array) -> Tensor:
         """Host images (B, H, W, C), or flat input, as the model's tensor; uint8 becomes [0, 1]."""
+
+    def host_images(self, x: Tensor) -> Array:
+        """What `images` takes: the model's pixels on the host as (B, H, W, C), or flat input, in its dtype."""
 
     def labels(self, array: Array) -> Tensor:
         """Host labels (B,) as the model's integer tensor."""

@@ -178,6 +178,7 @@ def _vjp(fn, *xs):
 
 ops = SimpleNamespace(
     sign=_lift(np.sign),
+    abs=_lift(np.abs),
     exp=_lift(np.exp),
     log=_lift(np.log),
     sqrt=_lift(np.sqrt),
@@ -187,7 +188,10 @@ ops = SimpleNamespace(
     clip=_lift(np.clip),
     sum=_lift(lambda x: x.reshape(len(x), -1).sum(1)),
     mean=_lift(_mean),
-    max=_lift(lambda x: x.max(-1)),
+    max=_lift(lambda x: x.reshape(len(x), -1).max(1)),
+    largest=lambda x, count: tuple(map(StrictTensor, np.sort(_raw(x))[:, ::-1].T[:count])),
+    take=lambda x, rows: StrictTensor(_raw(x)[list(rows)]),
+    concat=lambda xs: StrictTensor(np.concatenate([_raw(x) for x in xs])),
     total=_lift(np.sum),
     ones_like=_lift(np.ones_like),
     expand=_lift(lambda vector, like: vector.reshape(-1, *[1] * (like.ndim - 1))),
@@ -280,6 +284,9 @@ class StrictClassifier:
 
     def images(self, array):
         return StrictTensor(np.asarray(array, np.float64).transpose(0, 3, 1, 2))
+
+    def host_images(self, x):
+        return ops.to_numpy(x).transpose(0, 2, 3, 1)
 
     def labels(self, array):
         return StrictTensor(np.asarray(array, np.int64))

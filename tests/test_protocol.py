@@ -29,6 +29,9 @@ def test_a_backend_has_the_operations_of_the_protocol_and_no_others(every_backen
     ("name", "arguments", "expected"),
     [
         ("sign", ([-2.0, -0.0, 0.0, 1e-30],), [-1, 0, 0, 1]),
+        ("abs", ([-2.0, -0.0, 3.0],), [2, 0, 3]),
+        ("max", (LOGITS,), [1000.0, 0.3]),
+        ("max", (np.arange(24.0).reshape(2, 3, 2, 2),), [11, 23]),
         ("exp", ([-1.0, 0.0, 2.0],), np.exp([-1, 0, 2])),
         ("sqrt", ([0.0, 4.0],), [0, 2]),
         ("logaddexp", ([1e3, -1e3, 0.0], [1e3, -1e3, 1.0]), np.logaddexp([1e3, -1e3, 0], [1e3, -1e3, 1])),
@@ -74,6 +77,24 @@ def test_one_hot_gives_booleans_of_as_many_classes_as_logits(every_backend):
     hot = every_backend.ops.one_hot(every_backend.tensor(np.array([2, 0])), every_backend.tensor(LOGITS))
     np.testing.assert_array_equal(every_backend.array(hot), [[False, False, True], [True, False, False]])
     assert every_backend.array(hot).dtype == bool
+
+
+def test_the_largest_logits_in_order_ties_included(every_backend):
+    found = every_backend.ops.largest(every_backend.tensor(np.array([[1.0, 3, 3, 2], [0, -1, -2, 5]])), 3)
+    np.testing.assert_array_equal([every_backend.array(one) for one in found], [[3, 5], [3, 0], [2, -1]])
+    assert len(every_backend.ops.largest(every_backend.tensor(LOGITS), 4)) == 3
+
+
+def test_examples_are_taken_in_any_order_and_put_together(every_backend):
+    x = np.arange(24.0).reshape(4, 2, 3)
+    one, two = (every_backend.ops.take(every_backend.tensor(x), rows) for rows in ([2, 0], [3]))
+    np.testing.assert_array_equal(every_backend.array(every_backend.ops.concat([one, two])), x[[2, 0, 3]])
+
+
+def test_images_go_to_the_model_and_come_back(every_backend):
+    classifier = every_backend.classifier(every_backend.build())
+    x = np.random.default_rng(0).uniform(size=(2, 4, 5, 3))
+    np.testing.assert_array_equal(classifier.host_images(classifier.images(x)), x)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 5])

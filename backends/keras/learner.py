@@ -55,6 +55,9 @@ class KerasClassifier:
 
     images = pixels  # Keras keeps channels last, as host images do
 
+    def host_images(self, x: Tensor) -> Array:
+        return keras_ops.to_numpy(x)
+
     def labels(self, array: Array) -> Tensor:
         return ops.convert_to_tensor(array, dtype="int64")
 

@@ -5,7 +5,7 @@ Everything here is `keras.ops`; what only TensorFlow can do lies in `tensorflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
@@ -14,6 +14,7 @@ from stcore.backends.keras import tensorflow
 from stcore.protocols import Array, Tensor
 
 sign = ops.sign
+abs = ops.abs
 exp = ops.exp
 log = ops.log
 sqrt = ops.sqrt
@@ -39,7 +40,12 @@ def mean(x: Tensor) -> Tensor:
 
 
 def max(x: Tensor) -> Tensor:
-    return ops.max(x, axis=-1)
+    return ops.max(x, axis=tuple(range(1, len(x.shape))))
+
+
+def largest(logits: Tensor, count: int) -> tuple[Tensor, ...]:
+    count = min(count, logits.shape[-1])
+    return tuple(ops.unstack(ops.top_k(logits, count)[0], count, axis=-1))
 
 
 def total(x: Tensor) -> Tensor:
@@ -52,6 +58,14 @@ def expand(vector: Tensor, like: Tensor) -> Tensor:
 
 def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
     return ops.one_hot(labels, logits.shape[-1], dtype="bool")
+
+
+def take(x: Tensor, rows: Sequence[int]) -> Tensor:
+    return ops.take(x, ops.convert_to_tensor(rows, dtype="int64"), axis=0)
+
+
+def concat(xs: Sequence[Tensor]) -> Tensor:
+    return ops.concatenate(tuple(xs))
 
 
 def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -76,6 +76,10 @@ class TorchClassifier:
         # would tell from the examples that a search finds.
         return self.pixels(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array)
 
+    def host_images(self, x: Tensor) -> Array:
+        array = torch_ops.to_numpy(x)
+        return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
     def labels(self, array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=torch.int64, device=self.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from stcore.protocols import Array, Pullback
 
 sign = torch.sign
+abs = torch.abs
 exp = torch.exp
 log = torch.log
 sqrt = torch.sqrt
@@ -36,7 +37,11 @@ def mean(x: Tensor) -> Tensor:
 
 
 def max(x: Tensor) -> Tensor:
-    return x.amax(-1)
+    return x.flatten(1).amax(1)
+
+
+def largest(logits: Tensor, count: int) -> tuple[Tensor, ...]:
+    return torch.topk(logits, min(count, logits.shape[-1]), dim=-1).values.unbind(-1)
 
 
 def total(x: Tensor) -> Tensor:
@@ -53,6 +58,14 @@ def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
 
 def stop_gradient(x: Tensor) -> Tensor:
     return x.detach()
+
+
+def take(x: Tensor, rows: Sequence[int]) -> Tensor:
+    return x[torch.as_tensor(rows, dtype=torch.int64, device=x.device)]
+
+
+def concat(xs: Sequence[Tensor]) -> Tensor:
+    return torch.cat(tuple(xs))
 
 
 def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
