@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from stcore.assessment import StageResult
+from stcore.audit import Finding
 from stcore.evaluation import Accuracy
 
 LINE_EVERY = 30.0  # seconds between two plain progress lines
 
 
 class Bars:
-    """`stcore.training.Progress` on a terminal."""
+    """`stcore.progress.Progress` on a terminal."""
 
     def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description:>14}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description:>14}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         self._bars = Progress(*columns, console=console, transient=True)
 
-    def begin(self, label: str, total: int) -> None:
+    def begin(self, label: str, total: int, unit: str = "images") -> None:
         self._bars.start()
-        self._task = self._bars.add_task(label, total=total)
+        self._task = self._bars.add_task(label, total=total, note="")
 
-    def advance(self, images: int) -> None:
-        self._bars.advance(self._task, images)
+    def advance(self, amount: int, note: str = "") -> None:
+        self._bars.update(self._task, advance=amount, note=note)
 
     def end(self) -> None:
         self._bars.remove_task(self._task)
@@ -35,22 +43,23 @@ class Bars:
 
 
 class Lines:
-    """`stcore.training.Progress` where there is no terminal: a line now and then, with the time that is left."""
+    """`stcore.progress.Progress` where there is no terminal: a line now and then, with the time that is left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def begin(self, label: str, total: int) -> None:
-        self._label, self._total, self._done = label, total, 0
+    def begin(self, label: str, total: int, unit: str = "images") -> None:
+        self._label, self._total, self._unit, self._done = label, total, unit, 0
         self._begun = self._said = time.monotonic()
 
-    def advance(self, images: int) -> None:
-        self._done += images
+    def advance(self, amount: int, note: str = "") -> None:
+        self._done += amount
         now = time.monotonic()
-        if now - self._said >= LINE_EVERY and self._done < self._total:
+        if now - self._said >= LINE_EVERY and 0 < self._done < self._total:
             self._said = now
             left = (now - self._begun) / self._done * (self._total - self._done)
-            self._console.print(f"  {self._label}: {self._done}/{self._total} images, {left:.0f} s left")
+            said = f"{self._done}/{self._total} {self._unit}, {left:.0f} s left" + (f", {note}" if note else "")
+            self._console.print(f"  {self._label}: {said}")
 
     def end(self) -> None:
         """Nothing to tidy up."""
@@ -115,3 +124,39 @@ def percent(accuracy: Accuracy) -> str:
     """72.05 [67.02, 76.70], in percent."""
     low, high = accuracy.interval()
     return f"{100 * accuracy.value:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def stage_table(title: str, stages: Sequence[StageResult]) -> Table:
+    """A cascade's stages: what withstood them, and their cost per image that entered the evaluation."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("attack", no_wrap=True)
+    for name in ("withstand", "robust %", "forwards", "backwards", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for stage in stages:
+        table.add_row(
+            stage.name,
+            f"{stage.robust.correct}/{stage.robust.total}",
+            percent(stage.robust),
+            f"{stage.forwards:,}",
+            f"{stage.backwards:,}",
+            f"{stage.seconds:.0f}",
+        )
+    return table
+
+
+def say(console: Console, text: str) -> None:
+    """A line; a command or a path in it is copied whole."""
+    console.print(text, soft_wrap=True)
+
+
+def findings_table(title: str, findings: Sequence[Finding]) -> Table:
+    """An audit's findings; what a check means is said where it did not pass."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("measured")
+    table.add_column("what it means")
+    for finding in findings:
+        meaning = "" if finding.status == "pass" else finding.meaning
+        table.add_row(finding.check, finding.status, finding.value, meaning)
+    return table

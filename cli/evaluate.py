@@ -2,77 +2,187 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from stcore import checks, errors
-from stcore.cli.console import make_console, make_progress, score_table
+from stcore.assessment import CascadeResult
+from stcore.audit import Finding
+from stcore.autoattack.versions import notes
+from stcore.checkpoint_evaluation import CheckpointEvaluation, records_of
+from stcore.cli.console import findings_table, make_console, make_progress, say, score_table, stage_table
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file, parse
 from stcore.cli.quiet import load_quietly
+from stcore.cli.reference import check_by_reference
 from stcore.errors import UsageError
-from stcore.experiment import as_json, check_about, evaluate_weights, open_for_evaluation
+from stcore.evaluation import Accuracy
+from stcore.evaluation_folder import EvaluationFolder
+from stcore.experiment import as_json, check_about
+from stcore.interrupt import Interrupt
 from stcore.plan import Plan, make_plan
+from stcore.progress import Progress
+from stcore.protocols import Array
 from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights, write_file
+
+ENGINES = ("native", "reference")
 
 
 def main(args: Sequence[str]) -> int:
     """Evaluates as the arguments say; returns the exit code."""
     options = parse(EvaluateOptions, args, "stcli evaluate")
-    folder = RunFolder.open(options.run)
-    plan = plan_from(options, folder)
+    checks.choice("engine", options.engine, ENGINES)
+    checks.number("save_every", options.save_every)
+    files = checkpoints(options)
+    plan = plan_from(options)
     if options.predictions and not Path(options.predictions).parent.is_dir():
         raise UsageError(f"predictions: expected a file in an existing folder; received {options.predictions}")
     load_quietly(plan.backend)
-    evaluator, splits = open_for_evaluation(plan)
+    work = CheckpointEvaluation(plan, options.subset, options.shard, options.save_examples)
     console = make_console(stderr=options.json)  # JSON stands alone on stdout
     progress = make_progress(console)
-    scores, predicted = {}, {}
-    for name, path in checkpoints(options, folder).items():
-        weights, metadata = load_weights(path)
-        check_about(metadata, plan, splits)
-        label = f"{name} (epoch {metadata['epoch']})" if "epoch" in metadata else name
-        result = evaluate_weights(evaluator, weights, plan, splits.test, progress)
-        scores[label] = result.accuracies
-        predicted[label] = {name: classes.tolist() for name, classes in result.predicted.items()}
+    known = {name: load_weights(path) for name, path in files.items()}
+    for _, metadata in known.values():
+        check_about(metadata, plan, work.splits)
+    if options.engine == "reference":
+        return check_by_reference(work, {name: weights for name, (weights, _) in known.items()}, console, options)
+
+    base = folder_of(options, plan, bool(work.cascades))
+    scores, predicted, cascades, folders, results = {}, {}, {}, {}, {}
+    with Interrupt() as interrupt:
+        for name, (weights, metadata) in known.items():
+            store = None
+            if base is not None:
+                store = folders[name] = EvaluationFolder(base / name, work.about(weights), options.save_every)
+                if store.begun:
+                    say(console, f"goes on from what {store.path} holds")
+            work.load(weights)
+            found = work.run(progress, store, interrupt)
+            if found is None:
+                kept = f"kept in {base}; the same command goes on" if base else "nothing was kept: give --out"
+                say(console, f"interrupted: {kept}")
+                return errors.INTERRUPTED
+            label = f"{name} (epoch {metadata['epoch']})" if "epoch" in metadata else name
+            scores[label] = {attack: found.accuracies[attack] for attack in ("natural", *work.asked)}
+            predicted[label] = {n: classes.tolist() for n, classes in found.predictions.predicted.items()}
+            cascades[label] = found.cascades
+            results[name] = found
+    findings = (
+        audits(work, {name: weights for name, (weights, _) in known.items()}, progress) if options.audit else {}
+    )
+    for name, found in results.items():
+        if name in folders:
+            signs = [vars(finding) for finding in findings.get(name, [])]
+            folders[name].finish(records_of(found, work.places), {**work.result(found), "audit": signs})
+
     if options.predictions:
         write_file(Path(options.predictions), json.dumps(predicted) + "\n")
     if options.json:
         print(json.dumps({name: as_json(accuracies) for name, accuracies in scores.items()}, indent=2))
     else:
-        what = f"{plan.method}, {plan.backend}, test split of {plan.dataset}"
-        console.print(f"{what}, ε = {plan.eval_epsilon:.4g}, 95 % intervals", soft_wrap=True)
-        console.print(score_table(scores))
+        _show(console, work, options, scores, cascades, findings)
     if plan.select == "test":
-        console.print("best was selected on the TEST split (the paper's rule): its figures are optimistic")
+        say(console, "best was selected on the TEST split (the paper's rule): its figures are optimistic")
+    if base is not None:
+        say(console, f"everything is in {base}")
     return errors.OK
 
 
-def checkpoints(options: EvaluateOptions, folder: RunFolder) -> Mapping[str, Path]:
-    """The weights to evaluate: the file that was named, or what the run has of best and last."""
+def _show(
+    console: Console,
+    work: CheckpointEvaluation,
+    options: EvaluateOptions,
+    scores: Mapping[str, Mapping[str, Accuracy]],
+    cascades: Mapping[str, Mapping[str, CascadeResult]],
+    findings: Mapping[str, Sequence[Finding]],
+) -> None:
+    """The tables: accuracies, each cascade's stages, the audits."""
+    plan = work.plan
+    part = "".join(
+        f", {name} {value}" for name, value in (("subset", options.subset), ("shard", options.shard)) if value
+    )
+    what = f"{plan.method}, {plan.backend}, test split of {plan.dataset}{part}"
+    say(console, f"{what}, {plan.norm} ε = {plan.eval_epsilon:.4g}, 95 % intervals")
+    console.print(score_table(scores))
+    for label, found in cascades.items():
+        for attack, result in found.items():
+            console.print(stage_table(f"{label}, {attack}", result.stages))
+    if work.cascades:
+        for note in notes(work.splits.test.num_classes):
+            say(console, note)
+    for name, signs in findings.items():
+        console.print(findings_table(f"audit of {name}", signs))
+
+
+def audits(
+    work: CheckpointEvaluation, known: Mapping[str, Mapping[str, Array]], progress: Progress
+) -> dict[str, list[Finding]]:
+    """Each checkpoint's audit, the others' adversarial examples among what it is shown."""
+    examples = {}
+    for name, weights in known.items() if len(known) > 1 else ():
+        work.load(weights)
+        examples[name] = work.examples()
+    found = {}
+    for name, weights in known.items():
+        work.load(weights)
+        found[name] = work.audit(progress, {other: e for other, e in examples.items() if other != name})
+    return found
+
+
+def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
+    """The weights to evaluate: the file that was named, or what the run has."""
+    if options.run.is_file():
+        if options.weights is not None or options.checkpoint is not None:
+            raise UsageError("weights, checkpoint: expected neither beside a weights file; leave them out")
+        return {options.run.stem: options.run}
+    folder = RunFolder.open(options.run)
     if options.weights is not None:
         return {Path(options.weights).name: Path(options.weights)}
-    found = {name: folder.path / f"{name}.safetensors" for name in CHECKPOINTS}
+    if options.checkpoint is not None:
+        checks.choice("checkpoint", options.checkpoint, CHECKPOINTS)
+    names = CHECKPOINTS if options.checkpoint is None else (options.checkpoint,)
+    found = {name: folder.path / f"{name}.safetensors" for name in names}
     found = {name: path for name, path in found.items() if path.is_file()}
     if not found:
         raise UsageError(
-            f"run: {folder.path} holds neither best.safetensors nor last.safetensors: "
+            f"run: {folder.path} holds neither {' nor '.join(f'{name}.safetensors' for name in names[:2])}: "
             "it was stopped before its first epoch"
         )
     return found
 
 
-def plan_from(options: EvaluateOptions, folder: RunFolder) -> Plan:
-    """The run's plan with what the options change of it."""
-    settings = from_file(TrainOptions, folder.path / CONFIG)
+def folder_of(options: EvaluateOptions, plan: Plan, has_cascades: bool) -> Path | None:
+    """Where the evaluation is kept: where --out says, or for long ones in a folder named by what is asked."""
+    if options.out is not None:
+        return Path(options.out)
+    if not has_cascades:
+        return None
+    asked = [plan.backend, plan.attacks, plan.eval_epsilon, plan.norm, plan.seed, plan.eval_batch_size, plan.dtype]
+    asked += [options.subset, options.shard, options.weights, options.save_examples, plan.dataset]
+    mark = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
+    parent = options.run.parent if options.run.is_file() else options.run
+    return parent / "evaluations" / f"{'-'.join(plan.attacks)[:60]}-{mark}"
+
+
+def plan_from(options: EvaluateOptions) -> Plan:
+    """The run's plan with what the options change of it; for a weights file what it says of its network."""
+    attacks = options.attacks
+    if options.fast:
+        names = attacks.split(",")
+        if "autoattack" not in names:
+            raise UsageError(f"fast: expected autoattack among the attacks; received {attacks}")
+        attacks = ",".join("autoattack-fast" if name == "autoattack" else name for name in names)
     changes: dict[str, Any] = {
         "backend": options.backend,
-        "attacks": options.attacks,
+        "attacks": attacks,
         "eval_epsilon": options.epsilon,
+        "eval_norm": options.norm,
         "eval_batch_size": options.batch_size,
-        "test_size": options.test_size,
         "dataset": options.dataset,
         "dtype": options.dtype,
         "seed": options.seed,
@@ -80,7 +190,32 @@ def plan_from(options: EvaluateOptions, folder: RunFolder) -> Plan:
         "threads": options.threads,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    if "threads" not in changes:
-        settings.pop("threads", None)
+    if options.run.is_file():
+        settings = of_weights(options)
+    else:
+        settings = from_file(TrainOptions, options.run / CONFIG)
+        if "threads" not in changes:
+            settings.pop("threads", None)
     checks.choice("backend", changes.get("backend", settings["backend"]), ("torch", "keras"))
+    norm = settings.get("eval_norm", settings.get("norm", "linf"))
+    if options.norm not in (None, norm) and options.epsilon is None:
+        raise UsageError(f"epsilon: expected one with norm = {options.norm}; the run's is for {norm}")
     return make_plan({**settings, **changes})
+
+
+def of_weights(options: EvaluateOptions) -> dict[str, Any]:
+    """Settings of a network from its weights file alone; the data must be named."""
+    _, about = load_weights(options.run)
+    if options.dataset is None:
+        raise UsageError("dataset: expected the data to evaluate a weights file on, such as cifar10:DIR")
+    if "model" not in about:
+        raise UsageError(
+            f"weights: {options.run} does not say which network it is of. Evaluate it as --weights of its run, or "
+            "import it by stcli import"
+        )
+    return {
+        "backend": about.get("backend", "torch"),
+        "dataset": options.dataset,
+        "model": about["model"],
+        "method": "standard",
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 import traceback
@@ -13,10 +14,13 @@ from stcore import errors
 
 COMMANDS = {
     "train": "train a network by squeeze training (or another method) and evaluate it",
-    "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack",
+    "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack; resumable",
+    "merge": "put the shards of an evaluation together",
     "presets": "list the rows of the paper's tables: settings with their sources, expected numbers, cost",
     "verify": "do finished runs reproduce a row of the paper?",
     "pseudo-label": "let a trained network label images, as extra data for training",
+    "import": "turn a released PyTorch checkpoint into a weights file for both frameworks",
+    "export": "write a network and its evaluation as an entry for RobustBench",
     "doctor": "versions, devices, backends, and a self-test of a few seconds",
 }
 
@@ -46,7 +50,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise errors.UsageError(f"expected a command among {', '.join(COMMANDS)}; received {words[0]!r}")
-        command = importlib.import_module(f"stcore.cli.{words[0].replace('-', '_')}")
+        module = words[0].replace("-", "_") + "_" * keyword.iskeyword(words[0])  # import_
+        command = importlib.import_module(f"stcore.cli.{module}")
         code: int = command.main(words[1:])
         return code
     except SystemExit as end:  # --help has printed what was asked for

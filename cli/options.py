@@ -109,9 +109,12 @@ class TrainOptions:
     """Share of each batch that is extra data; 0.5 by default."""
 
     attacks: str = "fgsm,pgd20"
-    """The final evaluation's attacks: fgsm, pgd20, pgd100, separated by commas."""
+    """The final evaluation's attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm,
+    collaborative; pgd_trades, pgd_rst, pgd_rst_monitor, which have an ε of their own, 0.031."""
     eval_epsilon: Number = 8 / 255
     """Radius of the evaluation's attacks; by default the training's."""
+    eval_norm: MaybeText = None
+    """Norm of the evaluation's attacks: linf, l2 or l1 (autoattack's only); by default the training's."""
     eval_batch_size: Int = 250
     select: str = "val"
     """Where the best epoch is chosen: val (held out) or test (the paper's rule, optimistic)."""
@@ -139,23 +142,47 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Evaluate the best and the last checkpoint of a run on its test split, in either framework."""
+    """Evaluate the checkpoints of a run, or a weights file, on the test split, in either framework.
+
+    With autoattack, or parts of it, the evaluation has a folder: killed, the same command goes on where it was.
+    """
 
     run: tyro.conf.Positional[Path]
-    """The run's folder, as `stcli train` leaves it."""
+    """A run's folder, as `stcli train` leaves it, or a .safetensors file, which needs --dataset."""
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
     attacks: str = "fgsm,pgd20"
-    """fgsm, pgd20, pgd100, separated by commas."""
+    """Separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, collaborative; pgd_trades, pgd_rst,
+    pgd_rst_monitor, which have an ε of their own, 0.031; autoattack, autoattack-plus, autoattack-rand,
+    autoattack-fast; its members apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, also several joined by +."""
+    fast: bool = False
+    """autoattack's verdict for a fraction of its passes: autoattack-fast in its place."""
     epsilon: MaybeNumber = None
     """Radius of the attacks; by default the run's."""
+    norm: MaybeText = None
+    """linf, l2 or l1 (autoattack's attacks only); by default the run's. Another one needs its own --epsilon."""
     weights: MaybeText = None
     """Evaluate this .safetensors file instead of the run's own checkpoints."""
+    checkpoint: MaybeText = None
+    """Of the run: best, last, best-ema or last-ema; by default all there are."""
     batch_size: MaybeInt = None
-    test_size: MaybeInt = None
-    """Evaluate on the first so many test images."""
+    """Images at one time."""
+    subset: MaybeText = None
+    """Evaluate on the first N test images (N), or on those from A up to B (A:B)."""
+    shard: MaybeText = None
+    """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge puts the parts together."""
+    out: MaybeText = None
+    """The evaluation's folder; with autoattack by default one inside the run's, or beside the weights file."""
+    save_every: Number = 30.0
+    """Seconds between two saves of its state: what a kill can cost."""
+    save_examples: bool = False
+    """Keep the adversarial examples too."""
+    engine: str = "native"
+    """native, or reference: autoattack by the pyautoattack package, for comparison; it cannot be resumed."""
+    audit: bool = True
+    """Look for signs that the figures should not be believed."""
     seed: MaybeInt = None
-    """Seed of the attacks' starts; by default the run's."""
+    """Seed of the attacks' noise; by default the run's."""
     device: str = "auto"
     dtype: MaybeText = None
     """float32 or float64; by default the run's."""
@@ -166,3 +193,61 @@ class EvaluateOptions:
     """Write the class predicted for each image, natural and under each attack, to this .json file."""
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Turn a checkpoint that others released into a weights file that both frameworks load; no pickle is run.
+
+    Knows the WRN, ResNet-18 and PreActResNet-18 of TRADES, MART, AWP, RST, GAIRAT, ST and RobustBench.
+    """
+
+    file: tyro.conf.Positional[Path]
+    """The PyTorch file, such as .pt or .pth: a state dict, or a dict that holds one."""
+    out: Path
+    """The .safetensors file to write."""
+    model: MaybeText = None
+    """resnet18, preact-resnet18, wrn-D-K such as wrn-34-10, or another of ours; by default the one that fits."""
+    key: MaybeText = None
+    """Which state dict, where the file holds several, such as model_ema."""
+    image_size: Int = 32
+    """Side of its images in pixels, which weights do not tell."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a trained network and its evaluation as an entry for RobustBench, which need not be installed.
+
+    The accuracies are those of an evaluation of the same weights with AutoAttack on the whole test split.
+    """
+
+    to: tyro.conf.Positional[str]
+    """robustbench."""
+    weights: tyro.conf.Positional[Path]
+    """A run's folder, as `stcli train` leaves it, or a .safetensors file."""
+    evaluation: Path
+    """The folder with the evaluation.json of these weights."""
+    name: str
+    """The entry's: first author, year, first word of the title, such as Li2023Squeeze or Li2023Squeeze_RN18."""
+    out: Path
+    """The folder to write, new or empty."""
+    title: str
+    """The paper's."""
+    authors: str
+    """Separated by commas."""
+    link: str
+    """Where the paper is to be read."""
+    venue: str
+    """Such as ICLR 2023, or arXiv, Jun 2024."""
+    additional_data: bool = False
+    """Real images beside the data set's own were trained on (generated ones go into the footnote)."""
+    reported: MaybeNumber = None
+    """The paper's own robust accuracy in percent; by default the evaluation's."""
+    footnote: MaybeText = None
+    """What a reader of the leaderboard must know."""
+    dataset: MaybeText = None
+    """cifar10 or cifar100; by default what the evaluation calls it (parquet:DIR and npz:DIR do not say)."""
+    checkpoint: str = "best"
+    """Of a run: best, last, best-ema or last-ema."""
+    draft: bool = False
+    """Write it from fewer images or a fast AutoAttack too, marked as not to be submitted."""

@@ -17,9 +17,9 @@ from stcore.cli.parsing import Int, MaybeInt, MaybeText, Number, from_file, pars
 from stcore.cli.quiet import load_quietly
 from stcore.data import load_unlabelled, save_arrays
 from stcore.errors import UsageError
+from stcore.progress import stretch
 from stcore.protocols import Classifier
 from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights
-from stcore.training import stretch
 
 
 @dataclass(frozen=True)

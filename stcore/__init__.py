@@ -14,7 +14,7 @@ from stcore.api import (
     training_loss,
 )
 from stcore.dispatch import available_backends, make_classifier, make_learner
-from stcore.evaluation import evaluate
+from stcore.evaluation_api import evaluate
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
 from stcore.methods.collaborative import CollaborativeConfig

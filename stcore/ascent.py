@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
 from stcore.forward import Forward, forward
-from stcore.protocols import Mode, Network, Tensor
+from stcore.protocols import Mode, Network, Ops, Tensor
 from stcore.search import Search, threat_of
 
 Loss: TypeAlias = Callable[[Tensor], Tensor]
 """Logits (B, C) → a value per example (B,)."""
+Watch: TypeAlias = Callable[..., tuple[Tensor, ...]]
+"""An iterate (B, …), its logits (B, C), and each of what was seen before it → what has been seen now."""
+
+_TINY = 1e-30  # beside a norm that is divided by
 
 
 def ascend(model: Network, x: Tensor, start: Tensor, loss: Loss, search: Search) -> Tensor:
     """The last of `search.steps` iterates from `start` uphill on `loss`, around x, under running statistics."""
-
-    def body(point: Tensor) -> tuple[Tensor]:
-        return (_uphill(model, x, point, forward(model, point, Mode.EVAL), loss, search),)
-
-    (point,) = model.ops.fori_loop(search.steps, body, (start,))
+    point, _ = ascend_watching(model, x, start, loss, search, lambda point, logits: (), ())
     return point
 
 
@@ -27,19 +28,49 @@ def ascend_and_tally(
     model: Network, x: Tensor, start: Tensor, loss: Loss, search: Search, tally: Loss
 ) -> tuple[Tensor, Tensor]:
     """The same, and (B,) the sum of `tally` over the iterates that a step was taken from."""
-    nothing = model.ops.sum(x - x)
 
-    def body(point: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        here = forward(model, point, Mode.EVAL)
-        return _uphill(model, x, point, here, loss, search), count + tally(here.logits)
+    def watch(point: Tensor, logits: Tensor, count: Tensor) -> tuple[Tensor]:
+        return (count + tally(logits),)
 
-    point, count = model.ops.fori_loop(search.steps, body, (start, nothing))
+    point, (count,) = ascend_watching(model, x, start, loss, search, watch, (model.ops.sum(x - x),))
     return point, count
 
 
-def _uphill(model: Network, x: Tensor, point: Tensor, here: Forward, loss: Loss, search: Search) -> Tensor:
+def ascend_watching(
+    model: Network,
+    x: Tensor,
+    start: Tensor,
+    loss: Loss,
+    search: Search,
+    watch: Watch,
+    seen: tuple[Tensor, ...],
+    momentum: float = 0.0,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The last iterate, and what `watch` has seen: it is shown each iterate that a step is taken from.
+
+    Those are the start and all others but the last, whose forwards are made in any case.
+    momentum: μ of g ← μ·g + ∇/‖∇‖₁, the direction of the steps (Dong et al., 2018); 0: the gradient itself.
+    """
     ops, threat = model.ops, threat_of(search)
+
+    def body(point: Tensor, heading: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        here = forward(model, point, Mode.EVAL)
+        gradient = _gradient(ops, here, loss)
+        heading = momentum * heading + _of_length_one(ops, gradient) if momentum else gradient
+        ahead = threat.project(ops, threat.step(ops, point, heading, search.step_size), x)
+        return ahead, heading, *watch(point, here.logits, *seen)
+
+    point, _, *now = ops.fori_loop(search.steps, body, (start, x - x, *seen))
+    return point, tuple(now)
+
+
+def _gradient(ops: Ops, here: Forward, loss: Loss) -> Tensor:
     value, pullback = ops.vjp(loss, here.logits)
     (cotangent,) = pullback(ops.ones_like(value))  # of the sum over the batch: a sign knows no scale
     (gradient,) = here.pullback(cotangent)
-    return threat.project(ops, threat.step(ops, point, gradient, search.step_size), x)
+    return gradient
+
+
+def _of_length_one(ops: Ops, gradient: Tensor) -> Tensor:
+    length = ops.clip(ops.sum(ops.abs(gradient)), _TINY, math.inf)
+    return gradient / ops.expand(length, gradient)

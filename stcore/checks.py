@@ -30,14 +30,19 @@ def whole(name: str, value: Any, low: int = 0) -> None:
         raise UsageError(f"{name}: expected a whole number of at least {low}; received {value!r}")
 
 
-def search(config: Any, inits: Iterable[str]) -> None:
-    """The fields every search for examples has: epsilon, step_size, steps, init, noise_std, norm, bounds."""
-    choice("norm", config.norm, ("linf", "l2"))
+def ball(config: Any, norms: Iterable[str] = ("linf", "l2")) -> None:
+    """What bounds a perturbation: epsilon, norm, bounds."""
+    choice("norm", config.norm, norms)
     bounds = config.bounds
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
         raise UsageError(f"bounds: expected (low, high) with low < high; received {bounds!r}")
     span = bounds[1] - bounds[0] if config.norm == "linf" else math.inf
     number("epsilon (in units of pixels in [0, 1], such as 8/255)", config.epsilon, high=span)
+
+
+def search(config: Any, inits: Iterable[str]) -> None:
+    """The fields every search for examples has: epsilon, step_size, steps, init, noise_std, norm, bounds."""
+    ball(config)
     number("step_size", config.step_size)
     whole("steps", config.steps)
     choice("init", config.init, inits)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, partial
 
 import numpy as np
 
-from stcore import attacks as attack_module
-from stcore import inspection
 from stcore.attacks import Attack
+from stcore.autoattack.lanes import lanes_of
 from stcore.data.batches import Batch
-from stcore.dispatch import make_classifier
-from stcore.errors import DivergedError, UsageError
+from stcore.errors import DivergedError
 from stcore.noise import sample
 from stcore.protocols import Array, Classifier, Mode, Tensor
 from stcore.seeding import Stream
@@ -62,38 +60,37 @@ class Evaluator:
 
     attacks: name → attack; `natural` (no attack) is always evaluated first. Attacks start from noise of
     `seed` and the example's position, so results do not depend on the batch size beyond rounding.
-    own_layout: the batches' images are laid out as the model takes them, rather than (B, H, W, C).
     """
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        attacks: Mapping[str, Attack],
-        seed: int = 0,
-        *,
-        own_layout: bool = False,
-    ) -> None:
+    def __init__(self, classifier: Classifier, attacks: Mapping[str, Attack], seed: int = 0) -> None:
         self.classifier = classifier
-        self._native = classifier.pixels if own_layout else classifier.images
         self.attacks = dict(attacks)
         self.seed = seed
         ops = classifier.ops
         self._logits = classifier.compile(lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)))
         self._find = {name: self._compiled(attack) for name, attack in self.attacks.items()}
+        self.lanes = cache(partial(lanes_of, classifier=classifier))
+        """The lanes of a stepped attack, compiled once."""
 
     def _compiled(self, attack: Attack) -> Callable[..., Tensor]:
         model = self.classifier
         return model.compile(lambda x, y, noise: model.ops.unrecorded(lambda: attack.find(model, x, y, noise)))
 
-    def predict(self, batch: Batch) -> dict[str, Array]:
-        """The class (B,) predicted for the natural images, and for those each attack found."""
-        x, y = self._native(batch.images), self.classifier.labels(batch.labels)
-        predicted = {"natural": self.classes(x)}
+    def look(self, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Tensor]]:
+        """The logits (B, C) of the natural images; by attack the classes (B,) predicted, and its examples."""
+        x, y = self.classifier.images(batch.images), self.classifier.labels(batch.labels)
+        logits, predicted, examples = self.logits(x), {}, {}
         shape = tuple(n for n in self.classifier.shape(x)[1:] if n is not None)
         for name, attack in self.attacks.items():
             noise = sample(attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, shape)
-            predicted[name] = self.classes(self._find[name](x, y, tuple(map(self.classifier.images, noise))))
-        return predicted
+            examples[name] = self._find[name](x, y, tuple(map(self.classifier.images, noise)))
+            predicted[name] = self.classes(examples[name])
+        return logits, predicted, examples
+
+    def predict(self, batch: Batch) -> dict[str, Array]:
+        """The class (B,) predicted for the natural images, and for those each attack found."""
+        logits, predicted, _ = self.look(batch)
+        return {"natural": logits.argmax(axis=1), **predicted}
 
     def classes(self, x: Tensor) -> Array:
         """The class (B,) predicted for native images; DivergedError where a logit is NaN or +∞."""
@@ -121,50 +118,3 @@ class Evaluator:
         return Predictions(
             np.concatenate(labels), {name: np.concatenate(parts) for name, parts in predicted.items()}
         )
-
-
-def evaluate(
-    model: Any,
-    data: tuple[Any, Any],
-    attacks: Sequence[str | Attack] | Mapping[str, Attack] = ("fgsm", "pgd20"),
-    *,
-    epsilon: float = 8 / 255,
-    batch_size: int = 250,
-    seed: int = 0,
-) -> dict[str, Accuracy]:
-    """Natural and robust accuracy of a `torch.nn.Module` or `keras.Model` on `data` = (x, y).
-
-    x: pixels in [0, 1] in the model's own layout, (N, …), numpy or native; y: integer labels (N,).
-    attacks: names of `stcore.attacks.PRESETS` (at `epsilon`), attacks, or a mapping of names to attacks.
-    Returns {"natural": Accuracy, name: Accuracy, …}. The model comes back as it was.
-    Raises DataError for pixels or labels out of range, UsageError for an unknown attack or a batch size below 1.
-    """
-    classifier = make_classifier(model)
-    x, y = (part if isinstance(part, np.ndarray) else np.asarray(classifier.host(part)) for part in data)
-    inspection.check_pixels(x)
-    if len(x) != len(y):
-        raise UsageError(f"data: expected as many labels as images; received {len(y)} and {len(x)}")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise UsageError(f"batch_size: expected a whole number of at least 1; received {batch_size!r}")
-    first = classifier.pixels(x[: min(batch_size, len(x))])
-    num_classes = inspection.check_model(classifier, first)
-    inspection.check_labels(y, num_classes or 0)
-
-    def batches() -> Iterable[Batch]:
-        for begin in range(0, len(x), batch_size):
-            where = slice(begin, begin + batch_size)
-            yield Batch(x[where], y[where], np.arange(len(x))[where])
-
-    return Evaluator(classifier, named(attacks, epsilon), seed, own_layout=True).run(batches()).accuracies
-
-
-def named(attacks: Sequence[str | Attack] | Mapping[str, Attack], epsilon: float) -> dict[str, Attack]:
-    """Attacks by name; a string stands for a preset at this ε."""
-    if isinstance(attacks, Mapping):
-        return dict(attacks)
-    return {
-        attack if isinstance(attack, str) else repr(attack): (
-            attack_module.preset(attack, epsilon) if isinstance(attack, str) else attack
-        )
-        for attack in attacks
-    }

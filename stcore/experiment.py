@@ -15,18 +15,20 @@ import numpy as np
 
 import stcore
 from stcore import data, models
-from stcore.attacks import preset
+from stcore.assessment import Assessment
+from stcore.attack_names import apart, named
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.dispatch import load_backend
 from stcore.errors import UsageError
-from stcore.evaluation import Accuracy, Evaluator, Predictions
+from stcore.evaluation import Accuracy, Evaluator
 from stcore.inspection import check_model
 from stcore.interrupt import Interrupt
 from stcore.plan import Plan
+from stcore.progress import Progress
 from stcore.protocols import Learner
 from stcore.runs import ENVIRONMENT, RESULT, RunFolder, load_weights
 from stcore.schedules import make_schedule
-from stcore.training import Average, Progress, Schedules, Trainer, score
+from stcore.training import Average, Schedules, Trainer
 
 FORMAT = "stcore-weights-1"
 
@@ -89,7 +91,8 @@ def run(
     folder.write_json(ENVIRONMENT, environment(backend, device, splits, extra))
 
     selection = splits.validation if plan.select == "val" else splits.test
-    monitor = attacks_of(plan, ("pgd20", plan.select_by))
+    watched = [name for name in ("pgd20", plan.select_by) if name != "natural"]
+    monitor, _ = apart(named(watched, plan.eval_epsilon, plan.norm))
     average = None
     if plan.ema is not None:
         average = Average(Evaluator(learner.twin(), monitor, plan.seed), plan.ema)
@@ -116,7 +119,8 @@ def run(
     if trainer.interrupted:
         return Outcome(out, {}, checkpoints, finished, interrupted=True)
 
-    evaluator = Evaluator(learner, attacks_of(plan, plan.attacks), plan.seed)
+    by_batch, cascades = apart(named(plan.attacks, plan.eval_epsilon, plan.norm))
+    evaluator = Evaluator(learner, by_batch, plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
     with Interrupt() as interrupt:
         for name, epoch in checkpoints.items():
@@ -125,9 +129,12 @@ def run(
                 scores[name] = scores[best]
                 continue
             learner.load_weights(load_weights(folder.path / f"{name}.safetensors")[0])
-            scores[name] = score(evaluator, splits.test, plan.eval_batch_size, progress, f"test {name}").accuracies
-            if interrupt.came():
+            test = splits.test.images, splits.test.labels
+            assessment = Assessment(evaluator, cascades, *test, batch_size=plan.eval_batch_size)
+            found = assessment.run(progress, stop=interrupt.came, label=f"test {name}")
+            if found is None or interrupt.came():
                 return Outcome(out, {}, checkpoints, finished, interrupted=True)
+            scores[name] = found.accuracies
     folder.write_json(
         RESULT,
         {
@@ -144,24 +151,6 @@ def run(
         },
     )
     return Outcome(out, scores, checkpoints, finished, interrupted=False)
-
-
-def open_for_evaluation(plan: Plan) -> tuple[Evaluator, Splits]:
-    """The plan's attacks on its network, weights yet to be loaded, and its data; traced once for all weights."""
-    backend, device = prepare(plan)
-    splits = load_data(plan)
-    classifier = backend.make_classifier(build_model(plan, device, splits))
-    return Evaluator(classifier, attacks_of(plan, plan.attacks), plan.seed), splits
-
-
-def evaluate_weights(
-    evaluator: Evaluator, weights: Mapping[str, Any], plan: Plan, images: data.ImageData, progress: Progress
-) -> Predictions:
-    """What the network predicts with these weights, under no attack and under each of the plan's."""
-    classifier = evaluator.classifier
-    classifier.load_weights(weights)
-    check_model(classifier, classifier.images(images.images[:2]), images.num_classes)
-    return score(evaluator, images, plan.eval_batch_size, progress, "test")
 
 
 def prepare(plan: Plan) -> tuple[Any, str]:
@@ -223,11 +212,6 @@ def build_learner(plan: Plan, backend: Any, device: str, splits: Splits) -> Lear
         learner.load_weights(load_weights(Path(plan.init_weights))[0])
     check_model(learner, learner.images(splits.train.images[:2]), splits.train.num_classes)
     return learner
-
-
-def attacks_of(plan: Plan, names: tuple[str, ...]) -> dict[str, Any]:
-    """Attacks by name at the plan's evaluation ε and norm; `natural` needs none."""
-    return {name: preset(name, plan.eval_epsilon, plan.norm) for name in names if name != "natural"}
 
 
 def about(plan: Plan, splits: Splits) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Counter-based random numbers for many addresses at once: each is a hash of where it is used, and of nothing else.
+"""Counter-based random numbers for many addresses at once: each is a hash of where it is used, of nothing else.
 
 A *key* is a hash of words such as (seed, attack, restart, target, example); the numbers of a key are hashes of the
 key and a counter. Both are SplitMix64's (Steele, Lea and Flood, 2014), over whole arrays: no state, nothing
@@ -34,8 +34,8 @@ def integers(key: Keys, count: int, first: int = 0) -> npt.NDArray[np.uint64]:
 
 def uniforms(key: Keys, shape: Sequence[int] = (), first: int = 0) -> npt.NDArray[np.float64]:
     """(B,) keys → (B, *shape), uniform in [0, 1): multiples of 2^−53."""
-    bits = integers(key, math.prod(shape), first) >> np.uint64(11)
-    return (bits * 2.0**-53).reshape(len(key), *shape)
+    drawn: npt.NDArray[np.float64] = (integers(key, math.prod(shape), first) >> np.uint64(11)) * 2.0**-53
+    return drawn.reshape(len(key), *shape)
 
 
 def normals(key: Keys, shape: Sequence[int] = ()) -> npt.NDArray[np.float64]:

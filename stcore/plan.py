@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stcore import checks, methods, presets
-from stcore.attacks import PRESETS as ATTACKS
+from stcore.attack_names import MONITORS, attack_of
 from stcore.errors import UsageError
 from stcore.objective import Objective, WeightPerturbation
 from stcore.paper import PRESETS as PAPER
@@ -48,6 +48,7 @@ class Plan:
     select_by: str
     seed: int
     preset: str
+    eval_norm: str | None = None
     device: str = "auto"
     dtype: str = "float32"
     compile: str = "auto"
@@ -78,6 +79,8 @@ class Plan:
             raise UsageError("nesterov: expected a momentum above 0; received 0")
         if self.select == "test" and self.validation_size is not None:
             raise UsageError("validation_size: nothing is held out with select = test; leave it out")
+        if self.eval_norm is not None:
+            checks.choice("eval_norm", self.eval_norm, ("linf", "l2", "l1"))
         checks.number("eval_epsilon", self.eval_epsilon, high=1.0 if self.norm == "linf" else math.inf)
         checks.choice("schedule", self.schedule, SCHEDULES)
         for drop in self.drops:
@@ -87,8 +90,8 @@ class Plan:
         checks.choice("dtype", self.dtype, ("float32", "float64"))
         checks.choice("compile", self.compile, ("auto", "on", "off"))
         for attack in self.attacks:
-            checks.choice("attacks", attack, ATTACKS)
-        checks.choice("select_by", self.select_by, ("natural", *ATTACKS))
+            attack_of(attack, self.eval_epsilon, self.norm)  # whose settings are checked as it is made
+        checks.choice("select_by", self.select_by, ("natural", *MONITORS))
         if self.threads is not None:
             checks.whole("threads", self.threads, 1)
         if self.awp is not None and self.rwp is not None:
@@ -137,8 +140,8 @@ class Plan:
 
     @property
     def norm(self) -> str:
-        """The norm of the evaluation's attacks: the training's, where the method has one."""
-        return str(self.settings.get("norm", "linf"))
+        """The norm of the evaluation's attacks: by default the training's, where the method has one."""
+        return self.eval_norm or str(self.settings.get("norm", "linf"))
 
     @property
     def columns(self) -> tuple[str, str] | None:

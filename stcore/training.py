@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -17,24 +16,12 @@ from stcore.evaluation import Evaluator, Predictions
 from stcore.interrupt import Interrupt
 from stcore.noise import sample
 from stcore.objective import Objective, StepResult, WeightPerturbation, training_step
+from stcore.progress import Progress, stretch
 from stcore.protocols import Learner, Metrics, Ops, Tensor
 from stcore.schedules import Schedule
 from stcore.seeding import Stream
 
 CHECK_EVERY = 10  # steps between two looks at the loss: each look waits for the device
-
-
-class Progress(Protocol):
-    """Who is told how the work goes on."""
-
-    def begin(self, label: str, total: int) -> None:
-        """A stretch of work of `total` images starts."""
-
-    def advance(self, images: int) -> None:
-        """So many images more are done."""
-
-    def end(self) -> None:
-        """The stretch is over."""
 
 
 class Store(Protocol):
@@ -214,13 +201,3 @@ def score(evaluator: Evaluator, data: ImageData, batch_size: int, progress: Prog
     """What the evaluator's model predicts over a data set, with progress."""
     with stretch(progress, label, len(data)):
         return evaluator.run(in_order(data, batch_size), progress.advance)
-
-
-@contextmanager
-def stretch(progress: Progress, label: str, total: int) -> Iterator[None]:
-    """A stretch of work that is over whatever happens: no bar stays on the terminal."""
-    progress.begin(label, total)
-    try:
-        yield
-    finally:
-        progress.end()

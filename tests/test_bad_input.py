@@ -58,8 +58,10 @@ def flags(**settings):
         ),
         (["--model", "resnet9"], "received 'resnet9'; did you mean 'resnet8'?"),
         (["--method", "pgd"], "method: expected one of st, standard, at, trades, mart, collaborative, at2"),
-        (["--attacks", "fgsm,cw"], "attacks: expected one of fgsm, pgd20, pgd100; received 'cw'"),
-        (["--select-by", "aa"], "select_by: expected one of natural, fgsm, pgd20, pgd100; received 'aa'"),
+        (["--attacks", "fgsm,cw"], "attacks: expected some of fgsm, pgd20, pgd100, cw100"),
+        (["--attacks", "fgsm,pgd_rst", "--norm", "l2", "--epsilon", "1"], "expected linf with the attack pgd_rst"),
+        (["--eval-norm", "l3"], "eval_norm: expected one of linf, l2, l1; received 'l3'"),
+        (["--select-by", "aa"], "select_by: expected one of natural, fgsm, pgd20, pgd100, cw100"),
         (["--select", "train"], "select: expected one of val, test; received 'train'"),
         (["--divergence", "l1"], "divergence: expected one of symmetric_kl, js, squared_l2, kl; received 'l1'"),
         (["--inner-divergence", "l1"], "inner_divergence: expected one of symmetric_kl"),
@@ -171,7 +173,9 @@ def test_a_configuration_file_of_bytes(place):
 
 @pytest.mark.parametrize("command", ["nope", "Train", "--trian"])
 def test_unknown_commands(command):
-    expected = "expected a command among train, evaluate, presets, verify, pseudo-label, doctor"
+    expected = (
+        "expected a command among train, evaluate, merge, presets, verify, pseudo-label, import, export, doctor"
+    )
     assert_refused(stcli(command), 2, f"{expected}; received '{command}'")
 
 
@@ -305,11 +309,12 @@ def copy_of_run(place):
 
 
 def test_folders_that_are_no_run(place):
-    for folder in ("earlier", "a-file", "nowhere"):
+    for folder in ("earlier", "nowhere"):
         said = stcli("evaluate", folder)
         assert_refused(
             said, 2, f"run: expected a folder with config.toml, as stcli train leaves it; received {folder}"
         )
+    assert_refused(stcli("evaluate", "a-file"), 2, "weights: a-file is not a readable safetensors file")
 
 
 def test_a_run_without_checkpoints(place):
@@ -328,11 +333,24 @@ def test_a_run_whose_config_was_broken(place):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--attacks", "cw"], "attacks: expected one of fgsm, pgd20, pgd100; received 'cw'"),
+        (["--attacks", "cw"], "joined by +, such as apgd-ce+square; received 'cw'"),
+        (["--attacks", "apgd-ce+cw"], "joined by +, such as apgd-ce+square; received 'apgd-ce+cw'"),
+        (["--attacks", "pgd20", "--fast"], "fast: expected autoattack among the attacks; received pgd20"),
+        (["--norm", "l2"], "epsilon: expected one with norm = l2; the run's is for linf"),
+        (["--norm", "l1", "--epsilon", "2"], "norm: expected one of linf, l2; received 'l1'"),
+        (["--subset", "0"], "subset: expected N or A:B within the 32 test images; received '0'"),
+        (["--subset", "9:3"], "subset: expected N or A:B within the 32 test images; received '9:3'"),
+        (["--subset", "1:2:3"], "subset: expected N or A:B; received '1:2:3'"),
+        (["--shard", "3/2"], "shard: expected i/n with 1 <= i <= n <= 32, the images there are; received '3/2'"),
+        (["--shard", "one"], "shard: expected i/n; received 'one'"),
+        (["--engine", "theirs"], "engine: expected one of native, reference; received 'theirs'"),
+        (["--engine", "reference"], "engine: expected autoattack or parts of it alone"),
+        (["--checkpoint", "first"], "checkpoint: expected one of best, last"),
+        (["--save-every", "-1"], "save_every: expected a number of at least 0; received -1"),
+        (["--out", "taken"], "out: expected a new or empty folder, or one of an evaluation"),
         (["--epsilon", "8/0"], "received '8/0'"),
         (["--epsilon", "8"], "eval_epsilon: expected a number in [0, 1]; received 8.0"),
         (["--batch-size", "0"], "eval_batch_size: expected a whole number of at least 1; received 0"),
-        (["--test-size", "0"], "expected test_size in 1..347, the size of digits, received 0"),
         (["--backend", "jax"], "backend: expected one of torch, keras; received 'jax'"),
         (["--weights", "nowhere"], "weights: expected a .safetensors file; nowhere does not exist"),
         (["--predictions", "no/such/folder.json"], "predictions: expected a file in an existing folder"),
@@ -342,6 +360,8 @@ def test_a_run_whose_config_was_broken(place):
 def test_evaluate_options_that_do_not_fit(place, args, message):
     run = trained("torch").path
     before = contents(run)
+    (place / "taken" / "best").mkdir(parents=True)
+    (place / "taken" / "best" / "mine.txt").write_text("something else")
     assert_refused(stcli("evaluate", run, *args), 2, message)
     assert contents(run) == before
 
@@ -675,7 +695,7 @@ def test_a_pair_that_does_not_fit(backend, model):
 def test_evaluations_that_do_not_fit(backend, model):
     data = (backend.images(BATCH.x), backend.tensor(BATCH.y))
     for settings, message in (
-        ({"attacks": ["cw"]}, "attack: expected one of fgsm, pgd20, pgd100; received 'cw'"),
+        ({"attacks": ["cw"]}, "attacks: expected some of fgsm, pgd20, pgd100, cw100"),
         ({"epsilon": 8}, r"expected a number in \[0, 1\]; received 8"),
         ({"epsilon": float("nan")}, "epsilon .*received nan"),
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1; received 0"),

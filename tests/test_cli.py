@@ -46,7 +46,9 @@ def test_version():
     assert stcli("--version") == (0, f"stcli {stcore.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "presets", "verify", "pseudo-label", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "merge", "presets", "verify", "pseudo-label", "import", "export", "doctor"]
+)
 def test_every_command_has_help(command):
     said = stcli(command, "--help")
     assert (said.code, said.err) == (0, "")
@@ -214,11 +216,11 @@ def test_flags_may_mend_what_a_file_leaves_out(tmp_path):
 
 def test_evaluation_takes_the_runs_settings_unless_told(tmp_path):
     RunFolder(tmp_path).write_config(make_plan({**SETTINGS, "seed": 3, "threads": 7, "device": "cuda"}).flat())
-    plan = evaluate_plan(EvaluateOptions(run=tmp_path), RunFolder(tmp_path))
+    plan = evaluate_plan(EvaluateOptions(run=tmp_path))
     assert (plan.seed, plan.eval_epsilon, plan.test_size) == (3, 0.2, 32)
     assert (plan.device, plan.threads) == ("auto", None)  # another machine may evaluate it
     told = EvaluateOptions(run=tmp_path, epsilon=0.1, seed=4, attacks="pgd100", backend="keras", dtype="float64")
-    plan = evaluate_plan(told, RunFolder(tmp_path))
+    plan = evaluate_plan(told)
     assert (plan.seed, plan.eval_epsilon, plan.attacks) == (4, 0.1, ("pgd100",))
     assert (plan.backend, plan.dtype) == ("keras", "float64")
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stcore
-from stcore.attacks import FGSM, PGD, PRESETS, preset
+from stcore.attacks import FGSM, PGD, preset
 from stcore.data.batches import Batch
 from stcore.errors import DivergedError, UsageError
 from stcore.evaluation import Accuracy, Evaluator
@@ -110,18 +110,6 @@ def test_by_hand_the_worst_case_is_the_attacks_own_point(backend):
 # Attacks
 
 
-@pytest.mark.parametrize("epsilon", [8 / 255, 0.2])
-def test_presets_are_the_papers(epsilon):
-    assert PRESETS == ("fgsm", "pgd20", "pgd100")
-    fgsm, pgd20, pgd100 = (preset(name, epsilon) for name in PRESETS)
-    assert (fgsm.steps, fgsm.step_size, fgsm.init) == (1, epsilon, "natural")
-    for pgd, steps in ((pgd20, 20), (pgd100, 100)):
-        assert (pgd.steps, pgd.step_size, pgd.init) == (steps, epsilon / 4, "uniform")
-    assert {attack.epsilon for attack in (fgsm, pgd20, pgd100)} == {epsilon}
-    assert {attack.norm for attack in (fgsm, pgd20, pgd100)} == {"linf"}
-    assert PGD() == preset("pgd20", 8 / 255)
-
-
 def test_fgsm_is_one_step_of_pgd(backend):
     from stcore.losses import cross_entropy
     from stcore.protocols import Mode
@@ -164,9 +152,9 @@ def batches(x, y, size, first=0):
 
 def test_predictions_do_not_depend_on_the_batch_size_or_on_the_neighbours(backend):
     given = problem(batch=24)
-    x = own_layout(backend, given.x)
+    x = given.x
     attack = {"pgd": PGD(0.1, 0.03, 4)}
-    evaluator = Evaluator(backend.classifier(backend.build()), attack, seed=3, own_layout=True)
+    evaluator = Evaluator(backend.classifier(backend.build()), attack, seed=3)
     whole = evaluator.run(batches(x, given.y, 24)).predicted
     for size in (1, 7, 16):
         assert_same(evaluator.run(batches(x, given.y, size)).predicted, whole)
@@ -276,8 +264,8 @@ def test_no_logits_that_are_no_numbers_are_counted(backend):
     load_weights(model, {**weights, "linear.bias": np.full(3, np.nan)})
     with pytest.raises(UsageError, match="model: expected finite logits; received NaN"):
         stcore.evaluate(model, (own_layout(backend, given.x), given.y), [])
-    evaluator = Evaluator(backend.classifier(model), {}, own_layout=True)
+    evaluator = Evaluator(backend.classifier(model), {})
     with pytest.raises(DivergedError, match="logits are not finite"):
-        evaluator.run(batches(own_layout(backend, given.x), given.y, 6))
+        evaluator.run(batches(given.x, given.y, 6))
     load_weights(model, {**weights, "linear.bias": np.array([0.0, -np.inf, 0.0])})  # a class that is masked out
-    evaluator.run(batches(own_layout(backend, given.x), given.y, 6))
+    evaluator.run(batches(given.x, given.y, 6))

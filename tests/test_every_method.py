@@ -179,7 +179,7 @@ def test_pseudo_labels_are_what_the_network_predicts(tmp_path, backend, more_dig
     extra = load_extra(f"npz:{out}")
     assert "347 of 347 images" in said.out
     predictions = tmp_path / "predictions.json"
-    again = stcli("evaluate", run.path, "--attacks", "fgsm", "--test-size", "347", "--predictions", predictions)
+    again = stcli("evaluate", run.path, "--attacks", "fgsm", "--subset", "347", "--predictions", predictions)
     assert again.code == 0, again.err
     expected = json.loads(predictions.read_text())["last (epoch 2)"]["natural"]
     np.testing.assert_array_equal(extra.labels, expected)

@@ -57,6 +57,10 @@ def imports(folder):
                     yield str(path.relative_to(ROOT)), f"{node.module}.{alias.name}"
 
 
+MEETING = [("backends/keras/bridge.py", "torch")]
+"""A Keras model as a torch module, for the reference's attacks: the one place where the frameworks meet."""
+
+
 @pytest.mark.parametrize(
     ("folder", "never"),
     [
@@ -75,7 +79,7 @@ def test_imports_go_down_only(folder, never):
         f"{path} imports {module}"
         for path, module in found
         for name in never
-        if module == name or module.startswith(f"{name}.")
+        if (module == name or module.startswith(f"{name}.")) and (path, name) not in MEETING
     ]
     assert not wrong
 

@@ -67,10 +67,10 @@ class Recorder:
         self.rows.append(row)
 
     # Progress
-    def begin(self, label, total):
+    def begin(self, label, total, unit="images"):
         self.did.append("begin")
 
-    def advance(self, images):
+    def advance(self, images, note=""):
         """Nothing to show."""
 
     def end(self):
@@ -239,7 +239,7 @@ class PressesCtrlC(console.Lines):
         super().__init__(console.make_console())
         self._where, self._at, self._times = label, at, times
 
-    def advance(self, images):
+    def advance(self, images, note=""):
         super().advance(images)
         if self._label.startswith(self._where):
             self._at -= 1

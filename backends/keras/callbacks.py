@@ -10,12 +10,13 @@ import numpy as np
 from keras import ops
 
 from stcore import checks, inspection
+from stcore.attack_names import apart, named
 from stcore.attacks import Attack
 from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier
 from stcore.data.batches import Batch
 from stcore.errors import DataError, UsageError
-from stcore.evaluation import Evaluator, named
+from stcore.evaluation import Evaluator
 from stcore.protocols import Array
 
 
@@ -51,14 +52,19 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         checks.whole("batch_size", batch_size, 1)
         checks.whole("seed", seed)
         self.every, self.seed, self.prefix = every, seed, prefix
-        self._attacks = named(attacks, epsilon)
+        self._attacks, cascades = apart(named(attacks, epsilon))
+        if cascades:
+            raise UsageError(
+                f"attacks: expected attacks that run batch by batch, to watch the training by; received "
+                f"{', '.join(cascades)}. Run stcore.evaluate on the trained network"
+            )
         self._data = _Arrays(*data, batch_size) if isinstance(data, tuple) and len(data) == 2 else data
         self._evaluator: Evaluator | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model.net if isinstance(self.model, SqueezeModel) else self.model
         if self._evaluator is None or self._evaluator.classifier.model is not model:  # type: ignore[attr-defined]
-            self._evaluator = Evaluator(KerasClassifier(model), self._attacks, self.seed, own_layout=True)
+            self._evaluator = Evaluator(KerasClassifier(model), self._attacks, self.seed)
         classifier = self._evaluator.classifier
         first = next(iter(self._data), None)
         if first is None:

@@ -1,9 +1,4 @@
-"""Attacks for evaluation: FGSM and PGD, with the paper's settings by name.
-
-An attack is a frozen dataclass. Called as `attack(model, x, y)` on a `torch.nn.Module` or `keras.Model` with
-native pixels in [0, 1] it returns adversarial examples shaped like x; mode, statistics, weights and gradients of
-the model stay as they are. `PRESETS` holds the settings of the paper's evaluation.
-"""
+"""Projected gradient attacks on whole batches: FGSM, I-FGSM, MI-FGSM and PGD, uphill on one of several losses."""
 
 from __future__ import annotations
 
@@ -14,9 +9,12 @@ import numpy as np
 
 from stcore import checks
 from stcore.api import attack_batch
-from stcore.ascent import ascend
-from stcore.losses import cross_entropy
-from stcore.protocols import Network, Tensor
+from stcore.ascent import ascend_watching
+from stcore.attacks.climbs import CLIMBS
+from stcore.attacks.stepped import either, flag
+from stcore.errors import UsageError
+from stcore.losses import margin
+from stcore.protocols import Mode, Network, Tensor
 from stcore.search import noise_laws, starts
 
 
@@ -33,11 +31,21 @@ class Attack(Protocol):
 
 @dataclass(frozen=True)
 class PGD:
-    """Projected gradient ascent on the cross-entropy (Madry et al., 2018; Eq. 1), last iterate, one restart.
+    """Projected gradient ascent (Madry et al., 2018; Eq. 1) under running statistics, in the l∞ or l2 ball.
 
-    The defaults are the paper's PGD-20: ε = 8/255, α = 2/255, started uniformly in the ball and not clipped before
-    the first gradient, under running statistics; misclassified images are attacked too.
+    The defaults are the paper's PGD-20: uphill on the cross-entropy, ε = 8/255, α = 2/255, started uniformly in
+    the ball and not clipped before the first gradient, last iterate; misclassified images are attacked too.
+
+    epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
     init: `uniform` | `gaussian` (noise_std · N(0, 1)) | `natural` (x itself, which makes it I-FGSM).
+    loss: `cross_entropy` | `dlr` (Croce and Hein, 2020) | `margin` (max over j ≠ y of z_j, less z_y; Carlini and
+        Wagner, 2017, without κ) | `kl` (KL(p(x)‖p(x')), the inner search of TRADES) | `collaborative` (downhill on
+        the cross-entropy, Eq. 4).
+    restarts: searches from independent starts, of which a later one counts where none before has found an error.
+    iterate: what a search returns: `last`, or `worst`: the first iterate that is misclassified, and the last where
+        none is. The iterates are the points after a step; the start is none.
+    momentum: μ of g ← μ·g + ∇/‖∇‖₁, the steps' direction (MI-FGSM; Dong et al., 2018); with 0 the gradient itself.
+    UsageError for a value out of range, or settings that do not go together.
     """
 
     epsilon: float = 8 / 255
@@ -47,17 +55,54 @@ class PGD:
     noise_std: float = 1e-3
     norm: str = "linf"
     bounds: tuple[float, float] = (0.0, 1.0)
+    loss: str = "cross_entropy"
+    restarts: int = 1
+    iterate: str = "last"
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         checks.search(self, inits=("uniform", "gaussian", "natural"))
+        checks.choice("loss", self.loss, CLIMBS)
+        checks.whole("restarts", self.restarts, 1)
+        checks.choice("iterate", self.iterate, ("last", "worst"))
+        checks.number("momentum", self.momentum)
+        if self.iterate == "worst":
+            checks.whole("steps (iterate = worst)", self.steps, 1)
+        if self.init == "natural" and self.loss == "kl":
+            raise UsageError("init: with loss = kl expected uniform or gaussian, as at x its gradient is zero")
+        if self.init == "natural" and self.restarts > 1:
+            raise UsageError(
+                f"restarts: with init = natural expected 1, as all are alike; received {self.restarts}"
+            )
+        if self.loss == "collaborative" and (self.restarts > 1 or self.iterate == "worst"):
+            raise UsageError("loss: with restarts or iterate = worst expected one that finds errors")
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
-        return noise_laws(self, count=1)
+        return noise_laws(self, count=self.restarts)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
-        (start,) = starts(self, x, noise)
-        return ascend(model, x, start, lambda z: cross_entropy(model.ops, z, y), self)
+        """K forwards for each restart, one more between two of them, and for `kl` one of x."""
+        ops, loss = model.ops, CLIMBS[self.loss](model, x, y)
+        no = ops.sum(x - x)
+
+        def keep(point: Tensor, logits: Tensor, kept: Tensor, found: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
+            fresh = counts * (1.0 - found) * flag(ops, margin(ops, logits, y) > 0.0, found)
+            return *either(ops, fresh, (point,), (kept,)), found + fresh, ops.ones_like(counts)
+
+        def climb(start: Tensor, kept: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            watch = keep if self.iterate == "worst" else lambda point, logits, *seen: seen
+            told = (kept, found, no)  # what `watch` is shown first is the start
+            point, (kept, found, _) = ascend_watching(model, x, start, loss, self, watch, told, self.momentum)
+            return point, kept, found
+
+        kept, found = x, no
+        *others, final = starts(self, x, noise)
+        for start in others:
+            point, kept, found = climb(start, kept, found)
+            kept, found, _ = keep(point, model.logits(point, Mode.EVAL), kept, found, ops.ones_like(no))
+        point, kept, found = climb(final, kept, found)
+        return either(ops, found, (kept,), (point,))[0]  # the very last need not be judged
 
     def __call__(
         self,
@@ -68,21 +113,10 @@ class PGD:
         noise: tuple[Tensor, ...] | None = None,
         rng: np.random.Generator | int | None = None,
     ) -> Tensor:
-        """Adversarial examples of native x (B, …), labels y (B,); the start is `noise`, or drawn from `rng`."""
+        """Adversarial examples of native x (B, …), labels y (B,); a start for each of `noise`, or from `rng`."""
         return attack_batch(self, model, x, y, noise, rng)
 
 
 def FGSM(epsilon: float = 8 / 255, norm: str = "linf", bounds: tuple[float, float] = (0.0, 1.0)) -> PGD:
     """The fast gradient sign method (Goodfellow et al., 2015): one step of size ε from x itself."""
     return PGD(epsilon, step_size=epsilon, steps=1, init="natural", norm=norm, bounds=bounds)
-
-
-def preset(name: str, epsilon: float, norm: str = "linf") -> PGD:
-    """`fgsm`, `pgd20` or `pgd100` at this ε, with the paper's ratio α = ε/4; UsageError for another name."""
-    checks.choice("attack", name, PRESETS)
-    if name == "fgsm":
-        return FGSM(epsilon, norm)
-    return PGD(epsilon, step_size=epsilon / 4, steps=int(name.removeprefix("pgd")), norm=norm)
-
-
-PRESETS = ("fgsm", "pgd20", "pgd100")

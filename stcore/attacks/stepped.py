@@ -10,7 +10,7 @@ Each step is one evaluation: it looks at the network where the lane stands, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from stcore.hashing import Keys
@@ -22,6 +22,19 @@ State: TypeAlias = "dict[str, Any]"
 Always among them: `adversarial` (B, …), the point to be verified, and `success` (B,), above 0.5 where the lane
 has found one and is done.
 """
+
+
+def flag(ops: Ops, condition: Tensor, like: Tensor) -> Tensor:
+    """(B,) booleans as 1 or 0 in the dtype of `like` (B,): what can be kept in a state and reckoned with."""
+    one = ops.ones_like(like)
+    return ops.where(condition, one, one - one)
+
+
+def either(ops: Ops, chosen: Tensor, ones: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Of images (B, …) by pairs, those of `ones` for the lanes whose flag (B,) is set, else those of `others`."""
+    return tuple(
+        ops.where(ops.expand(chosen, one) > 0.5, one, other) for one, other in zip(ones, others, strict=True)
+    )
 
 
 class SteppedAttack(Protocol):
@@ -36,11 +49,15 @@ class SteppedAttack(Protocol):
 
     @property
     def evaluations(self) -> int:
-        """Steps of a lane that finds nothing; each is one forward and `pullbacks` ways back to the pixels."""
+        """Steps of a lane that finds nothing."""
 
     @property
-    def pullbacks(self) -> int:
-        """Ways back to the pixels in a step."""
+    def forwards(self) -> int:
+        """Forwards of an image in a step."""
+
+    @property
+    def backwards(self) -> int:
+        """Ways back to an image's pixels in a step."""
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
         """Host noise (B, *shape), channels last, that `start` needs for lanes of these keys; () for none."""

@@ -1,0 +1,224 @@
+"""Whether two AutoAttacks say the same of the same images: per-image verdicts of an engine, and their comparison.
+
+    python benchmarks/autoattack_parity.py run WEIGHTS --dataset parquet:DIR --images 200 --json reference.json
+    python benchmarks/autoattack_parity.py compare reference.json ours.json
+
+`run` attacks the first so many test images that the network classifies correctly, once per attack and seed, and
+keeps for each run: `fooled` (0 or 1 per image), the robust accuracy in % of these images, seconds, and forwards
+and backwards as images × passes. Attacks run with the settings of the standard version, each on all the images;
+`standard` is the cascade. The file is written after every run, so that nothing is lost.
+
+`compare` prints how often two runs of an attack agree, among the seeds of an engine and between engines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+import stcore
+from stcore import data, models, runs
+from stcore.dispatch import load_backend
+from stcore.protocols import Array
+from stcore.reference import run_reference
+
+
+def reference(model: Any, images: Array, labels: Array, attack: str, seed: int, args: Any) -> dict[str, Any]:
+    """One run of pyautoattack."""
+    result = run_reference(
+        model,
+        images,
+        labels,
+        norm=args.norm,
+        epsilon=args.epsilon,
+        attacks=None if attack == "standard" else [attack],
+        seed=seed,
+        batch_size=args.batch,
+        queries=args.queries,
+        progress=lambda line: print(f"  {line}", flush=True) if args.verbose else None,
+    )
+    return {
+        "fooled": result.fooled.astype(int).tolist(),
+        "seconds": result.seconds,
+        "forwards": result.forwards,
+        "backwards": result.backwards,
+        "weight_gradients": result.weight_gradients,
+    }
+
+
+def ours(model: Any, images: Array, labels: Array, attack: str, seed: int, args: Any) -> dict[str, Any]:
+    """One run of the native AutoAttack; the same keys as `reference`."""
+    raise NotImplementedError
+
+
+ENGINES = {"reference": reference, "ours": ours}
+
+
+def run(args: argparse.Namespace) -> None:
+    load_backend(args.backend).use_threads(args.threads)
+    weights, about = runs.load_weights(args.weights)
+    height, width, channels = map(int, about["image_shape"].split("x"))
+    model = models.build(
+        about["model"],
+        args.backend,
+        num_classes=int(about["num_classes"]),
+        in_channels=channels,
+        image_size=(height, width),
+    )
+    models.load_weights(model, weights)
+    test = data.load(args.dataset).test
+    rows, looked_at = correctly_classified(stcore.make_classifier(model), test, args.images)
+    images, labels = test.images[rows], test.labels[rows]
+    record: dict[str, Any] = {
+        "engine": args.engine,
+        "backend": args.backend,
+        "model": about["model"],
+        "weights": hashlib.sha256(args.weights.read_bytes()).hexdigest(),
+        "norm": args.norm,
+        "epsilon": args.epsilon,
+        "batch": args.batch,
+        "queries": args.queries,
+        "threads": args.threads,
+        "images": rows,
+        "natural_accuracy": 100 * len(rows) / looked_at,
+        "environment": {"platform": platform.platform(), **load_backend(args.backend).versions()},
+        "runs": [],
+    }
+    for attack, seed in itertools.product(args.attacks.split(","), map(int, args.seeds.split(","))):
+        begun = time.perf_counter()
+        one = ENGINES[args.engine](model, images, labels, attack, seed, args)
+        accuracy = 100 * (1 - statistics.mean(one["fooled"]))
+        record["runs"].append({"attack": attack, "seed": seed, "robust_accuracy": accuracy, **one})
+        args.json.write_text(json.dumps(record) + "\n")
+        passes = f"{one['forwards']} forwards, {one['backwards']} backwards"
+        print(
+            f"{args.engine} {attack}, seed {seed}: {accuracy:.2f} % of {len(rows)} stand, "
+            f"{time.perf_counter() - begun:.1f} s, {passes}",
+            flush=True,
+        )
+
+
+def correctly_classified(classifier: Any, test: data.ImageData, count: int) -> tuple[list[int], int]:
+    """The first `count` such rows of the set, and how many rows it took to find them."""
+    rows: list[int] = []
+    for first in range(0, len(test), 250):
+        part = slice(first, first + 250)
+        predicted = classifier.look(classifier.images(test.images[part])).argmax(axis=1)
+        rows += (first + np.flatnonzero(predicted == test.labels[part])).tolist()
+        if len(rows) >= count:
+            return rows[:count], rows[count - 1] + 1
+    return rows, len(test)
+
+
+def compare(args: argparse.Namespace) -> None:
+    records = [json.loads(path.read_text()) for path in args.files]
+    for name in ("weights", "norm", "epsilon", "images"):
+        if any(record[name] != records[0][name] for record in records):
+            raise SystemExit(f"{name}: expected the same in all files; they differ, so nothing can be compared")
+    by_attack: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        for one in record["runs"]:
+            by_attack[one["attack"]][f"{record['engine']}, {record['backend']}"].append(one)
+
+    print(f"{records[0]['model']}, {len(records[0]['images'])} images classified correctly\n")
+    table(("attack", "engine", "seeds", "robust %", "seconds", "forwards", "backwards"), accuracies(by_attack))
+    print()
+    table(("attack", "between", "pairs", "agree %", "least %", "points", "most points"), agreements(by_attack))
+
+
+def accuracies(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[Sequence[str]]:
+    """A row per attack and engine: the mean robust accuracy over the seeds with its range, and the mean costs."""
+    for attack, engines in by_attack.items():
+        for engine, of_seeds in engines.items():
+            robust = [one["robust_accuracy"] for one in of_seeds]
+            costs = [
+                statistics.mean(one[name] for one in of_seeds) for name in ("seconds", "forwards", "backwards")
+            ]
+            spread = f"{statistics.mean(robust):.2f} [{min(robust):.2f}..{max(robust):.2f}]"
+            yield (
+                attack,
+                engine,
+                str(len(of_seeds)),
+                spread,
+                f"{costs[0]:.1f}",
+                f"{costs[1]:.0f}",
+                f"{costs[2]:.0f}",
+            )
+
+
+def agreements(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[Sequence[str]]:
+    """A row per attack and pair of engines: how many verdicts are the same, and how far accuracies lie apart.
+
+    `points` is the mean of the second engine's robust accuracy less the first's, `most points` the largest gap.
+    """
+    for attack, engines in by_attack.items():
+        for one, other in itertools.combinations_with_replacement(engines, 2):
+            same = one == other
+            pairs = list(
+                itertools.combinations(engines[one], 2)
+                if same
+                else itertools.product(engines[one], engines[other])
+            )
+            if not pairs:
+                continue  # a single seed
+            agree = [100 * statistics.mean(map(int.__eq__, a["fooled"], b["fooled"])) for a, b in pairs]
+            points = [b["robust_accuracy"] - a["robust_accuracy"] for a, b in pairs]
+            yield (
+                attack,
+                f"seeds of {one}" if same else f"{one} and {other}",
+                str(len(pairs)),
+                f"{statistics.mean(agree):.2f}",
+                f"{min(agree):.2f}",
+                "" if same else f"{statistics.mean(points):+.2f}",
+                f"{max(map(abs, points)):.2f}",
+            )
+
+
+def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> None:
+    for row in (head, ["---"] * len(head), *rows):
+        print("| " + " | ".join(row) + " |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("run", help="verdicts of one engine")
+    one.add_argument("weights", type=Path, help="a .safetensors file as stcli train leaves it")
+    one.add_argument("--dataset", required=True, help="parquet:DIR, or another that stcli train takes")
+    one.add_argument("--engine", choices=ENGINES, default="reference")
+    one.add_argument("--backend", choices=("torch", "keras"), default="torch")
+    one.add_argument("--images", type=int, default=200)
+    one.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square", help="by commas; standard is the cascade")
+    one.add_argument("--seeds", default="0,1,2")
+    one.add_argument("--norm", choices=("linf", "l2", "l1"), default="linf")
+    one.add_argument("--epsilon", type=float, default=8 / 255)
+    one.add_argument("--queries", type=int, default=5000, help="of Square")
+    one.add_argument("--batch", type=int, default=250)
+    one.add_argument("--threads", type=int, default=1)
+    one.add_argument("--verbose", action="store_true", help="print the engine's log")
+    one.add_argument("--json", type=Path, required=True)
+    one.set_defaults(command=run)
+    several = commands.add_parser("compare", help="agreement of runs")
+    several.add_argument("files", type=Path, nargs="+")
+    several.set_defaults(command=compare)
+    args = parser.parse_args()
+    args.command(args)
+
+
+if __name__ == "__main__":
+    main()

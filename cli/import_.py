@@ -1,0 +1,55 @@
+"""`stcli import`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import stcore
+from stcore import errors
+from stcore.cli.console import make_console
+from stcore.cli.options import ImportOptions
+from stcore.cli.parsing import parse
+from stcore.cli.quiet import load_quietly
+from stcore.errors import UsageError
+from stcore.experiment import FORMAT
+from stcore.models import released, torch_files
+from stcore.runs import save_weights
+
+PREACT = (
+    "Of PreActResNets two are about with the same names; this is the one of AWP and RWP, whose shortcut takes the "
+    "activated input, not that of RobustBench's PreActBlock, whose shortcut takes the input itself."
+)
+
+
+def main(args: Sequence[str]) -> int:
+    """Imports as the arguments say; returns the exit code."""
+    options = parse(ImportOptions, args, "stcli import")
+    if options.out.suffix != ".safetensors" or not options.out.parent.is_dir() or options.out.exists():
+        raise UsageError(f"out: expected a new .safetensors file in an existing folder; received {options.out}")
+    if options.image_size < 1:
+        raise UsageError(f"image_size: expected a side of at least 1 pixel; received {options.image_size}")
+    load_quietly("torch")
+    found = released.recognise(torch_files.read(options.file, options.key), options.model)
+    with options.file.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    about = {
+        "format": FORMAT,
+        "stcore": stcore.__version__,
+        "model": found.model,
+        "num_classes": found.num_classes,
+        "image_shape": f"{options.image_size}x{options.image_size}x{found.in_channels}",
+        "source": options.file.name,
+        "source_sha256": digest,
+    }
+    save_weights(options.out, found.weights, about)
+
+    console = make_console()
+    what = f"{found.model}, {found.num_classes} classes, {len(found.weights)} tensors"
+    console.print(f"{what} → {options.out}", soft_wrap=True)
+    if found.unused:
+        console.print(f"left out: {len(found.unused)} tensors of sub_block1, which the network never calls")
+    if found.model.startswith("preact-"):
+        console.print(PREACT, soft_wrap=True)
+    console.print("Evaluate it before you trust it: its natural accuracy must be the published one")
+    return errors.OK

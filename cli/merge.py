@@ -1,0 +1,57 @@
+"""`stcli merge`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from stcore import errors
+from stcore.checkpoint_evaluation import cascades_json
+from stcore.cli.console import make_console, say, score_table, stage_table
+from stcore.cli.parsing import parse
+from stcore.errors import UsageError
+from stcore.evaluation_folder import ABOUT, EvaluationFolder
+from stcore.experiment import as_json
+from stcore.shards import merge
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """Put the shards of an evaluation together, as `stcli evaluate --shard i/n --out …` left them."""
+
+    parts: tyro.conf.Positional[tuple[Path, ...]]
+    """The folders of all shards."""
+    out: Path
+    """The whole evaluation's folder, new or empty."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Merges as the arguments say; returns the exit code."""
+    options = parse(MergeOptions, args, "stcli merge")
+    if not options.parts:
+        raise UsageError("parts: expected the folders of an evaluation's shards; received none")
+    names = [sorted(path.parent.name for path in part.glob(f"*/{ABOUT}")) for part in options.parts]
+    if not names[0] or any(one != names[0] for one in names):
+        raise UsageError(
+            f"parts: expected folders of stcli evaluate --out with the same checkpoints; received {names}"
+        )
+    merged = {name: merge([part / name for part in options.parts]) for name in names[0]}
+    console = make_console()
+    for name, (about, records, found) in merged.items():
+        accuracies = found.accuracies
+        result = {
+            "images": about["images"],
+            "accuracies": as_json(accuracies),
+            "cascades": cascades_json(found),
+            "audit": [],
+        }
+        EvaluationFolder(options.out / name, about).finish(records, result)
+    console.print(score_table({name: found.accuracies for name, (_, _, found) in merged.items()}))
+    for name, (_, _, found) in merged.items():
+        for attack, cascade in found.cascades.items():
+            console.print(stage_table(f"{name}, {attack}", cascade.stages))
+    say(console, f"everything is in {options.out}; each shard keeps its own audit")
+    return errors.OK

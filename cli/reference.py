@@ -1,0 +1,59 @@
+"""`stcli evaluate --engine reference`: the same cascades by the reference implementation, for comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stcore import errors
+from stcore.checkpoint_evaluation import CheckpointEvaluation
+from stcore.cli.console import percent
+from stcore.cli.options import EvaluateOptions
+from stcore.errors import UsageError
+from stcore.evaluation import Accuracy
+from stcore.experiment import as_json
+from stcore.reference import VERSIONS, run_reference
+
+
+def check_by_reference(
+    work: CheckpointEvaluation, known: Mapping[str, Any], console: Console, options: EvaluateOptions
+) -> int:
+    """Runs the reference on each checkpoint and prints what withstood; returns the exit code."""
+    unfit = [name for name, attack in work.cascades.items() if attack.version not in VERSIONS]
+    if unfit or not work.cascades or len(work.asked) > len(work.cascades) or options.out or options.save_examples:
+        raise UsageError(
+            "engine: expected autoattack or parts of it alone, without --fast, --out or --save-examples, as the "
+            f"reference has them; received {', '.join(work.asked)}"
+        )
+    table = Table()
+    for column in ("checkpoint", "attack", "robust %", "seconds", "forwards", "backwards"):
+        table.add_column(column, no_wrap=True)
+    scores: dict[str, dict[str, Accuracy]] = {}
+    for checkpoint, weights in known.items():
+        work.load(weights)
+        for name, attack in work.cascades.items():
+            found = run_reference(
+                work.classifier,
+                work.images,
+                work.labels,
+                norm=attack.norm,
+                epsilon=attack.epsilon,
+                version=attack.version,
+                attacks=attack.attacks or None,
+                seed=work.plan.seed,
+                batch_size=work.plan.eval_batch_size,
+                progress=lambda line: console.print(f"  {line}", soft_wrap=True),
+            )
+            robust = Accuracy(int((~found.fooled).sum()), len(found.fooled))
+            scores.setdefault(checkpoint, {})[name] = robust
+            costs = (f"{found.seconds:.0f}", f"{found.forwards:,}", f"{found.backwards:,}")
+            table.add_row(checkpoint, name, percent(robust), *costs)
+    if options.json:
+        print(json.dumps({name: as_json(accuracies) for name, accuracies in scores.items()}, indent=2))
+    else:
+        console.print(table)
+    return errors.OK

@@ -1,0 +1,53 @@
+"""Attacks by name, as the command line and `stcore.evaluate` take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from stcore.attacks import PRESETS, Attack, preset
+from stcore.autoattack import attack as cascades
+from stcore.autoattack.attack import AutoAttack
+from stcore.autoattack.versions import IDS
+from stcore.errors import UsageError
+
+MONITORS = PRESETS
+"""Those that run batch by batch, quick enough to choose an epoch by."""
+
+
+def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAttack:
+    """The attack of this name at this ε; UsageError for another name."""
+    if name in PRESETS:
+        return preset(name, epsilon, norm)
+    found = cascades.by_name(name, epsilon, norm)
+    if found is None:
+        raise UsageError(
+            f"attacks: expected some of {', '.join((*PRESETS, *cascades.NAMES, *IDS))}, or members of AutoAttack "
+            f"joined by +, such as apgd-ce+square; received {name!r}"
+        )
+    return found
+
+
+def named(
+    attacks: Sequence[str | Attack | AutoAttack] | Mapping[str, Attack | AutoAttack],
+    epsilon: float,
+    norm: str = "linf",
+) -> dict[str, Attack | AutoAttack]:
+    """Attacks by name; a string stands for the attack of that name at this ε."""
+    if isinstance(attacks, Mapping):
+        return dict(attacks)
+    return {
+        attack if isinstance(attack, str) else repr(attack): (
+            attack_of(attack, epsilon, norm) if isinstance(attack, str) else attack
+        )
+        for attack in attacks
+    }
+
+
+def apart(
+    attacks: Mapping[str, Attack | AutoAttack],
+) -> tuple[dict[str, Attack], dict[str, AutoAttack]]:
+    """The attacks that run batch by batch, and the cascades."""
+    return (
+        {name: attack for name, attack in attacks.items() if not isinstance(attack, AutoAttack)},
+        {name: attack for name, attack in attacks.items() if isinstance(attack, AutoAttack)},
+    )

@@ -1,0 +1,181 @@
+"""Auto-PGD (Croce and Hein, 2020): projected gradient ascent whose step size halves where it no longer pays.
+
+The step size starts at 2ε. At checkpoints (after 22, 41, 57, 70, 80, 87, 93 and 99 of 100 steps) it is halved and
+the search goes back to the best point, if no more than a share ρ of the steps since the last checkpoint raised the
+loss, or if neither the step size nor the best loss changed since then.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from stcore import checks, hashing
+from stcore.attacks.stepped import State, either, flag
+from stcore.forward import forward
+from stcore.hashing import Keys
+from stcore.losses import (
+    cross_entropy,
+    difference_of_logits_ratio,
+    margin,
+    targeted_difference_of_logits_ratio,
+)
+from stcore.protocols import Array, Mode, Network, Ops, Tensor
+from stcore.threat import NORMS
+
+LOSSES: Mapping[str, Callable[[Ops, Tensor, Tensor, Tensor], Tensor]] = {
+    "cross_entropy": lambda ops, logits, y, target: cross_entropy(ops, logits, y),
+    "dlr": lambda ops, logits, y, target: difference_of_logits_ratio(ops, logits, y),
+    "targeted_dlr": targeted_difference_of_logits_ratio,
+}
+_TINY = 1e-12  # beside a norm that is divided by, as published
+_QUARTER = 0.25  # of the step before is kept as momentum: 1 − α, α = 0.75
+
+
+@dataclass(frozen=True)
+class APGD:
+    """l∞ or l2. A `SteppedAttack`: one evaluation of the start and one after each of the `steps`.
+
+    loss: `cross_entropy`, `dlr` or `targeted_dlr` (towards a class).
+    samples: the gradient is the mean of so many forwards, for a network that answers at random; the loss is that
+        of the last, and a point is misclassified where more than half of them say so.
+    """
+
+    epsilon: float = 8 / 255
+    loss: str = "cross_entropy"
+    steps: int = 100
+    rho: float = 0.75
+    samples: int = 1
+    norm: str = "linf"
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        checks.ball(self)
+        checks.choice("loss", self.loss, LOSSES)
+        checks.whole("steps", self.steps, 1)
+        checks.number("rho", self.rho, high=1.0)
+        checks.whole("samples", self.samples, 1)
+
+    @property
+    def evaluations(self) -> int:
+        return self.steps + 1
+
+    @property
+    def forwards(self) -> int:
+        return self.samples
+
+    @property
+    def backwards(self) -> int:
+        return self.samples
+
+    def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
+        """On the ball's surface: uniform noise over its largest entry (l∞), normal over its length (l2)."""
+        if self.norm == "linf":
+            drawn = 2 * hashing.uniforms(keys, shape) - 1
+            length = np.abs(drawn).reshape(len(drawn), -1).max(axis=1)
+        else:
+            drawn = hashing.normals(keys, shape)
+            length = np.linalg.norm(drawn.reshape(len(drawn), -1), axis=1)
+        return (drawn / length.reshape(-1, *[1] * len(shape)),)
+
+    def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
+        point = ops.clip(x + self.epsilon * noise[0], *self.bounds)
+        one = ops.sum(x - x) + 1.0
+        return {
+            "point": point,
+            "before": point,
+            "best": point,
+            "gradient": x - x,
+            "best_loss": one * -math.inf,
+            "loss": one - one,
+            "risen": one - one,
+            "size": one * (2 * self.epsilon),
+            "halved": one,
+            "checkpoint_loss": one - one,
+            "adversarial": x,
+            "success": one - one,
+        }
+
+    def pace(self, step: Array) -> Mapping[str, Array]:
+        """`first`: 1 at the first evaluation. `limit`: at a checkpoint, how many rises are too few; else −1."""
+        limits = np.full(self.evaluations + 1, -1.0)
+        for after, window in checkpoints(self.steps):
+            limits[after] = self.rho * window
+        return {"first": (step == 0).astype(float), "limit": limits[np.minimum(step, self.evaluations)]}
+
+    def step(
+        self, model: Network, x: Tensor, y: Tensor, target: Tensor, state: State, pace: Mapping[str, Tensor]
+    ) -> State:
+        ops, threat, s = model.ops, NORMS[self.norm](self.epsilon, self.bounds), state
+        loss, gradient, wrong = look(model, self.loss, self.samples, s["point"], y, target)
+        first, due = pace["first"], flag(ops, pace["limit"] > -0.5, loss)
+
+        better = flag(ops, loss > s["best_loss"], loss)
+        best, best_gradient = either(ops, better, (s["point"], gradient), (s["best"], s["gradient"]))
+        best_loss = ops.where(better > 0.5, loss, s["best_loss"])
+        risen = (s["risen"] + flag(ops, loss > s["loss"], loss)) * (1.0 - first)
+        checkpoint_loss = ops.where(first > 0.5, loss, s["checkpoint_loss"])
+
+        oscillates = 1.0 - flag(ops, risen > pace["limit"], loss)
+        stuck = (1.0 - s["halved"]) * (1.0 - flag(ops, best_loss > checkpoint_loss, loss))
+        halve = due * flag(ops, oscillates + stuck > 0.5, loss)
+        size = s["size"] * (1.0 - 0.5 * halve)
+        point, uphill = either(ops, halve, (best, best_gradient), (s["point"], gradient))
+
+        ahead = threat.project(ops, _ascend(ops, self.norm, point, uphill, size), x)
+        keep = ops.expand((1.0 - first) * _QUARTER, x)
+        moved = ahead - keep * (ahead - point) + keep * (point - s["before"])
+        return {
+            "point": threat.project(ops, moved, x),
+            "before": point,
+            "best": best,
+            "gradient": best_gradient,
+            "best_loss": best_loss,
+            # As in the reference, whose first rise is counted from 0, not from the start's loss.
+            "loss": ops.where(first > 0.5, first - first, loss),
+            "risen": risen * (1.0 - due),
+            "size": size,
+            "halved": ops.where(due > 0.5, halve, s["halved"]),
+            "checkpoint_loss": ops.where(due > 0.5, best_loss, checkpoint_loss),
+            "adversarial": s["point"],
+            "success": flag(ops, wrong > 0.5, loss),
+        }
+
+
+def look(
+    model: Network, loss: str, samples: int, point: Tensor, y: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """At points (B, …): the loss (B,), its gradient (B, …), and the share (B,) of forwards that misclassify them.
+
+    Of several forwards the gradient is the mean, and the loss that of the last.
+    """
+    ops = model.ops
+    gradient, wrong = point - point, ops.sum(point - point)
+    value = wrong
+    for _ in range(samples):
+        here = forward(model, point, Mode.EVAL)
+        value, pullback = ops.vjp(lambda z: LOSSES[loss](ops, z, y, target), here.logits)
+        gradient = gradient + here.pullback(pullback(ops.ones_like(value))[0])[0]
+        wrong = wrong + flag(ops, margin(ops, here.logits, y) > 0.0, wrong)
+    return (value, gradient, wrong) if samples == 1 else (value, gradient / samples, wrong / samples)
+
+
+def checkpoints(steps: int) -> list[tuple[int, int]]:
+    """After how many steps the step size is reviewed, with the number of steps since the last review."""
+    window, least, shrink = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
+    found, after = [], window
+    while after <= steps:
+        found.append((after, window))
+        window = max(window - shrink, least)
+        after += window
+    return found
+
+
+def _ascend(ops: Ops, norm: str, point: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+    if norm == "linf":
+        return point + ops.expand(size, point) * ops.sign(gradient)
+    length = ops.sqrt(ops.sum(gradient * gradient)) + _TINY
+    return point + ops.expand(size / length, point) * gradient

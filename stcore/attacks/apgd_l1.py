@@ -1,0 +1,116 @@
+"""Auto-PGD in the l1 ball (Croce and Hein, 2021): steps along few pixels, from larger balls to the ball itself.
+
+Three searches follow one another, in balls of 3ε, 2ε and ε, each from the best point of the one before. A step
+changes two thirds as many pixels as the best point so far, all by the same amount. Its length starts at the radius
+and shrinks, unless the best point has become sparser: then the search starts anew from there, at full length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from stcore import checks, hashing
+from stcore.attacks.apgd import LOSSES, look
+from stcore.attacks.l1_projection import project, signs_of_largest
+from stcore.attacks.stepped import State, either, flag
+from stcore.hashing import Keys
+from stcore.protocols import Array, Network, Ops, Tensor
+
+PHASES = ((3, 30), (2, 30), (1, 40))
+"""The searches: radius in ε, and steps; before them each evaluates its start."""
+
+_RADII = np.concatenate([np.full(steps + 1, radius) for radius, steps in PHASES])  # of each evaluation
+_FEWER = 1.5  # times fewer pixels than are changed so far
+_SHORTER = 1.5  # times shorter than the step before
+_SHORTEST = 0.1  # of the radius
+_TINY = 1e-10  # beside a norm that is divided by, as published
+
+
+@dataclass(frozen=True)
+class APGDL1:
+    """A `SteppedAttack`: 100 steps and the evaluation of three starts.
+
+    loss, samples: as those of `stcore.attacks.apgd.APGD`.
+    Only the last search's points count as found: those before may lie outside the ball.
+    """
+
+    epsilon: float = 12.0
+    loss: str = "cross_entropy"
+    samples: int = 1
+    bounds: tuple[float, float] = (0.0, 1.0)
+    norm: ClassVar[str] = "l1"
+    evaluations: ClassVar[int] = len(_RADII)
+
+    def __post_init__(self) -> None:
+        checks.ball(self, ("l1",))
+        checks.choice("loss", self.loss, LOSSES)
+        checks.whole("samples", self.samples, 1)
+
+    @property
+    def forwards(self) -> int:
+        return self.samples
+
+    @property
+    def backwards(self) -> int:
+        return self.samples
+
+    def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
+        """Standard normal."""
+        return (hashing.normals(keys, shape),)
+
+    def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
+        one = ops.sum(x - x) + 1.0
+        radius = one * (PHASES[0][0] * self.epsilon)
+        point = project(ops, x + noise[0], x, radius, self.bounds)
+        return {
+            "point": point,
+            "best": point,
+            "gradient": x - x,
+            "best_loss": one * -math.inf,
+            "size": radius,
+            "changed": one - one,
+            "adversarial": x,
+            "success": one - one,
+        }
+
+    def pace(self, step: Array) -> Mapping[str, Array]:
+        """`first`: 1 at a search's start. `last`: 1 before the next. `final`: 1 in the third. `radius`: next."""
+        before, after = np.append(math.inf, _RADII[:-1])[step], np.append(_RADII[1:], 1)[step]
+        now = _RADII[step]
+        flags = {"first": now < before, "last": after < now, "final": now == 1}
+        return {name: value.astype(float) for name, value in flags.items()} | {"radius": self.epsilon * after}
+
+    def step(
+        self, model: Network, x: Tensor, y: Tensor, target: Tensor, state: State, pace: Mapping[str, Tensor]
+    ) -> State:
+        ops, s = model.ops, state
+        loss, gradient, wrong = look(model, self.loss, self.samples, s["point"], y, target)
+        first, radius = pace["first"], pace["radius"]
+
+        better = flag(ops, first + flag(ops, loss > s["best_loss"], loss) > 0.5, loss)
+        best, best_gradient = either(ops, better, (s["point"], gradient), (s["best"], s["gradient"]))
+        changed = ops.sum(ops.abs(ops.sign(best - x)))
+        # By more than a twentieth; in whole numbers, which do not round.
+        sparser = flag(ops, 20.0 * changed < 19.0 * s["changed"], loss)
+
+        anew = flag(ops, first + sparser > 0.5, loss)
+        size = ops.where(anew > 0.5, radius, ops.clip(s["size"] / _SHORTER, _SHORTEST * radius, radius))
+        point, uphill = either(ops, anew, (best, best_gradient), (s["point"], gradient))
+        signs = signs_of_largest(ops, uphill, changed / _FEWER)
+        ahead = point + signs * ops.expand(size / (ops.sum(ops.abs(signs)) + _TINY), signs)
+        (ahead,) = either(ops, pace["last"], (best,), (ahead,))
+        return {
+            "point": project(ops, ahead, x, radius, self.bounds),
+            "best": best,
+            "gradient": best_gradient,
+            "best_loss": ops.where(better > 0.5, loss, s["best_loss"]),
+            "size": size,
+            "changed": changed,
+            "adversarial": s["point"],
+            "success": pace["final"] * flag(ops, wrong > 0.5, loss),
+        }

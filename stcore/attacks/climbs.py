@@ -1,0 +1,25 @@
+"""What a projected gradient attack goes uphill on, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from stcore.ascent import Loss
+from stcore.divergences import kl
+from stcore.losses import cross_entropy, difference_of_logits_ratio, margin
+from stcore.protocols import Mode, Network, Tensor
+
+
+def _from_natural(model: Network, x: Tensor, y: Tensor) -> Loss:
+    natural = model.ops.stop_gradient(model.logits(x, Mode.EVAL))
+    return lambda z: kl(model.ops, natural, z)
+
+
+CLIMBS: Mapping[str, Callable[[Network, Tensor, Tensor], Loss]] = {
+    "cross_entropy": lambda model, x, y: lambda z: cross_entropy(model.ops, z, y),
+    "dlr": lambda model, x, y: lambda z: difference_of_logits_ratio(model.ops, z, y),
+    "margin": lambda model, x, y: lambda z: margin(model.ops, z, y),
+    "kl": _from_natural,
+    "collaborative": lambda model, x, y: lambda z: -cross_entropy(model.ops, z, y),
+}
+"""Of a network, natural images and labels: the loss of the logits to come. `kl` forwards the images once first."""

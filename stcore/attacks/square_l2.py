@@ -1,0 +1,150 @@
+"""The moves of the Square attack in l2 and l1: a window gives up its perturbation, another gets it as a new bump.
+
+Andriushchenko et al., 2020; l1 as in AutoAttack (Croce and Hein, 2021). Images are (n, H, W, C), sums per channel
+(n, 1, 1, C).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+
+from stcore import hashing
+from stcore.attacks import l1_ball
+from stcore.attacks.windows import place
+from stcore.hashing import Keys
+from stcore.protocols import Array
+
+_TINY = 1e-12  # beside a norm that is divided by, as published
+
+
+@dataclass(frozen=True)
+class L2:
+    """What differs between the norms.
+
+    decay: the k-th ring of a bump from its middle adds 1/k^decay to all within it.
+    """
+
+    epsilon: float
+    bounds: tuple[float, float]
+    decay: ClassVar[int] = 2
+
+    def length(self, values: Array) -> Array:
+        """The norm of each channel."""
+        length: Array = np.sqrt(_per_channel(values * values))
+        return length
+
+    def budget(self, delta: Array, inside: Array) -> Array:
+        """The norm of a channel's new window: what lies in the windows, and a share of what ε leaves unused."""
+        unused = np.maximum(self.epsilon**2 - _per_image(delta * delta), 0) / delta.shape[3]
+        budget: Array = np.sqrt(unused + _per_channel(inside * inside))
+        return budget
+
+    def settle(self, x: Array, delta: Array) -> Array:
+        """x + delta, brought to the ball's surface and then into the bounds."""
+        scale = self.epsilon / (np.sqrt(_per_image(delta * delta)) + _TINY)
+        points: Array = np.clip(x + delta * scale, *self.bounds)
+        return points
+
+
+@dataclass(frozen=True)
+class L1:
+    """The same in l1."""
+
+    epsilon: float
+    bounds: tuple[float, float]
+    decay: ClassVar[int] = 4
+
+    def length(self, values: Array) -> Array:
+        return _per_channel(np.abs(values))
+
+    def budget(self, delta: Array, inside: Array) -> Array:
+        """C times too much, as published: the projection takes back where the perturbation is small."""
+        unused = np.maximum(self.epsilon - _per_image(np.abs(delta)), 0)
+        budget: Array = unused + delta.shape[3] * self.length(inside)
+        return budget
+
+    def settle(self, x: Array, delta: Array) -> Array:
+        """x + delta, projected: to a little less than ε, which leaves room for the rounding of the sum."""
+        rows = (x.reshape(len(x), -1), delta.reshape(len(x), -1))
+        inside = l1_ball.project(*rows, self.epsilon * (1 - 1e-6), self.bounds)
+        points: Array = np.clip(x + inside.reshape(x.shape), *self.bounds)
+        return points
+
+
+Law: TypeAlias = L2 | L1
+LAWS: dict[str, type[Law]] = {"l2": L2, "l1": L1}
+
+
+def tiles(law: Law, x: Array, key: Keys) -> Array:
+    """The first points: bumps side by side, five across a square image, each with its own signs and direction."""
+    (_, rows, columns, channels), dtype = x.shape, x.dtype
+    side = max(math.isqrt(rows * columns) // 5, 1)
+    height, width = min(side, rows), min(side, columns)
+    down, across = rows // height, columns // width
+    chance = hashing.uniforms(key, (down, across, 1 + channels))
+    grid = _bumps(law, height, width, chance).astype(dtype).swapaxes(2, 3)
+    grid = grid.reshape(len(x), down * height, across * width, channels)
+    spare = (rows - down * height, columns - across * width)
+    margins = [(0, 0), *((gap // 2, gap - gap // 2) for gap in spare), (0, 0)]
+    return law.settle(x, np.pad(grid, margins))
+
+
+def moved(law: Law, x: Array, best: Array, side: int, key: Keys) -> Array:
+    """The next points: perturbation taken out of one window, and put into another in a new shape."""
+    chance, lanes, delta = hashing.uniforms(key, (5 + x.shape[3],)), np.arange(len(x)), best - x
+    to, source = place(chance[:, :2], lanes, side, x), place(chance[:, 2:4], lanes, side, x)
+    covered = np.zeros_like(x[..., :1])
+    to.write(covered, 1)
+    source.write(covered, 1)
+    budget, old = law.budget(delta, delta * covered), to.read(delta)
+    new = _bumps(law, to.height, to.width, chance[:, 4:]).astype(x.dtype) + old / (law.length(old) + _TINY)
+    source.write(delta, 0)
+    to.write(delta, new / (law.length(new) + _TINY) * budget)
+    return law.settle(x, delta)
+
+
+def _bumps(law: Law, height: int, width: int, chance: Array) -> Array:
+    """(…, 1 + C) → (…, height, width, C): by chance upright or lying, and a sign for every channel."""
+    shapes = _shapes(law, height, width)[(chance[..., 0] < 0.5).astype(np.intp)]
+    signs: Array = np.where(chance[..., 1:] < 0.5, -1, 1)[..., None, None, :]
+    return shapes[..., None] * signs
+
+
+@cache
+def _shapes(law: Law, height: int, width: int) -> Array:
+    """(2, height, width): a hill and a valley, of norm one together: one above the other, and left and right."""
+
+    def pair(height: int, width: int) -> Array:
+        halves = (_hill(law, height // 2, width), -_hill(law, height - height // 2, width))
+        return _unit(law, np.concatenate(halves))
+
+    return np.stack((pair(height, width), pair(width, height).T))
+
+
+def _hill(law: Law, height: int, width: int) -> Array:
+    """Square rings around the middle pixel, the higher the nearer; of norm one."""
+    rows, columns = (np.abs(np.arange(size) - size // 2) for size in (height, width))
+    rings = 1.0 / np.arange(1, max(height, width) // 2 + 2) ** law.decay
+    return _unit(law, rings[::-1].cumsum()[::-1][np.maximum(rows[:, None], columns)])
+
+
+def _unit(law: Law, shape: Array) -> Array:
+    return shape / law.length(shape[None, :, :, None])[0, :, :, 0]
+
+
+def _per_channel(values: Array) -> Array:
+    """(n, h, w, C) → (n, 1, 1, C); sums over memory in a row, so that they round the same in any batch."""
+    rows = np.ascontiguousarray(np.moveaxis(values, 3, 1)).reshape(len(values), values.shape[3], -1)
+    total: Array = rows.sum(axis=2)
+    return total[:, None, None, :]
+
+
+def _per_image(values: Array) -> Array:
+    """(n, h, w, C) → (n, 1, 1, 1)."""
+    total: Array = _per_channel(values).sum(axis=3, keepdims=True)
+    return total

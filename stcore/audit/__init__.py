@@ -1,0 +1,65 @@
+"""The audit of an evaluation: does anything say that these robust accuracies should not be believed?
+
+A network can be hard to attack and yet not robust: its gradients vanish or mislead ("gradient masking"; Athalye,
+Carlini and Wagner, 2018), or it answers at random. A few checks on a few images show most of that. They raise
+doubt or find none; that a network is robust they cannot prove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from stcore.audit.finding import Finding
+from stcore.audit.questions import CHECKS
+from stcore.audit.subject import Subject
+from stcore.protocols import Array, Classifier
+
+__all__ = ["CHECKS", "Finding", "audit"]
+
+_MEANINGLESS = "The logits are no numbers, so nothing else can be asked."
+
+
+def audit(
+    classifier: Classifier,
+    images: Array,
+    labels: Array,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+    batch_size: int = 250,
+    queries: int = 200,
+    transfer: Mapping[str, Array] | None = None,
+    advance: Callable[[int], None] = lambda images: None,
+) -> list[Finding]:
+    """A finding for each of `CHECKS`, on a few images: 64 to 100 are enough.
+
+    images: host images (N, H, W, C) or flat, uint8 or floats within the bounds.   labels: (N,), integers.
+    epsilon: radius of the ball, in units of pixels in [0, 1].   norm: `linf` or `l2`.   queries: of Square.
+    transfer: by name, adversarial examples (N, …) of the same images, made on another network in the same ball.
+    advance: told the number of images after every check; len(CHECKS) · N in all.
+
+    Costs about 540 passes of each image, forwards and ways back counted alike, 440 of them in PGD-20, PGD-100 and
+    C&W-100; and for images that withstand those as many forwards more as there are queries.
+    UsageError for settings out of range, or transferred examples of another shape or outside the ball.
+    """
+    subject = Subject(
+        classifier,
+        images,
+        labels,
+        epsilon=epsilon,
+        norm=norm,
+        bounds=bounds,
+        seed=seed,
+        batch_size=batch_size,
+        queries=queries,
+        transfer=transfer or {},
+    )
+    first, *others = CHECKS
+    findings = [first.make(subject)]
+    advance(len(images))
+    for check in others:
+        findings.append(check.skip(_MEANINGLESS) if findings[0].status == "warn" else check.make(subject))
+        advance(len(images))
+    return findings

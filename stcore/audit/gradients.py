@@ -1,0 +1,72 @@
+"""Checks of a network's gradients, and of the attacks that follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stcore.attacks import PGD
+from stcore.audit.finding import Measured, Unmeasured
+from stcore.audit.subject import Subject
+from stcore.forward import forward
+from stcore.losses import cross_entropy, difference_of_logits_ratio
+from stcore.protocols import Array, Mode, Ops, Tensor
+
+_Loss = Callable[[Ops, Tensor, Tensor], Tensor]
+
+
+def cross_entropy_vanishes(subject: Subject) -> Measured | Unmeasured:
+    """Whether the cross-entropy has a gradient at the images."""
+    return _vanishes(subject, cross_entropy)
+
+
+def dlr_vanishes(subject: Subject) -> Measured | Unmeasured:
+    """Whether the difference of logits ratio has one."""
+    return _vanishes(subject, difference_of_logits_ratio)
+
+
+def no_budget_harms(subject: Subject) -> Measured | Unmeasured:
+    """Whether PGD at ε = 0 leaves every prediction as it is."""
+    attack = PGD(0.0, 2 / 255, 2, norm=subject.norm, bounds=subject.bounds)
+    changed = int((subject.classes_under(attack) != subject.logits.argmax(axis=1)).sum())
+    return Measured(changed == 0, f"{changed} of {len(subject.images)} predictions change")
+
+
+def whole_range_wins(subject: Subject) -> Measured | Unmeasured:
+    """Whether PGD-20 from the image itself reaches chance where the ball holds the whole range of pixels.
+
+    There is no random start, which alone would turn an image into noise.
+    """
+    span = subject.bounds[1] - subject.bounds[0]
+    if subject.norm == "l2":
+        span *= float(np.sqrt(subject.images[0].size))  # the diagonal of the range
+    attack = PGD(span, span / 4, 20, "natural", norm=subject.norm, bounds=subject.bounds)
+    correct, total = int(subject.stands(subject.classes_under(attack)).sum()), len(subject.images)
+    chance = total / subject.logits.shape[1]
+    return Measured(correct <= max(chance, subject.tolerated()), f"{correct} of {total} right at ε = {span:.4g}")
+
+
+def _vanishes(subject: Subject, loss: _Loss) -> Measured | Unmeasured:
+    """Only where the prediction is right: DLR is constant, and rightly, where the label is third."""
+    if not subject.right.any():
+        return Unmeasured("No image is classified correctly.")
+    gradient = _gradients(subject, loss)[subject.right]
+    usable = np.isfinite(gradient).all(axis=1) & (gradient != 0).any(axis=1)
+    count = int((~usable).sum())
+    return Measured(count <= subject.tolerated(), f"{count} of {len(usable)} images have none")
+
+
+def _gradients(subject: Subject, loss: _Loss) -> Array:
+    """(N, d): the gradient of each image's loss at its pixels."""
+    model, ops = subject.classifier, subject.classifier.ops
+
+    def find(x: Tensor, y: Tensor) -> Tensor:
+        here = forward(model, x, Mode.EVAL)
+        value, pullback = ops.vjp(lambda logits: loss(ops, logits, y), here.logits)
+        return here.pullback(pullback(ops.ones_like(value))[0])[0]
+
+    compiled = model.compile(lambda x, y: ops.unrecorded(lambda: find(x, y)))
+    batches = ((model.images(batch.images), model.labels(batch.labels)) for batch in subject.batches())
+    found = np.concatenate([ops.to_numpy(compiled(*batch)) for batch in batches])
+    return found.reshape(len(found), -1)

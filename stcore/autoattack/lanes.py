@@ -1,0 +1,147 @@
+"""Lanes: the examples under attack at one time; some leave, others take their place, and all step together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from stcore.attacks.stepped import HostAttack, State, SteppedAttack
+from stcore.hashing import Keys
+from stcore.protocols import Array, Classifier, Mode
+
+Body = State
+"""A state together with what stays: the images `x`, labels `y` and target classes `target` of the lanes."""
+
+
+class Lanes(Protocol):
+    """How one attack's lanes are kept. Arrays given and returned are the host's, images (B, H, W, C) or flat."""
+
+    forwards: int
+    """Forwards of an image in one step."""
+    backwards: int
+    """Ways back to an image's pixels in one step."""
+
+    def fresh(self, x: Array, y: Array, target: Array, keys: Keys) -> Body:
+        """Lanes that have not moved yet."""
+
+    def step(self, body: Body, number: Array, keys: Keys) -> Body:
+        """The lanes after their step of this number each."""
+
+    def take(self, body: Body, rows: Sequence[int]) -> Body:
+        """These lanes alone."""
+
+    def concat(self, one: Body, other: Body) -> Body:
+        """Lanes behind lanes."""
+
+    def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
+        """The points that these lanes have found."""
+
+    def success(self, body: Body) -> Array:
+        """(B,) booleans: which lanes say that they have found one."""
+
+    def save(self, body: Body) -> dict[str, Array]:
+        """The lanes as host arrays."""
+
+    def load(self, arrays: Mapping[str, Array]) -> Body:
+        """The lanes as they were saved, bit for bit."""
+
+
+def lanes_of(attack: SteppedAttack | HostAttack, classifier: Classifier) -> Lanes:
+    """The lanes of either kind of attack."""
+    if hasattr(attack, "propose"):
+        return _HostLanes(cast(HostAttack, attack), classifier)
+    return _NativeLanes(cast(SteppedAttack, attack), classifier)
+
+
+class _NativeLanes:
+    """Lanes on the device; one compiled step, whatever the number of lanes."""
+
+    def __init__(self, attack: SteppedAttack, classifier: Classifier) -> None:
+        self._attack, self._classifier = attack, classifier
+        ops = classifier.ops
+        self.forwards, self.backwards = attack.forwards, attack.backwards
+
+        def start(x: Any, y: Any, target: Any, noise: tuple[Any, ...]) -> State:
+            return attack.start(ops, x, y, target, noise)
+
+        def step(body: Body, pace: Mapping[str, Any]) -> State:
+            state = {name: value for name, value in body.items() if name not in ("x", "y", "target")}
+            return attack.step(classifier, body["x"], body["y"], body["target"], state, pace)
+
+        self._start = classifier.compile(lambda *given: ops.unrecorded(lambda: start(*given)))
+        self._step = classifier.compile(lambda *given: ops.unrecorded(lambda: step(*given)))
+
+    def fresh(self, x: Array, y: Array, target: Array, keys: Keys) -> Body:
+        classifier = self._classifier
+        noise = self._attack.noise(keys, x.shape[1:])
+        constant = {"x": classifier.images(x), "y": classifier.labels(y), "target": classifier.labels(target)}
+        state = self._start(*constant.values(), tuple(classifier.images(n) for n in noise))
+        return {**constant, **state}
+
+    def step(self, body: Body, number: Array, keys: Keys) -> Body:
+        pace = {name: self._classifier.pixels(value) for name, value in self._attack.pace(number).items()}
+        return {**{name: body[name] for name in ("x", "y", "target")}, **self._step(body, pace)}
+
+    def take(self, body: Body, rows: Sequence[int]) -> Body:
+        return {name: self._classifier.ops.take(value, rows) for name, value in body.items()}
+
+    def concat(self, one: Body, other: Body) -> Body:
+        return {name: self._classifier.ops.concat((value, other[name])) for name, value in one.items()}
+
+    def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
+        return self._classifier.host_images(self._classifier.ops.take(body["adversarial"], rows))
+
+    def success(self, body: Body) -> Array:
+        flags: Array = self._classifier.ops.to_numpy(body["success"]) > 0.5
+        return flags
+
+    def save(self, body: Body) -> dict[str, Array]:
+        return {name: self._classifier.ops.to_numpy(value) for name, value in body.items()}
+
+    def load(self, arrays: Mapping[str, Array]) -> Body:
+        classifier = self._classifier
+        whole = ("y", "target")
+        return {n: (classifier.labels if n in whole else classifier.pixels)(a) for n, a in arrays.items()}
+
+
+class _HostLanes:
+    """Lanes in numpy, around a compiled forward."""
+
+    forwards, backwards = 1, 0
+
+    def __init__(self, attack: HostAttack, classifier: Classifier) -> None:
+        self._attack, self._classifier = attack, classifier
+        ops = classifier.ops
+        self._logits = classifier.compile(lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)))
+
+    def fresh(self, x: Array, y: Array, target: Array, keys: Keys) -> Body:
+        return {"x": x, "y": y, **self._attack.start(x, keys)}
+
+    def step(self, body: Body, number: Array, keys: Keys) -> Body:
+        x, y = body["x"], body["y"]
+        state = {name: value for name, value in body.items() if name not in ("x", "y")}
+        points = self._attack.propose(x, state, number, keys)
+        logits = self._classifier.ops.to_numpy(self._logits(self._classifier.images(points)))
+        return {"x": x, "y": y, **self._attack.judge(state, points, logits, y)}
+
+    def take(self, body: Body, rows: Sequence[int]) -> Body:
+        return {name: value[list(rows)] for name, value in body.items()}
+
+    def concat(self, one: Body, other: Body) -> Body:
+        return {name: np.concatenate((value, other[name])) for name, value in one.items()}
+
+    def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
+        found: Array = body["adversarial"][list(rows)]
+        return found
+
+    def success(self, body: Body) -> Array:
+        flags: Array = body["success"] > 0.5
+        return flags
+
+    def save(self, body: Body) -> dict[str, Array]:
+        return dict(body)
+
+    def load(self, arrays: Mapping[str, Array]) -> Body:
+        return dict(arrays)

@@ -1,0 +1,142 @@
+"""Which attacks, in which order, with which settings: AutoAttack's versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from stcore import checks
+from stcore.attacks.apgd import APGD
+from stcore.attacks.apgd_l1 import APGDL1
+from stcore.attacks.fab import FAB
+from stcore.attacks.square import Square
+from stcore.attacks.stepped import HostAttack, SteppedAttack
+from stcore.errors import UsageError
+
+VERSIONS = ("standard", "plus", "rand", "fast", "custom")
+STANDARD_TARGETS = 9
+IDS = {"apgd-ce": 1, "apgd-dlr": 2, "apgd-t": 3, "fab": 4, "fab-t": 5, "square": 6}
+"""The attacks of a custom version, with their place in the noise's addresses: never renumber them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack on what withstood those before: `restarts` runs per target class, or so many without targets."""
+
+    name: str
+    attack: SteppedAttack | HostAttack
+    restarts: int = 1
+    targets: int = 0
+    samples: int = 1
+    """Forwards by which a success is verified; more than half of them must err."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    norm: str
+    epsilon: float
+    bounds: tuple[float, float]
+    classes: int
+    restarts: int
+    targets: int
+    samples: int
+    queries: int
+
+
+def stages(
+    version: str,
+    norm: str,
+    epsilon: float,
+    classes: int,
+    *,
+    attacks: Sequence[str] = (),
+    bounds: tuple[float, float] = (0.0, 1.0),
+    queries: int = 5000,
+) -> tuple[Stage, ...]:
+    """The stages of a version for a network of so many classes.
+
+    norm: linf, l2 or l1.   attacks: the names of a custom version, among `IDS`.   queries: of Square.
+    Raises UsageError for an unknown version or attack, or attacks beside another version than custom.
+    """
+    checks.choice("version", version, VERSIONS)
+    checks.choice("norm", norm, ("linf", "l2", "l1"))
+    if bool(attacks) != (version == "custom"):
+        raise UsageError(
+            "attacks: expected the names of a custom version's attacks, and of no other's; "
+            f"received {', '.join(attacks) or 'none'} with version {version}"
+        )
+    for name in attacks:
+        checks.choice("attacks", name, IDS)
+    if len(set(attacks)) < len(attacks):
+        raise UsageError(f"attacks: expected each attack once; received {', '.join(attacks)}")
+    many = version in ("plus", "custom") or (version == "standard" and norm == "l1")
+    settings = _Settings(
+        norm,
+        epsilon,
+        bounds,
+        classes,
+        restarts=5 if many else 1,
+        targets=min(5 if norm == "l1" else STANDARD_TARGETS, classes - 1),
+        samples=20 if version == "rand" else 1,
+        queries=queries,
+    )
+    names = {
+        "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+        "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+        "rand": ("apgd-ce", "apgd-dlr"),
+        "custom": tuple(attacks),
+    }[version]
+    return tuple(stage for name in names for stage in _BUILD[name](settings))
+
+
+def _search(s: _Settings, loss: str) -> SteppedAttack:
+    if s.norm == "l1":
+        return APGDL1(s.epsilon, loss, s.samples, s.bounds)
+    return APGD(s.epsilon, loss, samples=s.samples, norm=s.norm, bounds=s.bounds)
+
+
+def _apgd(name: str, loss: str) -> Callable[[_Settings], list[Stage]]:
+    return lambda s: [Stage(name, _search(s, loss), s.restarts, samples=s.samples)]
+
+
+def _apgd_t(s: _Settings) -> list[Stage]:
+    return [Stage("apgd-t", _search(s, "targeted_dlr"), targets=s.targets)]
+
+
+def _fab(s: _Settings) -> list[Stage]:
+    """The first run starts from the image itself, the others at random."""
+    one, others = (
+        FAB(s.epsilon, s.norm, s.bounds, targeted=False, classes=s.classes, random_start=random)
+        for random in (False, True)
+    )
+    return [Stage("fab", one), Stage("fab", others, s.restarts - 1)][: 2 if s.restarts > 1 else 1]
+
+
+def _fab_t(s: _Settings) -> list[Stage]:
+    attack = FAB(s.epsilon, s.norm, s.bounds, targeted=True)
+    return [Stage("fab-t", attack, targets=min(STANDARD_TARGETS, s.classes - 1))]
+
+
+def _square(s: _Settings) -> list[Stage]:
+    return [Stage("square", Square(s.epsilon, s.norm, s.bounds, queries=s.queries))]
+
+
+_BUILD: dict[str, Callable[[_Settings], list[Stage]]] = {
+    "apgd-ce": _apgd("apgd-ce", "cross_entropy"),
+    "apgd-dlr": _apgd("apgd-dlr", "dlr"),
+    "apgd-t": _apgd_t,
+    "fab": _fab,
+    "fab-t": _fab_t,
+    "square": _square,
+}
+
+
+def notes(classes: int) -> list[str]:
+    """What differs from ten classes, to be said where a result is printed."""
+    if classes == 2:
+        return ["2 classes: DLR needs three, so its losses are the plain difference of the two logits; one target"]
+    if classes == 3:
+        return ["3 classes: targeted DLR needs four, so its denominator is z_(1) - z_(3); two targets"]
+    if classes <= STANDARD_TARGETS:
+        return [f"{classes} classes: {classes - 1} targets, all there are, instead of {STANDARD_TARGETS}"]
+    return []

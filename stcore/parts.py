@@ -1,0 +1,40 @@
+"""Which part of a data set is evaluated: a range of its images, and of these every n-th."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stcore.errors import UsageError
+from stcore.protocols import Array
+
+
+def chosen(total: int, subset: str | None, shard: str | None) -> Array:
+    """The places of the images of a subset `N` or `A:B` of so many, and of its shard `i/n` (i from 1).
+
+    UsageError where these are not numbers, or choose nothing.
+    """
+    places = np.arange(total)
+    if subset is not None:
+        begin, end = _pair("subset", "N or A:B", subset, ":") if ":" in subset else (0, _whole(subset))
+        if end is None or begin is None or not 0 <= begin < end <= total:
+            raise UsageError(f"subset: expected N or A:B within the {total} test images; received {subset!r}")
+        places = places[begin:end]
+    if shard is not None:
+        part, parts = _pair("shard", "i/n", shard, "/")
+        if part is None or parts is None or not 1 <= part <= parts <= len(places):
+            raise UsageError(
+                f"shard: expected i/n with 1 <= i <= n <= {len(places)}, the images there are; received {shard!r}"
+            )
+        places = places[part - 1 :: parts]
+    return places
+
+
+def _pair(name: str, form: str, text: str, between: str) -> tuple[int | None, int | None]:
+    halves = text.split(between)
+    if len(halves) != 2:
+        raise UsageError(f"{name}: expected {form}; received {text!r}")
+    return _whole(halves[0]), _whole(halves[1])
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None

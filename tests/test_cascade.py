@@ -1,0 +1,484 @@
+"""The cascade: equal on both backends, whatever the batch, and after any interruption; what it writes down."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from harness import load, problem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stcore
+from stcore.assessment import Assessment
+from stcore.autoattack import AutoAttack, Cascade
+from stcore.autoattack.records import NONE
+from stcore.autoattack.versions import IDS, notes, stages
+from stcore.errors import UsageError
+from stcore.evaluation import Evaluator
+from stcore.evaluation_folder import EvaluationFolder
+from stcore.models import export_weights, load_weights
+from stcore.progress import Silent
+
+EPSILON = 0.02
+CLASSES = 5
+FEW = 60  # queries of Square
+
+
+def task(backend, images=24, *, net="tiny-smooth", dtype="float64", classes=CLASSES, channels=3):
+    """Images that the network mostly classifies as their labels say, so that there is something to attack."""
+    x = problem(batch=images, classes=classes, channels=channels).x.astype(dtype)
+    model = backend.build(net, dtype=dtype, classes=classes, channels=channels)
+    classifier = backend.classifier(model)
+    logits = classifier.look(classifier.images(x)).astype(np.float64)
+    mean, spread = logits.mean(axis=0), logits.std(axis=0)  # so that every class is some image's
+    weights = export_weights(model)
+    weights["linear.weight"] = weights["linear.weight"] / spread[:, None]
+    weights["linear.bias"] = (weights["linear.bias"] - mean) / spread
+    load_weights(model, weights)
+    y = classifier.look(classifier.images(x)).argmax(axis=1)
+    y[::11] = (y[::11] + 1) % classes  # some are wrong from the start
+    return model, x, y
+
+
+def assessment(backend, attack, *, batch_size=64, positions=None, seed=0, of=None, keep=False, **options):
+    model, x, y = of or task(backend, **options)
+    evaluator = Evaluator(backend.classifier(model), {}, seed)
+    return Assessment(
+        evaluator, {"it": attack}, x, y, batch_size=batch_size, positions=positions, keep_examples=keep
+    )
+
+
+class Kept:
+    """Keeps the last state and all examples."""
+
+    def __init__(self, state=None):
+        self.state, self.examples = state, {}
+
+    def load(self):
+        return self.state
+
+    def due(self):
+        return False
+
+    def save(self, state, examples):
+        self.state = {name: np.array(array) for name, array in state.items()}
+        for name, found in examples.items():
+            self.examples.setdefault(name, {}).update(found)
+
+
+def run(backend, attack, **options):
+    """The records, and the examples found by row."""
+    store = Kept()
+    found = assessment(backend, attack, keep=True, **options).run(Silent(), store)
+    return found.cascades["it"], store.examples.get("it", {})
+
+
+def members(norm):
+    one = [AutoAttack(EPSILON * SCALE[norm], norm, "custom", (name,), queries=FEW) for name in IDS]
+    return [pytest.param(attack, id=f"{attack.attacks[0]}-{norm}") for attack in one]
+
+
+SCALE = {"linf": 1.0, "l2": 10.0, "l1": 50.0}
+ALL = [param for norm in SCALE for param in members(norm)]
+WHOLE = AutoAttack(EPSILON, queries=FEW)
+
+
+def same_records(one, other, but=()):
+    for name, array in one.records.arrays().items():
+        if name not in but:
+            np.testing.assert_array_equal(array, getattr(other.records, name), err_msg=name)
+
+
+def close_examples(one, other, tolerance=1e-9):
+    assert one.keys() == other.keys()
+    assert max((np.abs(one[row] - other[row]).max() for row in one), default=0.0) <= tolerance
+
+
+# Equal on both backends, whatever the batch
+
+
+@pytest.mark.parametrize("attack", [*ALL, WHOLE])
+def test_verdicts_are_those_of_the_other_backend_sample_by_sample(attack):
+    load("keras")
+    (one, ones), (other, others) = (run(load(name), attack) for name in ("torch", "keras"))
+    same_records(one, other, but=("distance",))
+    np.testing.assert_allclose(one.records.distance, other.records.distance, atol=1e-9)
+    close_examples(ones, others)
+    assert 0 < one.stages[-1].robust.correct < (one.records.natural == one.records.label).sum()
+
+
+@pytest.mark.parametrize("attack", [*members("linf"), *members("l2"), WHOLE])
+def test_the_batch_size_changes_nothing(backend, attack):
+    of = task(backend)
+    whole, examples = run(backend, attack, of=of, batch_size=64)
+    for batch_size in (1, 7):
+        part, found = run(backend, attack, of=of, batch_size=batch_size)
+        np.testing.assert_array_equal(part.records.robust, whole.records.robust)
+        assert found.keys() == examples.keys()
+        # Of several runs that fool it, which comes first depends on who waits for whom: the examples of equal runs.
+        same = (part.records.restart == whole.records.restart) & (part.records.target == whole.records.target)
+        same &= part.records.attack == whole.records.attack
+        assert same[list(examples)].mean() > 0.5
+        rows = [row for row in examples if same[row]]
+        close_examples({row: found[row] for row in rows}, {row: examples[row] for row in rows})
+
+
+def test_in_float32_hardly_a_verdict_depends_on_the_batch_size(backend):
+    of = task(backend, images=200, dtype="float32")
+    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce", "apgd-t", "square"), queries=FEW)
+    verdicts = [run(backend, attack, of=of, batch_size=size)[0].records.robust for size in (7, 64)]
+    assert 0.05 < verdicts[0].mean() < 0.85
+    assert (verdicts[0] == verdicts[1]).mean() >= 0.995
+
+
+def test_an_image_does_not_care_for_its_neighbours(backend):
+    """A shard's images, at their places in the whole data set, fall as they do in the whole."""
+    model, x, y = task(backend)
+    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce", "square"), queries=FEW)
+    whole, _ = run(backend, attack, of=(model, x, y))
+    rows = np.arange(1, len(x), 3)
+    part, _ = run(backend, attack, of=(model, x[rows], y[rows]), positions=rows)
+    for name, array in part.records.arrays().items():
+        np.testing.assert_allclose(array, getattr(whole.records, name)[rows], atol=1e-9)
+
+
+def test_another_seed_is_another_noise(backend):
+    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))
+    (_, ones), (_, others) = (run(backend, attack, seed=seed) for seed in (0, 1))
+    shared = ones.keys() & others.keys()
+    assert shared
+    assert any(np.abs(ones[row] - others[row]).max() > 1e-3 for row in shared)
+
+
+# Stopped and gone on
+
+
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.55, 0.8, 0.97])
+def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, share):
+    of, attack = task(backend), AutoAttack(EPSILON, queries=FEW)
+    whole, examples = run(backend, attack, of=of, batch_size=9)
+    count = [0]
+
+    def tick(limit):
+        count[0] += 1
+        return count[0] > limit
+
+    assert assessment(backend, attack, of=of, batch_size=9).run(Silent(), stop=lambda: tick(10**9)) is not None
+    limit, count[0], store = int(share * count[0]), 0, Kept()
+    assert (
+        assessment(backend, attack, of=of, batch_size=9, keep=True).run(Silent(), store, lambda: tick(limit))
+        is None
+    )
+    on = assessment(backend, attack, of=of, batch_size=9, keep=True).run(Silent(), store)
+    same_records(on.cascades["it"], whole)
+    found = store.examples.get("it", {})
+    assert found.keys() == examples.keys()
+    for row, point in examples.items():
+        np.testing.assert_array_equal(found[row], point)
+    for one, other in zip(on.cascades["it"].stages, whole.stages, strict=True):
+        assert (one.forwards, one.backwards, one.robust) == (other.forwards, other.backwards, other.robust)
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+import conftest
+from harness import load
+import test_cascade as t
+from pathlib import Path
+backend = load({name!r})
+store = t.EvaluationFolder(Path({folder!r}), {{"of": "a test"}}, every=0.0)
+t.assessment(backend, t.AutoAttack(t.EPSILON, queries=t.FEW), batch_size=9, keep=True).run(t.Silent(), store)
+print("done", flush=True)
+"""
+
+
+def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
+    """SIGKILL, which no handler sees, again and again until the evaluation gets through."""
+    folder, rng, kills = tmp_path / "it", np.random.default_rng(0), 0
+    child = CHILD.format(tests=os.path.dirname(__file__), name=backend.name, folder=str(folder))
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-c", child], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        if kills < 3:
+            before = (folder / "state.npz").stat().st_mtime_ns if (folder / "state.npz").is_file() else 0
+            while process.poll() is None:  # let it get somewhere, then kill it at any moment
+                now = (folder / "state.npz").stat().st_mtime_ns if (folder / "state.npz").is_file() else 0
+                if now != before:
+                    break
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.4))
+            process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate()
+        if b"done" in out:
+            break
+        kills += 1
+        assert kills < 10
+    assert kills
+    store = EvaluationFolder(folder, {"of": "a test"})
+    attack = AutoAttack(EPSILON, queries=FEW)
+    on = assessment(backend, attack, batch_size=9).run(Silent(), store).cascades["it"]
+    whole, examples = run(backend, attack, batch_size=9)
+    same_records(on, whole)
+    from stcore.evaluation_folder import read_arrays
+
+    kept = read_arrays(folder / "it-examples.npz")
+    assert kept["rows"].tolist() == sorted(examples)
+    for row, point in zip(kept["rows"], kept["examples"], strict=True):
+        np.testing.assert_array_equal(point, examples[row])
+
+
+# What is written down
+
+
+@pytest.mark.parametrize("norm", SCALE)
+def test_every_example_is_in_the_ball_in_range_and_misclassified(backend, norm):
+    model, x, y = task(backend)
+    attack = AutoAttack(EPSILON * SCALE[norm], norm, queries=FEW)
+    found, examples = run(backend, attack, of=(model, x, y))
+    assert examples
+    records, classifier = found.records, backend.classifier(model)
+    measure = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    for row, point in examples.items():
+        distance = np.linalg.norm((point - x[row]).reshape(-1), measure)
+        assert distance == pytest.approx(records.distance[row], rel=1e-12)
+        assert distance <= attack.epsilon * (1 + 1e-6) + 1e-7
+        assert 0 <= point.min() <= point.max() <= 1
+        predicted = classifier.look(classifier.images(point[None])).argmax()
+        assert predicted == records.predicted[row] != y[row]
+    fooled = records.attack != NONE
+    assert set(np.flatnonzero(fooled)) == set(examples)
+    assert (records.natural[fooled] == y[fooled]).all()  # what is wrong already is not attacked
+    targeted = np.array([stage.targets > 0 for stage in attack.stages(CLASSES)])[records.attack[fooled]]
+    assert ((records.target[fooled] != NONE) == targeted).all()
+    assert np.isnan(records.distance[~fooled]).all()
+
+
+def test_an_attack_that_lies_is_not_believed(backend):
+    """Points out of the ball, out of range, not finite, or classified right do not count."""
+    model, x, y = task(backend)
+
+    class Liar:
+        epsilon, norm, bounds, evaluations = 0.1, "linf", (0.0, 1.0), 1
+
+        def start(self, x, keys):
+            return {"adversarial": x.copy(), "success": np.zeros(len(x))}
+
+        def propose(self, x, state, step, keys):
+            points = x.copy()
+            for lane, lie in enumerate(self.lies):
+                points[lane] = np.clip(lie(x[lane]), None, None)
+            return points
+
+        def judge(self, state, points, logits, y):
+            return {"adversarial": points, "success": np.ones(len(points))}
+
+    Liar.lies = [lambda p: 1 - p, lambda p: p + 2.0, lambda p: p * np.nan, lambda p: p + 0.05 - p.min() - 0.1]
+    classifier = backend.classifier(model)
+    right = np.flatnonzero(classifier.look(classifier.images(x)).argmax(1) == y)[:5]
+    x, y = x[right], y[right]
+    logits = classifier.look(classifier.images(x))
+    stage = stcore.autoattack.Stage("square", Liar())
+    cascade = Cascade(
+        classifier, [stage], x, y, logits, lambda p: np.nan_to_num(classifier.look(classifier.images(p))).argmax(1)
+    )
+    while cascade.advance():
+        pass
+    assert cascade.records.robust.all()
+    assert not cascade.found
+
+
+def test_what_the_cascade_costs_is_what_is_counted(backend):
+    """Robust images cost each stage's evaluations; the network is asked no more often than that."""
+    model, x, y = task(backend, images=6)
+    classifier, attack = backend.classifier(model), AutoAttack(1e-4, queries=FEW)
+    found, _ = run(backend, attack, of=(model, x, y))
+    robust = int(found.records.robust.sum())
+    assert robust == (classifier.look(classifier.images(x)).argmax(1) == y).sum()
+    targets = CLASSES - 1
+    costs = [(stage.forwards, stage.backwards) for stage in found.stages]
+    assert costs == [
+        (101 * robust, 101 * robust),
+        (101 * targets * robust, 101 * targets * robust),
+        (101 * targets * robust, 101 * targets * robust),
+        ((FEW + 1) * robust, 0),
+    ]
+
+
+def test_a_fooled_image_costs_no_more(backend):
+    """Whoever falls leaves, and the next one takes its place."""
+    model, x, y = task(backend)
+    found, _ = run(backend, AutoAttack(0.5, queries=FEW), of=(model, x, y), batch_size=4)
+    right = (found.records.natural == y).sum()
+    assert found.stages[0].robust.correct <= right // 4
+    assert found.stages[0].forwards < 101 * right / 3
+
+
+# Versions
+
+
+def test_the_versions_are_the_published_ones():
+    def said(version, norm="linf", classes=10, **options):
+        return [
+            (s.name, s.restarts, s.targets, s.attack.evaluations, s.samples)
+            for s in stages(version, norm, 0.1, classes, **options)
+        ]
+
+    for norm in ("linf", "l2"):
+        assert said("standard", norm) == [
+            ("apgd-ce", 1, 0, 101, 1),
+            ("apgd-t", 1, 9, 101, 1),
+            ("fab-t", 1, 9, 101, 1),
+            ("square", 1, 0, 5001, 1),
+        ]
+    assert said("standard", "l1") == [
+        ("apgd-ce", 5, 0, 103, 1),
+        ("apgd-t", 1, 5, 103, 1),
+        ("fab-t", 1, 9, 101, 1),
+        ("square", 1, 0, 5001, 1),
+    ]
+    assert said("plus") == [
+        ("apgd-ce", 5, 0, 101, 1),
+        ("apgd-dlr", 5, 0, 101, 1),
+        ("fab", 1, 0, 101, 1),
+        ("fab", 4, 0, 101, 1),
+        ("square", 1, 0, 5001, 1),
+        ("apgd-t", 1, 9, 101, 1),
+        ("fab-t", 1, 9, 101, 1),
+    ]
+    assert said("rand") == [("apgd-ce", 1, 0, 101, 20), ("apgd-dlr", 1, 0, 101, 20)]
+    assert said("standard", classes=3)[1:3] == [("apgd-t", 1, 2, 101, 1), ("fab-t", 1, 2, 101, 1)]
+    assert said("custom", attacks=("square", "apgd-dlr")) == [
+        ("square", 1, 0, 5001, 1),
+        ("apgd-dlr", 5, 0, 101, 1),
+    ]
+
+
+@pytest.mark.parametrize(("classes", "said"), [(2, "2 classes"), (3, "3 classes"), (7, "6 targets"), (10, None)])
+def test_few_classes_are_said(classes, said):
+    assert (notes(classes) == []) if said is None else (said in notes(classes)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"version": "best"}, "version: expected one of standard"),
+        ({"norm": "l0"}, "norm: expected one of linf, l2, l1; received 'l0'"),
+        ({"attacks": ("square",)}, "of no other's; received square with version standard"),
+        ({"version": "custom"}, "received none with version custom"),
+        ({"version": "custom", "attacks": ("cw",)}, "attacks: expected one of apgd-ce"),
+        ({"version": "custom", "attacks": ("fab", "fab")}, "expected each attack once"),
+        ({"epsilon": -1.0}, "epsilon"),
+        ({"queries": 0}, "queries: expected a whole number of at least 1"),
+    ],
+)
+def test_settings_that_do_not_fit(options, message):
+    with pytest.raises(UsageError, match=message):
+        AutoAttack(**options)
+
+
+# Any network, any data
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_few_classes(backend, classes):
+    """The worst case of a linear network is known; the cascade finds all that can be found, and nothing else."""
+    rng = np.random.default_rng(5)
+    w, b = rng.normal(size=(12, classes)), rng.normal(size=classes) * 0.1
+    model = linear(backend, w, b)
+    x = rng.uniform(0.3, 0.7, (60, 12))
+    logits = x @ w + b
+    y = logits.argmax(axis=1)
+    epsilon = 0.1
+    margins = [
+        min(
+            logits[i, y[i]] - logits[i, j] - epsilon * np.abs(w[:, y[i]] - w[:, j]).sum()
+            for j in range(classes)
+            if j != y[i]
+        )
+        for i in range(60)
+    ]
+    clear = np.abs(margins) > 1e-3
+    scores = stcore.evaluate(model, (x[clear], y[clear]), {"aa": AutoAttack(epsilon, queries=FEW)})
+    assert scores["aa"].correct == (np.array(margins)[clear] > 0).sum()
+    assert 0.1 < scores["aa"].value < 0.9
+
+
+def linear(backend, w, b):
+    if backend.name == "torch":
+        import torch
+
+        model = torch.nn.Sequential(torch.nn.Linear(*w.shape)).double()
+        with torch.no_grad():
+            model[0].weight.copy_(torch.tensor(w.T))
+            model[0].bias.copy_(torch.tensor(b))
+        return model
+    import keras
+
+    model = keras.Sequential([keras.Input((len(w),)), keras.layers.Dense(w.shape[1], dtype="float64")])
+    model.layers[0].set_weights([w, b])
+    return model
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (6, 10, 3)], ids=["grey", "not square"])
+@pytest.mark.parametrize("norm", SCALE)
+def test_images_of_any_shape(backend, shape, norm):
+    rng = np.random.default_rng(0)
+    height, width, channels = shape
+    if backend.name == "torch":
+        import torch
+
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model = torch.nn.Sequential(
+                torch.nn.Conv2d(channels, 4, 3), torch.nn.Softplus(), torch.nn.Flatten(), torch.nn.LazyLinear(4)
+            ).double()
+            model(torch.zeros(1, channels, height, width, dtype=torch.float64))
+        axes = (0, 3, 1, 2)
+    else:
+        import keras
+
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential(
+            [
+                keras.Input(shape, dtype="float64"),
+                keras.layers.Conv2D(4, 3, activation="softplus", dtype="float64"),
+                keras.layers.Flatten(dtype="float64"),
+                keras.layers.Dense(4, dtype="float64"),
+            ]
+        )
+        axes = (0, 1, 2, 3)
+    x = rng.uniform(size=(10, *shape)).transpose(axes)
+    classifier = stcore.make_classifier(model)
+    y = classifier.look(classifier.pixels(x)).argmax(axis=1)
+    small, large = (
+        stcore.evaluate(model, (x, y), {"aa": AutoAttack(e * SCALE[norm], norm, queries=FEW)})["aa"].correct
+        for e in (1e-5, 0.5)
+    )
+    assert small == 10
+    assert large < 10
+
+
+@settings(max_examples=5, deadline=None)
+@given(size=st.integers(1, 9))
+def test_batches_and_arrays_are_the_same_data(size):
+    backend = load("torch")
+    model, x, y = task(backend, images=9)
+    native = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    loader = [(native[i : i + size], y[i : i + size]) for i in range(0, 9, size)]
+    attacks = {"aa": AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))}
+    assert stcore.evaluate(model, loader, attacks) == stcore.evaluate(model, (native, y), attacks)
+
+
+def test_called_on_a_batch_it_gives_native_examples(backend):
+    model, x, y = task(backend)
+    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))
+    found = backend.nhwc(attack(model, backend.images(x), backend.tensor(y), batch_size=64))
+    _, examples = run(backend, attack, of=(model, x, y))
+    for row in range(len(x)):
+        np.testing.assert_allclose(found[row], examples.get(row, x[row]), atol=1e-12)

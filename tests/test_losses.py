@@ -1,0 +1,131 @@
+"""The losses of Auto-PGD: pyautoattack's values and gradients, few classes, no change with scale or offset."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from harness import load
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stcore.losses import difference_of_logits_ratio, targeted_difference_of_logits_ratio
+
+
+def random_problem(classes, batch=40, seed=0):
+    """Logits without ties, and labels at every rank, with another class each."""
+    rng = np.random.default_rng(seed)
+    logits, y = rng.normal(size=(batch, classes)) * 4, rng.integers(classes, size=batch)
+    return logits, y, (y + rng.integers(1, classes, size=batch)) % classes
+
+
+def value_and_gradient(backend, logits, y, target=None):
+    """Per example: the DLR loss, of a target if one is given, and the gradients of the sum."""
+    ops = backend.ops
+    if target is None:
+        loss = lambda z: difference_of_logits_ratio(ops, z, backend.tensor(y))  # noqa: E731
+    else:
+        loss = lambda z: targeted_difference_of_logits_ratio(  # noqa: E731
+            ops, z, backend.tensor(y), backend.tensor(target)
+        )
+    value, pullback = ops.vjp(loss, backend.tensor(logits))
+    return backend.array(value), backend.array(pullback(ops.ones_like(value))[0])
+
+
+def pyautoattacks(logits, y, target=None):
+    pytest.importorskip("pyautoattack")
+    torch = pytest.importorskip("torch")
+    from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+
+    z = torch.tensor(logits, requires_grad=True)
+    if target is None:
+        value = APGDAttack.dlr_loss(None, z, torch.tensor(y))
+    else:
+        itself = SimpleNamespace(y_target=torch.tensor(target))
+        value = APGDAttack_targeted.dlr_loss_targeted(itself, z, torch.tensor(y))
+    return value.detach().numpy(), torch.autograd.grad(value.sum(), z)[0].numpy()
+
+
+@pytest.mark.parametrize("classes", [3, 4, 10])
+def test_dlr_is_pyautoattacks(backend, classes):
+    logits, y, _ = random_problem(classes)
+    rank = (logits > logits[np.arange(40), y][:, None]).sum(axis=1)
+    assert set(rank) >= {0, 1, 2}  # the label is the first, the second, the third of the logits
+    ours, theirs = value_and_gradient(backend, logits, y), pyautoattacks(logits, y)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-13)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("classes", [4, 5, 10])
+def test_targeted_dlr_is_pyautoattacks(backend, classes):
+    logits, y, target = random_problem(classes)
+    ours, theirs = value_and_gradient(backend, logits, y, target), pyautoattacks(logits, y, target)
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 6])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_gradients_are_the_finite_differences(backend, classes, targeted):
+    """The way through the sorted denominator included."""
+    logits, y, target = random_problem(classes, batch=12, seed=1)
+    (value, gradient), (expected_value, expected) = (
+        value_and_gradient(b, logits, y, target if targeted else None) for b in (backend, load("strict"))
+    )
+    np.testing.assert_allclose(value, expected_value, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-7, atol=1e-8)
+
+
+def test_by_hand(every_backend):
+    logits = np.array([[3.0, 1.0, 0.0, -1.0], [3.0, 1.0, 0.0, -1.0]])
+    y, target = np.array([0, 1]), np.array([2, 3])
+    value, gradient = value_and_gradient(every_backend, logits, y)
+    np.testing.assert_allclose(value, [-2 / 3, 2 / 3])
+    # −(z_0 − z_1) / (z_0 − z_2), and the quotient rule
+    np.testing.assert_allclose(gradient[0], [-1 / 3 + 2 / 9, 1 / 3, -2 / 9, 0], atol=1e-9)
+    value, gradient = value_and_gradient(every_backend, logits, y, target)
+    np.testing.assert_allclose(value, [-3 / 3.5, -2 / 3.5])
+    over = 3 / 3.5**2
+    np.testing.assert_allclose(
+        gradient[0], [-1 / 3.5 + over, 0, 1 / 3.5 - over / 2, -over / 2], atol=1e-9
+    )  # −(z_0 − z_2) / (z_0 − (z_2 + z_3) / 2)
+
+
+def test_of_three_classes_the_third_logit_stands_for_the_fourth_too(every_backend):
+    logits, y, target = random_problem(3, batch=10)
+    high, _, low = np.sort(logits)[:, ::-1].T
+    lanes = np.arange(10)
+    expected = (logits[lanes, target] - logits[lanes, y]) / (high - low)
+    np.testing.assert_allclose(value_and_gradient(every_backend, logits, y, target)[0], expected)
+
+
+def test_of_two_classes_both_are_the_plain_difference(every_backend):
+    logits, y, target = random_problem(2, batch=10)
+    lanes = np.arange(10)
+    expected = logits[lanes, 1 - y] - logits[lanes, y]
+    for wanted in (None, target):
+        value, gradient = value_and_gradient(every_backend, logits, y, wanted)
+        np.testing.assert_allclose(value, expected)
+        np.testing.assert_allclose(gradient, np.where(np.arange(2) == y[:, None], -1, 1), atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.data(),
+    classes=st.integers(3, 7),
+    scale=st.floats(0.05, 20),
+    offset=st.floats(-50, 50),
+    targeted=st.booleans(),
+)
+def test_scale_and_offset_change_nothing(data, classes, scale, offset, targeted):
+    steps = data.draw(st.lists(st.floats(0.01, 5), min_size=classes, max_size=classes))
+    logits = np.array([data.draw(st.permutations(list(np.cumsum(steps))))])
+    y = data.draw(st.integers(0, classes - 1))
+    target = (y + data.draw(st.integers(1, classes - 1))) % classes
+    given = (np.array([y]), np.array([target]) if targeted else None)
+    strict = load("strict")
+    value, gradient = value_and_gradient(strict, logits, *given)
+    other, _ = value_and_gradient(strict, logits * scale + offset, *given)
+    np.testing.assert_allclose(other, value, rtol=1e-7, atol=1e-9)
+    # So the loss does not change along the logits, nor along equal logits.
+    np.testing.assert_allclose([gradient.sum(), (gradient * logits).sum()], 0, atol=1e-4)
+    assert value >= -1 - 1e-9 or targeted
