@@ -1,12 +1,14 @@
 """Whether two AutoAttacks say the same of the same images: per-image verdicts of an engine, and their comparison.
 
-    python benchmarks/autoattack_parity.py run WEIGHTS --dataset parquet:DIR --images 200 --json reference.json
-    python benchmarks/autoattack_parity.py compare reference.json ours.json
+    parity() { python benchmarks/autoattack_parity.py "$@"; }
+    parity run WEIGHTS --dataset parquet:DIR --images 500 --json reference.json
+    parity run WEIGHTS --dataset parquet:DIR --images 500 --engine ours --json ours.json
+    parity compare reference.json ours.json
 
-`run` attacks the first so many test images that the network classifies correctly, once per attack and seed, and
-keeps for each run: `fooled` (0 or 1 per image), the robust accuracy in % of these images, seconds, and forwards
-and backwards as images × passes. Attacks run with the settings of the standard version, each on all the images;
-`standard` is the cascade. The file is written after every run, so that nothing is lost.
+`run` attacks those of the first so many test images that the network classifies correctly, once per attack and
+seed, and keeps for each run: `fooled` (0 or 1 per image), the robust accuracy in % of the first so many images,
+seconds, and forwards and backwards as images × passes. Attacks run with the settings of the standard version,
+each on all the images; `standard` is the cascade. The file is written after every run, so that nothing is lost.
 
 `compare` prints how often two runs of an attack agree, among the seeds of an engine and between engines.
 """
@@ -23,6 +25,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,11 @@ import numpy as np
 
 import stcore
 from stcore import data, models, runs
+from stcore.assessment import Assessment
+from stcore.autoattack import AutoAttack, Stage
 from stcore.dispatch import load_backend
+from stcore.evaluation import Evaluator
+from stcore.progress import Silent
 from stcore.protocols import Array
 from stcore.reference import run_reference
 
@@ -63,7 +70,28 @@ def reference(model: Any, images: Array, labels: Array, attack: str, seed: int, 
 
 def ours(model: Any, images: Array, labels: Array, attack: str, seed: int, args: Any) -> dict[str, Any]:
     """One run of the native AutoAttack; the same keys as `reference`."""
-    raise NotImplementedError
+    evaluator = Evaluator(stcore.make_classifier(model), {}, seed)
+    cascade = Standard(args.epsilon, args.norm, queries=args.queries, only=attack)
+    begun = time.perf_counter()
+    found = Assessment(evaluator, {"it": cascade}, images, labels, batch_size=args.batch).run(Silent())
+    stages = found.cascades["it"].stages
+    return {
+        "fooled": (~found.cascades["it"].records.robust).astype(int).tolist(),
+        "seconds": time.perf_counter() - begun,
+        "forwards": sum(stage.forwards for stage in stages),
+        "backwards": sum(stage.backwards for stage in stages),
+        "weight_gradients": False,
+    }
+
+
+@dataclass(frozen=True)
+class Standard(AutoAttack):
+    """AutoAttack, or one of its attacks with the settings it has there."""
+
+    only: str = "standard"
+
+    def stages(self, classes: int) -> tuple[Stage, ...]:
+        return tuple(stage for stage in super().stages(classes) if self.only in ("standard", stage.name))
 
 
 ENGINES = {"reference": reference, "ours": ours}
@@ -82,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
     )
     models.load_weights(model, weights)
     test = data.load(args.dataset).test
-    rows, looked_at = correctly_classified(stcore.make_classifier(model), test, args.images)
+    rows = correctly_classified(stcore.make_classifier(model), test.head(args.images))
     images, labels = test.images[rows], test.labels[rows]
     record: dict[str, Any] = {
         "engine": args.engine,
@@ -95,34 +123,33 @@ def run(args: argparse.Namespace) -> None:
         "queries": args.queries,
         "threads": args.threads,
         "images": rows,
-        "natural_accuracy": 100 * len(rows) / looked_at,
+        "of": args.images,
+        "natural_accuracy": 100 * len(rows) / args.images,
         "environment": {"platform": platform.platform(), **load_backend(args.backend).versions()},
         "runs": [],
     }
     for attack, seed in itertools.product(args.attacks.split(","), map(int, args.seeds.split(","))):
         begun = time.perf_counter()
         one = ENGINES[args.engine](model, images, labels, attack, seed, args)
-        accuracy = 100 * (1 - statistics.mean(one["fooled"]))
+        accuracy = 100 * (len(rows) - sum(one["fooled"])) / args.images
         record["runs"].append({"attack": attack, "seed": seed, "robust_accuracy": accuracy, **one})
         args.json.write_text(json.dumps(record) + "\n")
         passes = f"{one['forwards']} forwards, {one['backwards']} backwards"
         print(
-            f"{args.engine} {attack}, seed {seed}: {accuracy:.2f} % of {len(rows)} stand, "
+            f"{args.engine} {attack}, seed {seed}: {accuracy:.2f} % of {args.images} stand, "
             f"{time.perf_counter() - begun:.1f} s, {passes}",
             flush=True,
         )
 
 
-def correctly_classified(classifier: Any, test: data.ImageData, count: int) -> tuple[list[int], int]:
-    """The first `count` such rows of the set, and how many rows it took to find them."""
+def correctly_classified(classifier: Any, test: data.ImageData) -> list[int]:
+    """The rows of such images."""
     rows: list[int] = []
     for first in range(0, len(test), 250):
         part = slice(first, first + 250)
         predicted = classifier.look(classifier.images(test.images[part])).argmax(axis=1)
         rows += (first + np.flatnonzero(predicted == test.labels[part])).tolist()
-        if len(rows) >= count:
-            return rows[:count], rows[count - 1] + 1
-    return rows, len(test)
+    return rows
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -135,10 +162,14 @@ def compare(args: argparse.Namespace) -> None:
         for one in record["runs"]:
             by_attack[one["attack"]][f"{record['engine']}, {record['backend']}"].append(one)
 
-    print(f"{records[0]['model']}, {len(records[0]['images'])} images classified correctly\n")
+    total = records[0]["of"]
+    print(f"{records[0]['model']}, {total} images, {len(records[0]['images'])} of them classified correctly\n")
     table(("attack", "engine", "seeds", "robust %", "seconds", "forwards", "backwards"), accuracies(by_attack))
     print()
-    table(("attack", "between", "pairs", "agree %", "least %", "points", "most points"), agreements(by_attack))
+    table(
+        ("attack", "between", "pairs", "agree %", "least %", "most images", "points", "most points"),
+        agreements(by_attack),
+    )
 
 
 def accuracies(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[Sequence[str]]:
@@ -162,7 +193,8 @@ def accuracies(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterato
 
 
 def agreements(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[Sequence[str]]:
-    """A row per attack and pair of engines: how many verdicts are the same, and how far accuracies lie apart.
+    """A row per attack and pair of engines: how many verdicts on images classified correctly are the same, how
+    many images are judged otherwise at most, and how far accuracies lie apart.
 
     `points` is the mean of the second engine's robust accuracy less the first's, `most points` the largest gap.
     """
@@ -177,6 +209,7 @@ def agreements(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterato
             if not pairs:
                 continue  # a single seed
             agree = [100 * statistics.mean(map(int.__eq__, a["fooled"], b["fooled"])) for a, b in pairs]
+            apart = max(sum(map(int.__ne__, a["fooled"], b["fooled"])) for a, b in pairs)
             points = [b["robust_accuracy"] - a["robust_accuracy"] for a, b in pairs]
             yield (
                 attack,
@@ -184,6 +217,7 @@ def agreements(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterato
                 str(len(pairs)),
                 f"{statistics.mean(agree):.2f}",
                 f"{min(agree):.2f}",
+                str(apart),
                 "" if same else f"{statistics.mean(points):+.2f}",
                 f"{max(map(abs, points)):.2f}",
             )

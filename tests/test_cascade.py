@@ -119,7 +119,7 @@ def test_the_batch_size_changes_nothing(backend, attack):
         part, found = run(backend, attack, of=of, batch_size=batch_size)
         np.testing.assert_array_equal(part.records.robust, whole.records.robust)
         assert found.keys() == examples.keys()
-        # Of several runs that fool it, which comes first depends on who waits for whom: the examples of equal runs.
+        # Of several runs that fool it, which comes first depends on who waits for whom: equal runs are compared.
         same = (part.records.restart == whole.records.restart) & (part.records.target == whole.records.target)
         same &= part.records.attack == whole.records.attack
         assert same[list(examples)].mean() > 0.5
@@ -351,6 +351,7 @@ def test_the_versions_are_the_published_ones():
         ("apgd-t", 1, 9, 101, 1),
         ("fab-t", 1, 9, 101, 1),
     ]
+    assert said("fast") == [("apgd-ce", 1, 0, 26, 1), ("apgd-t", 1, 9, 51, 1)]
     assert said("rand") == [("apgd-ce", 1, 0, 101, 20), ("apgd-dlr", 1, 0, 101, 20)]
     assert said("standard", classes=3)[1:3] == [("apgd-t", 1, 2, 101, 1), ("fab-t", 1, 2, 101, 1)]
     assert said("custom", attacks=("square", "apgd-dlr")) == [
@@ -361,6 +362,7 @@ def test_the_versions_are_the_published_ones():
 
 @pytest.mark.parametrize(("classes", "said"), [(2, "2 classes"), (3, "3 classes"), (7, "6 targets"), (10, None)])
 def test_few_classes_are_said(classes, said):
+    assert "FAB-T and Square left out" in notes(classes, ["standard", "fast"])[-1]
     assert (notes(classes) == []) if said is None else (said in notes(classes)[0])
 
 
