@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from stcore import checks, errors
-from stcore.assessment import CascadeResult
+from stcore.assessment import Assessed, CascadeResult
 from stcore.audit import Finding
 from stcore.autoattack.versions import notes
-from stcore.checkpoint_evaluation import CheckpointEvaluation, records_of
+from stcore.checkpoint_evaluation import CheckpointEvaluation
 from stcore.cli.console import findings_table, make_console, make_progress, say, score_table, stage_table
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file, parse
@@ -22,8 +22,10 @@ from stcore.cli.quiet import load_quietly
 from stcore.cli.reference import check_by_reference
 from stcore.errors import UsageError
 from stcore.evaluation import Accuracy
-from stcore.evaluation_folder import EvaluationFolder
-from stcore.experiment import as_json, check_about
+from stcore.evaluation_about import folder_name
+from stcore.evaluation_folder import EVALUATIONS, EvaluationFolder
+from stcore.evaluation_report import as_json, records_of, result_of
+from stcore.experiment import check_about
 from stcore.interrupt import Interrupt
 from stcore.plan import Plan, make_plan
 from stcore.progress import Progress
@@ -49,43 +51,36 @@ def main(args: Sequence[str]) -> int:
     known = {name: load_weights(path) for name, path in files.items()}
     for _, metadata in known.values():
         check_about(metadata, plan, work.splits)
+    weights = {name: arrays for name, (arrays, _) in known.items()}
     if options.engine == "reference":
-        return check_by_reference(work, {name: weights for name, (weights, _) in known.items()}, console, options)
+        return check_by_reference(work, weights, console, options)
 
-    base = folder_of(options, plan, bool(work.cascades))
-    scores, predicted, cascades, folders, results = {}, {}, {}, {}, {}
-    with Interrupt() as interrupt:
-        for name, (weights, metadata) in known.items():
-            store = None
-            if base is not None:
-                store = folders[name] = EvaluationFolder(base / name, work.about(weights), options.save_every)
-                if store.begun:
-                    say(console, f"goes on from what {store.path} holds")
-            work.load(weights)
-            found = work.run(progress, store, interrupt)
-            if found is None:
-                kept = f"kept in {base}; the same command goes on" if base else "nothing was kept: give --out"
-                say(console, f"interrupted: {kept}")
-                return errors.INTERRUPTED
-            label = f"{name} (epoch {metadata['epoch']})" if "epoch" in metadata else name
-            scores[label] = {attack: found.accuracies[attack] for attack in ("natural", *work.asked)}
-            predicted[label] = {n: classes.tolist() for n, classes in found.predictions.predicted.items()}
-            cascades[label] = found.cascades
-            results[name] = found
-    findings = (
-        audits(work, {name: weights for name, (weights, _) in known.items()}, progress) if options.audit else {}
-    )
-    for name, found in results.items():
-        if name in folders:
-            signs = [vars(finding) for finding in findings.get(name, [])]
-            folders[name].finish(records_of(found, work.places), {**work.result(found), "audit": signs})
-
+    base = folder_of(options, work, next(iter(weights.values())))
+    found = evaluated(work, weights, base, options, console, progress)
+    if found is None:
+        kept = f"kept in {base}; the same command goes on" if base else "nothing was kept: give --out"
+        say(console, f"interrupted: {kept}")
+        return errors.INTERRUPTED
+    labels = {
+        name: f"{name} (epoch {about['epoch']})" if "epoch" in about else name
+        for name, (_, about) in known.items()
+    }
+    scores = {
+        labels[name]: {attack: one.assessed.accuracies[attack] for attack in ("natural", *work.asked)}
+        for name, one in found.items()
+    }
     if options.predictions:
+        predicted = {
+            labels[name]: {a: classes.tolist() for a, classes in one.assessed.predictions.predicted.items()}
+            for name, one in found.items()
+        }
         write_file(Path(options.predictions), json.dumps(predicted) + "\n")
     if options.json:
         print(json.dumps({name: as_json(accuracies) for name, accuracies in scores.items()}, indent=2))
     else:
-        _show(console, work, options, scores, cascades, findings)
+        _show(console, work, options, scores)
+        _show_cascades(console, work, {labels[name]: one.assessed.cascades for name, one in found.items()})
+        _show_audits(console, options, plan, {name: one.audit for name, one in found.items()})
     if plan.select == "test":
         say(console, "best was selected on the TEST split (the paper's rule): its figures are optimistic")
     if base is not None:
@@ -93,15 +88,63 @@ def main(args: Sequence[str]) -> int:
     return errors.OK
 
 
+@dataclass
+class Found:
+    """One checkpoint's figures, and its audit where there is one."""
+
+    assessed: Assessed
+    audit: list[Finding] | None
+    folder: EvaluationFolder | None
+
+    def keep(self, work: CheckpointEvaluation) -> None:
+        if self.folder is not None:
+            result = result_of(self.assessed, list(work.asked), self.audit)
+            self.folder.finish(records_of(self.assessed, work.places), result)
+
+
+def evaluated(
+    work: CheckpointEvaluation,
+    weights: Mapping[str, Mapping[str, Array]],
+    base: Path | None,
+    options: EvaluateOptions,
+    console: Console,
+    progress: Progress,
+) -> dict[str, Found] | None:
+    """Each checkpoint under all attacks, and then audited; what is known already is not done again.
+
+    None where Ctrl-C came.
+    """
+    found: dict[str, Found] = {}
+    with Interrupt() as interrupt:
+        for name, arrays in weights.items():
+            store, before = None, None
+            if base is not None:
+                store = EvaluationFolder(base / name, work.about(arrays), options.save_every)
+                before = store.result
+                if store.begun:
+                    say(console, f"{'finished before' if before else 'goes on from what is kept'}: {store.path}")
+            if before is None:
+                work.load(arrays)
+            assessed = work.run(progress, store, interrupt)
+            if assessed is None:
+                return None
+            signs = before["audit"] if before is not None else None
+            found[name] = Found(assessed, signs and [Finding(**sign) for sign in signs], store)
+            found[name].keep(work)
+    if options.audit and work.plan.norm != "l1":
+        missing = [name for name, one in found.items() if one.audit is None]
+        for name, signs in audits(work, weights, missing, progress).items():
+            found[name].audit = signs
+            found[name].keep(work)
+    return found
+
+
 def _show(
     console: Console,
     work: CheckpointEvaluation,
     options: EvaluateOptions,
     scores: Mapping[str, Mapping[str, Accuracy]],
-    cascades: Mapping[str, Mapping[str, CascadeResult]],
-    findings: Mapping[str, Sequence[Finding]],
 ) -> None:
-    """The tables: accuracies, each cascade's stages, the audits."""
     plan = work.plan
     part = "".join(
         f", {name} {value}" for name, value in (("subset", options.subset), ("shard", options.shard)) if value
@@ -109,27 +152,40 @@ def _show(
     what = f"{plan.method}, {plan.backend}, test split of {plan.dataset}{part}"
     say(console, f"{what}, {plan.norm} ε = {plan.eval_epsilon:.4g}, 95 % intervals")
     console.print(score_table(scores))
+
+
+def _show_cascades(
+    console: Console, work: CheckpointEvaluation, cascades: Mapping[str, Mapping[str, CascadeResult]]
+) -> None:
     for label, found in cascades.items():
         for attack, result in found.items():
             console.print(stage_table(f"{label}, {attack}", result.stages))
     if work.cascades:
         for note in notes(work.splits.test.num_classes):
             say(console, note)
+
+
+def _show_audits(
+    console: Console, options: EvaluateOptions, plan: Plan, findings: Mapping[str, Sequence[Finding] | None]
+) -> None:
     for name, signs in findings.items():
-        console.print(findings_table(f"audit of {name}", signs))
+        if options.audit and signs is not None:
+            console.print(findings_table(f"audit of {name}", signs))
+    if options.audit and plan.norm == "l1":
+        say(console, "audit: none for l1")
 
 
 def audits(
-    work: CheckpointEvaluation, known: Mapping[str, Mapping[str, Array]], progress: Progress
+    work: CheckpointEvaluation, known: Mapping[str, Mapping[str, Array]], names: Sequence[str], progress: Progress
 ) -> dict[str, list[Finding]]:
-    """Each checkpoint's audit, the others' adversarial examples among what it is shown."""
+    """The audits of these checkpoints, the others' adversarial examples among what they are shown."""
     examples = {}
-    for name, weights in known.items() if len(known) > 1 else ():
+    for name, weights in known.items() if names and len(known) > 1 else ():
         work.load(weights)
         examples[name] = work.examples()
     found = {}
-    for name, weights in known.items():
-        work.load(weights)
+    for name in names:
+        work.load(known[name])
         found[name] = work.audit(progress, {other: e for other, e in examples.items() if other != name})
     return found
 
@@ -156,17 +212,16 @@ def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
     return found
 
 
-def folder_of(options: EvaluateOptions, plan: Plan, has_cascades: bool) -> Path | None:
-    """Where the evaluation is kept: where --out says, or for long ones in a folder named by what is asked."""
+def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Mapping[str, Array]) -> Path | None:
+    """Where the evaluation is kept: where --out says; a long one, or one with examples, in the run's folder."""
     if options.out is not None:
         return Path(options.out)
-    if not has_cascades:
+    if not work.cascades and not options.save_examples:
         return None
-    asked = [plan.backend, plan.attacks, plan.eval_epsilon, plan.norm, plan.seed, plan.eval_batch_size, plan.dtype]
-    asked += [options.subset, options.shard, options.weights, options.save_examples, plan.dataset]
-    mark = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
-    parent = options.run.parent if options.run.is_file() else options.run
-    return parent / "evaluations" / f"{'-'.join(plan.attacks)[:60]}-{mark}"
+    is_file = options.run.is_file()
+    parent = options.run.parent if is_file else options.run
+    whatever = not is_file and options.weights is None
+    return parent / EVALUATIONS / folder_name(work.about(weights), whatever_weights=whatever)
 
 
 def plan_from(options: EvaluateOptions) -> Plan:

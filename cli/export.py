@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +13,10 @@ from stcore.cli.options import ExportOptions, TrainOptions
 from stcore.cli.parsing import from_file, parse
 from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
+from stcore.evaluation_about import fingerprint
+from stcore.evaluation_folder import ABOUT, RESULT
 from stcore.models import torch_files
-from stcore.robustbench import EVALUATION, THREATS, Evaluation, Paper, model_info, place
+from stcore.robustbench import THREATS, Evaluation, Paper, model_info, place
 from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights, write_file
 
 
@@ -40,7 +41,7 @@ def main(args: Sequence[str]) -> int:
     weights, about = load_weights(path)
     if not {"model", "num_classes", "image_shape", "stcore"} <= about.keys():
         raise UsageError(f"weights: expected those of stcli train or import; {path} does not name its model")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != evaluation.weights_sha256:
+    if fingerprint(weights) != evaluation.weights:
         raise UsageError(f"evaluation: expected one of {path}; {options.evaluation} is of other weights")
     if settings.get("extra_data") and not options.additional_data and not options.footnote:
         raise UsageError(
@@ -59,7 +60,8 @@ def main(args: Sequence[str]) -> int:
         (out / folder / entry).parent.mkdir(parents=True)
     write_file(out / "model_info" / f"{entry}.json", json.dumps(info, indent=2) + "\n")
     torch_files.write(out / "models" / f"{entry}.pt", weights)
-    write_file(out / EVALUATION, (options.evaluation / EVALUATION).read_bytes())
+    for name in (ABOUT, RESULT):
+        write_file(out / name, (options.evaluation / name).read_bytes())
     write_file(out / "README.md", text)
     console = make_console()
     console.print(f"clean {info['clean_acc']} %, AutoAttack {info['autoattack_acc']} % → {out}", soft_wrap=True)
@@ -87,7 +89,7 @@ def claim(info: Mapping[str, Any], name: str, norm: str) -> str:
 - **Clean accuracy**: {info["clean_acc"]}
 - **Robust accuracy**: {info["autoattack_acc"]}
 - **Additional data**: {str(info["additional_data"]).lower()}
-- **Evaluation method**: AutoAttack, see `{EVALUATION}`
+- **Evaluation method**: AutoAttack, see `{ABOUT}` and `{RESULT}`
 - **Checkpoint and code**: see below
 {footnote}"""
 

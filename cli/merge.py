@@ -9,18 +9,17 @@ from pathlib import Path
 import tyro
 
 from stcore import errors
-from stcore.checkpoint_evaluation import cascades_json
 from stcore.cli.console import make_console, say, score_table, stage_table
 from stcore.cli.parsing import parse
 from stcore.errors import UsageError
 from stcore.evaluation_folder import ABOUT, EvaluationFolder
-from stcore.experiment import as_json
+from stcore.evaluation_report import result_of
 from stcore.shards import merge
 
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """Put the shards of an evaluation together, as `stcli evaluate --shard i/n --out …` left them."""
+    """Put the shards of an evaluation together, as `stcli evaluate --shard i/n` left them."""
 
     parts: tyro.conf.Positional[tuple[Path, ...]]
     """The folders of all shards."""
@@ -36,22 +35,16 @@ def main(args: Sequence[str]) -> int:
     names = [sorted(path.parent.name for path in part.glob(f"*/{ABOUT}")) for part in options.parts]
     if not names[0] or any(one != names[0] for one in names):
         raise UsageError(
-            f"parts: expected folders of stcli evaluate --out with the same checkpoints; received {names}"
+            f"parts: expected folders of stcli evaluate --shard with the same checkpoints; received {names}"
         )
     merged = {name: merge([part / name for part in options.parts]) for name in names[0]}
     console = make_console()
     for name, (about, records, found) in merged.items():
-        accuracies = found.accuracies
-        result = {
-            "images": about["images"],
-            "accuracies": as_json(accuracies),
-            "cascades": cascades_json(found),
-            "audit": [],
-        }
+        result = result_of(found, list(about["attacks"]))
         EvaluationFolder(options.out / name, about).finish(records, result)
     console.print(score_table({name: found.accuracies for name, (_, _, found) in merged.items()}))
     for name, (_, _, found) in merged.items():
         for attack, cascade in found.cascades.items():
             console.print(stage_table(f"{name}, {attack}", cascade.stages))
-    say(console, f"everything is in {options.out}; each shard keeps its own audit")
+    say(console, f"everything is in {options.out}; each shard keeps its own audit and examples")
     return errors.OK

@@ -109,17 +109,18 @@ class TrainOptions:
     """Share of each batch that is extra data; 0.5 by default."""
 
     attacks: str = "fgsm,pgd20"
-    """The final evaluation's attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm,
+    """The final evaluation's attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool,
     collaborative; pgd_trades, pgd_rst, pgd_rst_monitor, which have an ε of their own, 0.031."""
     eval_epsilon: Number = 8 / 255
     """Radius of the evaluation's attacks; by default the training's."""
     eval_norm: MaybeText = None
-    """Norm of the evaluation's attacks: linf, l2 or l1 (autoattack's only); by default the training's."""
+    """Norm of the evaluation's attacks: linf or l2; by default the training's."""
     eval_batch_size: Int = 250
     select: str = "val"
     """Where the best epoch is chosen: val (held out) or test (the paper's rule, optimistic)."""
     select_by: str = "pgd20"
-    """What it is chosen by: an attack's accuracy, or natural."""
+    """What it is chosen by: natural, or the accuracy under fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, pgd_trades
+    or pgd_rst_monitor."""
 
     seed: Int = 0
     device: str = "auto"
@@ -152,8 +153,8 @@ class EvaluateOptions:
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
     attacks: str = "fgsm,pgd20"
-    """Separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, collaborative; pgd_trades, pgd_rst,
-    pgd_rst_monitor, which have an ε of their own, 0.031; autoattack, autoattack-plus, autoattack-rand,
+    """Separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool, collaborative; pgd_trades,
+    pgd_rst, pgd_rst_monitor, which have an ε of their own, 0.031; autoattack, autoattack-plus, autoattack-rand,
     autoattack-fast; its members apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, also several joined by +."""
     fast: bool = False
     """autoattack's verdict for a fraction of its passes: autoattack-fast in its place."""
@@ -172,7 +173,8 @@ class EvaluateOptions:
     shard: MaybeText = None
     """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge puts the parts together."""
     out: MaybeText = None
-    """The evaluation's folder; with autoattack by default one inside the run's, or beside the weights file."""
+    """The evaluation's folder; with autoattack or --save-examples by default one in evaluations/, in the run's
+    folder or beside the weights file."""
     save_every: Number = 30.0
     """Seconds between two saves of its state: what a kill can cost."""
     save_examples: bool = False
@@ -180,7 +182,7 @@ class EvaluateOptions:
     engine: str = "native"
     """native, or reference: autoattack by the pyautoattack package, for comparison; it cannot be resumed."""
     audit: bool = True
-    """Look for signs that the figures should not be believed."""
+    """Look for signs that the figures should not be believed, on the first 64 images (linf, l2)."""
     seed: MaybeInt = None
     """Seed of the attacks' noise; by default the run's."""
     device: str = "auto"
@@ -226,7 +228,7 @@ class ExportOptions:
     weights: tyro.conf.Positional[Path]
     """A run's folder, as `stcli train` leaves it, or a .safetensors file."""
     evaluation: Path
-    """The folder with the evaluation.json of these weights."""
+    """The folder of a finished evaluation of these weights: --out and the checkpoint's name, such as aa/best."""
     name: str
     """The entry's: first author, year, first word of the title, such as Li2023Squeeze or Li2023Squeeze_RN18."""
     out: Path

@@ -15,7 +15,7 @@ from stcore.cli.console import percent
 from stcore.cli.options import EvaluateOptions
 from stcore.errors import UsageError
 from stcore.evaluation import Accuracy
-from stcore.experiment import as_json
+from stcore.evaluation_report import as_json
 from stcore.reference import VERSIONS, run_reference
 
 
@@ -24,10 +24,11 @@ def check_by_reference(
 ) -> int:
     """Runs the reference on each checkpoint and prints what withstood; returns the exit code."""
     unfit = [name for name, attack in work.cascades.items() if attack.version not in VERSIONS]
-    if unfit or not work.cascades or len(work.asked) > len(work.cascades) or options.out or options.save_examples:
+    kept = options.out or options.save_examples or options.predictions
+    if unfit or not work.cascades or len(work.asked) > len(work.cascades) or kept:
         raise UsageError(
-            "engine: expected autoattack or parts of it alone, without --fast, --out or --save-examples, as the "
-            f"reference has them; received {', '.join(work.asked)}"
+            "engine: expected autoattack or parts of it alone, without --fast, --out, --save-examples or "
+            f"--predictions, as the reference has them; received {', '.join(work.asked)}"
         )
     table = Table()
     for column in ("checkpoint", "attack", "robust %", "seconds", "forwards", "backwards"):

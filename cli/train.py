@@ -14,6 +14,7 @@ from stcore.cli.console import epoch_line, make_console, make_progress, score_ta
 from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file, named_in, parse, peek
 from stcore.cli.quiet import load_quietly
+from stcore.evaluation_folder import EVALUATIONS
 from stcore.experiment import Outcome, run
 from stcore.merging import over
 from stcore.plan import Plan, make_plan
@@ -38,7 +39,7 @@ def main(args: Sequence[str]) -> int:
         on_row=lambda row: say(epoch_line(row, plan.epochs, plan.select)),
     )
     if outcome.interrupted:
-        say(how_to_go_on(outcome))
+        say(how_to_go_on(outcome, plan))
         return errors.INTERRUPTED
     rule = f"{plan.select_by} on " + (
         "validation" if plan.select == "val" else "TEST, the paper's optimistic rule"
@@ -69,13 +70,15 @@ def epsilons(plan: Plan) -> str:
     return f"ε = {trained:.4g}{norm}{apart}"
 
 
-def how_to_go_on(outcome: Outcome) -> str:
-    """What an interrupted run left, and the commands that use it."""
+def how_to_go_on(outcome: Outcome, plan: Plan) -> str:
+    """What an interrupted run left, and the commands that use it; an evaluation that has a folder goes on."""
     folder, weights = outcome.folder, outcome.folder / "last.safetensors"
+    evaluate = ["stcli", "evaluate", str(folder)]
+    evaluate += ["--attacks", ",".join(plan.attacks)] if (folder / EVALUATIONS).is_dir() else []
     on = shlex.join(["stcli", "train", "--config", str(folder / CONFIG), "--init-weights", str(weights)])
     return (
         f"interrupted after {outcome.epochs} whole epochs: the weights are in {weights}\n"
-        f"  to evaluate them:       {shlex.join(['stcli', 'evaluate', str(folder)])}\n"
+        f"  to evaluate them:       {shlex.join(evaluate)}\n"
         f"  to start a new run from them:  {on}"
     )
 

@@ -129,6 +129,8 @@ class Assessment:
     def _work(self, progress: Progress, label: str) -> Iterator[None]:
         """Everything, bit by bit; between two bits all that is known can be kept."""
         yield from self._batches(progress, label)
+        if self._cascades:
+            self._evaluator.fold(self._images)
         for name, attack in self._cascades.items():
             cascade = self._open(name, attack)
             self._running = name, cascade

@@ -10,8 +10,8 @@ from stcore.autoattack.attack import AutoAttack
 from stcore.autoattack.versions import IDS
 from stcore.errors import UsageError
 
-MONITORS = PRESETS
-"""Those that run batch by batch, quick enough to choose an epoch by."""
+MONITORS = tuple(name for name in PRESETS if name not in ("pgd_rst", "collaborative", "deepfool"))
+"""Those to choose an epoch by: a single ascent over whole batches. Not restarts, a descent, or many ways back."""
 
 
 def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAttack:

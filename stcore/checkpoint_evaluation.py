@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-import stcore
 from stcore.assessment import Assessed, Assessment, Store
 from stcore.attack_names import apart, named
 from stcore.attacks import preset
 from stcore.audit import CHECKS, Finding, audit
 from stcore.data.batches import Batch
 from stcore.evaluation import Evaluator
-from stcore.experiment import as_json, build_model, load_data, prepare
+from stcore.evaluation_about import about
+from stcore.experiment import build_model, load_data, prepare
 from stcore.inspection import check_model
 from stcore.interrupt import Interrupt
 from stcore.parts import chosen
@@ -24,7 +21,6 @@ from stcore.plan import Plan
 from stcore.progress import Progress, stretch
 from stcore.protocols import Array
 
-FORMAT = "stcore-evaluation-1"
 AUDITED = 64
 """Images that the audit looks at, the first ones: a sign of masking shows on few."""
 
@@ -54,26 +50,15 @@ class CheckpointEvaluation:
 
     def about(self, weights: Mapping[str, Array]) -> dict[str, Any]:
         """What the figures depend on."""
-        plan = self.plan
-        return {
-            "format": FORMAT,
-            "stcore": stcore.__version__,
-            "backend": plan.backend,
-            "model": plan.model,
-            "weights": fingerprint(weights),
-            "dataset": plan.dataset,
-            "data": self.splits.test.fingerprint(),
-            "subset": self.subset,
-            "shard": self.shard,
-            "images": len(self.places),
-            "attacks": {name: repr(attack) for name, attack in self.asked.items()},
-            "epsilon": plan.eval_epsilon,
-            "norm": plan.norm,
-            "seed": plan.seed,
-            "batch_size": plan.eval_batch_size,
-            "dtype": plan.dtype,
-            "examples": self.save_examples,
-        }
+        return about(
+            self.plan,
+            self.splits.test,
+            weights,
+            images=len(self.places),
+            subset=self.subset,
+            shard=self.shard,
+            examples=self.save_examples,
+        )
 
     def load(self, weights: Mapping[str, Array]) -> None:
         """Puts the weights into the network, and looks at what it says."""
@@ -99,7 +84,8 @@ class CheckpointEvaluation:
         batch = Batch(self.images[:count], self.labels[:count], self.places[:count])
         attack = preset("pgd20", self.plan.eval_epsilon, "l2" if self.plan.norm == "l2" else "linf")
         found = Evaluator(self.classifier, {"pgd20": attack}, self.plan.seed).look(batch)[2]["pgd20"]
-        return self.classifier.host_images(found)
+        examples: Array = self.classifier.host_images(found)
+        return examples
 
     def audit(self, progress: Progress, transfer: Mapping[str, Array] | None) -> list[Finding]:
         """Signs that the figures of these weights should not be believed; see `stcore.audit`."""
@@ -116,48 +102,3 @@ class CheckpointEvaluation:
                 transfer=transfer or None,
                 advance=progress.advance,
             )
-
-    def result(self, found: Assessed) -> dict[str, Any]:
-        """What was found, as plain JSON."""
-        return {
-            "images": len(self.labels),
-            "accuracies": as_json({name: found.accuracies[name] for name in ("natural", *self.asked)}),
-            "cascades": cascades_json(found),
-        }
-
-
-def cascades_json(found: Assessed) -> dict[str, Any]:
-    """Each cascade's stages, with their costs."""
-    return {
-        name: [
-            {
-                "attack": stage.name,
-                "robust": stage.robust.correct,
-                "total": stage.robust.total,
-                "forwards": stage.forwards,
-                "backwards": stage.backwards,
-                "seconds": round(stage.seconds, 1),
-            }
-            for stage in cascade.stages
-        ]
-        for name, cascade in found.cascades.items()
-    }
-
-
-def records_of(found: Assessed, places: Array) -> dict[str, Array]:
-    """What is known of each image, as flat arrays (N,)."""
-    arrays = {"position": places, "label": found.predictions.labels}
-    arrays |= {f"predicted/{name}": classes for name, classes in found.predictions.predicted.items()}
-    for name, cascade in found.cascades.items():
-        arrays |= {f"{name}/{key}": array for key, array in cascade.records.arrays().items()}
-        arrays[f"{name}/attacks"] = np.array([stage.name for stage in cascade.stages])
-    return arrays
-
-
-def fingerprint(weights: Mapping[str, Array]) -> str:
-    """SHA-256 of weights: the same numbers, whatever their file."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(weights[name]).data)
-    return digest.hexdigest()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
 
 import numpy as np
 
 from stcore.attacks import Attack
-from stcore.autoattack.lanes import lanes_of
+from stcore.autoattack.lanes import folded, lanes_on
 from stcore.data.batches import Batch
 from stcore.errors import DivergedError
 from stcore.noise import sample
@@ -69,8 +68,18 @@ class Evaluator:
         ops = classifier.ops
         self._logits = classifier.compile(lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)))
         self._find = {name: self._compiled(attack) for name, attack in self.attacks.items()}
-        self.lanes = cache(partial(lanes_of, classifier=classifier))
-        """The lanes of a stepped attack, compiled once."""
+        self._attack(classifier)
+
+    def _attack(self, classifier: Classifier) -> None:
+        self._attacked = classifier
+        self.lanes = lanes_on(classifier)
+        """The lanes of a stepped attack on the classifier, or its folded copy, compiled once."""
+
+    def fold(self, images: Array) -> None:
+        """Lets the lanes attack a folded copy of the classifier as it is now."""
+        attacked = folded(self.classifier, images)
+        if attacked is not self._attacked:
+            self._attack(attacked)
 
     def _compiled(self, attack: Attack) -> Callable[..., Tensor]:
         model = self.classifier

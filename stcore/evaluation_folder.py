@@ -2,8 +2,10 @@
 
     evaluation.json       what is evaluated and how; another evaluation is refused
     state.npz             all that is known so far; a killed evaluation goes on from it
-    NAME-examples.npz     with --save-examples, adversarial examples under the attack of this name
-    records.npz           at the end: labels, predicted classes, and what each image fell to
+    NAME-examples.npz     with --save-examples, `examples` (n, H, W, C) under the attack of this name, and `rows`
+                          (n,), their places among the images evaluated; of a cascade those that fool the network
+    records.npz           at the end: labels, predicted classes, and what each image fell to, array by array in
+                          `stcore.evaluation_report.records_of`
     result.json           at the end: accuracies with intervals, stages with their costs, the audit
 
 Every file is written beside its place and then moved there, so none is ever half-written.
@@ -25,6 +27,7 @@ from stcore.files import replacing
 from stcore.protocols import Array
 
 ABOUT, STATE, RECORDS, RESULT = "evaluation.json", "state.npz", "records.npz", "result.json"
+EVALUATIONS = "evaluations"  # the folder of these folders within a run's
 
 
 class EvaluationFolder:
@@ -54,6 +57,11 @@ class EvaluationFolder:
     def begun(self) -> bool:
         """Whether something was kept here before."""
         return (self.path / STATE).is_file()
+
+    @property
+    def result(self) -> Mapping[str, Any] | None:
+        """What was found, if it is finished."""
+        return read_json(self.path / RESULT) if (self.path / RESULT).is_file() else None
 
     def load(self) -> Mapping[str, Array] | None:
         return read_arrays(self.path / STATE) if self.begun else None
@@ -93,7 +101,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is missing or damaged ({error}). Evaluate again into another folder") from error
+        raise DataError(f"{path} is missing or damaged ({error}). Evaluate again into another --out") from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -109,7 +117,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, numpy and zlib have a dozen kinds
-        raise DataError(f"{path} is missing or damaged ({error}). Evaluate again into another folder") from error
+        raise DataError(f"{path} is missing or damaged ({error}). Evaluate again into another --out") from error
 
 
 def _check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -21,6 +21,10 @@ from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.dispatch import load_backend
 from stcore.errors import UsageError
 from stcore.evaluation import Accuracy, Evaluator
+from stcore.evaluation_about import about as about_evaluation
+from stcore.evaluation_about import folder_name
+from stcore.evaluation_folder import EVALUATIONS, EvaluationFolder
+from stcore.evaluation_report import as_json, records_of, result_of
 from stcore.inspection import check_model
 from stcore.interrupt import Interrupt
 from stcore.plan import Plan
@@ -79,6 +83,11 @@ def run(
     on_begin: called when all that was asked for has been found to be there.   on_row: with each epoch's metrics.
     """
     started = datetime.now(UTC)
+    if plan.norm == "l1":
+        raise UsageError(
+            "eval_norm: expected linf or l2 in training, whose epochs are judged by PGD; received l1. Evaluate in "
+            "l1 by stcli evaluate"
+        )
     RunFolder.check_free(out)
     backend, device = prepare(plan)
     splits = load_data(plan)
@@ -119,7 +128,8 @@ def run(
     if trainer.interrupted:
         return Outcome(out, {}, checkpoints, finished, interrupted=True)
 
-    by_batch, cascades = apart(named(plan.attacks, plan.eval_epsilon, plan.norm))
+    asked = named(plan.attacks, plan.eval_epsilon, plan.norm)
+    by_batch, cascades = apart(asked)
     evaluator = Evaluator(learner, by_batch, plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
     with Interrupt() as interrupt:
@@ -128,12 +138,20 @@ def run(
             if name != best and epoch == checkpoints[best]:  # one and the same
                 scores[name] = scores[best]
                 continue
-            learner.load_weights(load_weights(folder.path / f"{name}.safetensors")[0])
+            weights, _ = load_weights(folder.path / f"{name}.safetensors")
+            learner.load_weights(weights)
+            store = None
+            if cascades:  # hours, which are kept where `stcli evaluate` goes on from them
+                what = about_evaluation(plan, splits.test, weights, images=len(splits.test))
+                where = out / EVALUATIONS / folder_name(what, whatever_weights=True)
+                store = EvaluationFolder(where / name, what)
             test = splits.test.images, splits.test.labels
             assessment = Assessment(evaluator, cascades, *test, batch_size=plan.eval_batch_size)
-            found = assessment.run(progress, stop=interrupt.came, label=f"test {name}")
+            found = assessment.run(progress, store, interrupt.came, f"test {name}")
             if found is None or interrupt.came():
                 return Outcome(out, {}, checkpoints, finished, interrupted=True)
+            if store is not None:
+                store.finish(records_of(found, np.arange(len(splits.test))), result_of(found, list(asked)))
             scores[name] = found.accuracies
     folder.write_json(
         RESULT,
@@ -243,19 +261,6 @@ def environment(backend: Any, device: str, splits: Splits, extra: ImageData | No
         "device": device,
         "data": {part: {"images": len(split), "sha256": split.fingerprint()} for part, split in sets.items()},
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
-    """Accuracies with their 95 % intervals, as plain numbers."""
-    return {
-        name: {
-            "accuracy": accuracy.value,
-            "interval_95": list(accuracy.interval()),
-            "correct": accuracy.correct,
-            "total": accuracy.total,
-        }
-        for name, accuracy in scores.items()
     }
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 Keys = npt.NDArray[np.uint64]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 
 
 def keys(*words: npt.ArrayLike) -> Keys:
@@ -34,7 +35,8 @@ def integers(key: Keys, count: int, first: int = 0) -> npt.NDArray[np.uint64]:
 
 def uniforms(key: Keys, shape: Sequence[int] = (), first: int = 0) -> npt.NDArray[np.float64]:
     """(B,) keys → (B, *shape), uniform in [0, 1): multiples of 2^−53."""
-    drawn: npt.NDArray[np.float64] = (integers(key, math.prod(shape), first) >> np.uint64(11)) * 2.0**-53
+    bits = integers(key, math.prod(shape), first) >> np.uint64(11)
+    drawn: npt.NDArray[np.float64] = bits * np.float64(2.0**-53)
     return drawn.reshape(len(key), *shape)
 
 
@@ -51,6 +53,14 @@ def normals(key: Keys, shape: Sequence[int] = ()) -> npt.NDArray[np.float64]:
 def signs(key: Keys, shape: Sequence[int] = ()) -> npt.NDArray[np.float64]:
     """(B,) keys → (B, *shape), −1 or 1 with equal chances."""
     return np.where(uniforms(key, shape) < 0.5, -1.0, 1.0)
+
+
+def surface(key: Keys, shape: Sequence[int], norm: str) -> npt.NDArray[np.float64]:
+    """(B,) keys → (B, *shape), of norm 1 each: uniform noise (l∞) or normal noise (l2, l1), over its norm."""
+    drawn = 2 * uniforms(key, shape) - 1 if norm == "linf" else normals(key, shape)
+    lengths = np.linalg.norm(drawn.reshape(len(key), -1), ord=_ORDERS[norm], axis=1)
+    on_it: npt.NDArray[np.float64] = drawn / lengths.reshape(-1, *[1] * len(shape))
+    return on_it
 
 
 def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -6,15 +6,15 @@ RobustBench itself is not imported; fields and places are those of its repositor
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stcore.errors import UsageError
+from stcore.evaluation_folder import ABOUT, RESULT, read_json
 
-EVALUATION = "evaluation.json"
+STANDARD, FAST = "autoattack", "autoattack-fast"
 BOARDS = {("cifar10", "linf"): "8/255", ("cifar10", "l2"): "0.5", ("cifar100", "linf"): "8/255"}
 """The leaderboards for perturbations, with the radius of each."""
 THREATS = {"linf": "Linf", "l2": "L2"}
@@ -23,49 +23,46 @@ TEST_IMAGES = 10_000  # of either data set
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an entry needs of an evaluation; the names are those in evaluation.json, but for the last two.
+    """What an entry needs of a finished evaluation's folder.
 
-    dataset: cifar10 or cifar100, what follows a colon left out.   norm: linf or l2.
-    epsilon: for pixels in [0, 1].   fast: whether AutoAttack was a reduced one.
-    weights_sha256: of the weights file that was evaluated.
-    natural, autoattack: the `correct` and `total` of each under `accuracies`.
+    dataset: cifar10 or cifar100.   norm: linf or l2.   epsilon: for pixels in [0, 1].
+    fast: whether AutoAttack was the fast one.   weights: their `stcore.evaluation_about.fingerprint`.
+    natural, autoattack: how many were classified correctly, of how many.
     """
 
     dataset: str
     norm: str
     epsilon: float
     fast: bool
-    weights_sha256: str
+    weights: str
     natural: tuple[int, int]
     autoattack: tuple[int, int]
 
     @classmethod
     def read(cls, folder: Path) -> Evaluation:
-        """The evaluation.json in `folder`; UsageError where it is missing or lacks something."""
-        path = folder / EVALUATION
-        try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            counts = [said["accuracies"][attack] for attack in ("natural", "autoattack")]
-            natural, autoattack = [(int(count["correct"]), int(count["total"])) for count in counts]
-            if not all(0 <= correct <= total and total for correct, total in (natural, autoattack)):
-                raise ValueError(f"{natural} and {autoattack} are no counts of correct among all")
-            return cls(
-                dataset=str(said["dataset"]).partition(":")[0],
-                norm=str(said["norm"]),
-                epsilon=float(said["epsilon"]),
-                fast=bool(said["fast"]),
-                weights_sha256=str(said["weights_sha256"]),
-                natural=natural,
-                autoattack=autoattack,
-            )
-        except OSError as error:
-            raise UsageError(f"evaluation: {path} cannot be read ({error.strerror})") from error
-        except KeyError as error:
-            raise UsageError(
-                f"evaluation: expected a report with {error}; {path} has none. Evaluate natural and autoattack"
-            ) from error
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"evaluation: expected the report of an evaluation; {path}: {error}") from error
+        """Of the standard AutoAttack, or where there is none of the fast one.
+
+        UsageError where the folder is not of a finished evaluation with either, DataError where it is damaged.
+        """
+        for name in (ABOUT, RESULT):
+            if not (folder / name).is_file():
+                raise UsageError(
+                    f"evaluation: expected the folder of a finished evaluation; {folder} has no {name}"
+                )
+        about, found = read_json(folder / ABOUT), read_json(folder / RESULT)["accuracies"]
+        attack = next((name for name in (STANDARD, FAST) if name in found), None)
+        if attack is None:
+            raise UsageError(f"evaluation: expected one with {STANDARD}; {folder} has {', '.join(found)}")
+        natural, autoattack = ((found[name]["correct"], found[name]["total"]) for name in ("natural", attack))
+        return cls(
+            dataset=about["dataset"],
+            norm=about["norm"],
+            epsilon=about["epsilon"],
+            fast=attack == FAST,
+            weights=about["weights"],
+            natural=natural,
+            autoattack=autoattack,
+        )
 
     def shortcomings(self) -> list[str]:
         """Why its figures are no leaderboard's: fewer images, or less than AutoAttack."""

@@ -11,13 +11,13 @@ import numpy as np
 from stcore.assessment import Assessed, CascadeResult, StageResult
 from stcore.autoattack.cascade import under
 from stcore.autoattack.records import Records
-from stcore.checkpoint_evaluation import records_of
 from stcore.errors import UsageError
 from stcore.evaluation import Accuracy, Predictions
 from stcore.evaluation_folder import ABOUT, RECORDS, RESULT, read_arrays, read_json
+from stcore.evaluation_report import records_of
 from stcore.protocols import Array
 
-MAY_DIFFER = ("shard", "images", "batch_size", "dataset")  # the place of the data, not the data
+MAY_DIFFER = ("shard", "images", "batch_size", "examples")
 
 
 def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Assessed]:
@@ -47,7 +47,7 @@ def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Asse
 
     whole = {name: joined(name) for name in records[0]}
     found = _assessed(whole, costs)
-    about = {**abouts[0], "shard": None, "images": len(order), "merged": len(parts)}
+    about = {**abouts[0], "shard": None, "images": len(order), "examples": False, "merged": len(parts)}
     return about, records_of(found, whole["position"]), found
 
 

@@ -304,6 +304,9 @@ class StrictClassifier:
     def twin(self):
         return StrictClassifier(copy.deepcopy(self.model))
 
+    def folded(self, x):
+        return self
+
 
 class StrictLearner(StrictClassifier):
     """`stcore.protocols.Learner`: torch's SGD, and gradients by finite differences in every weight."""

@@ -113,7 +113,7 @@ def test_verdicts_are_those_of_the_other_backend_sample_by_sample(attack):
 
 @pytest.mark.parametrize("attack", [*members("linf"), *members("l2"), WHOLE])
 def test_the_batch_size_changes_nothing(backend, attack):
-    of = task(backend)
+    of = task(backend, images=10)
     whole, examples = run(backend, attack, of=of, batch_size=64)
     for batch_size in (1, 7):
         part, found = run(backend, attack, of=of, batch_size=batch_size)
@@ -159,7 +159,7 @@ def test_another_seed_is_another_noise(backend):
 
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.55, 0.8, 0.97])
 def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, share):
-    of, attack = task(backend), AutoAttack(EPSILON, queries=FEW)
+    of, attack = task(backend, images=14), AutoAttack(EPSILON, queries=FEW)
     whole, examples = run(backend, attack, of=of, batch_size=9)
     count = [0]
 

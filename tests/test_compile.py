@@ -1,6 +1,7 @@
 """Traced and compiled steps are the eager ones, and are traced and compiled once."""
 
 import logging
+import shutil
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
@@ -343,3 +344,22 @@ def test_a_compiled_torch_model_gives_the_same_numbers(counted, root_training):
         parts = {name: part.detach().numpy() for name, part in loss._asdict().items()}
         results.append(gradients | parts | backend.statistics(model))
     assert_close(*results, 1e-12)
+
+
+@pytest.mark.slow  # the compiler itself, C++ included: half a minute where nothing is cached
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+def test_a_network_that_inductor_compiled_is_searched_and_evaluated_as_the_eager_one():
+    """Its graphs may not let the first way back overwrite what the next ones read."""
+    backend = load("torch")
+    import torch
+
+    model, batch = backend.build("tiny", dtype="float32"), backend.batch(problem(), "float32")
+    compiled = torch.compile(model)
+    torch.testing.assert_close(
+        stcore.find_squeeze_pair(compiled, batch.x, batch.y, CONFIG, noise=batch.noise),
+        stcore.find_squeeze_pair(model, batch.x, batch.y, CONFIG, noise=batch.noise),
+    )
+    scores = [
+        stcore.evaluate(one, (batch.x, batch.y), ["pgd20", "apgd-ce"], epsilon=0.01) for one in (model, compiled)
+    ]
+    assert scores[0] == scores[1]

@@ -1,6 +1,5 @@
 """An entry for RobustBench: the fields of its model_info, weights that load, and what may not be submitted."""
 
-import hashlib
 import json
 import re
 import shutil
@@ -8,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 from harness import lively_weights
+from published import write_all
 from small import stcli, trained, words
 
+from stcore.evaluation_about import fingerprint
 from stcore.runs import load_weights, save_weights
 
 torch = pytest.importorskip("torch")
@@ -26,30 +27,32 @@ PAPER = {
 @pytest.fixture
 def weights(tmp_path):
     """Those of a small WRN, as `stcli train` leaves them."""
-    about = {"stcore": "0.1.0", "model": "wrn-10-1", "num_classes": 3, "image_shape": "32x32x3"}
+    about = {"stcore": "0.1.0", "model": "wrn-10-1", "num_classes": 10, "image_shape": "32x32x3"}
     path = tmp_path / "best.safetensors"
-    single = {name: array.astype("float32") for name, array in lively_weights("wrn-10-1").items()}
+    single = {name: array.astype("float32") for name, array in lively_weights("wrn-10-1", classes=10).items()}
     save_weights(path, single, about)
     return path
 
 
-def evaluate(weights, **changes):
-    """What an evaluation of `weights` would say."""
+def evaluate(weights, /, attack="autoattack", **changes):
+    """A folder such as an evaluation of `weights` leaves; a full one in a moment."""
     folder = weights.parent / "evaluation"
     folder.mkdir(exist_ok=True)
-    said = {
-        "dataset": "cifar10:data",
+    about = {
+        "dataset": "cifar10",
         "norm": "linf",
         "epsilon": 8 / 255,
-        "fast": False,
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "accuracies": {
-            "natural": {"accuracy": 0.831, "correct": 8310, "total": 10000},
-            "autoattack": {"accuracy": 0.505, "correct": 5050, "total": 10000},
-        },
+        "weights": fingerprint(load_weights(weights)[0]),
     }
-    (folder / "evaluation.json").write_text(json.dumps(said | changes))
+    accuracies = changes.pop("accuracies", counts(attack=attack))
+    (folder / "evaluation.json").write_text(json.dumps(about | changes))
+    (folder / "result.json").write_text(json.dumps({"accuracies": accuracies}))
     return folder
+
+
+def counts(natural=(8310, 10000), robust=(5050, 10000), attack="autoattack"):
+    both = {"natural": natural, attack: robust}
+    return {name: {"correct": correct, "total": total} for name, (correct, total) in both.items()}
 
 
 def export(weights, folder, *args, **changes):
@@ -65,11 +68,6 @@ def refusal(weights, folder, *args, **changes):
     return said.err
 
 
-def counts(natural=(8310, 10000), autoattack=(5050, 10000)):
-    both = {"natural": natural, "autoattack": autoattack}
-    return {name: {"correct": correct, "total": total} for name, (correct, total) in both.items()}
-
-
 def test_the_entry_has_robustbenchs_fields(weights):
     folder = evaluate(weights)
     said, out = export(weights, folder)
@@ -81,6 +79,7 @@ def test_the_entry_has_robustbenchs_fields(weights):
         "evaluation.json",
         "model_info/cifar10/Linf/Li2023Squeeze_WRN-10-1.json",
         "models/cifar10/Linf/Li2023Squeeze_WRN-10-1.pt",
+        "result.json",
     ]
     assert json.loads((out / found[2]).read_text()) == {
         "link": "https://arxiv.org/abs/2205.11156",
@@ -96,7 +95,8 @@ def test_the_entry_has_robustbenchs_fields(weights):
         "reported": "50.50",
         "autoattack_acc": "50.50",
     }
-    assert (out / "evaluation.json").read_bytes() == (folder / "evaluation.json").read_bytes()
+    for name in ("evaluation.json", "result.json"):
+        assert (out / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_what_the_authors_say_is_in_it(weights):
@@ -112,7 +112,7 @@ def test_what_the_authors_say_is_in_it(weights):
 
 @pytest.mark.parametrize(
     ("dataset", "norm", "epsilon", "place", "eps"),
-    [("cifar10:x", "l2", 0.5, "cifar10/L2", "0.5"), ("cifar100:x", "linf", 8 / 255, "cifar100/Linf", "8/255")],
+    [("cifar10", "l2", 0.5, "cifar10/L2", "0.5"), ("cifar100", "linf", 8 / 255, "cifar100/Linf", "8/255")],
 )
 def test_each_leaderboard_has_its_place(weights, dataset, norm, epsilon, place, eps):
     said, out = export(weights, evaluate(weights, dataset=dataset, norm=norm, epsilon=epsilon))
@@ -139,6 +139,62 @@ def test_import_reads_what_export_wrote(weights, tmp_path):
     assert load_weights(tmp_path / "again.safetensors")[1]["model"] == "wrn-10-1"
 
 
+# What `stcli evaluate` leaves
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """A few images in CIFAR-10's published form."""
+    place = tmp_path_factory.mktemp("cifar")
+    write_all(place)
+    return place / "data"
+
+
+@pytest.fixture
+def evaluated(weights, cifar, tmp_path):
+    """Makes a real evaluation."""
+
+    def make(*args, **changes):
+        given = {
+            "dataset": f"cifar10:{cifar}",
+            "attacks": "autoattack",
+            "subset": 6,
+            "epsilon": "8/255",
+            **changes,
+        }
+        said = stcli("evaluate", weights, *words({**given, "out": tmp_path / "ours"}), "--no-audit", *args)
+        assert said.code == 0, said.err
+        return tmp_path / "ours" / "best"
+
+    return make
+
+
+def test_an_evaluation_by_stcli_makes_a_draft(weights, evaluated):
+    folder = evaluated()
+    assert "natural accuracy on 6 of 10000 images; AutoAttack on 6 of 10000 images" in refusal(weights, folder)
+    said, out = export(weights, folder, "--draft")
+    assert said.code == 0, said.err
+    info = json.loads((out / "model_info" / "cifar10" / "Linf" / f"{PAPER['name']}.json").read_text())
+    found = json.loads((folder / "result.json").read_text())["accuracies"]
+    assert info["autoattack_acc"] == f"{100 * found['autoattack']['accuracy']:.2f}"
+    assert info["clean_acc"] == f"{100 * found['natural']['accuracy']:.2f}"
+
+
+def test_a_fast_one_by_stcli_is_known_as_such(weights, evaluated):
+    folder = evaluated("--fast")
+    assert "a fast AutoAttack, which overestimates" in refusal(weights, folder)
+
+
+def test_one_by_stcli_of_other_weights_or_attacks_is_none(weights, evaluated):
+    folder = evaluated(attacks="apgd-ce")
+    assert "expected one with autoattack" in refusal(weights, folder, "--draft")
+    shutil.rmtree(folder.parent)
+    folder = evaluated("--fast")
+    arrays, about = load_weights(weights)
+    save_weights(weights, {name: array * 2 for name, array in arrays.items()}, about)
+    assert "is of other weights" in refusal(weights, folder, "--draft")
+
+
 # A run's folder
 
 
@@ -149,6 +205,8 @@ def run(tmp_path):
 
 
 def test_a_run_gives_the_checkpoint_that_was_evaluated(run):
+    arrays, about = load_weights(run / "last.safetensors")
+    save_weights(run / "last.safetensors", {name: array * 2 for name, array in arrays.items()}, about)
     folder = evaluate(run / "last.safetensors")
     assert "is of other weights" in refusal(run, folder, checkpoint="best")
     said, out = export(run, folder, checkpoint="last")
@@ -175,12 +233,12 @@ def test_selection_on_the_test_split_is_said(run):
 # What is refused
 
 SHORT = {
-    "a subset": ({"accuracies": counts(autoattack=(505, 1000))}, "AutoAttack on 1000 of 10000 images"),
+    "a subset": ({"accuracies": counts(robust=(505, 1000))}, "AutoAttack on 1000 of 10000 images"),
     "natural on a subset": (
         {"accuracies": counts(natural=(831, 1000))},
         "natural accuracy on 1000 of 10000 images",
     ),
-    "fast": ({"fast": True}, "a fast AutoAttack, which overestimates"),
+    "fast": ({"attack": "autoattack-fast"}, "a fast AutoAttack, which overestimates"),
 }
 
 
@@ -198,13 +256,11 @@ def test_a_lesser_evaluation_makes_a_marked_draft_at_most(weights, changes, said
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"accuracies": {"natural": counts()["natural"]}}, "expected a report with 'autoattack'"),
-        ({"accuracies": counts(autoattack=(3, 2))}, "no counts of correct among all"),
-        ({"accuracies": [1]}, "expected the report of an evaluation"),
+        ({"attack": "pgd20"}, "expected one with autoattack"),
         ({"epsilon": 0.031}, "received cifar10 linf 0.031"),
         ({"norm": "l1"}, "received cifar10 l1"),
         ({"dataset": "digits"}, "received digits linf 8/255"),
-        ({"weights_sha256": "0" * 64}, "is of other weights"),
+        ({"weights": "0" * 64}, "is of other weights"),
     ],
 )
 def test_an_evaluation_that_is_no_entrys_is_refused_even_as_a_draft(weights, changes, said):
@@ -212,17 +268,20 @@ def test_an_evaluation_that_is_no_entrys_is_refused_even_as_a_draft(weights, cha
 
 
 def test_files_in_another_format_are_named(weights):
-    folder = evaluate(weights, dataset="parquet:cifar")
+    folder = evaluate(weights, dataset="parquet")
     assert "received parquet linf 8/255" in refusal(weights, folder)
     assert export(weights, folder, dataset="cifar10")[0].code == 0
 
 
-def test_a_missing_or_damaged_report_is_refused(weights):
+@pytest.mark.parametrize("name", ["evaluation.json", "result.json"])
+def test_a_missing_or_damaged_report_is_refused(weights, name):
     folder = evaluate(weights)
-    (folder / "evaluation.json").write_text("{")
-    assert "expected the report of an evaluation" in refusal(weights, folder)
-    (folder / "evaluation.json").unlink()
-    assert "cannot be read" in refusal(weights, folder)
+    (folder / name).write_text("{")
+    said, out = export(weights, folder)
+    assert (said.code, f"{folder / name} is missing or damaged" in said.err) == (3, True)
+    assert not out.exists()
+    (folder / name).unlink()
+    assert f"expected the folder of a finished evaluation; {folder} has no {name}" in refusal(weights, folder)
 
 
 @pytest.mark.parametrize("name", ["Squeeze", "Li2023", "../Li2023Squeeze", "2023Squeeze"])

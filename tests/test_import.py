@@ -4,11 +4,13 @@ import argparse
 import hashlib
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
-from harness import assert_same, load
-from small import stcli, trained
+from harness import NAMES, assert_same, load
+from small import stcli, trained, words
+from test_readers import write_archive
 
 from stcore.models import build, describe, load_weights, released, torch_files
 from stcore.models.description import weight_shapes
@@ -307,6 +309,36 @@ def test_evaluate_takes_the_file(tmp_path):
     scores = [stcli("evaluate", run.path, "--json", *args) for args in ((), ("--weights", out))]
     own, again = (next(iter(json.loads(score.out).values())) for score in scores)
     assert own == again
+
+
+def test_from_a_released_file_to_its_accuracies(tmp_path):
+    """As the README has it: import, then evaluate the file alone, in either framework."""
+    write_archive(tmp_path / "data", 10, "python")
+    network = Wide(10, 1)
+    network.fc = nn.Linear(64, 10)
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "released.pt")
+    out = tmp_path / "w.safetensors"
+    said = stcli("import", tmp_path / "released.pt", "--out", out)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"wrn-10-1, 10 classes, {len(read_weights(out)[0])} tensors → {out}\n")
+    assert "its natural accuracy must be the published one" in said.out
+    scores = []
+    for backend in NAMES:
+        load(backend)
+        given = {
+            "dataset": f"cifar10:{tmp_path / 'data'}",
+            "attacks": "fgsm,apgd-ce",
+            "subset": 8,
+            "backend": backend,
+        }
+        said = stcli("evaluate", out, *words(given), "--no-audit")
+        assert said.code == 0, said.err
+        assert f"test split of cifar10:{tmp_path / 'data'}, subset 8, linf ε = 0.03137, 95 %" in said.out
+        (folder,) = (tmp_path / "evaluations").glob("*/w")
+        scores.append(json.loads((folder / "result.json").read_text())["accuracies"])
+        shutil.rmtree(folder.parent)
+    assert scores[0] == scores[-1]
+    assert list(scores[0]) == ["natural", "fgsm", "apgd-ce"]
 
 
 # What is refused

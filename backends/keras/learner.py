@@ -9,9 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from stcore.backends.keras import modes, tensorflow
+from stcore.backends.keras import folding, modes, tensorflow
 from stcore.backends.keras import ops as keras_ops
 from stcore.errors import HALF, UsageError
+from stcore.likeness import alike
 from stcore.protocols import Array, Metrics, Mode, Ops, Tensor
 
 
@@ -88,6 +89,13 @@ class KerasClassifier:
         clone = keras.models.clone_model(self.model)
         clone.set_weights(self.model.get_weights())
         return KerasClassifier(clone)
+
+    def folded(self, x: Tensor) -> KerasClassifier:
+        model = folding.folded(self.model)
+        if model is None:
+            return self
+        copy = KerasClassifier(model)
+        return copy if alike(self, copy, x) else self
 
 
 class KerasLearner(KerasClassifier):

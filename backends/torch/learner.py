@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from stcore.backends.torch import compiled, folding
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
 from stcore.errors import DIVIDE, HALF, UsageError
+from stcore.likeness import alike
 from stcore.protocols import Array, Metrics, Mode, Ops
 
 
@@ -40,7 +42,7 @@ class TorchClassifier:
             raise UsageError(HALF)
         if self._is_compiled:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
-        with in_mode(self.model, mode, dropout):
+        with compiled.kept(), in_mode(self.model, mode, dropout):
             logits: Tensor = self.model(x)
         return logits
 
@@ -105,6 +107,10 @@ class TorchClassifier:
 
     def twin(self) -> TorchClassifier:
         return TorchClassifier(copy.deepcopy(getattr(self.model, "_orig_mod", self.model)))
+
+    def folded(self, x: Tensor) -> TorchClassifier:
+        copies = map(TorchClassifier, folding.candidates(self.model))
+        return next((it for it in copies if alike(self, it, x)), self)
 
 
 class TorchLearner(TorchClassifier):

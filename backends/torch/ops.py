@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stcore.backends.torch import compiled
 from stcore.protocols import Array, Pullback
 
 sign = torch.sign
@@ -29,7 +30,7 @@ def clip(x: Tensor, lower: Tensor | float, upper: Tensor | float) -> Tensor:
 
 
 def sum(x: Tensor) -> Tensor:
-    return x.flatten(1).sum(1)
+    return x.sum(tuple(range(1, x.ndim)))  # not flattened: that copies what is laid out channels last
 
 
 def mean(x: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def mean(x: Tensor) -> Tensor:
 
 
 def max(x: Tensor) -> Tensor:
-    return x.flatten(1).amax(1)
+    return x.amax(tuple(range(1, x.ndim)))
 
 
 def largest(logits: Tensor, count: int) -> tuple[Tensor, ...]:
@@ -80,7 +81,8 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
         value = fn(*leaves)
 
     def pullback(cotangent: Tensor) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(value, leaves, cotangent, retain_graph=True, materialize_grads=True)
+        with compiled.kept():
+            return torch.autograd.grad(value, leaves, cotangent, retain_graph=True, materialize_grads=True)
 
     return value.detach(), pullback
 

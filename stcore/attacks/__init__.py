@@ -1,15 +1,16 @@
 """Attacks for evaluation, with the paper's settings by name.
 
-`PGD` is the family of projected gradient attacks on whole batches, `FGSM(epsilon)` its one-step member. Each is a
-frozen dataclass; called as `attack(model, x, y)` on a `torch.nn.Module` or `keras.Model` with native pixels in
-[0, 1] it returns adversarial examples shaped like x. Mode, statistics, weights and gradients of the model stay as
-they are. `preset(name, epsilon, norm)` makes one of `PRESETS`, tabulated in `stcore.attacks.presets`; `Attack` is
-what `stcore.evaluate` asks of any attack.
+`PGD` is the family of projected gradient attacks on whole batches, `FGSM(epsilon)` its one-step member; `DeepFool`
+goes to the nearest decision boundary. Each is a frozen dataclass; called as `attack(model, x, y)` on a
+`torch.nn.Module` or `keras.Model` with native pixels in [0, 1] it returns adversarial examples shaped like x.
+Mode, statistics, weights and gradients of the model stay as they are. `preset(name, epsilon, norm)` makes one of
+`PRESETS`, tabulated in `stcore.attacks.presets`; `Attack` is what `stcore.evaluate` asks of any attack.
 """
 
 from __future__ import annotations
 
+from stcore.attacks.deepfool import DeepFool
 from stcore.attacks.pgd import FGSM, PGD, Attack
 from stcore.attacks.presets import PRESETS, preset
 
-__all__ = ["FGSM", "PGD", "PRESETS", "Attack", "preset"]
+__all__ = ["FGSM", "PGD", "PRESETS", "Attack", "DeepFool", "preset"]

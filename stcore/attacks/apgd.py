@@ -72,14 +72,8 @@ class APGD:
         return self.samples
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
-        """On the ball's surface: uniform noise over its largest entry (l∞), normal over its length (l2)."""
-        if self.norm == "linf":
-            drawn = 2 * hashing.uniforms(keys, shape) - 1
-            length = np.abs(drawn).reshape(len(drawn), -1).max(axis=1)
-        else:
-            drawn = hashing.normals(keys, shape)
-            length = np.linalg.norm(drawn.reshape(len(drawn), -1), axis=1)
-        return (drawn / length.reshape(-1, *[1] * len(shape)),)
+        """A point of the unit sphere, for a start on the ball's surface."""
+        return (hashing.surface(keys, shape, self.norm),)
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
         point = ops.clip(x + self.epsilon * noise[0], *self.bounds)

@@ -25,7 +25,8 @@ class DeepFool:
 
     The network is asked a little beyond, at x + (1 + overshoot) · perturbation in the range of pixels, where the
     boundary is linearised too; an example stops as soon as it is misclassified there. One evaluation per step.
-    classes: how many of the likeliest, the label counted, have a boundary; a way back for each but the label.
+    classes: how many of the likeliest, the label counted, have a boundary, at most all there are; a way back for
+        each but the label.
     epsilon: the result is projected to the ball of this radius, for evaluation at an ε; None: as far as it takes.
     """
 

@@ -16,8 +16,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from stcore import checks, hashing
 from stcore.attacks.hyperplane import DUAL, boundary, displacement, length, nearest_boundary
 from stcore.attacks.stepped import State, either, flag
@@ -26,7 +24,6 @@ from stcore.hashing import Keys
 from stcore.losses import margin, of_label
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
 
-_ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 _LEAST = 1e-8  # that ‖d‖ counts for, as published
 
 
@@ -71,13 +68,8 @@ class FAB:
         return 1 if self.targeted else self.classes - 1
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
-        """For a random start, of norm 1: uniform noise (l∞) or normal noise (l2, l1), over its norm."""
-        if not self.random_start:
-            return ()
-        linf = self.norm == "linf"
-        drawn = 2 * hashing.uniforms(keys, shape) - 1 if linf else hashing.normals(keys, shape)
-        lengths = np.linalg.norm(drawn.reshape(len(drawn), -1), ord=_ORDERS[self.norm], axis=1)
-        return (drawn / lengths.reshape(-1, *[1] * len(shape)),)
+        """For a random start, a point of the unit sphere."""
+        return (hashing.surface(keys, shape, self.norm),) if self.random_start else ()
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
         zero = ops.sum(x - x)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import ClassVar, TypeAlias
 
 import numpy as np
 
 from stcore import hashing
 from stcore.attacks import l1_ball
+from stcore.attacks.bumps import bumps
 from stcore.attacks.windows import place
 from stcore.hashing import Keys
 from stcore.protocols import Array
@@ -87,7 +87,7 @@ def tiles(law: Law, x: Array, key: Keys) -> Array:
     height, width = min(side, rows), min(side, columns)
     down, across = rows // height, columns // width
     chance = hashing.uniforms(key, (down, across, 1 + channels))
-    grid = _bumps(law, height, width, chance).astype(dtype).swapaxes(2, 3)
+    grid = bumps(law, height, width, chance).astype(dtype).swapaxes(2, 3)
     grid = grid.reshape(len(x), down * height, across * width, channels)
     spare = (rows - down * height, columns - across * width)
     margins = [(0, 0), *((gap // 2, gap - gap // 2) for gap in spare), (0, 0)]
@@ -102,39 +102,10 @@ def moved(law: Law, x: Array, best: Array, side: int, key: Keys) -> Array:
     to.write(covered, 1)
     source.write(covered, 1)
     budget, old = law.budget(delta, delta * covered), to.read(delta)
-    new = _bumps(law, to.height, to.width, chance[:, 4:]).astype(x.dtype) + old / (law.length(old) + _TINY)
+    new = bumps(law, to.height, to.width, chance[:, 4:]).astype(x.dtype) + old / (law.length(old) + _TINY)
     source.write(delta, 0)
     to.write(delta, new / (law.length(new) + _TINY) * budget)
     return law.settle(x, delta)
-
-
-def _bumps(law: Law, height: int, width: int, chance: Array) -> Array:
-    """(…, 1 + C) → (…, height, width, C): by chance upright or lying, and a sign for every channel."""
-    shapes = _shapes(law, height, width)[(chance[..., 0] < 0.5).astype(np.intp)]
-    signs: Array = np.where(chance[..., 1:] < 0.5, -1, 1)[..., None, None, :]
-    return shapes[..., None] * signs
-
-
-@cache
-def _shapes(law: Law, height: int, width: int) -> Array:
-    """(2, height, width): a hill and a valley, of norm one together: one above the other, and left and right."""
-
-    def pair(height: int, width: int) -> Array:
-        halves = (_hill(law, height // 2, width), -_hill(law, height - height // 2, width))
-        return _unit(law, np.concatenate(halves))
-
-    return np.stack((pair(height, width), pair(width, height).T))
-
-
-def _hill(law: Law, height: int, width: int) -> Array:
-    """Square rings around the middle pixel, the higher the nearer; of norm one."""
-    rows, columns = (np.abs(np.arange(size) - size // 2) for size in (height, width))
-    rings = 1.0 / np.arange(1, max(height, width) // 2 + 2) ** law.decay
-    return _unit(law, rings[::-1].cumsum()[::-1][np.maximum(rows[:, None], columns)])
-
-
-def _unit(law: Law, shape: Array) -> Array:
-    return shape / law.length(shape[None, :, :, None])[0, :, :, 0]
 
 
 def _per_channel(values: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from stcore.api import _checked
 from stcore.autoattack.cascade import Cascade
+from stcore.autoattack.lanes import folded, lanes_on
 from stcore.autoattack.versions import IDS, Stage, stages
 from stcore.protocols import Tensor
 
@@ -62,6 +63,7 @@ class AutoAttack:
             lambda points: logits(points).argmax(axis=1),
             seed=rng,
             batch_size=batch_size,
+            lanes=lanes_on(folded(classifier, images)),
         )
         while cascade.advance():
             pass

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
 
 import numpy as np
 
 from stcore import hashing
 from stcore.attacks.stepped import HostAttack, SteppedAttack
-from stcore.autoattack.lanes import Body, Lanes, lanes_of
+from stcore.autoattack.lanes import Body, Lanes, lanes_on
 from stcore.autoattack.records import NONE, Records
 from stcore.autoattack.versions import IDS, Stage
 from stcore.protocols import Array, Classifier
@@ -56,7 +55,7 @@ class Cascade:
         self._images, self._predict, self._seed = images, predict, seed
         self._positions = np.arange(len(images)) if positions is None else positions
         self._targets = _by_rank(logits, labels)
-        self._lanes_of = lanes or cache(partial(lanes_of, classifier=classifier))
+        self._lanes_of = lanes or lanes_on(classifier)
         self._enter(0)
 
     # Where it stands

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -53,6 +54,17 @@ def lanes_of(attack: SteppedAttack | HostAttack, classifier: Classifier) -> Lane
     if hasattr(attack, "propose"):
         return _HostLanes(cast(HostAttack, attack), classifier)
     return _NativeLanes(cast(SteppedAttack, attack), classifier)
+
+
+def lanes_on(classifier: Classifier) -> Callable[[SteppedAttack | HostAttack], Lanes]:
+    """The lanes of attacks on one classifier; each attack's are compiled once."""
+    known = cache(partial(lanes_of, classifier=classifier))
+    return cast("Callable[[SteppedAttack | HostAttack], Lanes]", known)  # attacks are frozen dataclasses: hashable
+
+
+def folded(classifier: Classifier, images: Array) -> Classifier:
+    """What the lanes attack: the classifier, folded. Its first few host images tell whether the two are equal."""
+    return classifier.folded(classifier.images(images[:4]))
 
 
 class _NativeLanes:

@@ -1,0 +1,217 @@
+"""What the standard AutoAttack costs, ours against the reference, and which lever saves how much. PyTorch.
+
+    python benchmarks/autoattack_cost.py WEIGHTS --data parquet:DIR [--images 1000] [--batch-size 250]
+        [--threads 1] [--queries 5000] [--parts 1] [--out FILE]
+
+The engines attack the same first test images one after the other: the reference (pyautoattack), ours, and ours
+with a lever undone. With several `--parts` they take turns on one part of the images after the other, so a machine
+that slows down slows all of them; the lanes of a small part are emptier, though.
+
+A unit is one forward of one image; a way back to the pixels is one more, and yet one more where gradients of the
+weights are reckoned, too, as the reference's FAB does. Ratios above 1 say how much cheaper ours is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stcore import data, models, runs
+from stcore.assessment import Assessment
+from stcore.autoattack import AutoAttack
+from stcore.backends.torch import make_classifier
+from stcore.backends.torch.folding import candidates
+from stcore.evaluation import Evaluator
+from stcore.progress import Silent
+from stcore.protocols import Array
+from stcore.reference import run_reference
+
+REFERENCE, OURS, LAID_OUT, PLAIN = "reference", "ours", "ours, not folded", "ours, not folded, channels-first"
+
+
+@dataclass
+class Cost:
+    """What an engine found and spent. robust: per image.   passes: images × passes."""
+
+    robust: list[bool] = field(default_factory=list)
+    forwards: int = 0
+    backwards: int = 0
+    weight_gradients: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @property
+    def units(self) -> int:
+        return self.forwards + self.backwards + self.weight_gradients
+
+    def add(self, robust: Array, forwards: int, backwards: int, weight_gradients: int = 0) -> None:
+        self.robust += robust.tolist()
+        self.forwards += forwards
+        self.backwards += backwards
+        self.weight_gradients += weight_gradients
+
+
+class Watched(nn.Module):
+    """A network that counts the ways back, in images, on which a gradient of its weights is reckoned."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.reckoned, self._images = model, 0, 0
+        next(model.parameters()).register_hook(self._note)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._images = len(x)
+        logits: Tensor = self.model(x)
+        return logits
+
+    def _note(self, gradient: Tensor) -> None:
+        self.reckoned += self._images
+
+
+def reference(model: nn.Module, images: Array, labels: Array, args: argparse.Namespace, cost: Cost) -> None:
+    watched = Watched(model)
+    found = run_reference(
+        watched,
+        images,
+        labels,
+        norm=args.norm,
+        epsilon=args.epsilon,
+        batch_size=args.batch_size,
+        queries=args.queries,
+    )
+    cost.add(~found.fooled, found.forwards, found.backwards, watched.reckoned)
+
+
+def ours(lever: Callable[[Any], Any]) -> Callable[..., None]:
+    """Our cascade; `lever` gives what its lanes attack instead of the classifier."""
+
+    def run(model: nn.Module, images: Array, labels: Array, args: argparse.Namespace, cost: Cost) -> None:
+        classifier = make_classifier(model)
+        attacked = lever(classifier)
+        if attacked is not None:
+            classifier.folded = lambda x: attacked
+        attack = AutoAttack(args.epsilon, args.norm, queries=args.queries)
+        assessment = Assessment(
+            Evaluator(classifier, {}), {"it": attack}, images, labels, batch_size=args.batch_size
+        )
+        found = assessment.run(Silent())
+        assert found is not None
+        it = found.cascades["it"]
+        forwards = len(images) + sum(stage.forwards for stage in it.stages)  # the images themselves come first
+        cost.add(it.records.robust, forwards, sum(stage.backwards for stage in it.stages))
+
+    return run
+
+
+ENGINES = {
+    REFERENCE: reference,
+    OURS: ours(lambda classifier: None),
+    LAID_OUT: ours(lambda classifier: make_classifier(list(candidates(classifier.model))[-1])),
+    PLAIN: ours(lambda classifier: classifier),
+}
+
+
+def network(path: Path) -> Callable[[], nn.Module]:
+    """Makes the network of a weights file, anew for each engine."""
+    weights, about = runs.load_weights(path)
+    height, width, channels = map(int, about["image_shape"].split("x"))
+    classes = int(about["num_classes"])
+
+    def build() -> nn.Module:
+        size = {"num_classes": classes, "in_channels": channels, "image_size": (height, width)}
+        model: nn.Module = models.build(about["model"], "torch", **size)
+        models.load_weights(model, weights)
+        return model
+
+    return build
+
+
+def measure(args: argparse.Namespace) -> dict[str, Cost]:
+    torch.set_num_threads(args.threads)
+    build, test = network(args.weights), data.load(args.data).test
+    costs = {name: Cost() for name in ENGINES}
+    for part in np.array_split(np.arange(min(args.images, len(test))), args.parts):
+        for name, run in ENGINES.items():
+            model, cost = build(), costs[name]
+            begun, cpu = time.perf_counter(), time.process_time()
+            run(model, test.images[part], test.labels[part], args, cost)
+            cost.seconds += time.perf_counter() - begun
+            cost.cpu_seconds += time.process_time() - cpu
+            print(f"{name}: {len(cost.robust)} images, {cost.seconds:.0f} s", flush=True)
+    return costs
+
+
+def levers(costs: dict[str, Cost]) -> dict[str, float]:
+    """Factors of process CPU time; their product is what the reference takes for what ours takes."""
+    per_unit = {name: cost.cpu_seconds / cost.units for name, cost in costs.items()}
+    return {
+        "fewer passes": costs[REFERENCE].units / costs[OURS].units,
+        "what goes on around the passes": per_unit[REFERENCE] / per_unit[PLAIN],
+        "channels-last weights": per_unit[PLAIN] / per_unit[LAID_OUT],
+        "batch norm folded": per_unit[LAID_OUT] / per_unit[OURS],
+    }
+
+
+def show(costs: dict[str, Cost]) -> None:
+    print(f"\n| engine | robust % | agree % | forwards | backwards | units | s | CPU s |\n|{'---|' * 8}")
+    for name, cost in costs.items():
+        agree = 100 * np.mean(np.equal(cost.robust, costs[REFERENCE].robust))
+        print(
+            f"| {name} | {100 * np.mean(cost.robust):.2f} | {agree:.2f} | {cost.forwards} | {cost.backwards} | "
+            f"{cost.units} | {cost.seconds:.1f} | {cost.cpu_seconds:.1f} |"
+        )
+    one, other = costs[REFERENCE], costs[OURS]
+    print(
+        f"\nreference / ours: units {one.units / other.units:.2f}, wall-clock {one.seconds / other.seconds:.2f}, "
+        f"process CPU {one.cpu_seconds / other.cpu_seconds:.2f}, which is the product of"
+    )
+    for name, factor in levers(costs).items():
+        print(f"  {factor:.2f}  {name}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path, help="a .safetensors file as stcli train leaves it")
+    parser.add_argument("--data", required=True, help="parquet:DIR, or another that stcli train takes")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=250)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--queries", type=int, default=5000, help="of Square")
+    parser.add_argument("--norm", choices=("linf", "l2", "l1"), default="linf")
+    parser.add_argument("--epsilon", type=float, default=8 / 255)
+    parser.add_argument(
+        "--parts", type=int, default=1, help="the engines take turns on so many parts of the images"
+    )
+    parser.add_argument("--out", type=Path, help="keeps the figures as JSON")
+    args = parser.parse_args()
+
+    costs = measure(args)
+    show(costs)
+    if args.out:
+        weights = hashlib.sha256(args.weights.read_bytes()).hexdigest()
+        settings = {name: value for name, value in vars(args).items() if name not in ("out", "weights", "data")}
+        record = {
+            "settings": {"weights": weights, **settings},
+            "environment": {"platform": platform.platform(), "torch": torch.__version__, "numpy": np.__version__},
+            "engines": {name: {**asdict(cost), "units": cost.units} for name, cost in costs.items()},
+            "levers": levers(costs),
+        }
+        args.out.write_text(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
