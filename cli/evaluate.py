@@ -161,7 +161,7 @@ def _show_cascades(
         for attack, result in found.items():
             console.print(stage_table(f"{label}, {attack}", result.stages))
     if work.cascades:
-        for note in notes(work.splits.test.num_classes):
+        for note in notes(work.splits.test.num_classes, [attack.version for attack in work.cascades.values()]):
             say(console, note)
 
 

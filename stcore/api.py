@@ -36,11 +36,15 @@ class HasNoise(Protocol):
     def noise_laws(self) -> tuple[str, ...]: ...
 
 
-class Finds(HasNoise, Protocol):
-    """A search for examples, be it an attack's or squeeze training's."""
+class HasBounds(Protocol):
+    """A search, as far as the range of its pixels goes."""
 
     @property
     def bounds(self) -> tuple[float, float]: ...
+
+
+class Finds(HasNoise, HasBounds, Protocol):
+    """A search for examples, be it an attack's or squeeze training's."""
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Any: ...
 
@@ -79,7 +83,7 @@ def squeeze_step(
 
     `pair=None` starts from noise. Neither the weights, their gradients, nor any mode or statistic change.
     """
-    classifier = _checked(model, x, y, config)
+    classifier = checked(model, x, y, config)
     pair = (
         config.start(x, _noise(classifier, config, x, noise, rng)) if pair is None else _pair(classifier, x, pair)
     )
@@ -96,7 +100,7 @@ def find_squeeze_pair(
     rng: np.random.Generator | int | None = None,
 ) -> SqueezePair:
     """The points after the K-th update, not re-selected; K = 0 returns the noisy starts."""
-    return SqueezePair(*_found(config, _checked(model, x, y, config), x, y, noise, rng))
+    return SqueezePair(*_found(config, checked(model, x, y, config), x, y, noise, rng))
 
 
 def squeeze_loss(
@@ -114,7 +118,7 @@ def squeeze_loss(
     `pair=None` finds the pair first, unseen by the caller's tape. The natural and the adversarial forward
     update running statistics, as a training forward does.
     """
-    classifier = _checked(model, x, y, config)
+    classifier = checked(model, x, y, config)
     ops = classifier.ops
     if pair is None:
         pair = _found(config, classifier, x, y, noise, rng)
@@ -172,7 +176,8 @@ _known: weakref.WeakKeyDictionary[Any, tuple[Hashable, int]] = weakref.WeakKeyDi
 """The number of classes of each network that was looked at."""
 
 
-def _checked(model: Any, x: Tensor, y: Tensor, search: Finds) -> Classifier:
+def checked(model: Any, x: Tensor, y: Tensor, search: HasBounds) -> Classifier:
+    """The model as a classifier, when it and the batch are what a search of these bounds can work on."""
     classifier = make_classifier(model)
     _check_batch(classifier, model, x, y, search.bounds)
     return classifier
@@ -248,4 +253,4 @@ def attack_batch(
     rng: np.random.Generator | int | None,
 ) -> Tensor:
     """Adversarial examples of one batch by an attack of `stcore.attacks`."""
-    return _found(attack, _checked(model, x, y, attack), x, y, noise, rng)
+    return _found(attack, checked(model, x, y, attack), x, y, noise, rng)

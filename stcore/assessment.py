@@ -117,17 +117,17 @@ class Assessment:
         """
         store = store or Nowhere()
         self._state = dict(store.load() or {"done": np.array(0)})
-        for _ in self._work(progress, label):
+        for turns in self._work(progress, label):
             stopping = stop()
-            if stopping or store.due():
+            if turns or stopping or store.due():
                 self._keep(store)
             if stopping:
                 return None
         self._keep(store)
         return self._result()
 
-    def _work(self, progress: Progress, label: str) -> Iterator[None]:
-        """Everything, bit by bit; between two bits all that is known can be kept."""
+    def _work(self, progress: Progress, label: str) -> Iterator[bool]:
+        """Everything, bit by bit; between two bits all that is known can be kept. True where an attack is over."""
         yield from self._batches(progress, label)
         if self._cascades:
             self._evaluator.fold(self._images)
@@ -138,7 +138,7 @@ class Assessment:
             self._note(name, cascade)
             self._running = None
 
-    def _batches(self, progress: Progress, label: str) -> Iterator[None]:
+    def _batches(self, progress: Progress, label: str) -> Iterator[bool]:
         total, done = len(self._images), int(self._state["done"])
         with stretch(progress, label, total):
             progress.advance(done)
@@ -149,12 +149,13 @@ class Assessment:
                 for name, array in {"logits": logits, **_over("predicted", predicted)}.items():
                     self._state.setdefault(name, np.zeros((total, *array.shape[1:]), array.dtype))[where] = array
                 for name, points in examples.items() if self._keeps_examples else ():
-                    self._examples.setdefault(name, {}).update(enumerate(points, begin))
+                    found = self._evaluator.classifier.host_images(points)
+                    self._examples.setdefault(name, {}).update(enumerate(found, begin))
                 self._state["done"] = np.array(min(begin + self._batch_size, total))
                 progress.advance(len(batch.labels))
-                yield
+                yield False
 
-    def _steps(self, name: str, cascade: Cascade, progress: Progress) -> Iterator[None]:
+    def _steps(self, name: str, cascade: Cascade, progress: Progress) -> Iterator[bool]:
         while cascade.stage < len(cascade.stages):
             stage = cascade.stage
             label = name if len(cascade.stages) == 1 else f"{name} {cascade.stages[stage].name}"
@@ -165,7 +166,7 @@ class Assessment:
                     if cascade.stage == stage:
                         before, left = left, cascade.waiting
                         progress.advance(before - left, f"robust {100 * cascade.records.robust.mean():.2f} %")
-                    yield
+                    yield cascade.stage != stage
 
     def _open(self, name: str, attack: AutoAttack) -> Cascade:
         """A cascade at its start, or where it was when it was kept."""

@@ -14,6 +14,10 @@ MONITORS = tuple(name for name in PRESETS if name not in ("pgd_rst", "collaborat
 """Those to choose an epoch by: a single ascent over whole batches. Not restarts, a descent, or many ways back."""
 
 
+RESERVED = ("natural", "logits", "predicted", "done")
+"""What an evaluation calls other things."""
+
+
 def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAttack:
     """The attack of this name at this ε; UsageError for another name."""
     if name in PRESETS:
@@ -33,7 +37,17 @@ def named(
     norm: str = "linf",
 ) -> dict[str, Attack | AutoAttack]:
     """Attacks by name; a string stands for the attack of that name at this ε."""
+    if isinstance(attacks, str):
+        raise UsageError(
+            f"attacks: expected a list of names or attacks; received {attacks!r}. Write [{attacks!r}]"
+        )
     if isinstance(attacks, Mapping):
+        for name, attack in attacks.items():
+            if isinstance(attack, str) or "/" in name or name in RESERVED:
+                raise UsageError(
+                    f"attacks: expected a mapping of names, without / and none of {', '.join(RESERVED)}, to "
+                    f"attacks; received {name!r}: {attack!r}"
+                )
         return dict(attacks)
     return {
         attack if isinstance(attack, str) else repr(attack): (

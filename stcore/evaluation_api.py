@@ -49,7 +49,8 @@ def evaluate(
     first = classifier.pixels(x[: min(batch_size, len(x))])
     num_classes = inspection.check_model(classifier, first)
     inspection.check_labels(y, num_classes or 0)
-    images = classifier.host_images(classifier.pixels(x))
+    parts = (x[i : i + batch_size] for i in range(0, len(x), batch_size))  # the device need not hold them all
+    images = np.concatenate([classifier.host_images(classifier.pixels(part)) for part in parts])
     asked = named(attacks, epsilon, norm)
     by_batch, cascades = apart(asked)
     assessment = Assessment(Evaluator(classifier, by_batch, seed), cascades, images, y, batch_size=batch_size)
@@ -67,8 +68,12 @@ def _whole(classifier: Classifier, data: Any) -> tuple[Array, Array]:
 
     if isinstance(data, tuple) and len(data) == 2:
         return host(data[0]), host(data[1])
-    batches = [(host(x), host(y)) for x, y in data]
-    if not batches:
-        raise DataError("data: expected batches of images and labels; received none")
-    x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    try:
+        batches = [(host(x), host(y)) for x, y in data]
+        x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            "data: expected a tuple (x, y), or batches of (images, labels) of one shape as a loader gives; "
+            f"received {type(data).__qualname__} ({error})"
+        ) from error
     return x, y

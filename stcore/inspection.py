@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stcore.errors import DIVIDE, DataError, UsageError
+from stcore.errors import DIVIDE, DataError, DivergedError, UsageError
 from stcore.protocols import Array, Classifier, Tensor
 
 
@@ -61,6 +61,25 @@ def check_logits(values: Array, num_classes: int | None = None) -> None:
         )
 
 
+def numbers(logits: Array) -> Array:
+    """The logits; DivergedError where one is NaN or +∞, which argmax would pass off as a class."""
+    if not (logits < np.inf).all():
+        raise DivergedError(
+            "the model's logits are not finite: its weights have diverged. Lower the learning rate"
+        )
+    return logits
+
+
+def check_precision(classifier: Classifier, images: Array) -> None:
+    """UsageError where the model's numbers are too coarse to tell whether a point is in the ball."""
+    third = np.full((1, *images.shape[1:]), 1 / 3)
+    if np.abs(classifier.host_images(classifier.images(third)) - third).max() > 1e-6:
+        raise UsageError(
+            "model: expected float32 or float64 for this attack; received half precision, in which points rounded "
+            "out of the ball would not count. Convert the model to float32"
+        )
+
+
 def check_objective(objective: object) -> None:
     """UsageError unless this is a method's settings."""
     if not hasattr(objective, "noise_laws"):
@@ -71,8 +90,17 @@ def check_objective(objective: object) -> None:
 
 def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) -> int | None:
     """Looks at one forward of x; returns the number of classes, or None while a graph is traced."""
-    logits = model.look(x)
+    before = model.host(x)
+    if before is None:
+        return None
+    copy = x + 0.0
+    logits = model.look(copy)
     if logits is None:
         return None
+    if not np.array_equal(np.asarray(model.host(copy)), before):
+        raise UsageError(
+            "model: expected pixels to be left as they are; received a model that changes its input in place. "
+            "Write x = x - mean rather than x -= mean"
+        )
     check_logits(logits, num_classes)
     return int(logits.shape[1])

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 import stcore
 from stcore.assessment import Assessment
+from stcore.attacks import PGD
 from stcore.autoattack import AutoAttack, Cascade
 from stcore.autoattack.records import NONE
 from stcore.autoattack.versions import IDS, notes, stages
-from stcore.errors import UsageError
+from stcore.errors import DataError, DivergedError, UsageError
 from stcore.evaluation import Evaluator
 from stcore.evaluation_folder import EvaluationFolder
 from stcore.models import export_weights, load_weights
@@ -480,7 +481,176 @@ def test_batches_and_arrays_are_the_same_data(size):
 def test_called_on_a_batch_it_gives_native_examples(backend):
     model, x, y = task(backend)
     attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))
-    found = backend.nhwc(attack(model, backend.images(x), backend.tensor(y), batch_size=64))
-    _, examples = run(backend, attack, of=(model, x, y))
+    found = backend.nhwc(attack(model, backend.images(x), backend.tensor(y), rng=3, batch_size=64))
+    seed = int(np.random.default_rng(3).integers(2**63))
+    _, examples = run(backend, attack, of=(model, x, y), seed=seed)
     for row in range(len(x)):
         np.testing.assert_allclose(found[row], examples.get(row, x[row]), atol=1e-12)
+
+
+# What a claim is worth, at the edges
+
+
+def flat_logits(backend, shape=(4,)):
+    """A network of three classes whose logits are all 0 near the middle: ties, of which the first class wins."""
+    if backend.name == "torch":
+        import torch
+
+        class Flat(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.eye(4, 3, dtype=torch.float64))
+
+            def forward(self, x):
+                away = torch.relu(x - 0.55)
+                return away @ self.weight
+
+        return Flat()
+    import keras
+
+    pixels = keras.Input(shape, dtype="float64")
+    away = keras.layers.ReLU(dtype="float64")(keras.layers.Rescaling(1.0, -0.55, dtype="float64")(pixels))
+    dense = keras.layers.Dense(3, use_bias=False, dtype="float64")
+    model = keras.Model(pixels, dense(away))
+    dense.set_weights([np.eye(4, 3)])
+    return model
+
+
+@pytest.mark.parametrize("name", [*IDS, "pgd20"])
+def test_of_a_tie_the_predicted_class_decides(backend, name):
+    """Whoever reaches equal logits has fooled a network that then predicts class 0, where 1 or 2 is the label."""
+    x = np.full((4, 4), 0.5)
+    x[0, 1] = x[1, 1] = x[2, 2] = 0.6  # classified as 1, 1, 2
+    x[3, 0] = 0.6  # and as 0, which it stays in a tie
+    y = np.array([1, 1, 2, 0])
+    model = flat_logits(backend)
+    attack = {"it": AutoAttack(0.08, version="custom", attacks=(name,), queries=200)} if name in IDS else [name]
+    scores = stcore.evaluate(model, (x, y), attack, epsilon=0.08)
+    assert scores["natural"].correct == 4
+    assert list(scores.values())[1].correct <= 1
+
+
+def test_numbers_that_are_none_end_it_with_an_error(backend):
+    """A network that breaks within the ball is neither robust nor fooled."""
+    if backend.name == "torch":
+        import torch
+
+        class Breaks(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.eye(4, 3, dtype=torch.float64))
+
+            def forward(self, x):
+                return x @ self.weight + torch.log(x[:, 1:2] - 0.55) * 0.0
+
+        model = Breaks()
+    else:
+        import keras
+
+        class Breaks(keras.layers.Layer):
+            def call(self, x):
+                return keras.ops.log(x[:, 1:2] - 0.55) * 0.0
+
+        pixels = keras.Input((4,), dtype="float64")
+        dense = keras.layers.Dense(3, use_bias=False, dtype="float64")
+        model = keras.Model(pixels, dense(pixels) + Breaks(dtype="float64")(pixels))
+        dense.set_weights([np.eye(4, 3)])
+    x = np.full((3, 4), 0.5)
+    x[:, 1] = 0.6
+    for name in ("apgd-ce", "fab-t", "square"):
+        attack = {"it": AutoAttack(0.1, version="custom", attacks=(name,), queries=50)}
+        with pytest.raises(DivergedError, match="not finite"):
+            stcore.evaluate(model, (x, np.array([1, 1, 1])), attack)
+
+
+def test_half_precision_is_refused():
+    backend = load("torch")
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3)).bfloat16()
+    data = np.zeros((2, 3, 8, 8), "float32"), np.array([0, 1])
+    with pytest.raises(UsageError, match="expected float32 or float64 for this attack; received half precision"):
+        stcore.evaluate(model, data, ["apgd-ce"])
+    assert backend.name == "torch"
+
+
+def test_a_network_that_changes_its_input_is_refused_and_the_data_is_as_it_was():
+    load("torch")
+    import torch
+
+    class Shifts(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.linear(x.sub_(0.5))
+
+    x = np.random.default_rng(0).uniform(size=(5, 8)).astype("float32")
+    before = x.copy()
+    with pytest.raises(UsageError, match="changes its input in place"):
+        stcore.evaluate(Shifts(), (x, np.zeros(5, int)), ["apgd-ce"])
+    np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("attacks", [{"natural": AutoAttack()}, {"a/b": AutoAttack()}, {"a": "pgd20"}, "apgd-ce"])
+def test_names_that_would_be_mistaken_are_refused(attacks):
+    backend = load("torch")
+    model, x, y = task(backend, images=3)
+    with pytest.raises(UsageError, match="attacks: expected a"):
+        stcore.evaluate(model, (x.transpose(0, 3, 1, 2), y), attacks)
+
+
+@pytest.mark.parametrize(
+    "data", [[1, 2], [], [(np.zeros((2, 3, 8, 8)), [0, 1]), (np.zeros((2, 3, 9, 9)), [0, 1])]]
+)
+def test_data_that_is_no_data(data):
+    backend = load("torch")
+    model, _, _ = task(backend, images=3)
+    with pytest.raises(DataError, match=r"data: expected a tuple \(x, y\), or batches"):
+        stcore.evaluate(model, data, ["pgd20"])
+
+
+def test_examples_of_any_attack_are_kept_as_host_images(backend):
+    model, x, y = task(backend, images=5)
+    evaluator, store = Evaluator(backend.classifier(model), {"pgd": PGD(0.1, 0.05, 2)}), Kept()
+    Assessment(evaluator, {}, x, y, batch_size=2, keep_examples=True).run(Silent(), store)
+    found = store.examples["pgd"]
+    assert sorted(found) == list(range(5))
+    assert all(isinstance(point, np.ndarray) and point.shape == x.shape[1:] for point in found.values())
+
+
+def test_a_state_that_was_loaded_stays_as_it_was(backend):
+    """Square writes in place, but not into what it was given."""
+    model, x, y = task(backend)
+    classifier = backend.classifier(model)
+    logits = classifier.look(classifier.images(x))
+    stages = AutoAttack(EPSILON, version="custom", attacks=("square",), queries=FEW).stages(CLASSES)
+
+    def fresh():
+        return Cascade(classifier, stages, x, y, logits, lambda p: classifier.look(classifier.images(p)).argmax(1))
+
+    one = fresh()
+    for _ in range(5):
+        one.advance()
+    state = one.save()
+    before = {name: array.copy() for name, array in state.items()}
+    for cascade in (one, fresh()):
+        cascade.load(state)
+        for _ in range(10):
+            cascade.advance()
+        for name, array in before.items():
+            np.testing.assert_array_equal(state[name], array, err_msg=name)
+
+
+def test_every_attack_that_is_over_is_kept_at_once(backend):
+    class Counting(Kept):
+        saves = 0
+
+        def save(self, state, examples):
+            self.saves += 1
+            super().save(state, examples)
+
+    store = Counting()
+    assessment(backend, AutoAttack(EPSILON, queries=FEW), images=6).run(Silent(), store)
+    assert store.saves == 4 + 1

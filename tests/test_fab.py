@@ -180,7 +180,8 @@ def test_what_is_kept_is_the_nearest_misclassified_point(backend, norm, random_s
         for kept, lane, point in zip(now["adversarial"], range(6), before["point"], strict=True):
             if away[lane] == nearest[lane] < np.inf:
                 np.testing.assert_array_equal(kept, point)
-        np.testing.assert_array_equal(now["success"] > 0.5, nearest <= attack.epsilon)
+        claimed = (away == nearest) & (away <= attack.epsilon)  # once: what was refused is not offered again
+        np.testing.assert_array_equal(now["success"] > 0.5, claimed)
         assert now["point"].min() >= 0
         assert now["point"].max() <= 1
     np.testing.assert_array_equal(trail[0]["adversarial"], images)
@@ -191,7 +192,8 @@ def test_a_misclassified_image_is_its_own_nearest_point(backend):
     state = run(backend, FAB(0.1, steps=1), model, x, target, y)
     np.testing.assert_array_equal(state["adversarial"], backend.nhwc(x))
     np.testing.assert_array_equal(state["distance"], 0)
-    assert (state["success"] > 0.5).all()
+    _, first, *_ = walk(backend, FAB(0.1, steps=1), model, x, target, y, ())
+    assert (first["success"] > 0.5).all()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

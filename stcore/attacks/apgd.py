@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stcore import checks, hashing
-from stcore.attacks.stepped import State, either, flag
+from stcore.attacks.stepped import State, claims, either, flag
 from stcore.forward import forward
 from stcore.hashing import Keys
 from stcore.losses import (
@@ -153,7 +153,7 @@ def look(
         here = forward(model, point, Mode.EVAL)
         value, pullback = ops.vjp(lambda z: LOSSES[loss](ops, z, y, target), here.logits)
         gradient = gradient + here.pullback(pullback(ops.ones_like(value))[0])[0]
-        wrong = wrong + flag(ops, margin(ops, here.logits, y) > 0.0, wrong)
+        wrong = wrong + claims(ops, margin(ops, here.logits, y))
     return (value, gradient, wrong) if samples == 1 else (value, gradient / samples, wrong / samples)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from stcore import checks, hashing
 from stcore.attacks.hyperplane import DUAL, boundary, displacement, length, nearest_boundary
-from stcore.attacks.stepped import State, either, flag
+from stcore.attacks.stepped import State, claims, either, flag
 from stcore.forward import forward
 from stcore.hashing import Keys
 from stcore.losses import margin, of_label
@@ -96,8 +96,8 @@ class FAB:
 
         offset = point - x
         away = length(ops, self.norm, offset)
-        wrong = flag(ops, margin(ops, here.logits, y) > 0.0, away)
-        found = wrong * flag(ops, away < state["distance"], away)
+        wrong = claims(ops, margin(ops, here.logits, y))
+        found = wrong * (1.0 - flag(ops, away > state["distance"], away))
         (adversarial,) = either(ops, found, (point,), (state["adversarial"],))
         distance = ops.where(found > 0.5, away, state["distance"])
 
@@ -112,5 +112,5 @@ class FAB:
             "point": ops.clip(moved, *self.bounds),
             "adversarial": adversarial,
             "distance": distance,
-            "success": 1.0 - flag(ops, distance > self.epsilon, distance),
+            "success": found * (1.0 - flag(ops, away > self.epsilon, away)),
         }

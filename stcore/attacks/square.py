@@ -90,12 +90,12 @@ class Square:
         return proposed
 
     def judge(self, state: State, points: Array, logits: Array, y: Array) -> State:
-        """Kept where the margin is lower, or stays at zero; a success is below zero: misclassified by argmax."""
+        """Kept where the margin is lower, or stays at zero; at zero or below the network may err."""
         margin, best = _margins(logits, y), state["margin"]
         kept = (margin < best) | ((margin == 0) & (best == 0))
         state["adversarial"][kept] = points[kept]
         best = np.where(kept, margin, best)
-        return state | {"margin": best, "success": best < 0}
+        return state | {"margin": best, "success": best <= 0}
 
     def _windows(self, images: Array, step: Array, keys: Keys) -> Iterator[tuple[Windows, Array]]:
         """The windows that lanes past their start write at this step, with their signs (n, 1, 1, C)."""

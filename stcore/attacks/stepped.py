@@ -30,6 +30,14 @@ def flag(ops: Ops, condition: Tensor, like: Tensor) -> Tensor:
     return ops.where(condition, one, one - one)
 
 
+def claims(ops: Ops, margin: Tensor) -> Tensor:
+    """(B,) flags of the lanes that may be misclassified: the margin is not below zero.
+
+    Of a tie the predicted class decides, and of what is no number nobody can: both are left to the verification.
+    """
+    return 1.0 - flag(ops, margin < 0.0, margin)
+
+
 def either(ops: Ops, chosen: Tensor, ones: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Of images (B, …) by pairs, those of `ones` for the lanes whose flag (B,) is set, else those of `others`."""
     return tuple(

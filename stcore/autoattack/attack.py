@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from stcore.api import _checked
+from stcore import checks, inspection
+from stcore.api import checked
 from stcore.autoattack.cascade import Cascade
 from stcore.autoattack.lanes import folded, lanes_on
 from stcore.autoattack.versions import IDS, Stage, stages
-from stcore.protocols import Tensor
+from stcore.errors import UsageError
+from stcore.protocols import Array, Tensor
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,29 @@ class AutoAttack:
             queries=self.queries,
         )
 
-    def __call__(self, model: Any, x: Tensor, y: Tensor, *, rng: int = 0, batch_size: int = 250) -> Tensor:
-        """Adversarial examples of native x (B, …), labels y (B,); images that withstand come back as they are."""
-        classifier = _checked(model, x, y, self)
-        images, labels = classifier.host_images(x), np.asarray(classifier.host(y))
+    def __call__(
+        self,
+        model: Any,
+        x: Tensor,
+        y: Tensor,
+        *,
+        rng: np.random.Generator | int | None = None,
+        batch_size: int = 250,
+    ) -> Tensor:
+        """Adversarial examples of native x (B, …), labels y (B,); images that withstand come back as they are.
 
-        def logits(points: Any) -> Any:
-            return classifier.look(classifier.images(points))
+        rng: a generator, or a seed; by default fresh entropy.   Raises as the other attacks do, and UsageError
+        inside a traced graph, since what is attacked when depends on what is found.
+        """
+        checks.whole("batch_size", batch_size, 1)
+        classifier = checked(model, x, y, self)
+        labels = classifier.host(y)
+        if labels is None:
+            raise UsageError("x: expected tensors with values; AutoAttack cannot be traced. Call it eagerly")
+        images, seed = classifier.host_images(x), int(np.random.default_rng(rng).integers(2**63))
+
+        def logits(points: Array) -> Array:
+            return inspection.numbers(np.asarray(classifier.look(classifier.images(points))))
 
         natural = np.concatenate([logits(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
         cascade = Cascade(
@@ -61,7 +79,7 @@ class AutoAttack:
             labels,
             natural,
             lambda points: logits(points).argmax(axis=1),
-            seed=rng,
+            seed=seed,
             batch_size=batch_size,
             lanes=lanes_on(folded(classifier, images)),
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from stcore import hashing
+from stcore import checks, hashing, inspection
 from stcore.attacks.stepped import HostAttack, SteppedAttack
 from stcore.autoattack.lanes import Body, Lanes, lanes_on
 from stcore.autoattack.records import NONE, Records
@@ -21,6 +21,8 @@ from stcore.protocols import Array, Classifier
 
 _JOB = ("image", "restart", "rank")  # the columns of a job: a row of the images, and two numbers
 _LANE = ("job", "step")
+_SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5}
+"""What float32 may lie outside the ball, relative to ε; in l1 every pixel's rounding adds up."""
 
 
 class Cascade:
@@ -46,6 +48,8 @@ class Cascade:
         batch_size: int = 250,
         lanes: Callable[[SteppedAttack | HostAttack], Lanes] | None = None,
     ) -> None:
+        checks.whole("batch_size", batch_size, 1)
+        checks.whole("seed", seed)
         self.classifier, self.stages, self.batch_size = classifier, tuple(stages), batch_size
         self.records = Records.untouched(labels, logits.argmax(axis=1))
         self.forwards, self.backwards = np.zeros(len(self.stages), int), np.zeros(len(self.stages), int)
@@ -56,6 +60,11 @@ class Cascade:
         self._positions = np.arange(len(images)) if positions is None else positions
         self._targets = _by_rank(logits, labels)
         self._lanes_of = lanes or lanes_on(classifier)
+        self._stage, self._next = 0, 0
+        self._body: Body = {}
+        self._lanes: Array = np.zeros((0, len(_LANE)), int)
+        self._jobs: Array = np.zeros((0, len(_JOB)), int)
+        inspection.check_precision(classifier, images)
         self._enter(0)
 
     # Where it stands
@@ -102,12 +111,11 @@ class Cascade:
     def _enter(self, stage: int) -> None:
         """Lists the stage's jobs: all images with their likeliest target first, then with the next."""
         self._stage, self._next = stage, 0
-        self._body: Body = {}
-        self._lanes = np.zeros((0, len(_LANE)), int)
-        self._jobs = np.zeros((0, len(_JOB)), int)
+        self._body, self._lanes, self._jobs = {}, self._lanes[:0], self._jobs[:0]
         if stage < len(self.stages):
             images, it = np.flatnonzero(self.records.robust), self.stages[stage]
-            runs = [(restart, rank) for rank in range(max(it.targets, 1)) for restart in range(it.restarts)]
+            restarts = range(it.first, it.first + it.restarts)
+            runs = [(restart, rank) for rank in range(max(it.targets, 1)) for restart in restarts]
             self._jobs = np.array([(i, *run) for run in runs for i in images], int).reshape(-1, len(_JOB))
 
     def _fill(self) -> None:
@@ -143,7 +151,7 @@ class Cascade:
             np.isfinite(flat).all(1)
             & (flat >= low).all(1)
             & (flat <= high).all(1)
-            & (distance <= attack.epsilon * (1 + 1e-6) + 1e-7)
+            & (distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7)
         )
         predicted = self._verified(points, self.records.label[rows])
         holds = allowed & (predicted != self.records.label[rows])
@@ -233,10 +241,10 @@ def _by_rank(logits: Array, labels: Array) -> Array:
 def _distance(points: Array, originals: Array, norm: str) -> Array:
     """(B,): how far points are from the images, in float64."""
     offset = np.abs(points.astype(np.float64) - originals).reshape(len(points), -1)
-    match norm:
-        case "linf":
-            return offset.max(axis=1)
-        case "l2":
-            return np.sqrt((offset**2).sum(axis=1))
-        case _:
-            return offset.sum(axis=1)
+    if norm == "linf":
+        distance: Array = offset.max(axis=1)
+    elif norm == "l2":
+        distance = np.sqrt((offset**2).sum(axis=1))
+    else:
+        distance = offset.sum(axis=1)
+    return distance

@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
+from stcore import inspection
 from stcore.attacks.stepped import HostAttack, State, SteppedAttack
 from stcore.hashing import Keys
 from stcore.protocols import Array, Classifier, Mode
@@ -53,7 +54,7 @@ def lanes_of(attack: SteppedAttack | HostAttack, classifier: Classifier) -> Lane
     """The lanes of either kind of attack."""
     if hasattr(attack, "propose"):
         return _HostLanes(cast(HostAttack, attack), classifier)
-    return _NativeLanes(cast(SteppedAttack, attack), classifier)
+    return _NativeLanes(attack, classifier)
 
 
 def lanes_on(classifier: Classifier) -> Callable[[SteppedAttack | HostAttack], Lanes]:
@@ -135,7 +136,7 @@ class _HostLanes:
         x, y = body["x"], body["y"]
         state = {name: value for name, value in body.items() if name not in ("x", "y")}
         points = self._attack.propose(x, state, number, keys)
-        logits = self._classifier.ops.to_numpy(self._logits(self._classifier.images(points)))
+        logits = inspection.numbers(self._classifier.ops.to_numpy(self._logits(self._classifier.images(points))))
         return {"x": x, "y": y, **self._attack.judge(state, points, logits, y)}
 
     def take(self, body: Body, rows: Sequence[int]) -> Body:
@@ -156,4 +157,4 @@ class _HostLanes:
         return dict(body)
 
     def load(self, arrays: Mapping[str, Array]) -> Body:
-        return dict(arrays)
+        return {name: np.array(array) for name, array in arrays.items()}  # Square writes in place

@@ -35,8 +35,9 @@ class Records:
     @classmethod
     def untouched(cls, label: Array, natural: Array) -> Records:
         """Before any attack."""
-        none = [np.full(len(label), NONE) for _ in range(4)]
-        return cls(label, natural, natural.copy(), *none, np.full(len(label), np.nan))
+        none = np.full(len(label), NONE)
+        found = {name: none.copy() for name in ("attack", "target", "restart", "iteration")}
+        return cls(label, natural, natural.copy(), **found, distance=np.full(len(label), np.nan))
 
     @property
     def robust(self) -> Array:

@@ -34,6 +34,8 @@ class Stage:
     name: str
     attack: SteppedAttack | HostAttack
     restarts: int = 1
+    first: int = 0
+    """The number of the first restart."""
     targets: int = 0
     samples: int = 1
     """Forwards by which a success is verified; more than half of them must err."""
@@ -121,7 +123,7 @@ def _fab(s: _Settings) -> list[Stage]:
         FAB(s.epsilon, s.norm, s.bounds, targeted=False, classes=s.classes, random_start=random)
         for random in (False, True)
     )
-    return [Stage("fab", one), Stage("fab", others, s.restarts - 1)][: 2 if s.restarts > 1 else 1]
+    return [Stage("fab", one), Stage("fab", others, s.restarts - 1, first=1)][: 2 if s.restarts > 1 else 1]
 
 
 def _fab_t(s: _Settings) -> list[Stage]:
