@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -16,8 +15,9 @@ from stcore.audit import Finding
 from stcore.autoattack.versions import notes
 from stcore.checkpoint_evaluation import CheckpointEvaluation
 from stcore.cli.console import findings_table, make_console, make_progress, say, score_table, stage_table
-from stcore.cli.options import EvaluateOptions, TrainOptions
-from stcore.cli.parsing import from_file, parse
+from stcore.cli.evaluation_plan import checkpoints, plan_from
+from stcore.cli.options import EvaluateOptions
+from stcore.cli.parsing import parse
 from stcore.cli.quiet import load_quietly
 from stcore.cli.reference import check_by_reference
 from stcore.errors import UsageError
@@ -27,10 +27,10 @@ from stcore.evaluation_folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation_report import as_json, records_of, result_of
 from stcore.experiment import check_about
 from stcore.interrupt import Interrupt
-from stcore.plan import Plan, make_plan
+from stcore.plan import Plan
 from stcore.progress import Progress
 from stcore.protocols import Array
-from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights, write_file
+from stcore.runs import load_weights, write_file
 
 ENGINES = ("native", "reference")
 
@@ -190,28 +190,6 @@ def audits(
     return found
 
 
-def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
-    """The weights to evaluate: the file that was named, or what the run has."""
-    if options.run.is_file():
-        if options.weights is not None or options.checkpoint is not None:
-            raise UsageError("weights, checkpoint: expected neither beside a weights file; leave them out")
-        return {options.run.stem: options.run}
-    folder = RunFolder.open(options.run)
-    if options.weights is not None:
-        return {Path(options.weights).name: Path(options.weights)}
-    if options.checkpoint is not None:
-        checks.choice("checkpoint", options.checkpoint, CHECKPOINTS)
-    names = CHECKPOINTS if options.checkpoint is None else (options.checkpoint,)
-    found = {name: folder.path / f"{name}.safetensors" for name in names}
-    found = {name: path for name, path in found.items() if path.is_file()}
-    if not found:
-        raise UsageError(
-            f"run: {folder.path} holds neither {' nor '.join(f'{name}.safetensors' for name in names[:2])}: "
-            "it was stopped before its first epoch"
-        )
-    return found
-
-
 def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Mapping[str, Array]) -> Path | None:
     """Where the evaluation is kept: where --out says; a long one, or one with examples, in the run's folder."""
     if options.out is not None:
@@ -222,55 +200,3 @@ def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Map
     parent = options.run.parent if is_file else options.run
     whatever = not is_file and options.weights is None
     return parent / EVALUATIONS / folder_name(work.about(weights), whatever_weights=whatever)
-
-
-def plan_from(options: EvaluateOptions) -> Plan:
-    """The run's plan with what the options change of it; for a weights file what it says of its network."""
-    attacks = options.attacks
-    if options.fast:
-        names = attacks.split(",")
-        if "autoattack" not in names:
-            raise UsageError(f"fast: expected autoattack among the attacks; received {attacks}")
-        attacks = ",".join("autoattack-fast" if name == "autoattack" else name for name in names)
-    changes: dict[str, Any] = {
-        "backend": options.backend,
-        "attacks": attacks,
-        "eval_epsilon": options.epsilon,
-        "eval_norm": options.norm,
-        "eval_batch_size": options.batch_size,
-        "dataset": options.dataset,
-        "dtype": options.dtype,
-        "seed": options.seed,
-        "device": options.device,
-        "threads": options.threads,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if options.run.is_file():
-        settings = of_weights(options)
-    else:
-        settings = from_file(TrainOptions, options.run / CONFIG)
-        if "threads" not in changes:
-            settings.pop("threads", None)
-    checks.choice("backend", changes.get("backend", settings["backend"]), ("torch", "keras"))
-    norm = settings.get("eval_norm", settings.get("norm", "linf"))
-    if options.norm not in (None, norm) and options.epsilon is None:
-        raise UsageError(f"epsilon: expected one with norm = {options.norm}; the run's is for {norm}")
-    return make_plan({**settings, **changes})
-
-
-def of_weights(options: EvaluateOptions) -> dict[str, Any]:
-    """Settings of a network from its weights file alone; the data must be named."""
-    _, about = load_weights(options.run)
-    if options.dataset is None:
-        raise UsageError("dataset: expected the data to evaluate a weights file on, such as cifar10:DIR")
-    if "model" not in about:
-        raise UsageError(
-            f"weights: {options.run} does not say which network it is of. Evaluate it as --weights of its run, or "
-            "import it by stcli import"
-        )
-    return {
-        "backend": about.get("backend", "torch"),
-        "dataset": options.dataset,
-        "model": about["model"],
-        "method": "standard",
-    }

@@ -169,7 +169,7 @@ class EvaluateOptions:
     batch_size: MaybeInt = None
     """Images at one time."""
     subset: MaybeText = None
-    """Evaluate on the first N test images (N), or on those from A up to B (A:B)."""
+    """Evaluate on the first N test images (N), or on those from A up to B (A:B); by default on the run's."""
     shard: MaybeText = None
     """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge puts the parts together."""
     out: MaybeText = None

@@ -353,11 +353,12 @@ def test_the_printed_table_explains_what_did_not_pass():
     with console.capture() as capture:
         console.print(
             findings_table(
+                "audit",
                 [
                     Finding("one", "pass", "0 of 64", "All is well."),
                     Finding("two", "warn", "9 of 64", "Doubt it."),
                     Finding("three", "skipped", "", "No examples."),
-                ]
+                ],
             )
         )
     rows = [line.split("│")[1:-1] for line in capture.get().splitlines() if line.startswith("│")]

@@ -39,8 +39,9 @@ def test_the_engine_counts_what_is_computed_and_no_weight_gradient_is():
 
         found = work.run(Silent()).cascades["it"]
     forwards = sum(stage.forwards for stage in found.stages)
-    assert natural + forwards <= watch.forwards <= natural + forwards + 64  # a folded copy may be tried out
-    assert watch.backwards == sum(stage.backwards for stage in found.stages) > 1000
+    assert natural + forwards <= watch.forwards <= natural + forwards + 64  # a folded copy is tried out
+    backwards = sum(stage.backwards for stage in found.stages)
+    assert 1000 < backwards <= watch.backwards <= backwards + 16
     assert watch.weights == 0
     assert all(p.grad is None for p in of[0].parameters())
 

@@ -13,7 +13,7 @@ from small import SETTINGS, Run, contents, stcli, train, trained, words
 
 import stcore
 from stcore.cli import console
-from stcore.cli.evaluate import plan_from as evaluate_plan
+from stcore.cli.evaluation_plan import plan_from as evaluate_plan
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
 from stcore.cli.train import plan_from

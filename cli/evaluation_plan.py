@@ -1,0 +1,90 @@
+"""What `stcli evaluate` is asked to evaluate: which weights, and the plan that they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stcore import checks
+from stcore.cli.options import EvaluateOptions, TrainOptions
+from stcore.cli.parsing import from_file
+from stcore.errors import UsageError
+from stcore.plan import Plan, make_plan
+from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights
+
+
+def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
+    """The weights to evaluate: the file that was named, or what the run has."""
+    if options.run.is_file():
+        if options.weights is not None or options.checkpoint is not None:
+            raise UsageError("weights, checkpoint: expected neither beside a weights file; leave them out")
+        return {options.run.stem: options.run}
+    folder = RunFolder.open(options.run)
+    if options.weights is not None:
+        return {Path(options.weights).name: Path(options.weights)}
+    if options.checkpoint is not None:
+        checks.choice("checkpoint", options.checkpoint, CHECKPOINTS)
+    names = CHECKPOINTS if options.checkpoint is None else (options.checkpoint,)
+    found = {name: folder.path / f"{name}.safetensors" for name in names}
+    found = {name: path for name, path in found.items() if path.is_file()}
+    if not found:
+        raise UsageError(
+            f"run: {folder.path} holds neither {' nor '.join(f'{name}.safetensors' for name in names[:2])}: "
+            "it was stopped before its first epoch"
+        )
+    return found
+
+
+def plan_from(options: EvaluateOptions) -> Plan:
+    """The run's plan with what the options change of it; for a weights file what it says of its network."""
+    attacks = options.attacks
+    if options.fast:
+        names = attacks.split(",")
+        if "autoattack" not in names:
+            raise UsageError(f"fast: expected autoattack among the attacks; received {attacks}")
+        attacks = ",".join("autoattack-fast" if name == "autoattack" else name for name in names)
+    changes: dict[str, Any] = {
+        "backend": options.backend,
+        "attacks": attacks,
+        "eval_epsilon": options.epsilon,
+        "eval_norm": options.norm,
+        "eval_batch_size": options.batch_size,
+        "dataset": options.dataset,
+        "dtype": options.dtype,
+        "seed": options.seed,
+        "device": options.device,
+        "threads": options.threads,
+    }
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if options.run.is_file():
+        settings = of_weights(options)
+    else:
+        settings = from_file(TrainOptions, options.run / CONFIG)
+        if "threads" not in changes:
+            settings.pop("threads", None)
+        if options.subset is not None:  # of all test images, whatever the run was evaluated on
+            settings.pop("test_size", None)
+    checks.choice("backend", changes.get("backend", settings["backend"]), ("torch", "keras"))
+    norm = settings.get("eval_norm", settings.get("norm", "linf"))
+    if options.norm not in (None, norm) and options.epsilon is None:
+        raise UsageError(f"epsilon: expected one with norm = {options.norm}; the run's is for {norm}")
+    return make_plan({**settings, **changes})
+
+
+def of_weights(options: EvaluateOptions) -> dict[str, Any]:
+    """Settings of a network from its weights file alone; the data must be named."""
+    _, about = load_weights(options.run)
+    if options.dataset is None:
+        raise UsageError("dataset: expected the data to evaluate a weights file on, such as cifar10:DIR")
+    if "model" not in about:
+        raise UsageError(
+            f"weights: {options.run} does not say which network it is of. Evaluate it as --weights of its run, or "
+            "import it by stcli import"
+        )
+    return {
+        "backend": about.get("backend", "torch"),
+        "dataset": options.dataset,
+        "model": about["model"],
+        "method": "standard",
+    }
