@@ -343,6 +343,7 @@ def test_the_versions_are_the_published_ones():
         ("fab-t", 1, 9, 101, 1),
         ("square", 1, 0, 5001, 1),
     ]
+    assert said("plus", "l1")[5:] == [("apgd-t", 1, 9, 103, 1), ("fab-t", 1, 9, 101, 1)]
     assert said("plus") == [
         ("apgd-ce", 5, 0, 101, 1),
         ("apgd-dlr", 5, 0, 101, 1),

@@ -88,7 +88,7 @@ def stages(
         bounds,
         classes,
         restarts=5 if many else 1,
-        targets=min(5 if norm == "l1" else STANDARD_TARGETS, classes - 1),
+        targets=min(5 if norm == "l1" and version in ("standard", "fast") else STANDARD_TARGETS, classes - 1),
         samples=20 if version == "rand" else 1,
         queries=queries,
         steps=FAST if version == "fast" else {},
