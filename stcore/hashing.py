@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from stcore.threat import lengths
+
 Keys = npt.NDArray[np.uint64]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 
 
 def keys(*words: npt.ArrayLike) -> Keys:
@@ -58,8 +59,7 @@ def signs(key: Keys, shape: Sequence[int] = ()) -> npt.NDArray[np.float64]:
 def surface(key: Keys, shape: Sequence[int], norm: str) -> npt.NDArray[np.float64]:
     """(B,) keys → (B, *shape), of norm 1 each: uniform noise (l∞) or normal noise (l2, l1), over its norm."""
     drawn = 2 * uniforms(key, shape) - 1 if norm == "linf" else normals(key, shape)
-    lengths = np.linalg.norm(drawn.reshape(len(key), -1), ord=_ORDERS[norm], axis=1)
-    on_it: npt.NDArray[np.float64] = drawn / lengths.reshape(-1, *[1] * len(shape))
+    on_it: npt.NDArray[np.float64] = drawn / lengths(drawn, norm).reshape(-1, *[1] * len(shape))
     return on_it
 
 

@@ -9,7 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from stcore.protocols import Ops, Tensor
+import numpy as np
+
+from stcore.protocols import Array, Ops, Tensor
 
 _TINY = 1e-15  # where a norm underflows, the l2 step is too small rather than too large
 
@@ -61,6 +63,16 @@ class L2:
 
 def _norm(ops: Ops, x: Tensor) -> Tensor:
     return ops.clip(ops.sqrt(ops.sum(x * x)), _TINY, math.inf)
+
+
+_ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
+
+
+def lengths(offsets: Array, norm: str) -> Array:
+    """Host offsets (B, …) → (B,): the norm of each, in float64; norm is linf, l2 or l1."""
+    rows = np.asarray(offsets, np.float64).reshape(len(offsets), -1)
+    measured: Array = np.linalg.norm(rows, ord=_ORDERS[norm], axis=1)
+    return measured
 
 
 NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}

@@ -13,7 +13,7 @@ from stcore.data.batches import Batch
 from stcore.errors import UsageError
 from stcore.evaluation import Evaluator
 from stcore.protocols import Array, Classifier
-from stcore.threat import NORMS
+from stcore.threat import NORMS, lengths
 
 
 class Subject:
@@ -106,8 +106,7 @@ class Subject:
                 f"transfer {name}: expected examples for the images, {self.images.shape}; received {points.shape}"
             )
         here, there = (self.classifier.host_images(self.classifier.images(a)) for a in (self.images, points))
-        offset = (there.astype(np.float64) - here).reshape(len(here), -1)
-        length = float(np.linalg.norm(offset, np.inf if self.norm == "linf" else 2, axis=1).max())
+        length = float(lengths(there.astype(np.float64) - here, self.norm).max())
         if not length <= self.epsilon * (1 + 1e-6) + 1e-6:
             raise UsageError(
                 f"transfer {name}: expected examples within ε = {self.epsilon:.4g} of the images; received one at "

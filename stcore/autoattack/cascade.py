@@ -18,6 +18,7 @@ from stcore.autoattack.lanes import Body, Lanes, lanes_on
 from stcore.autoattack.records import NONE, Records
 from stcore.autoattack.versions import IDS, Stage
 from stcore.protocols import Array, Classifier
+from stcore.threat import lengths
 
 _JOB = ("image", "restart", "rank")  # the columns of a job: a row of the images, and two numbers
 _LANE = ("job", "step")
@@ -144,7 +145,7 @@ class Cascade:
         rows = self._jobs[jobs, 0]
         originals = self.classifier.host_images(self.classifier.images(self._images[rows]))
         attack = self.stages[self._stage].attack
-        distance = _distance(points, originals, attack.norm)
+        distance = lengths(points.astype(np.float64) - originals, attack.norm)
         low, high = attack.bounds
         flat = points.reshape(len(points), -1)
         allowed = (
@@ -236,15 +237,3 @@ def _by_rank(logits: Array, labels: Array) -> Array:
     order = np.argsort(-logits, axis=1, kind="stable")
     others: Array = order[order != labels[:, None]].reshape(len(labels), -1)
     return others
-
-
-def _distance(points: Array, originals: Array, norm: str) -> Array:
-    """(B,): how far points are from the images, in float64."""
-    offset = np.abs(points.astype(np.float64) - originals).reshape(len(points), -1)
-    if norm == "linf":
-        distance: Array = offset.max(axis=1)
-    elif norm == "l2":
-        distance = np.sqrt((offset**2).sum(axis=1))
-    else:
-        distance = offset.sum(axis=1)
-    return distance
