@@ -556,7 +556,7 @@ def test_a_limit_the_set_does_not_have_is_refused(option, size):
         load("digits", **{option: size})
 
 
-@pytest.mark.parametrize("spec", ["", "mnist", "parquet", "parquet:", "digits:8", "Digits", "svhn", "npz:"])
+@pytest.mark.parametrize("spec", ["", "mnist", "parquet", "parquet:", "digits:8", "Digits", "svhn:", "npz:"])
 def test_an_unknown_set_is_refused(spec):
     with pytest.raises(
         UsageError,

@@ -1,12 +1,14 @@
 """Data sets as uint8 images in memory, their splits, and the batches of an epoch. numpy only.
 
-What decodes a source (scikit-learn, scipy, pyarrow, pillow) is imported when that source is loaded.
+What decodes a source (scikit-learn, scipy, pyarrow, pillow) is imported when that source is loaded, and what
+fetches one (pooch) when it is fetched.
 """
 
 from stcore.data.batches import Batch, Batches, in_order
 from stcore.data.cifar import load_cifar10, load_cifar100
 from stcore.data.digits import load_digits
 from stcore.data.extra import Unlabelled, load_extra, load_unlabelled
+from stcore.data.fetching import fetch
 from stcore.data.images import ImageData, Splits
 from stcore.data.mixed import MixedBatches
 from stcore.data.npz import load_npz
@@ -14,6 +16,7 @@ from stcore.data.parquet import load_parquet
 from stcore.data.saving import save_arrays
 from stcore.data.sources import load
 from stcore.data.split import hold_out
+from stcore.data.stored import data_folder, import_file, verify
 from stcore.data.svhn import load_svhn
 from stcore.data.ti500k import convert_ti500k
 
@@ -25,7 +28,10 @@ __all__ = [
     "Splits",
     "Unlabelled",
     "convert_ti500k",
+    "data_folder",
+    "fetch",
     "hold_out",
+    "import_file",
     "in_order",
     "load",
     "load_cifar10",
@@ -37,4 +43,5 @@ __all__ = [
     "load_svhn",
     "load_unlabelled",
     "save_arrays",
+    "verify",
 ]

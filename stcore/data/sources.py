@@ -6,7 +6,9 @@ from stcore.data.images import ImageData, Splits
 from stcore.data.npz import load_npz
 from stcore.data.parquet import Columns, load_parquet
 from stcore.data.parts import Validation
+from stcore.data.registry import PUBLISHED
 from stcore.data.split import hold_out
+from stcore.data.stored import fetched
 from stcore.data.svhn import load_svhn
 from stcore.errors import UsageError
 
@@ -24,7 +26,8 @@ def load(
     test_size: int | None = None,
 ) -> Splits:
     """Load `digits`, `parquet:DIR`, `cifar10:PATH`, `cifar100:PATH`, `svhn:DIR` or `npz:PATH`; see `load_digits`,
-    `load_parquet` and so on for what each reads.
+    `load_parquet` and so on for what each reads. `cifar10`, `cifar100` or `svhn` alone is the copy that `fetch`
+    brought into the data folder.
 
     validation: as all but `load_digits` take it.
     columns: as `load_parquet` takes them; no other set has any.
@@ -32,9 +35,12 @@ def load(
         validation was held out: a smaller train set never changes what it is validated on.
     validation_size, test_size: keep the first so many, in the set's own order (in a set that is sorted by
         class, these are not of all classes).
-    UsageError for another spec, an option the set lacks, or a size that the set does not have.
+    DataError for a set that was not fetched; UsageError for another spec, an option the set lacks, or a size that
+    the set does not have.
     """
     kind, _, place = spec.partition(":")
+    if spec in PUBLISHED:
+        place = str(fetched(spec))
     if kind == "parquet" and place:
         splits = load_parquet(place, validation=validation, columns=columns)
     elif kind in READERS and place:
@@ -51,7 +57,10 @@ def load(
             )
         splits = load_digits(validation="test" if validation == "test" else None)
     else:
-        raise UsageError(f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them")
+        raise UsageError(
+            f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them, or "
+            f"{', '.join(PUBLISHED)} alone for a fetched copy"
+        )
     train = _limited(splits.train, train_size, "train_size")
     return Splits(
         hold_out(splits.train, train)[1] if train < len(splits.train) else splits.train,

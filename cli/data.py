@@ -1,0 +1,188 @@
+"""`stcli data`: the published data sets, and what any data set holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from stcore import errors
+from stcore.cli.console import make_console, make_progress, say
+from stcore.cli.options import (
+    DataFetchOptions,
+    DataImportOptions,
+    DataInfoOptions,
+    DataListOptions,
+    DataVerifyOptions,
+)
+from stcore.cli.parsing import parse
+from stcore.data import ImageData, fetch, import_file, load, verify
+from stcore.data.registry import PUBLISHED
+from stcore.data.stored import Stored, data_folder, fetch_command, look
+from stcore.errors import DataError, UsageError
+
+HELP = """usage: stcli data ACTION [options]
+
+  list         the published data sets, and which of them are here
+  fetch NAME   fetch one: cifar10, cifar100 or svhn
+  verify NAME  compare the files that are here with what was published
+  import FILE  take over a published file that was downloaded by hand
+  info SPEC    describe any data set: cifar10, parquet:DIR, npz:DIR, …
+
+  stcli data ACTION --help lists an action's options
+"""
+
+
+def main(args: Sequence[str]) -> int:
+    """Does what the first word says; returns the exit code."""
+    actions = {"list": list_, "fetch": fetch_, "verify": verify_, "import": import_, "info": info}
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return errors.OK if args else UsageError.exit_code
+    if args[0] not in actions:
+        raise UsageError(f"expected an action among {', '.join(actions)}; received {args[0]!r}")
+    return actions[args[0]](args[1:])
+
+
+def list_(args: Sequence[str]) -> int:
+    """The published sets."""
+    options = parse(DataListOptions, args, "stcli data list")
+    found = {name: look(name, options.data_dir) for name in PUBLISHED}
+    if options.json:
+        print(json.dumps({name: [as_json(one) for one in stored] for name, stored in found.items()}, indent=2))
+        return errors.OK
+    table = Table()
+    for title in ("data set", "what it is", "MB", "state"):
+        table.add_column(title, justify="right" if title == "MB" else "left")
+    for name, stored in found.items():
+        size = sum(one.file.size for one in stored) / 1e6
+        table.add_row(name, PUBLISHED[name].about, f"{size:.0f}", state(stored))
+    console = make_console()
+    console.print(table)
+    say(console, f"the data folder is {data_folder(options.data_dir)}")
+    return errors.OK
+
+
+def fetch_(args: Sequence[str]) -> int:
+    """A published set, over the network."""
+    options = parse(DataFetchOptions, args, "stcli data fetch")
+    console = make_console(stderr=options.json)  # JSON stands alone on stdout
+    place = fetch(
+        options.name,
+        folder=options.data_dir,
+        mirror=options.mirror,
+        timeout=options.timeout,
+        offline=options.offline,
+        progress=make_progress(console),
+        on_failure=lambda said: say(console, said),
+    )
+    stored = look(options.name, options.data_dir)
+    if options.json:
+        print(json.dumps([as_json(one) for one in stored], indent=2))
+        return errors.OK
+    say(console, f"{options.name} is whole, in {place}")
+    spec = options.name if options.data_dir is None else f"{options.name}:{place}"
+    say(console, f"  stcli train --dataset {spec}")
+    return errors.OK
+
+
+def verify_(args: Sequence[str]) -> int:
+    """Prints how each file is; DataError if not all are as published."""
+    options = parse(DataVerifyOptions, args, "stcli data verify")
+    stored = verify(options.name, options.data_dir)
+    if options.json:
+        print(json.dumps([as_json(one) for one in stored], indent=2))
+    else:
+        console = make_console()
+        for one in stored:
+            say(console, f"{one.path}: {one.state}")
+    wrong = [one for one in stored if one.state != "here"]
+    if wrong:
+        said = ", ".join(f"{one.file.name} is {one.state}" for one in wrong)
+        raise DataError(
+            f"{options.name}: expected all files as published, received: {said}; "
+            f"run {fetch_command(options.name, options.data_dir)}"
+        )
+    return errors.OK
+
+
+def import_(args: Sequence[str]) -> int:
+    """A file that was downloaded by hand."""
+    options = parse(DataImportOptions, args, "stcli data import")
+    name, path = import_file(options.file, options.data_dir)
+    stored = look(name, options.data_dir)
+    if options.json:
+        print(json.dumps([as_json(one) for one in stored], indent=2))
+        return errors.OK
+    console = make_console()
+    say(console, f"{options.file} → {path}")
+    say(console, f"{name}: {state(stored)}")
+    return errors.OK
+
+
+def info(args: Sequence[str]) -> int:
+    """What a data set holds."""
+    options = parse(DataInfoOptions, args, "stcli data info")
+    given = options.image_column, options.label_column
+    if given.count(None) == 1:
+        raise UsageError(f"image_column, label_column: expected both or neither; received {given}")
+    columns = None if options.image_column is None else (options.image_column, str(options.label_column))
+    splits = load(options.dataset, columns=columns)
+    parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
+    if options.json:
+        print(json.dumps({name: described(part) for name, part in parts.items()}, indent=2))
+        return errors.OK
+    console = make_console()
+    for name, part in parts.items():
+        shape = "x".join(map(str, part.image_shape))
+        say(console, f"{name}: {len(part)} images of {shape}, fingerprint {part.fingerprint()}")
+    console.print(class_table(parts))
+    return errors.OK
+
+
+def class_table(parts: dict[str, ImageData]) -> Table:
+    """How many images each class has in each part."""
+    table = Table()
+    for title in ("class", "name", *parts):
+        table.add_column(title, justify="left" if title == "name" else "right")
+    train = parts["train"]
+    counts = [class_counts(part) for part in parts.values()]
+    for label in range(train.num_classes):
+        name = train.class_names[label] if train.class_names else ""
+        table.add_row(str(label), name, *(str(count[label]) for count in counts))
+    return table
+
+
+def class_counts(part: ImageData) -> list[int]:
+    """Images per class."""
+    counts: list[int] = np.bincount(part.labels, minlength=part.num_classes).tolist()
+    return counts
+
+
+def described(part: ImageData) -> dict[str, Any]:
+    """One part of a set."""
+    return {
+        "name": part.name,
+        "images": len(part),
+        "image_shape": part.image_shape,
+        "num_classes": part.num_classes,
+        "class_names": part.class_names,
+        "class_counts": class_counts(part),
+        "fingerprint": part.fingerprint(),
+    }
+
+
+def as_json(stored: Stored) -> dict[str, Any]:
+    """One published file."""
+    return {**stored.file._asdict(), "path": str(stored.path), "state": stored.state}
+
+
+def state(stored: Sequence[Stored]) -> str:
+    """Of all files of a set, in words."""
+    apart = [f"{one.file.name} is {one.state}" for one in stored if one.state != "here"]
+    if not apart:
+        return "here"
+    return "missing" if all(one.state == "missing" for one in stored) else "; ".join(apart)
