@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Standard, adversarial and squeeze training on real images, and squeeze training's divergences:
-#   benchmarks/cifar10.sh DATA [FOLDER]     then: python benchmarks/table.py FOLDER/*
+#   benchmarks/cifar10.sh DATA [FOLDER]     then: stcli table FOLDER
 # DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet.
 set -euo pipefail
 data=$1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every method on the embedded digits, three seeds: benchmarks/digits.sh [FOLDER [BACKEND …]]
-# A run that has a result is not made again. Then: python benchmarks/table.py --checkpoint last FOLDER/*
+# A run that has a result is not made again. Then: stcli table --checkpoint last FOLDER
 set -euo pipefail
 out=${1:-runs/digits}
 backends=("${@:2}")
@@ -8,11 +8,8 @@ backends=("${@:2}")
 methods=(standard at st trades mart collaborative at2 trades2 mart2 gairat gair-rst bat st+awp trades+awp)
 for backend in "${backends[@]}"; do
   for method in "${methods[@]}"; do
-    for seed in 0 1 2; do
-      run="$out/$backend-${method/+/-}-$seed"
-      [ -e "$run/result.json" ] && continue
-      [[ $method == *+awp ]] && awp=(--awp 0.005) || awp=()
-      stcli train --backend "$backend" --method "${method%+awp}" "${awp[@]}" --seed "$seed" --threads 1 --out "$run"
-    done
+    [[ $method == *+awp ]] && awp=(--awp 0.005) || awp=()
+    stcli train --backend "$backend" --method "${method%+awp}" "${awp[@]}" --threads 1 --seeds 0..2 \
+      --out "$out/$backend-${method/+/-}"
   done
 done

@@ -2,7 +2,7 @@
 # Every method on real images, ResNet-8, a short schedule: benchmarks/methods.sh DATA [FOLDER [RUN …]]
 # DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet; RUN is BACKEND-METHOD or BACKEND-METHOD-awp,
 # by default all of the table's. A run that has a result is not made again.
-# Then: python benchmarks/table.py --checkpoint last FOLDER/*
+# Then: stcli table --checkpoint last FOLDER
 set -euo pipefail
 data=$1
 out=${2:-runs/methods}

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from stcore import errors
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.options import (
+    DataConvertOptions,
     DataFetchOptions,
     DataImportOptions,
     DataInfoOptions,
@@ -19,18 +19,20 @@ from stcore.cli.options import (
     DataVerifyOptions,
 )
 from stcore.cli.parsing import parse
-from stcore.data import ImageData, fetch, import_file, load, verify
+from stcore.data import ImageData, Splits, StreamData, fetch, import_file, load, save_npy, verify
 from stcore.data.registry import PUBLISHED
+from stcore.data.shards import PARTS
 from stcore.data.stored import Stored, data_folder, fetch_command, look
 from stcore.errors import DataError, UsageError
 
 HELP = """usage: stcli data ACTION [options]
 
-  list         the published data sets, and which of them are here
-  fetch NAME   fetch one: cifar10, cifar100 or svhn
-  verify NAME  compare the files that are here with what was published
-  import FILE  take over a published file that was downloaded by hand
-  info SPEC    describe any data set: cifar10, parquet:DIR, npz:DIR, …
+  list                  the published data sets, and which of them are here
+  fetch NAME            fetch one: cifar10, cifar100 or svhn
+  verify NAME           compare the files that are here with what was published
+  import FILE           take over a published file that was downloaded by hand
+  info SPEC             describe any data set: cifar10, parquet:DIR, npz:DIR, …
+  convert SPEC npy:DIR  write one as files that training maps from the disk
 
   stcli data ACTION --help lists an action's options
 """
@@ -38,7 +40,14 @@ HELP = """usage: stcli data ACTION [options]
 
 def main(args: Sequence[str]) -> int:
     """Does what the first word says; returns the exit code."""
-    actions = {"list": list_, "fetch": fetch_, "verify": verify_, "import": import_, "info": info}
+    actions = {
+        "list": list_,
+        "fetch": fetch_,
+        "verify": verify_,
+        "import": import_,
+        "info": info,
+        "convert": convert,
+    }
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
         return errors.OK if args else UsageError.exit_code
@@ -126,12 +135,8 @@ def import_(args: Sequence[str]) -> int:
 def info(args: Sequence[str]) -> int:
     """What a data set holds."""
     options = parse(DataInfoOptions, args, "stcli data info")
-    given = options.image_column, options.label_column
-    if given.count(None) == 1:
-        raise UsageError(f"image_column, label_column: expected both or neither; received {given}")
-    columns = None if options.image_column is None else (options.image_column, str(options.label_column))
-    splits = load(options.dataset, columns=columns)
-    parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
+    splits = loaded(options)
+    parts = {name: part for name in PARTS if (part := getattr(splits, name)) is not None}
     if options.json:
         print(json.dumps({name: described(part) for name, part in parts.items()}, indent=2))
         return errors.OK
@@ -143,26 +148,41 @@ def info(args: Sequence[str]) -> int:
     return errors.OK
 
 
-def class_table(parts: dict[str, ImageData]) -> Table:
+def convert(args: Sequence[str]) -> int:
+    """A data set as memory maps."""
+    options = parse(DataConvertOptions, args, "stcli data convert")
+    kind, _, folder = options.to.partition(":")
+    if kind != "npy" or not folder:
+        raise UsageError(f"to: expected npy:DIR; received {options.to!r}")
+    splits = loaded(options)
+    save_npy(folder, splits)
+    say(make_console(), f"{options.dataset} → {folder}\n  stcli train --dataset {options.to}")
+    return errors.OK
+
+
+def loaded(options: DataInfoOptions | DataConvertOptions) -> Splits:
+    """The data set that the options name."""
+    given = options.image_column, options.label_column
+    if given.count(None) == 1:
+        raise UsageError(f"image_column, label_column: expected both or neither; received {given}")
+    columns = None if options.image_column is None else (options.image_column, str(options.label_column))
+    return load(options.dataset, columns=columns, image_size=options.image_size)
+
+
+def class_table(parts: dict[str, ImageData | StreamData]) -> Table:
     """How many images each class has in each part."""
     table = Table()
     for title in ("class", "name", *parts):
         table.add_column(title, justify="left" if title == "name" else "right")
     train = parts["train"]
-    counts = [class_counts(part) for part in parts.values()]
+    counts = [part.class_counts() for part in parts.values()]
     for label in range(train.num_classes):
         name = train.class_names[label] if train.class_names else ""
         table.add_row(str(label), name, *(str(count[label]) for count in counts))
     return table
 
 
-def class_counts(part: ImageData) -> list[int]:
-    """Images per class."""
-    counts: list[int] = np.bincount(part.labels, minlength=part.num_classes).tolist()
-    return counts
-
-
-def described(part: ImageData) -> dict[str, Any]:
+def described(part: ImageData | StreamData) -> dict[str, Any]:
     """One part of a set."""
     return {
         "name": part.name,
@@ -170,7 +190,7 @@ def described(part: ImageData) -> dict[str, Any]:
         "image_shape": part.image_shape,
         "num_classes": part.num_classes,
         "class_names": part.class_names,
-        "class_counts": class_counts(part),
+        "class_counts": part.class_counts().tolist(),
         "fingerprint": part.fingerprint(),
     }
 

@@ -51,7 +51,7 @@ def check(name: str) -> str:
     backend = load_quietly(name)
     device = backend.use_device("auto")
     begun = time.perf_counter()
-    digits = load_digits().train.head(64)
+    digits = load_digits().test.head(64)
     model = models.build(
         "tiny",
         name,  # type: ignore[arg-type]

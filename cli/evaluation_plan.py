@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stcore import checks
+from stcore import checks, models
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
 from stcore.errors import UsageError
@@ -60,6 +60,8 @@ def plan_from(options: EvaluateOptions) -> Plan:
     if options.run.is_file():
         settings = of_weights(options)
     else:
+        if options.model is not None:
+            raise UsageError("model: expected none beside a run, which says what it trained; leave it out")
         settings = from_file(TrainOptions, options.run / CONFIG)
         if "threads" not in changes:
             settings.pop("threads", None)
@@ -82,9 +84,15 @@ def of_weights(options: EvaluateOptions) -> dict[str, Any]:
             f"weights: {options.run} does not say which network it is of. Evaluate it as --weights of its run, or "
             "import it by stcli import"
         )
+    if options.model != (about["model"] if models.is_factory(about["model"]) else None):
+        raise UsageError(
+            f"model: {options.run} is of {about['model']}; received {options.model or 'none'}. Give --model for a "
+            "package.module:factory that you trust, as its code is run, and for no other network"
+        )
     return {
         "backend": about.get("backend", "torch"),
         "dataset": options.dataset,
         "model": about["model"],
+        "normalize": about.get("normalize", "none"),
         "method": "standard",
     }

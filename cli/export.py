@@ -41,6 +41,10 @@ def main(args: Sequence[str]) -> int:
     weights, about = load_weights(path)
     if not {"model", "num_classes", "image_shape", "stcore"} <= about.keys():
         raise UsageError(f"weights: expected those of stcli train or import; {path} does not name its model")
+    if ":" in about["model"] and about.get("backend") != "torch":
+        raise UsageError(
+            f"weights: expected those of a network in PyTorch, as RobustBench's are; {path} is of Keras"
+        )
     if fingerprint(weights) != evaluation.weights:
         raise UsageError(f"evaluation: expected one of {path}; {options.evaluation} is of other weights")
     if settings.get("extra_data") and not options.additional_data and not options.footnote:
@@ -96,8 +100,10 @@ def claim(info: Mapping[str, Any], name: str, norm: str) -> str:
 
 def usage(about: Mapping[str, str], entry: str) -> str:
     """How the weights are loaded."""
-    channels = about["image_shape"].rpartition("x")[2]
-    size = f"num_classes={about['num_classes']}, in_channels={channels}"
+    height, width, channels = about["image_shape"].split("x")
+    settings = f"num_classes={about['num_classes']}, in_channels={channels}, image_size=({height}, {width})"
+    if (normalize := about.get("normalize", "none")) != "none":
+        settings += f', normalize="{normalize}"'
     return f"""
 The weights are a state dict in the names of stcore {about["stcore"]}; pixels in [0, 1] in, logits out:
 
@@ -105,7 +111,8 @@ The weights are a state dict in the names of stcore {about["stcore"]}; pixels in
 import torch
 from stcore import models
 
-model = models.build("{about["model"]}", "torch", {size}).eval()
-model.load_state_dict(torch.load("models/{entry}.pt", weights_only=True))
+model = models.build("{about["model"]}", "torch", {settings}).eval()
+state = torch.load("models/{entry}.pt", weights_only=True)
+models.load_weights(model, {{name: tensor.numpy() for name, tensor in state.items()}})
 ```
 """

@@ -17,10 +17,12 @@ COMMANDS = {
     "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack; resumable",
     "merge": "put the shards of an evaluation together",
     "presets": "list the rows of the paper's tables: settings with their sources, expected numbers, cost",
+    "table": "finished runs, and their seeds, in a table: Markdown, CSV, JSON or LaTeX",
     "verify": "do finished runs reproduce a row of the paper?",
     "pseudo-label": "let a trained network label images, as extra data for training",
     "import": "turn a released PyTorch checkpoint into a weights file for both frameworks",
     "export": "write a network and its evaluation as an entry for RobustBench",
+    "data": "list, fetch, verify and import the published data sets; describe any data set",
     "doctor": "versions, devices, backends, and a self-test of a few seconds",
 }
 

@@ -20,10 +20,17 @@ class TrainOptions:
     backend: str = "torch"
     """The framework: torch or keras."""
     dataset: str = "digits"
-    """digits (embedded, needs no file), cifar10:DIR, cifar100:DIR, svhn:DIR (the published files), parquet:DIR
-    (train-*.parquet, test-*.parquet of encoded images) or npz:DIR (train.npz, test.npz)."""
+    """digits (embedded, needs no file); cifar10, cifar100 or svhn, as stcli data fetch leaves them; cifar10:DIR,
+    cifar100:DIR, svhn:DIR (the published files), parquet:DIR (train-*.parquet, test-*.parquet of encoded images),
+    folder:DIR (train/CLASS/*.png, test/CLASS/*.png), hub:OWNER/NAME (Hugging Face), npz:DIR (train.npz, test.npz),
+    safetensors:DIR (alike), npy:DIR (train_images.npy, train_labels.npy and so on; may be larger than memory) or
+    stream:DIR (train-*.tar, test-*.tar in webdataset's layout, read epoch by epoch)."""
     model: str = "small-cnn"
-    """small-cnn, resnet8, resnet18, preact-resnet18, wrn-D-K such as wrn-28-10, or vgg16-bn."""
+    """small-cnn, resnet8, resnet18, preact-resnet18, wrn-D-K such as wrn-28-10, or vgg16-bn; timm:NAME (torch),
+    keras.applications:NAME (keras), or package.module:factory, a function of yours that returns a network."""
+    normalize: str = "none"
+    """What the network does to pixels first: none, cifar10, cifar100, svhn, imagenet, or MEAN/STD with a number
+    for each channel, such as 0.49,0.48,0.45/0.25,0.24,0.26; with --pretrained by default what its weights want."""
     method: str = "st"
     """st (squeeze training), standard, at, trades, mart, collaborative (Eq. 5), the two-example variants at2,
     trades2, mart2, gairat, gair-rst or bat."""
@@ -34,6 +41,22 @@ class TrainOptions:
     """A TOML file of options, such as an earlier run's config.toml; flags override it."""
     out: MaybeText = None
     """The run's folder, new or empty; by default one under runs/."""
+    seeds: MaybeText = None
+    """Train a run for each of these seeds, such as 1..7 or 1..3,7, each in a process of its own and in a folder of
+    its own, out/seed1 …, and print the table over them. Given again, the same command goes on where it was."""
+    devices: MaybeText = None
+    """Of --seeds: train one run on each of these devices at a time, such as cuda:0,cuda:1."""
+    json: bool = False
+    """Print the result as JSON on stdout, a list with --seeds, and all else on stderr."""
+
+    resume: MaybeText = None
+    """Go on with the run in this folder, which was stopped or killed, to the weights and figures of a run without a
+    break. Its settings are its own; beside it fit --dataset (if it moved), --device, --threads, --save-every,
+    --max-hours and --json."""
+    save_every: Number = 300.0
+    """Seconds between two saves of the state within an epoch: what a kill can cost."""
+    max_hours: MaybeNumber = None
+    """Stop after so many hours as by Ctrl-C, with the state saved and exit code 130."""
 
     epochs: Int = 30
     batch_size: Int = 128
@@ -48,8 +71,12 @@ class TrainOptions:
     """Coupled, on every tensor."""
     augment: str = "none"
     """none, or crop-flip (zero-pad 4, random crop, horizontal flip)."""
+    pretrained: bool = False
+    """Start from the weights that timm or keras.applications publishes, downloaded where they are not here yet."""
     init_weights: MaybeText = None
     """Start from this .safetensors file of the same network instead of fresh weights."""
+    new_head: bool = False
+    """With --init-weights of a network of other classes: the head starts afresh."""
 
     epsilon: Number = 8 / 255
     """Radius of the ball that examples are searched in, for pixels in [0, 1]."""
@@ -131,14 +158,19 @@ class TrainOptions:
     """on, off or auto: torch.compile of the model (auto: off), one tf.function per step (auto: on)."""
     threads: MaybeInt = None
     """CPU threads."""
+    deterministic: bool = False
+    """Algorithms whose results do not depend on how threads meet, even where they are slower."""
     train_size: MaybeInt = None
     """Train on so many images, in the classes' proportions."""
     validation_size: MaybeInt = None
     test_size: MaybeInt = None
     """Evaluate on the first so many test images."""
     image_column: MaybeText = None
-    """The parquet column of images; found by itself where it has a usual name."""
+    """The column of images (parquet, hub); found by itself where it has a usual name."""
     label_column: MaybeText = None
+    image_size: MaybeInt = None
+    """Make all images square, of this side in pixels (folder, parquet, hub, stream): the shorter side is resized
+    to it, the middle cut out."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +184,8 @@ class EvaluateOptions:
     """A run's folder, as `stcli train` leaves it, or a .safetensors file, which needs --dataset."""
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
+    model: MaybeText = None
+    """For a weights file of a network of package.module:factory, that factory: no file alone has code run."""
     attacks: str = "fgsm,pgd20"
     """Separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool, collaborative; pgd_trades,
     pgd_rst, pgd_rst_monitor, which have an ε of their own, 0.031; autoattack, autoattack-plus, autoattack-rand,
@@ -253,3 +287,85 @@ class ExportOptions:
     """Of a run: best, last, best-ema or last-ema."""
     draft: bool = False
     """Write it from fewer images or a fast AutoAttack too, marked as not to be submitted."""
+
+
+@dataclass(frozen=True)
+class DataListOptions:
+    """List the published data sets that can be fetched, and which of them are here."""
+
+    data_dir: MaybeText = None
+    """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class DataFetchOptions:
+    """Fetch a published data set into the data folder; a file with another SHA-256 is never kept."""
+
+    name: tyro.conf.Positional[str]
+    """cifar10, cifar100 or svhn."""
+    mirror: MaybeText = None
+    """A URL to try first: of the file, or of the folder that holds it under its published name."""
+    data_dir: MaybeText = None
+    """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
+    offline: bool = False
+    """Make no network call, as with STCLI_OFFLINE=1 in the environment: only say whether the set is here."""
+    timeout: Number = 30.0
+    """Seconds to wait for a connection, and for each next piece of a file, before the next mirror is tried."""
+    json: bool = False
+    """Print JSON instead of lines."""
+
+
+@dataclass(frozen=True)
+class DataVerifyOptions:
+    """Hash the files of a published data set that are here, and compare with what was published."""
+
+    name: tyro.conf.Positional[str]
+    """cifar10, cifar100 or svhn."""
+    data_dir: MaybeText = None
+    """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
+    json: bool = False
+    """Print JSON instead of lines."""
+
+
+@dataclass(frozen=True)
+class DataImportOptions:
+    """Copy a published file that was downloaded by hand into the data folder, if its SHA-256 is the right one."""
+
+    file: tyro.conf.Positional[Path]
+    """Such as cifar-10-python.tar.gz, cifar-100-python.tar.gz, train_32x32.mat; under any name."""
+    data_dir: MaybeText = None
+    """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
+    json: bool = False
+    """Print JSON instead of lines."""
+
+
+@dataclass(frozen=True)
+class DataConvertOptions:
+    """Write any data set as numpy files that training maps from the disk: --dataset npy:DIR."""
+
+    dataset: tyro.conf.Positional[str]
+    """As `stcli train --dataset` takes it; all but stream:DIR."""
+    to: tyro.conf.Positional[str]
+    """npy:DIR, a folder that is new or empty."""
+    image_column: MaybeText = None
+    """The column of images (parquet, hub); found by itself where it has a usual name."""
+    label_column: MaybeText = None
+    image_size: MaybeInt = None
+    """As in training."""
+
+
+@dataclass(frozen=True)
+class DataInfoOptions:
+    """Describe a data set as training gets it: of each part the size, image shape, classes and fingerprint."""
+
+    dataset: tyro.conf.Positional[str]
+    """As `stcli train --dataset` takes it, such as cifar10, parquet:DIR or npz:DIR."""
+    image_column: MaybeText = None
+    """The column of images (parquet, hub); found by itself where it has a usual name."""
+    label_column: MaybeText = None
+    image_size: MaybeInt = None
+    """As in training."""
+    json: bool = False
+    """Print JSON instead of tables."""

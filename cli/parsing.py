@@ -110,11 +110,14 @@ def peek(args: Sequence[str], name: str) -> str | None:
 
 def from_file(options: type[Any], path: Path) -> dict[str, Any]:
     """The options in a TOML file, checked against their types; UsageError names the key that is wrong."""
-    from pydantic import ConfigDict, ValidationError, create_model
+    from pydantic import ConfigDict, Field, ValidationError, create_model
 
     types = typing.get_type_hints(options)
     content = {name: _typed(value, types.get(name)) for name, value in read_toml(path).items()}
-    fields: dict[str, Any] = {name: (kind | None, None) for name, kind in types.items()}
+    # By another name than the option's: a model has attributes of its own, such as json.
+    fields: dict[str, Any] = {
+        f"option_{name}": (kind | None, Field(None, alias=name)) for name, kind in types.items()
+    }
     file_options = create_model("FileOptions", __config__=ConfigDict(extra="forbid", strict=True), **fields)
     try:
         valid = file_options.model_validate(content)
@@ -125,7 +128,7 @@ def from_file(options: type[Any], path: Path) -> dict[str, Any]:
             raise UsageError(f"{path}: {key}: no such setting; known are {', '.join(types)}") from None
         expected = first["msg"].replace("Input should be", "expected")
         raise UsageError(f"{path}: {key}: {expected}; received {first['input']!r}") from None
-    return {name: getattr(valid, name) for name in content}
+    return {name: getattr(valid, f"option_{name}") for name in content}
 
 
 def _typed(value: Any, kind: Any) -> Any:

@@ -83,6 +83,8 @@ def load_classifier(options: PseudoLabelOptions, folder: RunFolder, about: Mappi
     backend = load_quietly(name)
     if options.threads is not None:
         backend.use_threads(options.threads)
+    normalize = about.get("normalize", "none")
+    models.check_weights(about, name, normalize)
     device = backend.use_device(options.device)
     height, width, channels = map(int, about["image_shape"].split("x"))
     model = models.build(
@@ -93,6 +95,7 @@ def load_classifier(options: PseudoLabelOptions, folder: RunFolder, about: Mappi
         image_size=(height, width),
         dtype=settings.get("dtype", "float32"),
         device=device if name == "torch" else None,
+        normalize=normalize,
     )
     classifier: Classifier = backend.make_classifier(model)
     return classifier

@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stcore import errors
+from stcore import checks, errors
 from stcore.cli.console import epoch_line, make_console, make_progress, score_table
 from stcore.cli.options import TrainOptions
-from stcore.cli.parsing import from_file, named_in, parse, peek
+from stcore.cli.parsing import from_file, named_in, number, parse, peek
 from stcore.cli.quiet import load_quietly
+from stcore.comparison import read_record
 from stcore.evaluation_folder import EVALUATIONS
-from stcore.experiment import Outcome, run
+from stcore.experiment import Keeping, Outcome, run
 from stcore.merging import over
 from stcore.plan import Plan, make_plan
-from stcore.runs import CONFIG, RunFolder
+from stcore.runs import CONFIG, RESULT, RunFolder
 
-NOT_SETTINGS = ("config", "out")  # about this invocation, not about the run
+FLAGS = ("seeds", "devices", "json")  # which a file does not give
+MOVABLE = ("dataset", "device", "threads")  # what a resumed run may find elsewhere
+KEEPING = ("resume", "save_every", "max_hours")  # none of which changes the numbers
+NOT_SETTINGS = ("config", "out", *KEEPING, *FLAGS)  # about this invocation, not about the run
 
 
 def main(args: Sequence[str]) -> int:
     """Trains as the arguments say; returns the exit code."""
-    plan, out = plan_from(args)
-    folder = Path(out) if out else RunFolder.unused(Path("runs"), default_name(plan))
-    console = make_console()
+    if any(peek(args, name) is not None for name in ("seeds", "devices")):
+        from stcore.cli import seeds  # which takes plans from here
+
+        return seeds.main(args)
+    as_json = "--json" in args
+    console = make_console(stderr=as_json)
     say = partial(console.print, soft_wrap=True)  # a command or a path is copied whole
-    RunFolder.check_free(folder)  # before anything heavy is loaded
+    keeping = keeping_from(args, say)
+    if keeping.resume:
+        plan, folder = resumed(args)
+        if (folder / RESULT).is_file():
+            say(f"{folder} is finished: nothing to resume")
+            return errors.OK
+    else:
+        plan, out = plan_from(args)
+        folder = Path(out) if out else RunFolder.unused(Path("runs"), default_name(plan))
+        RunFolder.check_free(folder)  # before anything heavy is loaded
     load_quietly(plan.backend)
     outcome = run(
         plan,
@@ -37,6 +54,7 @@ def main(args: Sequence[str]) -> int:
         make_progress(console),
         on_begin=lambda: say(f"{title(plan)} → {folder}"),
         on_row=lambda row: say(epoch_line(row, plan.epochs, plan.select)),
+        keeping=keeping,
     )
     if outcome.interrupted:
         say(how_to_go_on(outcome, plan))
@@ -48,6 +66,8 @@ def main(args: Sequence[str]) -> int:
     say(f"test split, ε = {plan.eval_epsilon:.4g}, 95 % intervals; best by {rule}")
     console.print(score_table(scores))
     say(f"everything is in {folder}")
+    if as_json:
+        print(json.dumps({"run": str(folder), **(read_record(folder).result or {})}, indent=2))
     return errors.OK
 
 
@@ -72,21 +92,54 @@ def epsilons(plan: Plan) -> str:
 
 def how_to_go_on(outcome: Outcome, plan: Plan) -> str:
     """What an interrupted run left, and the commands that use it; an evaluation that has a folder goes on."""
-    folder, weights = outcome.folder, outcome.folder / "last.safetensors"
+    folder = outcome.folder
     evaluate = ["stcli", "evaluate", str(folder)]
     evaluate += ["--attacks", ",".join(plan.attacks)] if (folder / EVALUATIONS).is_dir() else []
-    on = shlex.join(["stcli", "train", "--config", str(folder / CONFIG), "--init-weights", str(weights)])
     return (
-        f"interrupted after {outcome.epochs} whole epochs: the weights are in {weights}\n"
-        f"  to evaluate them:       {shlex.join(evaluate)}\n"
-        f"  to start a new run from them:  {on}"
+        f"interrupted after {outcome.epochs} whole epochs\n"
+        f"  to go on:                            {shlex.join(['stcli', 'train', '--resume', str(folder)])}\n"
+        f"  to evaluate the weights of now:      {shlex.join(evaluate)}"
     )
+
+
+def keeping_from(args: Sequence[str], warn: Callable[[str], None]) -> Keeping:
+    """What is asked of the run beside its settings."""
+    told: dict[str, float] = {}
+    for name, factor in (("save_every", 1.0), ("max_hours", 3600.0)):
+        text = peek(args, name)
+        if text is not None and text != "none":
+            try:
+                value = number(text)
+            except ValueError as error:
+                raise errors.UsageError(f"{name}: {error}") from None
+            checks.number(name, value)
+            told["seconds" if name == "max_hours" else name] = factor * value
+    return Keeping(resume=peek(args, "resume") is not None, warn=lambda text: warn(f"note: {text}"), **told)
+
+
+def resumed(args: Sequence[str]) -> tuple[Plan, Path]:
+    """The plan of the run that goes on, and its folder."""
+    folder = RunFolder.open(Path(peek(args, "resume") or ""))
+    config = folder.path / CONFIG
+    settings = _settings(from_file(TrainOptions, config))
+    options = parse(TrainOptions, args, "stcli train", default=_defaults(make_plan(settings)))
+    named = named_in(args, TrainOptions)
+    if strange := named - {*KEEPING, *MOVABLE, "json"}:
+        raise errors.UsageError(
+            f"resume: expected no settings beside it but {', '.join(MOVABLE)}, since the run has its own; received "
+            f"{', '.join(sorted(strange))}. Start a new run by --config {config}"
+        )
+    return make_plan(
+        {**settings, **{name: getattr(options, name) for name in MOVABLE if name in named}}
+    ), folder.path
 
 
 def plan_from(args: Sequence[str]) -> tuple[Plan, str | None]:
     """The plan and the output folder that the arguments, and the file they may name, ask for."""
     config = peek(args, "config")
     file = from_file(TrainOptions, Path(config)) if config is not None else {}
+    if given := [name for name in FLAGS if name in file]:
+        raise errors.UsageError(f"{config}: {given[0]}: expected as a flag, not in a file. Leave it out there")
     early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
     try:
         shown = _defaults(make_plan(_settings(over(file, early))))

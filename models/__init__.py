@@ -1,14 +1,31 @@
 """The networks: one description each, twins in torch and Keras, and the weight bridge between them.
 
+Other people's networks too, by name: timm's, keras.applications', or what a factory of the user's returns.
 Importing this imports no framework; `build` imports the one it is asked for.
 """
 
 if __name__ != "stcore.models":
     raise ImportError("import this package as stcore.models, after 'pip install -e .' in the repository root")
 
+from stcore.models import normalization
 from stcore.models.architectures import describe, known_names
 from stcore.models.convert import export_weights, load_weights
 from stcore.models.description import count_parameters
-from stcore.models.factory import build
+from stcore.models.factory import build, pretrained_normalization
+from stcore.models.heads import with_new_head
+from stcore.models.origin import check_name, check_weights, is_factory
 
-__all__ = ["build", "count_parameters", "describe", "export_weights", "known_names", "load_weights"]
+__all__ = [
+    "build",
+    "check_name",
+    "check_weights",
+    "count_parameters",
+    "describe",
+    "export_weights",
+    "is_factory",
+    "known_names",
+    "load_weights",
+    "normalization",
+    "pretrained_normalization",
+    "with_new_head",
+]

@@ -1,11 +1,14 @@
-"""The weight bridge: any model built here to named numpy arrays in torch's layout, and back in place.
+"""The weight bridge: any model to named numpy arrays in torch's layout, and back in place.
 
-Each framework gives its tensors as slots, by canonical name; exporting reads them all, loading checks them
-all and then writes them. No framework is imported: a model's own framework is in sys.modules already.
+The names of our own networks are the same in both frameworks; those of another model are its own, module by module
+or layer by layer, and fit only its like. A layer of normalisation before it does not show in them.
+
+Each framework gives its tensors as slots, by name; exporting reads them all, loading checks them all and then
+writes them. No framework is imported: a model's own framework is in sys.modules already.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +31,9 @@ class _Slot:
 def export_weights(model: Any) -> dict[str, Array]:
     """Copies of the weights and running statistics of `model`, by canonical name, in the model's dtype.
 
-    Convolutions are (out, in, height, width), linear weights (out, in), whatever the framework. Raises
-    UsageError for what is neither a torch nor a Keras model.
+    Convolutions are (out, in, height, width), linear weights (out, in), whatever the framework. Weights that two
+    torch modules share are there twice. Raises UsageError for what is neither a torch nor a Keras model, or for
+    a Keras model with two weights of one name.
     """
     return {name: np.array(slot.read(), order="C") for name, slot in _slots(model).items()}
 
@@ -44,6 +48,9 @@ def load_weights(model: Any, weights: Mapping[str, Array]) -> None:
     _check(slots, arrays)
     for name, slot in slots.items():
         slot.write(arrays[name])
+    for layer in model._flatten_layers() if hasattr(model, "_flatten_layers") else ():
+        if hasattr(layer, "finalize_state"):  # keeps what it reckons with apart from its weights
+            layer.finalize_state()
 
 
 def _check(slots: dict[str, _Slot], arrays: dict[str, Array]) -> None:
@@ -79,6 +86,12 @@ def _slots(model: Any) -> dict[str, _Slot]:
 
 
 def _torch_slots(model: Any, torch: Any) -> dict[str, _Slot]:
+    from stcore.models.torch_layers import Normalized
+
+    model = getattr(model, "_orig_mod", model)  # torch.compile wraps a module as its child _orig_mod
+    if isinstance(model, Normalized):
+        model = model.network
+
     def slot(tensor: Any) -> _Slot:  # state_dict's tensors are detached views of the model's own
         return _Slot(
             tuple(tensor.shape),
@@ -87,7 +100,7 @@ def _torch_slots(model: Any, torch: Any) -> dict[str, _Slot]:
         )
 
     return {
-        name.replace("_orig_mod.", ""): slot(tensor)  # torch.compile wraps a module as its child _orig_mod
+        name.replace("_orig_mod.", ""): slot(tensor)
         for name, tensor in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
@@ -104,22 +117,41 @@ _NAMES = {
 _KERNELS = {4: ("h w i o", "o i h w"), 2: ("i o", "o i")}
 
 
-def _keras_slots(model: Any, keras: Any, path: str = "") -> dict[str, _Slot]:
+def _keras_slots(model: Any, keras: Any) -> dict[str, _Slot]:
     slots: dict[str, _Slot] = {}
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            slots |= _keras_slots(layer, keras, f"{path}{layer.name}.")
-            continue
-        for variable in layer.weights:
-            name = _NAMES.get(variable.name, variable.name)
-            name = f"{path}{layer.name}.{name}"
-            if name in slots:
-                raise UsageError(
-                    f"model: expected one weight of each name in a layer; {layer.name} holds several called "
-                    f"{variable.name}. Build it of plain layers, or save it by Keras itself"
-                )
-            slots[name] = _keras_slot(variable, keras)
+    for path, variable in _keras_variables(_bare(model, keras)):
+        name = ".".join([*path, _NAMES.get(variable.name, variable.name)])
+        if name in slots:
+            owner = path[-1] if path else model.name
+            raise UsageError(
+                f"model: expected one weight of each name in a layer; {owner} holds several called "
+                f"{variable.name}. Give its layers names of their own"
+            )
+        slots[name] = _keras_slot(variable, keras)
     return slots
+
+
+def _bare(model: Any, keras: Any) -> Any:
+    """The network behind a normalisation that was put before it."""
+    from stcore.models.keras_layers import Normalization
+
+    match [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]:
+        case [Normalization(), keras.Model() as network]:
+            return network
+    return model
+
+
+def _keras_variables(layer: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each weight of a layer or model, once, with the names of the layers that lead to it."""
+    seen: set[int] = set()
+    for child in layer._flatten_layers(include_self=False, recursive=False):
+        for inner, variable in _keras_variables(child, (*path, child.name)):
+            if id(variable) not in seen:  # two layers may share one
+                seen.add(id(variable))
+                yield inner, variable
+    for variable in layer.weights:
+        if id(variable) not in seen:
+            yield path, variable
 
 
 def _keras_slot(variable: Any, keras: Any) -> _Slot:

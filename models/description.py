@@ -15,6 +15,14 @@ BiasLaw = Literal["uniform_fan_in", "zeros"]
 
 
 @dataclass(frozen=True)
+class Normalize:
+    """(x − mean) / std, channel by channel. Its numbers are constants, which nothing trains or saves."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Conv:
     """A square convolution with an odd kernel, padded by kernel // 2 zeros on all four sides."""
 
@@ -87,7 +95,7 @@ class Residual:
         return self.body if self.shortcut is None else sequence(*self.body.steps, ("shortcut", self.shortcut))
 
 
-Leaf = Conv | BatchNorm | ReLU | Softplus | MaxPool | GlobalAveragePool | Linear
+Leaf = Normalize | Conv | BatchNorm | ReLU | Softplus | MaxPool | GlobalAveragePool | Linear
 Node = Leaf | Sequence | Residual
 
 

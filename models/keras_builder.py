@@ -11,13 +11,14 @@ from stcore.models.description import (
     Linear,
     MaxPool,
     Node,
+    Normalize,
     ReLU,
     Residual,
     Sequence,
     Softplus,
     join,
 )
-from stcore.models.keras_layers import TorchBatchNormalization
+from stcore.models.keras_layers import Normalization, TorchBatchNormalization
 
 
 def build_model(node: Node, *, image_size: tuple[int, int], in_channels: int, name: str, dtype: str) -> Any:
@@ -35,6 +36,8 @@ def _apply(node: Node, x: Any, path: str, dtype: Any) -> Any:
     match node:
         case Conv():
             return _convolve(node, x, path, dtype)
+        case Normalize(mean, std):
+            return Normalization(mean, std, **layer)(x)
         case BatchNorm(_, epsilon, update):
             return TorchBatchNormalization(momentum=1 - update, epsilon=epsilon, **layer)(x)
         case ReLU():

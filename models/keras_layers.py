@@ -1,10 +1,31 @@
-"""Batch normalisation for Keras with torch's arithmetic."""
+"""Normalisation for Keras: of pixels by constants, and of batches with torch's arithmetic."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import keras
 from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="stcore")
+class Normalization(keras.layers.Layer):  # type: ignore[misc]
+    """(x − mean) / std over the last axis.
+
+    Not keras.layers.Normalization, which takes a variance, whose root is not the std it was squared from.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mean, self.std = tuple(mean), tuple(std)
+
+    def call(self, x: Any) -> Any:
+        """(…, channels) in, the same shape and dtype out."""
+        mean, std = (ops.convert_to_tensor(values, dtype=x.dtype) for values in (self.mean, self.std))
+        return (x - mean) / std
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "mean": self.mean, "std": self.std}
 
 
 @keras.saving.register_keras_serializable(package="stcore")

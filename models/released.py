@@ -105,8 +105,8 @@ def _unwrap(state: Mapping[str, Array]) -> dict[str, Array]:
         if last in _NORMALISATION and np.any(array != _NORMALISATION[last]):
             raise UsageError(
                 f"file: expected a network that takes pixels in [0, 1] as they are; received one that normalises "
-                f"them ({name} = {np.round(array.ravel(), 4).tolist()}), which no network here does; folded into "
-                f"the first convolution it would be wrong at the borders, where zeros are padded. {_INSTEAD}"
+                f"them ({name} = {np.round(array.ravel(), 4).tolist()}), which is not read; folded into the "
+                f"first convolution it would be wrong at the borders, where zeros are padded. {_INSTEAD}"
             )
         if last not in _NORMALISATION and last not in _COUNTERS:
             kept[name] = array

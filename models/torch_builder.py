@@ -12,11 +12,13 @@ from stcore.models.description import (
     Linear,
     MaxPool,
     Node,
+    Normalize,
     ReLU,
     Residual,
     Sequence,
     Softplus,
 )
+from stcore.models.torch_layers import Normalization
 
 
 def build_module(node: Node, *, dtype: torch.dtype, device: torch.device | str | None) -> nn.Module:
@@ -30,6 +32,8 @@ def build_module(node: Node, *, dtype: torch.dtype, device: torch.device | str |
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.reset_running_stats()  # also num_batches_tracked, which is no weight
+        elif isinstance(child, Normalization):
+            child.reset()
     return module
 
 
@@ -63,6 +67,8 @@ class GlobalAverage(nn.Module):
 
 def _module(node: Node) -> nn.Module:
     match node:
+        case Normalize(mean, std):
+            return Normalization(mean, std)
         case Conv(i, o, k, stride, bias):
             return nn.Conv2d(i, o, k, stride=stride, padding=k // 2, bias=bias)
         case BatchNorm(channels, epsilon, update):

@@ -17,6 +17,7 @@ from stcore.autoattack.cascade import Cascade, under
 from stcore.autoattack.records import NONE, Records
 from stcore.autoattack.versions import Stage
 from stcore.data.batches import Batch
+from stcore.data.rows import Images
 from stcore.evaluation import Accuracy, Evaluator, Predictions
 from stcore.progress import Progress, stretch
 from stcore.protocols import Array
@@ -90,7 +91,7 @@ class Assessment:
         self,
         evaluator: Evaluator,
         cascades: Mapping[str, AutoAttack],
-        images: Array,
+        images: Images,
         labels: Array,
         *,
         batch_size: int = 250,

@@ -46,7 +46,8 @@ class CheckpointEvaluation:
         self.evaluator = Evaluator(self.classifier, by_batch, self.plan.seed)
         test = self.splits.test
         self.places = chosen(len(test), self.subset, self.shard)
-        self.images, self.labels = test.images[self.places], test.labels[self.places]
+        evaluated = test.subset(self.places)
+        self.images, self.labels = evaluated.images, evaluated.labels
 
     def about(self, weights: Mapping[str, Array]) -> dict[str, Any]:
         """What the figures depend on."""

@@ -11,6 +11,7 @@ from stcore import inspection
 from stcore.attacks import Attack
 from stcore.autoattack.lanes import folded, lanes_on
 from stcore.data.batches import Batch
+from stcore.data.rows import Images
 from stcore.noise import sample
 from stcore.protocols import Array, Classifier, Mode, Tensor
 from stcore.seeding import Stream
@@ -75,7 +76,7 @@ class Evaluator:
         self.lanes = lanes_on(classifier)
         """The lanes of a stepped attack on the classifier, or its folded copy, compiled once."""
 
-    def fold(self, images: Array) -> None:
+    def fold(self, images: Images) -> None:
         """Lets the lanes attack a folded copy of the classifier as it is now."""
         attacked = folded(self.classifier, images)
         if attacked is not self._attacked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from stcore.assessment import Assessment
 from stcore.attack_names import apart, named
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.dispatch import load_backend
-from stcore.errors import UsageError
+from stcore.errors import DataError, UsageError
 from stcore.evaluation import Accuracy, Evaluator
 from stcore.evaluation_about import about as about_evaluation
 from stcore.evaluation_about import folder_name
@@ -30,9 +31,10 @@ from stcore.interrupt import Interrupt
 from stcore.plan import Plan
 from stcore.progress import Progress
 from stcore.protocols import Learner
+from stcore.run_states import RunStates
 from stcore.runs import ENVIRONMENT, RESULT, RunFolder, load_weights
 from stcore.schedules import make_schedule
-from stcore.training import Average, Schedules, Trainer
+from stcore.training import Average, Schedules, State, Trainer
 
 FORMAT = "stcore-weights-1"
 
@@ -51,11 +53,26 @@ class Outcome:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """What is asked of a run beside its settings: none of it changes its numbers.
+
+    resume: go on from the state that the folder holds.   save_every: seconds between two states within an epoch.
+    seconds: the time there is, after which the run stops as by Ctrl-C.   warn: told what is otherwise than it was.
+    """
+
+    resume: bool = False
+    save_every: float = 300.0
+    seconds: float | None = None
+    warn: Callable[[str], None] = lambda text: None
+
+
 @dataclass
 class _Store:
-    """Writes the weights, the averaged ones too, and the metrics into the run folder."""
+    """Writes the weights, the averaged ones too, the metrics and the states into the run folder."""
 
     folder: RunFolder
+    states: RunStates
     learner: Learner
     average: Average | None
     about: Mapping[str, Any]
@@ -70,6 +87,12 @@ class _Store:
         self.folder.append_metrics(row)
         self.on_row(row)
 
+    def due(self) -> bool:
+        return self.states.due()
+
+    def keep(self, state: State) -> None:
+        self.states.keep(state)
+
 
 def run(
     plan: Plan,
@@ -77,27 +100,37 @@ def run(
     progress: Progress,
     on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
     on_begin: Callable[[], None] = lambda: None,
+    keeping: Keeping = Keeping(),
 ) -> Outcome:
     """Trains, selects, and evaluates the best and the last checkpoint on the test split; all lands in `out`.
 
+    A run that was stopped, by whatever, goes on with `keeping.resume`: the weights, metrics and choices are then
+    those of a run without a break.
     on_begin: called when all that was asked for has been found to be there.   on_row: with each epoch's metrics.
     """
-    started = datetime.now(UTC)
+    started, begun = datetime.now(UTC), time.monotonic()
     if plan.norm == "l1":
         raise UsageError(
             "eval_norm: expected linf or l2 in training, whose epochs are judged by PGD; received l1. Evaluate in "
             "l1 by stcli evaluate"
         )
-    RunFolder.check_free(out)
+    if not keeping.resume:
+        RunFolder.check_free(out)
     backend, device = prepare(plan)
     splits = load_data(plan)
     extra = None if plan.extra_data is None else data.load_extra(plan.extra_data)
     batches = batches_of(plan, splits.train, extra)
     learner = build_learner(plan, backend, device, splits)
-    folder = RunFolder.create(out)
+    folder = RunFolder.open(out) if keeping.resume else RunFolder.create(out)
+    surroundings = environment(backend, device, splits, extra)
+    if keeping.resume:
+        check_data(folder, surroundings)
+    states = RunStates(out, keeping.save_every, dependencies(plan, backend, device))
+    state = states.latest(keeping.warn) if keeping.resume else None
     on_begin()
-    folder.write_config(plan.flat())
-    folder.write_json(ENVIRONMENT, environment(backend, device, splits, extra))
+    if not keeping.resume:
+        folder.write_config(plan.flat())
+        folder.write_json(ENVIRONMENT, surroundings)
 
     selection = splits.validation if plan.select == "val" else splits.test
     watched = [name for name in ("pgd20", plan.select_by) if name != "natural"]
@@ -116,10 +149,14 @@ def run(
         select_by=plan.select_by,
         schedules=Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops)),
         seed=plan.seed,
-        store=_Store(folder, learner, average, about(plan, splits), on_row),
+        store=_Store(folder, states, learner, average, about(plan, splits), on_row),
         progress=progress,
         eval_batch_size=plan.eval_batch_size,
+        seconds=keeping.seconds,
     )
+    if state is not None:
+        trainer.recall(state)
+    folder.write_metrics(trainer.history)  # without the lines of epochs that are made again
     trainer.run()
     finished = len(trainer.history)
     checkpoints = {"best": trainer.best[1], "last": finished}
@@ -132,7 +169,8 @@ def run(
     by_batch, cascades = apart(asked)
     evaluator = Evaluator(learner, by_batch, plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
-    with Interrupt() as interrupt:
+    left = None if keeping.seconds is None else keeping.seconds - (time.monotonic() - begun)
+    with Interrupt(left) as interrupt:
         for name, epoch in checkpoints.items():
             best = name.replace("last", "best")
             if name != best and epoch == checkpoints[best]:  # one and the same
@@ -168,15 +206,39 @@ def run(
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
         },
     )
+    states.clear()
     return Outcome(out, scores, checkpoints, finished, interrupted=False)
+
+
+def dependencies(plan: Plan, backend: Any, device: str) -> dict[str, Any]:
+    """What bit-equality depends on beside settings and data; a resumed run says what has become otherwise."""
+    return {
+        "device": device,
+        "threads": backend.threads(),
+        "deterministic": plan.deterministic,
+        **backend.versions(),
+    }
+
+
+def check_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
+    """DataError unless the data are those that the run was begun with."""
+    then = folder.read_json(ENVIRONMENT)["data"]
+    for part, known in now["data"].items():
+        if then.get(part) != known:
+            raise DataError(
+                f"resume: expected the {part} data that the run was begun with, {then.get(part)}; received {known}. "
+                "Name their place by --dataset"
+            )
 
 
 def prepare(plan: Plan) -> tuple[Any, str]:
     """The backend's package and the device's name, chosen before the framework makes its first tensor."""
-    models.describe(plan.model, 10)
+    models.check_name(plan.model, plan.backend)
     backend = load_backend(plan.backend)
     if plan.threads is not None:
         backend.use_threads(plan.threads)
+    if plan.deterministic:
+        backend.use_determinism()
     return backend, backend.use_device(plan.device)
 
 
@@ -206,8 +268,8 @@ def batches_of(plan: Plan, train: ImageData, extra: ImageData | None) -> Batches
     )
 
 
-def build_model(plan: Plan, device: str, splits: Splits) -> Any:
-    """The plan's network with its initial weights."""
+def build_model(plan: Plan, device: str, splits: Splits, *, pretrained: bool = False) -> Any:
+    """The plan's network with its initial weights, or with the published ones."""
     height, width, channels = splits.train.image_shape
     return models.build(
         plan.model,
@@ -218,16 +280,28 @@ def build_model(plan: Plan, device: str, splits: Splits) -> Any:
         seed=plan.seed,
         dtype=plan.dtype,
         device=device if plan.backend == "torch" else None,
+        normalize=plan.normalize,
+        pretrained=pretrained,
     )
 
 
-def build_learner(plan: Plan, backend: Any, device: str, splits: Splits) -> Learner:
-    """The network with its optimizer, from its initial weights or those the plan names."""
-    model = build_model(plan, device, splits)
+def build_learner(
+    plan: Plan, backend: Any, device: str, splits: Splits, warn: Callable[[str], None] = warnings.warn
+) -> Learner:
+    """The network with its optimizer, from its initial weights or those the plan names.
+
+    warn: told what of these is not taken.
+    """
+    model = build_model(plan, device, splits, pretrained=plan.pretrained)
     optimizer = backend.make_sgd(model, plan.learning_rate, plan.momentum, plan.weight_decay, plan.nesterov)
     learner: Learner = backend.prepare_training(backend.make_learner(model, optimizer), plan.compile)
     if plan.init_weights is not None:
-        learner.load_weights(load_weights(Path(plan.init_weights))[0])
+        weights, metadata = load_weights(Path(plan.init_weights))
+        models.check_weights(metadata, plan.backend, plan.normalize)
+        if plan.new_head:
+            weights, head = models.with_new_head(weights, learner.weights(), splits.train.num_classes)
+            warn(f"new head: {', '.join(head)} start afresh")
+        learner.load_weights(weights)
     check_model(learner, learner.images(splits.train.images[:2]), splits.train.num_classes)
     return learner
 
@@ -241,6 +315,7 @@ def about(plan: Plan, splits: Splits) -> dict[str, Any]:
         "model": plan.model,
         "num_classes": splits.train.num_classes,
         "image_shape": f"{height}x{width}x{channels}",
+        "normalize": models.normalization.canonical(plan.normalize),
         "method": plan.method,
         "backend": plan.backend,
     }
@@ -266,6 +341,7 @@ def environment(backend: Any, device: str, splits: Splits, extra: ImageData | No
 
 def check_about(metadata: Mapping[str, str], plan: Plan, splits: Splits) -> None:
     """UsageError unless a weights file is of the plan's network."""
+    models.check_weights(metadata, plan.backend, plan.normalize)
     for name in ("model", "num_classes", "image_shape"):
         expected = str(about(plan, splits)[name])
         if name in metadata and metadata[name] != expected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from stcore.data.rows import Images
 from stcore.errors import DIVIDE, DataError, DivergedError, UsageError
 from stcore.protocols import Array, Classifier, Tensor
 
@@ -70,7 +71,7 @@ def numbers(logits: Array) -> Array:
     return logits
 
 
-def check_precision(classifier: Classifier, images: Array) -> None:
+def check_precision(classifier: Classifier, images: Images) -> None:
     """UsageError where the model's numbers are too coarse to tell whether a point is in the ball."""
     third = np.full((1, *images.shape[1:]), 1 / 3)
     if np.abs(classifier.host_images(classifier.images(third)) - third).max() > 1e-6:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stcore import checks, methods, presets
+from stcore import checks, methods, models, presets
 from stcore.attack_names import MONITORS, attack_of
 from stcore.errors import UsageError
 from stcore.objective import Objective, WeightPerturbation
@@ -53,12 +53,17 @@ class Plan:
     dtype: str = "float32"
     compile: str = "auto"
     threads: int | None = None
+    deterministic: bool = False
     train_size: int | None = None
     validation_size: int | None = None
     test_size: int | None = None
     image_column: str | None = None
     label_column: str | None = None
+    image_size: int | None = None
+    normalize: str = "none"
+    pretrained: bool = False
     init_weights: str | None = None
+    new_head: bool = False
     awp: float | None = None
     rwp: float | None = None
     perturbation_warmup: int = 0
@@ -112,6 +117,18 @@ class Plan:
             raise UsageError("extra_fraction: expected extra_data beside it; received none")
         if self.extra_data is not None and self.extra_fraction is None:
             raise UsageError("extra_data: expected extra_fraction beside it, such as 0.5; received none")
+        models.normalization.parse(self.normalize)
+        if self.pretrained and (":" not in self.model or models.is_factory(self.model)):
+            raise UsageError(
+                f"pretrained: expected timm:NAME or keras.applications:NAME, whose weights are published; "
+                f"received {self.model}. Start from a file by init_weights"
+            )
+        if self.pretrained and self.init_weights is not None:
+            raise UsageError("pretrained, init_weights: expected at most one of the two; received both")
+        if self.new_head and self.init_weights is None:
+            raise UsageError("new_head: expected init_weights beside it; received none")
+        if self.image_size is not None:
+            checks.whole("image_size", self.image_size, 1)
         if (self.image_column is None) != (self.label_column is None):
             raise UsageError("image_column, label_column: expected both or neither")
 
@@ -177,6 +194,8 @@ def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
         own = set(methods.fields(changes["method"]))
         gone |= (of_methods() - (own & set(BALL))) | {"select_by"}
         gone |= {"eval_epsilon"} if base.get("norm") == "l2" and "norm" not in own else set()
+    if "model" in changed and base.get("pretrained"):
+        gone |= {"pretrained", "normalize"}
     if {"awp", "rwp"} & set(changes):  # one for the other, or none
         none = changes.get("awp") is None and changes.get("rwp") is None
         gone |= {"awp", "rwp", "rwp_steps", "rwp_threshold"} | ({"perturbation_warmup"} if none else set())
@@ -251,6 +270,8 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         if tuple(rest.get("drops", ())) not in ((), presets.RECIPES[recipe]["drops"]):
             raise UsageError(f"drops: expected none with schedule = {complete['schedule']}; only step has drops")
         complete["drops"] = ()
+    if complete.get("pretrained") and "normalize" not in complete:
+        complete["normalize"] = models.pretrained_normalization(complete["model"])
     known = {field.name for field in dataclasses.fields(Plan)}
     for name in complete:
         if name not in known:

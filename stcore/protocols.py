@@ -180,6 +180,13 @@ class Classifier(Network, Protocol):
     def assign(self, values: Sequence[Tensor]) -> None:
         """Puts such values in their place."""
 
+    def snapshot(self) -> dict[str, Array]:
+        """All that the next step depends on, bit for bit, by names of the framework's own: every variable, a
+        learner's optimizer too, and the state of what random layers draw from."""
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        """Takes up a snapshot of a classifier made alike; UsageError where it does not fit."""
+
     def twin(self) -> Classifier:
         """A classifier with the same network and weights of its own, equal for now."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from stcore import checks, inspection
+from stcore.data.rows import Images
 from stcore.dispatch import backend_of, load_backend, make_classifier
 from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
@@ -88,7 +89,7 @@ class ReferenceResult:
 
 def run_reference(
     model: Any,
-    images: Array,
+    images: Images,
     labels: Array,
     *,
     norm: str,

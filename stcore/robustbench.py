@@ -122,11 +122,11 @@ def model_info(evaluation: Evaluation, paper: Paper, model: str) -> dict[str, An
 
 
 def architecture(model: str) -> str:
-    """What the leaderboard calls one of our networks."""
+    """What the leaderboard calls one of our networks; others go by their own names."""
     for ours, theirs in (("wrn-", "WideResNet-"), ("preact-resnet", "PreActResNet-"), ("resnet", "ResNet-")):
         if model.startswith(ours):
             return theirs + model.removeprefix(ours)
-    return model
+    return model.rpartition(":")[2]
 
 
 def _radius(evaluation: Evaluation) -> str:

@@ -6,7 +6,8 @@
     best.safetensors   the weights of the selected epoch, in the framework-neutral layout
     last.safetensors   the weights of the last finished epoch (or the step where Ctrl-C came)
     best-ema.safetensors, last-ema.safetensors   with --ema, the averaged weights
-    result.json        the final table
+    state/             what `stcli train --resume` goes on from, until the run is finished
+    result.json        the final table, when the run is finished
 
 Every file but metrics.jsonl is written beside its place and then moved there, so none is ever half-written.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,21 @@ class RunFolder:
         path = self.path / METRICS
         with writing(path), path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """These lines in place of all there are."""
+        write_file(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """UsageError where the file is missing or no JSON."""
+        path = self.path / name
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return content
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"run: {path} cannot be read ({error}). Choose a run that stcli train began"
+            ) from error
 
     def write_weights(self, name: str, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
         """Weights with what is needed to rebuild their network."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from stcore.averaging import follow
 from stcore.data import Batches, ImageData, MixedBatches, in_order
@@ -17,7 +17,7 @@ from stcore.interrupt import Interrupt
 from stcore.noise import sample
 from stcore.objective import Objective, StepResult, WeightPerturbation, training_step
 from stcore.progress import Progress, stretch
-from stcore.protocols import Learner, Metrics, Ops, Tensor
+from stcore.protocols import Array, Learner, Metrics, Ops, Tensor
 from stcore.schedules import Schedule
 from stcore.seeding import Stream
 
@@ -33,6 +33,19 @@ class Store(Protocol):
     def log(self, row: Mapping[str, Any]) -> None:
         """Keeps an epoch's metrics."""
 
+    def due(self) -> bool:
+        """Whether it is time to keep the state again."""
+
+    def keep(self, state: State) -> None:
+        """Keeps what training goes on from."""
+
+
+class State(NamedTuple):
+    """What training goes on from, bit for bit: host arrays by name, and where it stands, in JSON's types."""
+
+    arrays: Mapping[str, Array]
+    place: Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class Schedules:
@@ -44,6 +57,20 @@ class Schedules:
 
     def rate(self, epoch: int) -> float:
         return self.learning_rate * self.schedule(epoch, self.epochs)
+
+
+@dataclass
+class EpochSoFar:
+    """How far an epoch is: steps and examples done, their metrics' sums over examples, seconds they took."""
+
+    epoch: int
+    steps: int = 0
+    examples: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self.examples for name, total in self.sums.items()}
 
 
 @dataclass
@@ -61,9 +88,11 @@ class Trainer:
 
     The epoch with the highest accuracy under `select_by` (the later of equals, as released) is kept as best; of
     averaged weights, if there are any, the best is chosen for themselves.
+    The state is kept at each epoch's end, before the evaluation, and when the store says that it is due: a trainer
+    made alike that `recall`s it goes on as if nothing had been.
     Raises DivergedError at a loss or a prediction that is not finite; what was saved before stays. Ctrl-C ends
-    the run after the step, or the evaluation, under way, with the weights saved as `last`; `interrupted` is
-    then true.
+    the run after the step, or the evaluation, under way, with the weights saved as `last` and the state kept;
+    `interrupted` is then true. So do SIGTERM and the end of `seconds`, the time it has.
     """
 
     learner: Learner
@@ -79,19 +108,46 @@ class Trainer:
     eval_batch_size: int = 250
     perturbation: WeightPerturbation | None = None
     average: Average | None = None
+    seconds: float | None = None
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
+    _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
+
+    def state(self) -> State:
+        """What a trainer made alike goes on from by `recall`."""
+        arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
+        place = {"best": self.best, "history": self.history, "under_way": asdict(self._under_way)}
+        if self.average is not None:
+            averaged = self.average.evaluator.classifier.snapshot()
+            arrays |= {f"average/{name}": array for name, array in averaged.items()}
+            place["best_ema"] = self.average.best
+        return State(arrays, place)
+
+    def recall(self, state: State) -> None:
+        """Takes up the state of a trainer made alike."""
+
+        def of(whose: str) -> dict[str, Array]:
+            return {n.removeprefix(whose): a for n, a in state.arrays.items() if n.startswith(whose)}
+
+        self.learner.restore(of("learner/"))
+        self.best = tuple(state.place["best"])
+        self.history = list(state.place["history"])
+        self._under_way = EpochSoFar(**state.place["under_way"])
+        if self.average is not None:
+            self.average.evaluator.classifier.restore(of("average/"))
+            self.average.best = tuple(state.place["best_ema"])
 
     def run(self) -> None:
         steps: dict[tuple[int, bool], Any] = {}  # a step for each phase, compiled once
-        with Interrupt() as interrupt:
-            for epoch in range(1, self.schedules.epochs + 1):
+        with Interrupt(self.seconds) as interrupt:
+            for epoch in range(self._under_way.epoch, self.schedules.epochs + 1):
                 perturbing = self.perturbation is not None and self.perturbation.active(epoch)
                 phase = self.objective.phase(epoch), perturbing
                 if phase not in steps:
                     steps[phase] = self.learner.compile(partial(self._step, *phase))
                 row = self._epoch(epoch, steps[phase], interrupt)
+                self.store.keep(self.state())  # before the evaluation, which may take long
                 for name in ("last",) if self.average is None else ("last", "last-ema"):
                     self.store.save(name, f"{epoch} (partial)" if interrupt.came() else str(epoch))
                 if interrupt.came():
@@ -100,6 +156,9 @@ class Trainer:
                 row |= self._evaluate(epoch)
                 self.history.append(row)
                 self.store.log(row)
+                self._under_way = EpochSoFar(epoch + 1)
+                if interrupt.came() and epoch < self.schedules.epochs:
+                    self.store.keep(self.state())
                 if interrupt.came():
                     self.interrupted = True
                     return
@@ -112,12 +171,14 @@ class Trainer:
         return result
 
     def _epoch(self, epoch: int, step: Any, interrupt: Interrupt) -> dict[str, Any]:
-        learner, begun, images = self.learner, time.perf_counter(), 0
+        learner, so_far, x = self.learner, self._under_way, None
+        begun = time.perf_counter() - so_far.seconds
         rate = self.schedules.rate(epoch)
         learner.set_learning_rate(rate)
-        totals = RunningMeans(learner.ops)
+        totals = RunningMeans(learner.ops, so_far)
         with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples):
-            for number, batch in enumerate(self.batches.epoch(epoch)):
+            self.progress.advance(so_far.examples)
+            for batch in self.batches.epoch(epoch, start=so_far.steps):
                 noise = sample(
                     self.objective.noise_laws,
                     self.seed,
@@ -129,21 +190,27 @@ class Trainer:
                 x = learner.images(batch.images)
                 result = step(x, learner.labels(batch.labels), tuple(learner.images(array) for array in noise))
                 totals.add({"loss": result.loss, **result.metrics}, len(batch.labels))
-                images += len(batch.labels)
-                if (number + 1) % CHECK_EVERY == 0:
-                    totals.check(epoch)
+                so_far.steps += 1
+                if so_far.steps % CHECK_EVERY == 0:
+                    totals.check()
                 self.progress.advance(len(batch.labels))
                 if interrupt.came():
                     break
-        totals.check(epoch)
-        seconds = time.perf_counter() - begun
-        self.evaluator.classes(x)  # what the last update did shows in no loss yet: look before it is saved
+                if self.store.due():
+                    totals.check()
+                    self.evaluator.classes(x)
+                    so_far.seconds = time.perf_counter() - begun
+                    self.store.keep(self.state())
+        totals.check()
+        so_far.seconds = time.perf_counter() - begun
+        if x is not None:  # what the last update did shows in no loss yet: look before it is saved
+            self.evaluator.classes(x)
         return {
             "epoch": epoch,
             "learning_rate": rate,
-            **totals.means(),
-            "seconds": round(seconds, 3),
-            "images_per_second": round(images / seconds, 1),
+            **so_far.means(),
+            "seconds": round(so_far.seconds, 3),
+            "images_per_second": round(so_far.examples / so_far.seconds, 1),
         }
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
@@ -165,19 +232,19 @@ class Trainer:
 
 
 class RunningMeans:
-    """Means over examples of per-batch means; the tensors come to the host only when asked for."""
+    """Sums over examples of per-batch means; the tensors come to the host only when asked for."""
 
-    def __init__(self, ops: Ops) -> None:
+    def __init__(self, ops: Ops, into: EpochSoFar) -> None:
         self._ops = ops
         self._pending: list[tuple[Metrics, int]] = []
-        self._sums: dict[str, float] = {}
-        self._count = 0
+        self._into = into
 
     def add(self, means: Metrics, examples: int) -> None:
         self._pending.append((means, examples))
 
-    def check(self, epoch: int) -> None:
+    def check(self) -> None:
         """DivergedError if a loss since the last check is not a finite number."""
+        sums, epoch = self._into.sums, self._into.epoch
         for means, examples in self._pending:
             for name, tensor in means.items():
                 value = float(self._ops.to_numpy(tensor))
@@ -189,12 +256,9 @@ class RunningMeans:
                         f"the {name} became {value} in epoch {epoch}: training stopped, {kept}. "
                         "Lower the learning rate, or β, or ε"
                     )
-                self._sums[name] = self._sums.get(name, 0.0) + value * examples
-            self._count += examples
+                sums[name] = sums.get(name, 0.0) + value * examples
+            self._into.examples += examples
         self._pending.clear()
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self._count for name, total in self._sums.items()}
 
 
 def score(evaluator: Evaluator, data: ImageData, batch_size: int, progress: Progress, label: str) -> Predictions:

@@ -370,7 +370,7 @@ def test_weights_of_one_name_in_a_layer_are_refused(keras):
     class Composite(keras.layers.Layer):
         def __init__(self):
             super().__init__(name="both")
-            self.one, self.two = keras.layers.Dense(4), keras.layers.Dense(3)
+            self.one, self.two = keras.layers.Dense(4, name="same"), keras.layers.Dense(3, name="same")
 
         def build(self, shape):
             self.one.build(shape)
@@ -383,7 +383,7 @@ def test_weights_of_one_name_in_a_layer_are_refused(keras):
     model = keras.Model(inputs, Composite()(inputs))
     assert len(model.weights) == 4
     message = (
-        "expected one weight of each name in a layer; both holds several called kernel. Build it of plain layers"
+        "expected one weight of each name in a layer; same holds several called kernel. Give its layers names of"
     )
     for call in (export_weights, lambda model: load_weights(model, {})):
         with pytest.raises(UsageError, match=message):

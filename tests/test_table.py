@@ -1,83 +1,509 @@
-"""The script behind the tables of results."""
+"""`stcli table`: figures against scipy, its text against what it should be, on run folders made up for it."""
 
-import importlib.util
+import csv
+import io
+import itertools
 import json
-import sys
-from pathlib import Path
 
 import pytest
-from small import trained
+from hypothesis import example, given
+from hypothesis import strategies as st
+from small import stcli, trained
 
-from stcore.evaluation import Accuracy
+from stcore.evaluation_about import fingerprint
+from stcore.plan import make_plan
+from stcore.run_table_text import _LATEX, latex_text
+from stcore.runs import RunFolder, save_weights
 
 TOTAL = 1000
-COST = ("passes", "s/epoch", "images/s")
-PATH = Path(__file__).parents[1] / "benchmarks" / "table.py"
+WEIGHTS = {"w": [1.0, 2.0]}
 
 
-@pytest.fixture(scope="module")
-def table():
-    pytest.importorskip("scipy")
-    spec = importlib.util.spec_from_file_location("benchmarks_table", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def scores(accuracies, total=TOTAL):
+    return {attack: {"correct": round(share * total), "total": total} for attack, share in accuracies.items()}
 
 
-def run(seed=0, accuracy=0.5, **config):
-    score = {"correct": round(accuracy * TOTAL), "total": TOTAL}
-    config = {"method": "st", "threads": 1, "device": "cpu", "init": "gaussian", "step_size": 0.05, **config}
-    epochs = [{"images_per_second": 100.0 + seed, "seconds": 2.0}]
-    return {"config": {**config, "seed": seed}, "scores": {"pgd20": score}, "epochs": epochs, "seed": seed}
+def make_run(path, seed=0, best=0.5, last=0.4, *, natural=0.9, data="ab", total=TOTAL, device="cpu", **settings):
+    """A finished run's folder; best, last: PGD-20's accuracies of the two checkpoints."""
+    folder = RunFolder.create(path)
+    plan = make_plan({"attacks": "pgd20", "seed": seed, **settings})
+    folder.write_config(plan.flat())
+    parts = {part: {"images": total, "sha256": f"{data}{part}"} for part in ("train", "test")}
+    folder.write_json("environment.json", {"device": device, "data": parts})
+    for seconds, speed in ((2.0, 100.0 + seed), (4.0, 50.0), (3.0, 75.0)):
+        folder.append_metrics({"seconds": seconds, "images_per_second": speed})
+    checkpoints = {"best": {"natural": natural, "pgd20": best}, "last": {"natural": natural, "pgd20": last}}
+    result = {"checkpoints": {name: scores(one, total) for name, one in checkpoints.items()}}
+    folder.write_json("result.json", result)
+    save_weights(path / "best.safetensors", WEIGHTS, {})
+    return path
 
 
-def test_runs_that_differ_in_seed_alone_make_one_row(table):
-    (row,) = table.group([run(seed, accuracy) for seed, accuracy in enumerate((0.4, 0.5, 0.6))])
-    half = 4.302653 * 10 / 3**0.5  # the t-interval of three seeds
-    assert row["seeds"] == [0, 1, 2]
-    assert row["pgd20 %"] == pytest.approx((50, 50 - half, 50 + half))
-    assert row["images/s"] == 101
-    assert list(row) == ["seeds", "pgd20 %", *COST]
-    assert (row["passes"], row["s/epoch"]) == (60, 2.0)
+def make_evaluation(run, attack="autoattack", correct=400, checkpoint="best", finished=True, **about):
+    """An evaluation's folder in a run's."""
+    path = run / "evaluations" / f"{attack}-{len(list(run.glob('evaluations/*')))}" / checkpoint
+    path.mkdir(parents=True)
+    plan = make_plan({})
+    settings = {"epsilon": plan.eval_epsilon, "norm": plan.norm, "subset": None, "shard": None}
+    settings |= {"backend": plan.backend, "dtype": plan.dtype, "seed": 0}
+    settings |= {"weights": fingerprint(_arrays()), "data": "abtest", **about}
+    (path / "evaluation.json").write_text(json.dumps(settings))
+    if finished:
+        accuracies = scores({"natural": 0.9}) | {attack: {"correct": correct, "total": TOTAL}}
+        (path / "result.json").write_text(json.dumps({"accuracies": accuracies}))
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"method": "at"},
-        {"threads": 2},
-        {"device": "cuda"},
-        {"dataset": "parquet:x"},
-        {"init": "uniform"},
-        {"step_size": 0.1},
-        {"init_weights": "w"},
-    ],
-    ids=str,
-)
-def test_runs_that_differ_otherwise_are_not_averaged(table, other):
-    rows = table.group([run(0, 0.4), run(1, 0.6, **other), run(2, 0.5)])
-    assert [row["seeds"] for row in rows] == [[0, 2], [1]]
-    interval = Accuracy(600, TOTAL).interval()  # of a single run: over images
-    assert rows[1]["pgd20 %"] == pytest.approx((60, *(100 * end for end in interval)))
-    shown = set(other) - set(table.UNSHOWN)
-    assert set(rows[0]) - {"seeds", "pgd20 %", *COST} == (shown if "method" in other else set())
+def _arrays():
+    import numpy as np
+
+    return {name: np.asarray(values) for name, values in WEIGHTS.items()}
 
 
-def test_the_columns_can_be_named(table):
-    rows = table.group([run(method="trades"), run(method="trades", awp=0.005)], ["method", "awp"])
-    assert [[row["method"], row["awp"], row["passes"]] for row in rows] == [
-        ["trades", "–", 30],
-        ["trades", 0.005, 39],
+def table(*args):
+    """The rows of the JSON, its notes, and what stderr says."""
+    said = stcli("table", *args, "--format", "json")
+    assert said.code == 0, said.err
+    content = json.loads(said.out)
+    return content["rows"], content["notes"], said.err
+
+
+def t_interval(values):
+    from scipy import stats
+
+    mean = sum(values) / len(values)
+    return pytest.approx(stats.t.interval(0.95, len(values) - 1, loc=mean, scale=stats.sem(values)))
+
+
+def over_images(correct, total=TOTAL):
+    from scipy import stats
+
+    ends = stats.binomtest(correct, total).proportion_ci(0.95, method="exact")
+    return pytest.approx([100 * ends.low, 100 * ends.high])
+
+
+@pytest.fixture
+def two_methods(tmp_path):
+    """Three seeds of st, and one of at."""
+    for seed, best, last in ((0, 0.40, 0.30), (10, 0.60, 0.45), (2, 0.50, 0.45)):
+        make_run(tmp_path / f"st-{seed}", seed, best, last)
+    make_run(tmp_path / "at", 0, 0.55, method="at")
+    return tmp_path
+
+
+# Figures
+
+
+@pytest.mark.parametrize(("checkpoint", "values"), [("best", (40, 50, 60)), ("last", (30, 45, 45))])
+def test_runs_that_differ_in_seed_alone_make_one_row_with_a_t_interval(two_methods, checkpoint, values):
+    rows, notes, _ = table(two_methods, "--checkpoint", checkpoint)
+    row = next(row for row in rows if row["settings"]["method"] == "st")
+    assert row["seeds"] == [0, 2, 10]
+    assert [path.rpartition("-")[2] for path in row["runs"]] == ["0", "2", "10"]
+    figure = row["accuracies"]["pgd20"]
+    assert figure["mean"] == pytest.approx(sum(values) / 3)
+    assert figure["interval_95"] == t_interval(values)
+    assert (figure["seeds"], figure["interval_over"]) == (3, "seeds")
+    assert notes[0].startswith(f"{checkpoint} checkpoint, test split; mean ± 95 % t-interval over seeds; a single")
+
+
+def test_a_single_run_has_its_interval_over_images_and_says_so(two_methods):
+    (row,), notes, _ = table(two_methods / "at")
+    figure = row["accuracies"]["pgd20"]
+    assert figure["mean"] == pytest.approx(55)
+    assert figure["interval_95"] == over_images(550)
+    assert (figure["seeds"], figure["interval_over"]) == (1, "images")
+    assert notes == [
+        "best checkpoint, test split; a single run with its 95 % Clopper–Pearson interval [low, high] over images"
     ]
 
 
-def test_it_reads_runs_as_stcli_leaves_them(table, monkeypatch, capsys, tmp_path):
-    path = trained("torch").path
-    monkeypatch.setattr(sys, "argv", ["table.py", str(path), "--json", str(tmp_path / "rows.json")])
-    table.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| seeds | natural % | fgsm % | pgd20 % | passes | s/epoch | images/s |"
-    assert len(lines) == 3
-    (row,) = json.loads((tmp_path / "rows.json").read_text())
-    best = trained("torch").json("result.json")["checkpoints"]["best"]
-    assert row["pgd20 %"][0] == pytest.approx(100 * best["pgd20"]["accuracy"])
+def test_costs_are_the_plans_passes_and_medians_over_all_epochs(two_methods):
+    rows, _, _ = table(two_methods)
+    assert {row["settings"]["method"]: row["passes"] for row in rows} == {"st": 60, "at": 23}
+    assert {row["seconds_per_epoch"] for row in rows} == {3.0}
+    assert {row["images_per_second"] for row in rows} == {75.0}
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ({"method": "at"}, "method"),
+        ({"threads": 2}, "threads"),
+        ({"device": "cuda"}, "device"),
+        ({"dataset": "parquet:x", "preset": "digits"}, "dataset"),
+        ({"init": "uniform"}, "init"),
+        ({"init_weights": "w"}, "init_weights"),
+        ({"awp": 0.005}, "awp"),
+    ],
+    ids=str,
+)
+def test_runs_that_differ_otherwise_are_not_averaged_and_the_difference_is_shown(tmp_path, other, shown):
+    for seed, changes in enumerate(({}, other, {})):
+        make_run(tmp_path / str(seed), seed, **changes)
+    rows, _, _ = table(tmp_path)
+    assert [row["seeds"] for row in rows] == [[0, 2], [1]]
+    assert all(next(iter(row["settings"])) == shown for row in rows)
+
+
+def test_equal_devices_are_one_setting(tmp_path):
+    for seed in range(2):
+        make_run(tmp_path / str(seed), seed, device=f"cuda:{seed}")
+    assert [row["seeds"] for row in table(tmp_path)[0]] == [[0, 1]]
+
+
+def test_a_config_of_an_earlier_version_is_completed(tmp_path):
+    """A setting that is not written down has its default: no row of its own for it."""
+    for seed in range(2):
+        make_run(tmp_path / str(seed), seed)
+    config = tmp_path / "1" / "config.toml"
+    config.write_text("".join(line for line in config.open() if not line.startswith("nesterov")))
+    assert [row["seeds"] for row in table(tmp_path)[0]] == [[0, 1]]
+
+
+# What is shown, and in which order
+
+
+def test_columns_can_be_named(tmp_path):
+    make_run(tmp_path / "a", method="trades")
+    make_run(tmp_path / "b", method="trades", awp=0.005)
+    rows, _, _ = table(tmp_path, "--columns", "method,awp")
+    assert [(row["settings"], row["passes"]) for row in rows] == [
+        ({"method": "trades", "awp": None}, 30),
+        ({"method": "trades", "awp": 0.005}, 39),
+    ]
+    said = stcli("table", tmp_path, "--columns", "method,epsilom")
+    assert said.code == 2
+    assert "columns: expected settings, such as backend,method,awp; received 'epsilom'" in said.err
+
+
+@pytest.mark.parametrize(
+    ("column", "methods"),
+    [("pgd20", ["bat", "at", "st"]), ("passes", ["at", "bat", "st"]), ("method", ["at", "bat", "st"])],
+)
+def test_rows_can_be_sorted(tmp_path, column, methods):
+    """Accuracies from the highest, all else from the lowest."""
+    for method, best in (("st", 0.4), ("bat", 0.6), ("at", 0.5)):
+        make_run(tmp_path / method, best=best, method=method)
+    rows, _, _ = table(tmp_path, "--sort", column)
+    assert [row["settings"]["method"] for row in rows] == methods
+
+
+def test_what_is_missing_is_sorted_last(tmp_path):
+    for number, awp in enumerate((None, 0.01, 0.005)):
+        make_run(tmp_path / str(number), awp=awp)
+    assert [row["settings"]["awp"] for row in table(tmp_path, "--sort", "awp")[0]] == [0.005, 0.01, None]
+    said = stcli("table", tmp_path, "--sort", "cw100")
+    assert said.code == 2
+    assert "sort: expected one of the columns awp, seeds, natural, pgd20, passes, s/epoch, images/s" in said.err
+
+
+# Notes
+
+
+@pytest.mark.parametrize(
+    ("other", "note"),
+    [
+        ({"data": "cd"}, "test data: 1000 test images (abtest) in row 1; 1000 test images (cdtest) in row 2"),
+        ({"total": 500, "test_size": 500}, "test data: 1000 test images (abtest) in row 1; 500 test images"),
+        ({"eval_epsilon": 0.1}, "the attacks' ε: linf ε = 0.2 in row 1; linf ε = 0.1 in row 2"),
+        ({"select": "test"}, "what selects the best epoch: pgd20 on val in row 1; pgd20 on test in row 2"),
+    ],
+    ids=lambda case: str(next(iter(case))) if isinstance(case, dict) else "",
+)
+def test_rows_that_do_not_compare_have_a_note(tmp_path, other, note):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", 1, **other)
+    rows, notes, _ = table(tmp_path)
+    assert len(rows) == 2  # and were not averaged
+    (found,) = (one for one in notes if "not comparable" in one)
+    assert found.startswith(f"not comparable, for the rows differ in {note}")
+    assert any("TEST split" in one for one in notes) == ("select" in other)
+    comparable = [one for one in table(tmp_path / "a")[1] if "comparable" in one]
+    assert comparable == []
+
+
+def test_how_best_was_selected_does_not_touch_last(tmp_path):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", select="test")
+    assert len(table(tmp_path, "--checkpoint", "last")[1]) == 1
+
+
+def test_a_seed_that_is_there_twice_is_doubted(tmp_path):
+    for name, seed in (("a", 0), ("b", 1), ("c", 1)):
+        make_run(tmp_path / name, seed)
+    (row,), notes, _ = table(tmp_path)
+    assert row["seeds"] == [0, 1, 1]
+    assert "row 1: seed 1 is there more than once: not independent" in notes
+
+
+# Which runs
+
+
+def test_runs_are_found_by_folder_glob_and_name_each_once(two_methods, monkeypatch):
+    by_name = table(*sorted(two_methods.iterdir()))[0]
+    assert table(two_methods)[0] == by_name
+    assert table(two_methods / "*")[0] == by_name
+    assert table(two_methods, two_methods / "at", f"{two_methods}/s*")[0] == by_name
+    monkeypatch.chdir(two_methods.parent)
+    assert [row["seeds"] for row in table(two_methods.name)[0]] == [row["seeds"] for row in by_name]
+
+
+def test_what_is_no_finished_run_is_left_out_and_said(two_methods):
+    (two_methods / "st-0" / "result.json").unlink()
+    (two_methods / "st-2" / "result.json").write_text("{")
+    (two_methods / "st-10" / "metrics.jsonl").unlink()
+    (two_methods / "empty").mkdir()
+    (two_methods / "train.log").write_text("epoch 1")
+    (row,), _, err = table(*sorted(two_methods.iterdir()))
+    assert row["runs"] == [str(two_methods / "at")]
+    lines = err.splitlines()
+    assert len(lines) == 5
+    assert all(line.startswith("left out: ") for line in lines)
+    unfinished = two_methods / "st-0"
+    assert (
+        f"left out: {unfinished} is unfinished after 3 epochs. To go on: stcli train --resume {unfinished}"
+        in lines
+    )
+    for reason in (
+        "result.json is not readable JSON",
+        "metrics.jsonl is missing",
+        "empty is no run",
+        "train.log is no",
+    ):
+        assert reason in err
+
+
+def test_a_checkpoint_that_a_run_does_not_have_is_said(two_methods):
+    said = stcli("table", two_methods, "--checkpoint", "best-ema")
+    assert (said.code, said.out) == (2, "")
+    assert "at has no checkpoint best-ema; it has best, last" in said.err
+    assert "expected at least one finished run" in said.err
+
+
+@pytest.mark.parametrize(
+    ("result", "metrics"),
+    [({"checkpoints": []}, None), ({"checkpoints": {"best": {"natural": 0.5}}}, None), ({}, None), (None, "[]\n")],
+)
+def test_a_foreign_file_is_no_bug_of_ours(tmp_path, result, metrics):
+    run = make_run(tmp_path / "run")
+    if result is not None:
+        (run / "result.json").write_text(json.dumps(result))
+    if metrics is not None:
+        (run / "metrics.jsonl").write_text(metrics)
+    said = stcli("table", run)
+    assert said.code == 2
+    assert "is not as stcli train leaves it" in said.err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere"], "runs: expected runs' folders, a folder of them or a glob; nowhere does not exist"),
+        ([], "runs: expected at least one finished run; received none"),
+        ([".", "--checkpoint", "first"], "checkpoint: expected one of best, last, best-ema, last-ema"),
+        ([".", "--format", "html"], "format: expected one of markdown, csv, json, latex; received 'html'"),
+    ],
+)
+def test_usage_errors(tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    said = stcli("table", *args)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err
+
+
+# Evaluations
+
+
+def test_evaluations_stand_beside_the_runs_own_figures(tmp_path):
+    runs = [make_run(tmp_path / str(seed), seed) for seed in range(3)]
+    for seed, run in enumerate(runs):
+        make_evaluation(run, correct=400 + 10 * seed, seed=seed)
+    (row,), _, _ = table(tmp_path)
+    assert list(row["accuracies"]) == ["natural", "pgd20"]
+    (row,), notes, err = table(tmp_path, "--evaluations")
+    assert list(row["accuracies"]) == ["natural", "pgd20", "autoattack"]
+    assert row["accuracies"]["autoattack"]["interval_95"] == t_interval((40, 41, 42))
+    assert (len(notes), err) == (1, "")
+
+
+def test_an_evaluation_of_some_seeds_says_so(tmp_path):
+    runs = [make_run(tmp_path / str(seed), seed) for seed in range(3)]
+    make_evaluation(runs[0])
+    (row,), notes, _ = table(tmp_path, "--evaluations")
+    assert row["accuracies"]["autoattack"]["interval_95"] == over_images(400)
+    assert "row 1: autoattack of 1 of 3 runs" in notes
+
+
+@pytest.mark.parametrize(
+    ("about", "name"),
+    [
+        ({}, "autoattack"),
+        ({"epsilon": 0.1}, "autoattack (epsilon 0.1)"),
+        ({"norm": "l2", "epsilon": 0.5}, "autoattack (epsilon 0.5, norm l2)"),
+        ({"subset": "100:200", "backend": "keras"}, "autoattack (subset 100:200, backend keras)"),
+        ({"seed": 7}, "autoattack (seed 7)"),
+    ],
+    ids=str,
+)
+def test_an_attack_made_otherwise_has_a_column_of_its_own(tmp_path, about, name):
+    run = make_run(tmp_path / "run")
+    make_evaluation(run, **about)
+    make_evaluation(run, "pgd20", 1)  # the run's own figure stands
+    (row,), _, _ = table(run, "--evaluations")
+    assert list(row["accuracies"]) == ["natural", "pgd20", name]
+    assert row["accuracies"]["pgd20"]["mean"] == pytest.approx(50)
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        ({"finished": False}, "is unfinished"),
+        ({"shard": "1/2"}, "is shard 1/2. Put the shards together: stcli merge"),
+        ({"weights": "0"}, "is of other weights than the run's"),
+        ({"data": "0"}, "is of other test data than the run's"),
+        ({"checkpoint": "last"}, None),
+    ],
+    ids=str,
+)
+def test_evaluations_of_something_else_are_left_out(tmp_path, about, reason):
+    run = make_run(tmp_path / "run")
+    make_evaluation(run, **about)
+    (row,), _, err = table(run, "--evaluations")
+    assert list(row["accuracies"]) == ["natural", "pgd20"]
+    assert (reason in err) if reason else not err
+
+
+# Text
+
+
+@pytest.fixture
+def golden(tmp_path):
+    """Two seeds of st; one of at, on data with a name for every escape."""
+    for seed, best in ((0, 0.40), (1, 0.42)):
+        make_run(tmp_path / f"st-{seed}", seed, best, threads=1)
+    make_run(tmp_path / "at", 3, 0.55, method="at", dataset="npz:a|b_50%&[#1]*", preset="digits", threads=1)
+    return tmp_path
+
+
+ARGS = ("--columns", "method,dataset", "--sort", "method")
+NOTE = (
+    "best checkpoint, test split; mean ± 95 % t-interval over seeds; a single run with its 95 % Clopper–Pearson "
+    "interval [low, high] over images"
+)
+
+
+def test_markdown(golden):
+    assert stcli("table", golden, *ARGS).out == (
+        "| method | dataset | seeds | natural % | pgd20 % | passes | s/epoch | images/s |\n"
+        "|---|---|---|---:|---:|---:|---:|---:|\n"
+        r"| at | npz:a\|b_50%&[#1]\* | 3 | 90.00 [87.97, 91.79] | 55.00 [51.86, 58.11] | 23 | 3 | 75 |"
+        "\n"
+        "| st | digits | 0, 1 | 90.00 ± 0.00 | 41.00 ± 12.71 | 60 | 3 | 75 |\n"
+        f"\n- {NOTE}\n"
+    )
+
+
+def test_latex(golden):
+    note = (
+        NOTE.replace("±", r"$\pm$")
+        .replace("%", r"\%")
+        .replace("–", r"\textendash{}")
+        .replace("[low, high]", "{[}low, high{]}")
+    )
+    assert stcli("table", golden, *ARGS, "--format", "latex").out == (
+        "% needs \\usepackage{booktabs}\n"
+        "\\begin{tabular}{lllrrrrr}\n"
+        "\\toprule\n"
+        r"method & dataset & seeds & natural \% & pgd20 \% & passes & s/epoch & images/s \\"
+        "\n\\midrule\n"
+        r"at & npz:a\textbar{}b\_50\%\&{[}\#1{]}{*} & 3 & 90.00 {[}87.97, 91.79{]} & 55.00 {[}51.86, 58.11{]} "
+        r"& 23 & 3 & 75 \\"
+        "\n"
+        r"st & digits & 0, 1 & 90.00 $\pm$ 0.00 & 41.00 $\pm$ 12.71 & 60 & 3 & 75 \\"
+        "\n\\bottomrule\n\\end{tabular}\n"
+        f"\\par{{\\footnotesize {note}\\par}}\n"
+    )
+
+
+def test_csv(golden):
+    said = stcli("table", golden, *ARGS, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(said.out)))
+    assert said.out.splitlines()[0] == (
+        "method,dataset,seeds,natural %,natural low %,natural high %,natural seeds,"
+        "pgd20 %,pgd20 low %,pgd20 high %,pgd20 seeds,passes,s/epoch,images/s"
+    )
+    assert [row["dataset"] for row in rows] == ["npz:a|b_50%&[#1]*", "digits"]
+    assert [row["seeds"] for row in rows] == ["3", "0, 1"]
+    assert [row["pgd20 seeds"] for row in rows] == ["1", "2"]
+    ends = [[float(row["pgd20 low %"]), float(row["pgd20 high %"])] for row in rows]
+    assert ends == [over_images(550), t_interval((40, 42))]
+    assert NOTE in said.err
+
+
+def test_json(golden):
+    content = json.loads(stcli("table", golden, *ARGS, "--format", "json").out)
+    figure = {
+        "mean": pytest.approx(90),
+        "interval_95": pytest.approx([90, 90]),
+        "seeds": 2,
+        "interval_over": "seeds",
+    }
+    pgd20 = {"mean": pytest.approx(41), "interval_95": t_interval((40, 42)), "seeds": 2, "interval_over": "seeds"}
+    assert content == {
+        "checkpoint": "best",
+        "notes": [NOTE],
+        "rows": [
+            content["rows"][0],
+            {
+                "settings": {"method": "st", "dataset": "digits"},
+                "runs": [str(golden / "st-0"), str(golden / "st-1")],
+                "seeds": [0, 1],
+                "accuracies": {"natural": figure, "pgd20": pgd20},
+                "passes": 60,
+                "seconds_per_epoch": 3.0,
+                "images_per_second": 75.0,
+            },
+        ],
+    }
+
+
+def test_markdown_is_read_as_it_was_meant(golden):
+    """By a parser of it: a row has as many cells as the title, and the cells say what the settings are."""
+    parser = pytest.importorskip("markdown_it").MarkdownIt("commonmark").enable("table")
+    tokens = parser.parse(stcli("table", golden, *ARGS).out)
+    cells = [
+        "".join(child.content for child in token.children)
+        for before, token in itertools.pairwise(tokens)
+        if before.type in ("th_open", "td_open")
+    ]
+    assert len(cells) == 3 * 8
+    assert cells[8:11] == ["at", "npz:a|b_50%&[#1]*", "3"]
+    assert tokens[-1].type == "bullet_list_close"
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"])))
+@example("\\{}~^_%$#&<>|[]* a---b")
+def test_no_special_character_of_latex_is_left(text):
+    """Taking the escapes away gives the text again, and nothing that LaTeX would obey stands outside of them."""
+    escapes = [("-{}", "-"), *((new, chr(old)) for old, new in _LATEX.items())]
+    back, rest = "", latex_text(text)
+    assert "--" not in rest
+    while rest:
+        new, old = next((pair for pair in escapes if rest.startswith(pair[0])), (rest[0], rest[0]))
+        assert new != old or old not in "\\{}~^_%$#&<>|[]*"
+        back, rest = back + old, rest[len(new) :]
+    assert back == text
+
+
+def test_runs_as_stcli_leaves_them():
+    run = trained("torch")
+    said = stcli("table", run.path)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("| seeds | natural % | fgsm % | pgd20 % | passes | s/epoch | images/s |\n")
+    (row,), _, _ = table(run.path)
+    best = run.json("result.json")["checkpoints"]["best"]
+    for attack, score in best.items():
+        assert row["accuracies"][attack]["mean"] == pytest.approx(100 * score["accuracy"])
+        assert row["accuracies"][attack]["interval_95"] == pytest.approx(
+            [100 * end for end in score["interval_95"]]
+        )

@@ -20,7 +20,14 @@ from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
 from stcore.backends.keras.sgd import TorchSGD
-from stcore.backends.keras.tensorflow import devices, use_device, use_threads, versions
+from stcore.backends.keras.tensorflow import (
+    devices,
+    threads,
+    use_determinism,
+    use_device,
+    use_threads,
+    versions,
+)
 from stcore.backends.keras.training import make_sgd, prepare_training
 
 __all__ = [
@@ -32,6 +39,8 @@ __all__ = [
     "make_learner",
     "make_sgd",
     "prepare_training",
+    "threads",
+    "use_determinism",
     "use_device",
     "use_threads",
     "versions",

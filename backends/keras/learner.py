@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from stcore.backends.keras import folding, modes, tensorflow
+from stcore.backends.keras import folding, modes, snapshots, tensorflow
 from stcore.backends.keras import ops as keras_ops
 from stcore.errors import HALF, UsageError
 from stcore.likeness import alike
@@ -85,6 +85,12 @@ class KerasClassifier:
     def _floating(self) -> list[Any]:
         return [variable for variable in self.model.weights if "float" in variable.dtype]
 
+    def snapshot(self) -> dict[str, Array]:
+        return snapshots.of_variables("model", self.model.variables)
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        snapshots.into_variables("model", self.model.variables, snapshot)
+
     def twin(self) -> KerasClassifier:
         clone = keras.models.clone_model(self.model)
         clone.set_weights(self.model.get_weights())
@@ -106,6 +112,13 @@ class KerasLearner(KerasClassifier):
         self.optimizer = optimizer
         if not optimizer.built:
             optimizer.build(model.trainable_variables)  # no variable may be made inside a traced step
+
+    def snapshot(self) -> dict[str, Array]:
+        return super().snapshot() | snapshots.of_variables("optimizer", self.optimizer.variables)
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        super().restore(snapshot)
+        snapshots.into_variables("optimizer", self.optimizer.variables, snapshot)
 
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]

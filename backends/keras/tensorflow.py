@@ -141,6 +141,17 @@ def use_threads(count: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
+def threads() -> int:
+    """How many CPU threads there are to one operation; 0 where TensorFlow chooses."""
+    return int(tf.config.threading.get_intra_op_parallelism_threads())
+
+
+def use_determinism() -> None:
+    """Algorithms whose results do not depend on how threads meet, even where they are slower."""
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(0)  # without which it refuses whatever draws
+
+
 def versions() -> dict[str, str]:
     """The packages that decide the numbers."""
     return {"keras": keras.__version__, "tensorflow": tf.__version__}

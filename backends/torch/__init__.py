@@ -5,7 +5,14 @@ if __name__ != "stcore.backends.torch":
         "import this package as stcore.backends.torch, after 'pip install -e .' in the repository root"
     )
 
-from stcore.backends.torch.devices import devices, use_device, use_threads, versions
+from stcore.backends.torch.devices import (
+    devices,
+    threads,
+    use_determinism,
+    use_device,
+    use_threads,
+    versions,
+)
 from stcore.backends.torch.learner import TorchClassifier as make_classifier
 from stcore.backends.torch.learner import TorchLearner as make_learner
 from stcore.backends.torch.training import make_sgd, prepare_training
@@ -16,6 +23,8 @@ __all__ = [
     "make_learner",
     "make_sgd",
     "prepare_training",
+    "threads",
+    "use_determinism",
     "use_device",
     "use_threads",
     "versions",

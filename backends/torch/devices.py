@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from stcore.errors import DeviceError
@@ -32,6 +34,17 @@ def devices() -> list[str]:
 def use_threads(count: int) -> None:
     """Limits PyTorch to this many CPU threads."""
     torch.set_num_threads(count)
+
+
+def threads() -> int:
+    """How many CPU threads there are to one operation."""
+    return torch.get_num_threads()
+
+
+def use_determinism() -> None:
+    """Algorithms whose results do not depend on how threads meet, even where they are slower."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which CUDA's matrix products ask for
+    torch.use_deterministic_algorithms(True)
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stcore.backends.torch import compiled, folding
+from stcore.backends.torch import compiled, folding, snapshots
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
 from stcore.errors import DIVIDE, HALF, UsageError
@@ -105,8 +105,20 @@ class TorchClassifier:
         for tensor, value in zip(self.state(), values, strict=True):
             tensor.copy_(value)
 
+    def snapshot(self) -> dict[str, Array]:
+        return snapshots.of_model(self._module)
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        snapshots.into_model(self._module, snapshot)
+
+    @property
+    def _module(self) -> nn.Module:
+        """What the user built, without the compiler's shell."""
+        module: nn.Module = getattr(self.model, "_orig_mod", self.model)
+        return module
+
     def twin(self) -> TorchClassifier:
-        return TorchClassifier(copy.deepcopy(getattr(self.model, "_orig_mod", self.model)))
+        return TorchClassifier(copy.deepcopy(self._module))
 
     def folded(self, x: Tensor) -> TorchClassifier:
         copies = map(TorchClassifier, folding.candidates(self.model))
@@ -120,6 +132,14 @@ class TorchLearner(TorchClassifier):
         super().__init__(model)
         self.optimizer = optimizer
         self.trainable = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+
+    def snapshot(self) -> dict[str, Array]:
+        return super().snapshot() | snapshots.of_optimizer(self.optimizer) | snapshots.of_generators()
+
+    def restore(self, snapshot: Mapping[str, Array]) -> None:
+        super().restore(snapshot)
+        snapshots.into_optimizer(self.optimizer, snapshot)
+        snapshots.into_generators(snapshot)
 
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]

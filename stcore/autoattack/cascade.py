@@ -17,6 +17,7 @@ from stcore.attacks.stepped import HostAttack, SteppedAttack
 from stcore.autoattack.lanes import Body, Lanes, lanes_on
 from stcore.autoattack.records import NONE, Records
 from stcore.autoattack.versions import IDS, Stage
+from stcore.data.rows import Images
 from stcore.protocols import Array, Classifier
 from stcore.threat import lengths
 
@@ -39,7 +40,7 @@ class Cascade:
         self,
         classifier: Classifier,
         stages: Sequence[Stage],
-        images: Array,
+        images: Images,
         labels: Array,
         logits: Array,
         predict: Callable[[Array], Array],

@@ -10,6 +10,7 @@ import numpy as np
 
 from stcore import inspection
 from stcore.attacks.stepped import HostAttack, State, SteppedAttack
+from stcore.data.rows import Images
 from stcore.hashing import Keys
 from stcore.protocols import Array, Classifier, Mode
 
@@ -63,7 +64,7 @@ def lanes_on(classifier: Classifier) -> Callable[[SteppedAttack | HostAttack], L
     return cast("Callable[[SteppedAttack | HostAttack], Lanes]", known)  # attacks are frozen dataclasses: hashable
 
 
-def folded(classifier: Classifier, images: Array) -> Classifier:
+def folded(classifier: Classifier, images: Images) -> Classifier:
     """What the lanes attack: the classifier, folded. Its first few host images tell whether the two are equal."""
     return classifier.folded(classifier.images(images[:4]))
 

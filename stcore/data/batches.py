@@ -49,10 +49,7 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        full, short = divmod(len(self.data), self.batch_size)
-        if short == 1 and full:  # one image has no batch statistics: it joins the batch before it
-            return full
-        return full + (short > 0 and not self.drop_last)
+        return count_batches(len(self.data), self.batch_size, self.drop_last)
 
     @property
     def examples(self) -> int:
@@ -66,14 +63,27 @@ class Batches:
         if self.shuffle:
             order = generator(self.seed, Stream.ORDER, epoch=epoch).permutation(total)
         draws = draw_crop_flip(self.seed, epoch, total) if self.augment == "crop-flip" else None
-        for number in range(start, len(self)):
-            stop = (number + 1) * self.batch_size
-            last = number + 1 == len(self) and not self.drop_last
-            where = slice(number * self.batch_size, total if last else stop)
+        for where in cut(total, self.batch_size, start, self.drop_last):
             images = self.data.images[order[where]]
             if draws is not None:
                 images = crop_flip(images, draws.at(where))
             yield Batch(images, self.data.labels[order[where]], np.arange(where.start, where.stop))
+
+
+def count_batches(total: int, batch_size: int, drop_last: bool = False) -> int:
+    """Batches of so many examples."""
+    full, short = divmod(total, batch_size)
+    if short == 1 and full:  # one image has no batch statistics: it joins the batch before it
+        return full
+    return full + (short > 0 and not drop_last)
+
+
+def cut(total: int, batch_size: int, start: int = 0, drop_last: bool = False) -> Iterator[slice]:
+    """The places of each batch among so many examples, from batch `start` on."""
+    count = count_batches(total, batch_size, drop_last)
+    for number in range(start, count):
+        last = number + 1 == count and not drop_last
+        yield slice(number * batch_size, total if last else (number + 1) * batch_size)
 
 
 def check_settings(batch_size: int, augment: str) -> None:

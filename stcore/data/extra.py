@@ -6,8 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.images import ImageData, to_labels, to_pixels
-from stcore.data.npz import Arrays, labelled, largest_label, read_npz
+from stcore.data.archive import Arrays
+from stcore.data.images import ImageData
+from stcore.data.named import labelled, largest_label
+from stcore.data.npz import read_npz
+from stcore.data.pixels import to_labels, to_pixels
 from stcore.data.ti500k import read_ti500k
 from stcore.errors import UsageError
 

@@ -6,12 +6,12 @@ from types import ModuleType
 from stcore.errors import UsageError
 
 
-def hub(module: str) -> ModuleType:
-    """A module of the `hub` extra; UsageError that says how to install it if it is not there."""
+def needed(module: str, extra: str = "hub") -> ModuleType:
+    """A module of an extra of ours; UsageError that says how to install it if it is not there."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(
-            f"expected the package of {module!r} to read parquet images, received: {error}; "
-            "in the repository: pip install '.[hub]'"
+            f"expected the package of {module!r} to read this data set, received: {error}; "
+            f"in the repository: pip install '.[{extra}]'"
         ) from error

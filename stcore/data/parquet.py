@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stcore.data.decoded import IMAGE_COLUMNS, LABEL_COLUMNS, Columns, Decoded, parts_of
 from stcore.data.decoding import decode
-from stcore.data.images import ImageData, Splits
-from stcore.data.optional import hub
-from stcore.data.parts import Validation, check_validation, three_parts
+from stcore.data.images import Splits
+from stcore.data.optional import needed
+from stcore.data.parts import Validation, check_validation
 from stcore.data.shards import find_shards
 from stcore.errors import DataError
 
-IMAGE_COLUMNS = ("img", "image", "images")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "fine_labels")
 
-Columns = tuple[str, str]
-
-
-def load_parquet(folder: str | Path, *, validation: Validation = None, columns: Columns | None = None) -> Splits:
+def load_parquet(
+    folder: str | Path,
+    *,
+    validation: Validation = None,
+    columns: Columns | None = None,
+    image_size: int | None = None,
+) -> Splits:
     """Read train-*.parquet, test-*.parquet and, if any, validation-*.parquet in `folder` or its data/.
 
     validation: None takes the validation files, or where there are none holds out 2 % of train by the fixed
@@ -30,6 +32,7 @@ def load_parquet(folder: str | Path, *, validation: Validation = None, columns: 
         on the test set, as the paper's released code does. Where there are validation files, no size fits.
     columns: (image column, label column); by default found among the usual names. Images are encoded bytes,
         bare or in the hub's struct {bytes, path}; labels are integers from 0.
+    image_size: as `decode` takes it; without it all images must be of one size.
 
     The class names, and so their number, come from the hub's metadata; without it there are as many classes
     as the largest label says. Images are grey (C = 1) only if all of them are.
@@ -38,27 +41,14 @@ def load_parquet(folder: str | Path, *, validation: Validation = None, columns: 
     or where pyarrow or pillow is not installed.
     """
     folder = Path(folder)
-    shards = find_shards(folder)
+    shards = find_shards(folder, "parquet")
     check_validation(folder, validation, own=bool(shards["validation"]))
-    tables = {part: _read(files, columns) for part, files in shards.items() if files}
-    names = _class_names(shards["train"][0], columns)
-    num_classes = len(names) if names else 1 + max(int(labels.max(initial=0)) for _, labels in tables.values())
-    channels = max(images.shape[-1] for images, _ in tables.values())
-    parts = {
-        part: ImageData.from_arrays(
-            np.repeat(images, channels // images.shape[-1], axis=-1),  # a grey part beside a coloured one
-            labels,
-            num_classes,
-            f"{part} of {folder}",
-            names,
-        )
-        for part, (images, labels) in tables.items()
-    }
-    return three_parts(parts["train"], parts["test"], validation=validation, own=parts.get("validation"))
+    read = {part: _read(files, columns, image_size) for part, files in shards.items() if files}
+    return parts_of(folder, read, _class_names(shards["train"][0], columns), validation)
 
 
-def _read(shards: list[Path], columns: Columns | None) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """One part's images (N, H, W, C) and labels (N,)."""
+def _read(shards: list[Path], columns: Columns | None, image_size: int | None) -> Decoded:
+    """One part."""
     labels = [np.empty(0, np.int64)]
 
     def rows() -> Iterator[tuple[str, bytes | None]]:
@@ -71,13 +61,13 @@ def _read(shards: list[Path], columns: Columns | None) -> tuple[npt.NDArray[np.u
                     yield f"{shard} row {row}", encoded
                     row += 1
 
-    images = decode(rows())
+    images = decode(rows(), image_size)
     return images, np.concatenate(labels)
 
 
 @contextmanager
 def _reading(shard: Path) -> Iterator[Any]:
-    parquet: Any = hub("pyarrow.parquet")
+    parquet: Any = needed("pyarrow.parquet")
     try:
         yield parquet
     except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
@@ -112,7 +102,7 @@ def _columns(shard: Path, columns: Columns | None) -> Columns:
 
 
 def _encoded(column: Any, shard: Path) -> list[bytes | None]:
-    arrow: Any = hub("pyarrow")
+    arrow: Any = needed("pyarrow")
     given = column.type
     if arrow.types.is_struct(given) and given.get_field_index("bytes") >= 0:
         column = column.field("bytes")
@@ -126,7 +116,7 @@ def _encoded(column: Any, shard: Path) -> list[bytes | None]:
 
 
 def _labels(column: Any, shard: Path) -> npt.NDArray[np.int64]:
-    arrow: Any = hub("pyarrow")
+    arrow: Any = needed("pyarrow")
     if not arrow.types.is_integer(column.type):
         raise DataError(
             f"{shard}: expected integer labels, received a column of {column.type}; name another column"

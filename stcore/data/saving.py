@@ -1,4 +1,4 @@
-"""Images and labels to an npz file, which is whole or not there."""
+"""Images and labels to files, each of which is whole or not there."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.images import to_labels, to_pixels
+from stcore.data.images import ImageData, Splits
+from stcore.data.pixels import to_labels, to_pixels
 from stcore.errors import UsageError
-from stcore.files import replacing
+from stcore.files import replacing, writing
 
 
 def save_arrays(path: str | Path, images: npt.ArrayLike, labels: npt.ArrayLike, **more: npt.ArrayLike) -> None:
@@ -32,3 +33,40 @@ def save_arrays(path: str | Path, images: npt.ArrayLike, labels: npt.ArrayLike, 
     savez: Any = np.savez  # by its types no name of an array is free
     with replacing(path) as file:
         savez(file, **arrays)
+
+
+def save_npy(folder: str | Path, splits: Splits) -> None:
+    """Write the parts into a folder, new or empty, as `load_npy` maps them, piece by piece: never whole in memory.
+
+    UsageError if there are files in it already, it cannot be written, or the training part is a stream.
+    """
+    folder = Path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise UsageError(f"{folder}: expected a new or empty folder, received one with files; choose another")
+    for part in ("train", "validation", "test"):
+        data = getattr(splits, part)
+        if isinstance(data, ImageData):
+            _save_map(folder / f"{part}_images.npy", data)
+            _save(folder / f"{part}_labels.npy", data.labels)
+        elif data is not None:
+            raise UsageError(
+                f"{data.name}: expected data that can be indexed, received a stream; unpack its shards"
+            )
+    _save(folder / "num_classes.npy", np.array(splits.test.num_classes))
+    if splits.test.class_names is not None:
+        _save(folder / "class_names.npy", np.array(splits.test.class_names))
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    with replacing(path) as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def _save_map(path: Path, data: ImageData) -> None:
+    shape = len(data), *data.image_shape
+    with replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for images in data.chunks():
+            file.write(np.ascontiguousarray(images).data)

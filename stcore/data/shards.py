@@ -1,6 +1,7 @@
-"""The files of the Hugging Face hub's layout: train-00000-of-00002.parquet and so on, here or in data/."""
+"""The files of a set in shards: train-00000-of-00002.parquet and so on, or train-000000.tar."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from stcore.errors import DataError
@@ -8,31 +9,39 @@ from stcore.errors import DataError
 PARTS = ("train", "validation", "test")
 
 
-def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """Each part's files in the order of their names; there may be none of validation.
+def find_shards(folder: Path, suffix: str) -> dict[str, list[Path]]:
+    """Each part's files, here or in data/, in the order of their names; there may be none of validation.
 
     DataError if the folder is not there, has no train or test files, or if one of several shards is missing.
     """
     if not folder.is_dir():
-        raise DataError(f"expected a folder of parquet files, received {str(folder)!r}; check the path")
-    shards = {part: _of(folder, part) or _of(folder / "data", part) for part in PARTS}
+        raise DataError(f"expected a folder of {suffix} files, received {str(folder)!r}; check the path")
+    shards = {part: _of(folder, part, suffix) or _of(folder / "data", part, suffix) for part in PARTS}
     for part in ("train", "test"):
         if not shards[part]:
             raise DataError(
-                f"{folder}: expected {part}-*.parquet here or in data/, received {contents(folder)}; "
-                "name the folder that holds the parquet files themselves"
+                f"{folder}: expected {part}-*.{suffix} here or in data/, received {contents(folder)}; "
+                f"name the folder that holds the {suffix} files themselves"
             )
     return shards
 
 
-def _of(place: Path, part: str) -> list[Path]:
-    shards = sorted(place.glob(f"{part}-*.parquet"))
+def _of(place: Path, part: str, suffix: str) -> list[Path]:
+    shards = sorted(place.glob(f"{part}-*.{suffix}"))
     # The names say how many there are, so a partial download shows.
     totals = {int(match[1]) for shard in shards if (match := re.search(r"-\d+-of-(\d+)", shard.name))}
     if totals and totals != {len(shards)}:
         raise DataError(
             f"{place}: expected {max(totals)} shards of {part}, received {len(shards)}: "
-            f"{_listed([shard.name for shard in shards])}; fetch the whole set again"
+            f"{listed([shard.name for shard in shards])}; fetch the whole set again"
+        )
+    # Numbers alone say where one is missing, but for the last ones.
+    numbers = {int(match[1]) for shard in shards if (match := re.search(r"-(\d+)(-of-\d+)?\.", shard.name))}
+    gaps = sorted(set(range(min(*numbers, 1), max(numbers))) - numbers) if numbers else []
+    if gaps:
+        raise DataError(
+            f"{place}: expected the shards of {part} to be numbered without a gap, received none numbered "
+            f"{listed([str(gap) for gap in gaps])}; fetch the whole set again"
         )
     return shards
 
@@ -40,9 +49,10 @@ def _of(place: Path, part: str) -> list[Path]:
 def contents(folder: Path) -> str:
     """What a folder holds, in few words, for a message."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    return _listed(names) if names else "an empty folder"
+    return listed(names) if names else "an empty folder"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first few of many names, for a message."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(names[:8]) + more

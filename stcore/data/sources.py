@@ -1,19 +1,45 @@
 """A data set by name."""
 
+from collections.abc import Callable
+from functools import partial
+
 from stcore.data.cifar import load_cifar10, load_cifar100
+from stcore.data.decoded import Columns
 from stcore.data.digits import load_digits
+from stcore.data.folder import load_folder
+from stcore.data.hub import load_hub
 from stcore.data.images import ImageData, Splits
+from stcore.data.npy import load_npy
 from stcore.data.npz import load_npz
-from stcore.data.parquet import Columns, load_parquet
+from stcore.data.parquet import load_parquet
 from stcore.data.parts import Validation
 from stcore.data.registry import PUBLISHED
+from stcore.data.safetensors import load_safetensors
 from stcore.data.split import hold_out
 from stcore.data.stored import fetched
+from stcore.data.stream import load_stream
+from stcore.data.stream_data import StreamData
 from stcore.data.svhn import load_svhn
 from stcore.errors import UsageError
 
-KNOWN = "digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, npz:PATH"
-READERS = {"cifar10": load_cifar10, "cifar100": load_cifar100, "svhn": load_svhn, "npz": load_npz}
+KNOWN = (
+    "digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, hub:OWNER/NAME, npy:DIR, stream:DIR, "
+    "safetensors:PATH, npz:PATH"
+)
+READERS: dict[str, Callable[..., Splits]] = {
+    "parquet": load_parquet,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "svhn": load_svhn,
+    "folder": load_folder,
+    "hub": load_hub,
+    "npy": load_npy,
+    "stream": load_stream,
+    "safetensors": load_safetensors,
+    "npz": load_npz,
+}
+OPTIONS = {"columns": ("parquet", "hub"), "image_size": ("parquet", "hub", "folder", "stream")}
+"""What only some sets have: those whose format does not name its columns, and those of encoded images."""
 
 
 def load(
@@ -21,18 +47,18 @@ def load(
     *,
     validation: Validation = None,
     columns: Columns | None = None,
+    image_size: int | None = None,
     train_size: int | None = None,
     validation_size: int | None = None,
     test_size: int | None = None,
 ) -> Splits:
-    """Load `digits`, `parquet:DIR`, `cifar10:PATH`, `cifar100:PATH`, `svhn:DIR` or `npz:PATH`; see `load_digits`,
-    `load_parquet` and so on for what each reads. `cifar10`, `cifar100` or `svhn` alone is the copy that `fetch`
-    brought into the data folder.
+    """Load `digits`, or KIND:PLACE for the KINDs of `READERS`; see `load_digits`, `load_parquet` and so on for
+    what each reads. `cifar10`, `cifar100` or `svhn` alone is the copy that `fetch` brought into the data folder.
 
     validation: as all but `load_digits` take it.
-    columns: as `load_parquet` takes them; no other set has any.
+    columns, image_size: as `load_parquet` takes them; sets that are not in `OPTIONS` have none.
     train_size: train on this many examples, in the classes' proportions, chosen by a fixed rule after
-        validation was held out: a smaller train set never changes what it is validated on.
+        validation was held out: a smaller train set never changes what it is validated on. Not of a stream.
     validation_size, test_size: keep the first so many, in the set's own order (in a set that is sorted by
         class, these are not of all classes).
     DataError for a set that was not fetched; UsageError for another spec, an option the set lacks, or a size that
@@ -41,37 +67,59 @@ def load(
     kind, _, place = spec.partition(":")
     if spec in PUBLISHED:
         place = str(fetched(spec))
-    if kind == "parquet" and place:
-        splits = load_parquet(place, validation=validation, columns=columns)
-    elif kind in READERS and place:
-        if columns is not None:
-            raise UsageError(
-                f"expected no columns for {kind}, whose format names its own, received {columns!r}; leave them out"
-            )
-        splits = READERS[kind](place, validation=validation)
-    elif spec == "digits":
-        if validation not in (None, "test") or columns is not None:
-            raise UsageError(
-                f"expected no validation and no columns for digits, whose split is fixed, "
-                f"received {validation!r} and {columns!r}; leave them out"
-            )
-        splits = load_digits(validation="test" if validation == "test" else None)
-    else:
+    if spec != "digits" and not (kind in READERS and place):
         raise UsageError(
             f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them, or "
             f"{', '.join(PUBLISHED)} alone for a fetched copy"
         )
-    train = _limited(splits.train, train_size, "train_size")
+    if spec == "digits" and not (validation in (None, "test") and columns is None):
+        raise UsageError(
+            f"expected no validation and no columns for digits, whose split is fixed, "
+            f"received {validation!r} and {columns!r}; leave them out"
+        )
+    given = {"columns": columns, "image_size": image_size}
+    options = {name: value for name, value in given.items() if value is not None}
+    for name, value in options.items():
+        if kind not in OPTIONS[name]:
+            raise UsageError(
+                f"expected no {name} for {kind}, whose format needs none, received {value!r}; leave them out"
+            )
+    reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind], place)
+    splits = reader(validation=validation, **options)
     return Splits(
-        hold_out(splits.train, train)[1] if train < len(splits.train) else splits.train,
-        splits.validation.head(_limited(splits.validation, validation_size, "validation_size")),
-        splits.test.head(_limited(splits.test, test_size, "test_size")),
+        _smaller(splits.train, train_size),
+        _chosen_on(splits, validation_size),
+        _head(splits.test, test_size, "test_size"),
     )
 
 
-def _limited(data: ImageData, limit: int | None, option: str) -> int:
-    if limit is None:
-        return len(data)
+def _smaller(train: ImageData | StreamData, size: int | None) -> ImageData | StreamData:
+    if size is None:
+        return train
+    if isinstance(train, StreamData):
+        raise UsageError(
+            f"expected no train_size for {train.name}, a stream, received {size}; leave it out, or give it fewer "
+            "shards"
+        )
+    return hold_out(train, _limited(train, size, "train_size"))[1] if size != len(train) else train
+
+
+def _chosen_on(splits: Splits, size: int | None) -> ImageData | None:
+    if splits.validation is not None:
+        return _head(splits.validation, size, "validation_size")
+    if size is not None:
+        raise UsageError(
+            f"expected no validation_size for {splits.train.name}, which has no validation part, received {size}; "
+            "leave it out, or give it validation-*.tar"
+        )
+    return None
+
+
+def _head(data: ImageData, size: int | None, option: str) -> ImageData:
+    return data if size is None else data.head(_limited(data, size, option))
+
+
+def _limited(data: ImageData, limit: int, option: str) -> int:
     if not 1 <= limit <= len(data):
         raise UsageError(
             f"expected {option} in 1..{len(data)}, the size of {data.name}, received {limit}; ask for fewer"

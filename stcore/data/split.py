@@ -25,7 +25,7 @@ def hold_out(train: ImageData, size: int | float, *, seed: int = 0) -> tuple[Ima
             f"either side, received {size!r} of {train.name}'s {total}; choose another size"
         )
     held = np.zeros(total, bool)
-    for label, share in enumerate(_shares(np.bincount(train.labels, minlength=train.num_classes), int(count))):
+    for label, share in enumerate(_shares(train.class_counts(), int(count))):
         members = np.flatnonzero(train.labels == label)
         held[generator(seed, Stream.SPLIT, position=label).permutation(members)[:share]] = True
     return train.subset(np.flatnonzero(~held)), train.subset(np.flatnonzero(held))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stcore.data.npz import Arrays, labelled
+from stcore.data.archive import Arrays
+from stcore.data.named import labelled
 from stcore.data.safe_pickle import load_dict
 from stcore.data.saving import save_arrays
 from stcore.errors import DataError

@@ -1,0 +1,24 @@
+"""All that a Keras model's next step depends on, as host arrays and back, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras import ops
+
+from stcore.protocols import Array
+from stcore.snapshots import check_snapshot
+
+
+def of_variables(kind: str, variables: Sequence[Any]) -> dict[str, Array]:
+    """By kind and place, which a model made alike has in common; paths need not be unique."""
+    return {f"{kind}/{place}": ops.convert_to_numpy(variable) for place, variable in enumerate(variables)}
+
+
+def into_variables(kind: str, variables: Sequence[Any], snapshot: Mapping[str, Array]) -> None:
+    """UsageError, and nothing changed, unless it fits."""
+    theirs = {name: array for name, array in snapshot.items() if name.startswith(f"{kind}/")}
+    check_snapshot(theirs, {f"{kind}/{place}": tuple(v.shape) for place, v in enumerate(variables)})
+    for place, variable in enumerate(variables):
+        variable.assign(theirs[f"{kind}/{place}"])

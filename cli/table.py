@@ -1,0 +1,73 @@
+"""`stcli table`: finished runs, and their seeds, in one table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from stcore import checks, errors
+from stcore.cli.parsing import MaybeText, parse
+from stcore.errors import UsageError
+from stcore.run_table import make_table
+from stcore.run_table_evaluations import with_evaluations
+from stcore.run_table_notes import notes
+from stcore.run_table_reading import FinishedRun, find_runs, read_run
+from stcore.run_table_text import FORMATS
+from stcore.runs import CHECKPOINTS
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """Finished runs in a table; those that differ in their seed alone make one row, with 95 % intervals.
+
+    Passes are those of one training step, in forwards of the batch (a way back to the pixels counts one, one to
+    pixels and weights two); s/epoch and images/s are the medians over epochs. What is no finished run is left out,
+    and said on stderr.
+    """
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Runs' folders, as `stcli train` leaves them, folders that hold some, or globs."""
+    checkpoint: str = "best"
+    """best, last, best-ema or last-ema."""
+    columns: MaybeText = None
+    """Settings to show, separated by commas, such as backend,method,awp; by default those that rows differ in."""
+    evaluations: bool = False
+    """With what stcli evaluate found later, such as autoattack: the finished ones in the runs' evaluations/."""
+    sort: MaybeText = None
+    """Order the rows by this column: accuracies from the highest, all else from the lowest."""
+    format: str = "markdown"
+    """markdown, csv, json or latex (booktabs)."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Prints the table on stdout, all else on stderr; returns the exit code."""
+    options = parse(TableOptions, args, "stcli table")
+    checks.choice("checkpoint", options.checkpoint, CHECKPOINTS)
+    checks.choice("format", options.format, FORMATS)
+    runs = read_runs(options.runs, options.checkpoint, options.evaluations)
+    columns = None if options.columns is None else [name for name in options.columns.split(",") if name]
+    table = make_table(runs, options.checkpoint, columns, options.sort)
+    print(FORMATS[options.format](table), end="")
+    if options.format == "csv":
+        for note in notes(table):
+            print(note, file=sys.stderr)
+    return errors.OK
+
+
+def read_runs(words: Sequence[str], checkpoint: str, evaluations: bool = False) -> list[FinishedRun]:
+    """The finished ones of the runs that are named; the others, and why they are left out, go to stderr."""
+    runs = []
+    for path in find_runs(words, _left_out):
+        try:
+            run = read_run(path, checkpoint)
+            runs.append(with_evaluations(run, checkpoint, _left_out) if evaluations else run)
+        except UsageError as reason:
+            _left_out(str(reason))
+    return runs
+
+
+def _left_out(reason: str) -> None:
+    print(f"left out: {reason}", file=sys.stderr)

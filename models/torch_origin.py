@@ -1,0 +1,96 @@
+"""Other people's networks in PyTorch: timm's, and what a factory returns."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from stcore.errors import DataError, UsageError
+from stcore.models import normalization, origin
+from stcore.models.description import Normalize
+from stcore.models.seeded import seeded
+from stcore.models.torch_layers import Normalization, Normalized
+
+
+def build_module(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    seed: int,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+    normalize: Normalize | None,
+    pretrained: bool,
+) -> nn.Module:
+    """The network of this name, behind the normalisation; UsageError where there is none such.
+
+    Fresh weights are drawn on the CPU in float32, whatever `dtype` and `device`: from the seed alone.
+    """
+    with seeded(seed) as number, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(number)  # not torch.manual_seed, which also seeds the accelerators
+        if name.startswith("timm:"):
+            model = _timm_model(name, num_classes, in_channels, image_size, pretrained)
+        else:
+            model = origin.made(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model: expected {name} to return a torch.nn.Module; received {type(model).__name__}")
+    if normalize is not None:
+        model = Normalized(Normalization(normalize.mean, normalize.std), model)
+    return model.to(device=device or "cpu", dtype=dtype)
+
+
+def pretrained_normalization(name: str) -> str:
+    """What timm's weights of this name were trained with, as `--normalize` has it."""
+    config = _config(name)
+    if config is None:
+        raise UsageError(f"pretrained: expected a network with published weights; timm has none of {name}")
+    return normalization.text_of(config.mean, config.std)
+
+
+def _timm_model(
+    name: str, num_classes: int, in_channels: int, image_size: tuple[int, int], pretrained: bool
+) -> nn.Module:
+    config, timm = _config(name), _timm()
+    size = {"img_size": image_size} if config is not None and config.fixed_input_size else {}
+    counts = {"num_classes": num_classes, "in_chans": in_channels}
+    try:
+        model: nn.Module = timm.create_model(name.partition(":")[2], pretrained=pretrained, **counts, **size)
+    except Exception as error:  # no network, or a size that does not divide
+        if pretrained:
+            raise DataError(f"pretrained: the weights of {name} cannot be had ({error})") from error
+        raise UsageError(
+            f"model: {name} cannot be built for {image_size[0]}×{image_size[1]} pixels and {in_channels} channels "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return model
+
+
+def _config(name: str) -> Any:
+    """timm's record of a network and its published weights; None where there are no such weights."""
+    timm, member = _timm(), name.partition(":")[2]
+    if not timm.is_model(member):
+        close = get_close_matches(member, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UsageError(
+            f"model: expected a network that timm {timm.__version__} knows; received {member!r}{hint}"
+        )
+    try:
+        return timm.get_pretrained_cfg(member)
+    except RuntimeError as error:  # the tag behind the dot
+        raise UsageError(f"model: {name}: {error}") from error
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is not of this torch
+        raise UsageError(
+            f"model: timm cannot be imported ({error}). In the repository: pip install '.[timm]'; it needs the "
+            "torchvision that was built for the installed torch (see docs/models.md)"
+        ) from error
+    return timm

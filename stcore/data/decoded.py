@@ -1,0 +1,40 @@
+"""The parts of a data set whose images were decoded: what parquet files, hub sets and image folders share."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stcore.data.images import ImageData, Splits
+from stcore.data.parts import Validation, three_parts
+from stcore.data.rows import Pixels
+
+IMAGE_COLUMNS = ("img", "image", "images")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "fine_labels")
+
+Columns = tuple[str, str]
+Decoded = tuple[Pixels, npt.NDArray[np.int64]]  # images (N, H, W, C) and labels (N,)
+
+
+def parts_of(
+    place: str | Path, read: Mapping[str, Decoded], class_names: Sequence[str] | None, validation: Validation
+) -> Splits:
+    """Checked, with the channels and the classes of all parts together.
+
+    read: train, test and, if any, validation.   class_names: without them the largest label says how many.
+    DataError for what `ImageData.from_arrays` refuses; validation as `three_parts` takes it.
+    """
+    num_classes = len(class_names) if class_names else 1 + max(int(y.max(initial=0)) for _, y in read.values())
+    channels = max(images.shape[-1] for images, _ in read.values())
+    parts = {
+        part: ImageData.from_arrays(
+            np.repeat(images, channels // images.shape[-1], axis=-1),  # a grey part beside a coloured one
+            labels,
+            num_classes,
+            f"{part} of {place}",
+            class_names,
+        )
+        for part, (images, labels) in read.items()
+    }
+    return three_parts(parts["train"], parts["test"], validation=validation, own=parts.get("validation"))

@@ -1,0 +1,69 @@
+"""Arrays of images and labels as they are given, to what everything else takes: checked, uint8 and int64."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stcore.errors import DataError
+
+
+def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    """uint8 (N, H, W, C), as `ImageData.from_arrays` takes them, or its DataError."""
+    if images.ndim not in (3, 4):
+        raise DataError(
+            f"{name}: expected images of shape (N, H, W, C) or (N, H, W), received shape {images.shape}; "
+            "reshape flat rows to height and width"
+        )
+    if images.size == 0:
+        raise DataError(
+            f"{name}: expected at least one image, received an empty array of shape {images.shape}; "
+            "check where it was read from"
+        )
+    if images.ndim == 3:
+        images = images[..., None]
+    elif images.shape[1] in (1, 3) and images.shape[-1] not in (1, 3):
+        raise DataError(
+            f"{name}: expected channels last (N, H, W, C), received shape {images.shape}, which looks like "
+            "channels first; give images.transpose(0, 2, 3, 1)"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind != "f":
+        raise DataError(
+            f"{name}: expected images as uint8 in 0..255 or floats in [0, 1], received {images.dtype}; "
+            "if they hold 0..255, give images.astype(np.uint8)"
+        )
+    low, high = images.min(), images.max()
+    if not np.isfinite([low, high]).all():  # min and max pass NaN on
+        raise DataError(f"{name}: expected finite pixels, received NaN or infinity; clean the images first")
+    if low < 0 or high > 1:
+        mistake = (
+            "they look normalised by a mean and a standard deviation: give the raw pixels, "
+            "normalisation is a layer of the model"
+            if low < 0
+            else "they look like 0..255 held as floats: divide by 255, or give uint8"
+        )
+        raise DataError(f"{name}: expected float images in [0, 1], received {low:g} to {high:g}; {mistake}")
+    scaled: npt.NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
+    return scaled
+
+
+def to_labels(labels: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np.int64]:
+    """int64 (count,) of any range, as `ImageData.from_arrays` takes them, or its DataError."""
+    if labels.ndim != 1:
+        raise DataError(
+            f"{name}: expected labels of shape (N,), received {labels.shape}; "
+            "give labels.reshape(-1), or of one-hot labels the argmax(axis=1)"
+        )
+    if len(labels) != count:
+        raise DataError(
+            f"{name}: expected one label per image, received {len(labels)} labels for {count} images; "
+            "check that both come from the same file"
+        )
+    if labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{name}: expected integer labels, received {labels.dtype}; number the classes from 0 "
+            "and give labels.astype(np.int64)"
+        )
+    return labels.astype(np.int64, copy=False)

@@ -1,0 +1,105 @@
+"""Finished runs as `stcli train` leaves them: their settings, one checkpoint's figures, what an epoch cost."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stcore.comparison import read_record
+from stcore.errors import UsageError
+from stcore.evaluation import Accuracy
+from stcore.plan import Plan, make_plan
+from stcore.runs import CONFIG, METRICS, RESULT
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run with the accuracies of one of its checkpoints, by attack.
+
+    settings: all that matter to its figures but the seed, flat and complete.   data: sizes and fingerprints by
+    part of the data.   seconds, images_per_second: of each epoch.
+    """
+
+    path: Path
+    plan: Plan
+    settings: Mapping[str, Any]
+    data: Mapping[str, Any]
+    accuracies: Mapping[str, Accuracy]
+    seconds: tuple[float, ...]
+    images_per_second: tuple[float, ...]
+
+
+def find_runs(words: Sequence[str], leave_out: Callable[[str], None]) -> list[Path]:
+    """The folders of runs that are named, or lie in folders that are, or match a glob; each once.
+
+    leave_out: told of what is no run.   Raises UsageError for what does not exist.
+    """
+    found: dict[Path, Path] = {}
+    for word in words:
+        paths = [word] if os.path.lexists(word) else sorted(glob.glob(word, recursive=True))
+        if not paths:
+            raise UsageError(f"runs: expected runs' folders, a folder of them or a glob; {word} does not exist")
+        for path in map(Path, paths):
+            below = list(_runs_in(path))
+            if not below:
+                leave_out(f"{path} is no run: it has no {CONFIG}")
+            for run in below:
+                found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _runs_in(path: Path) -> Iterator[Path]:
+    for folder, below, files in os.walk(path):
+        if CONFIG in files:
+            below.clear()  # a run holds no other
+            yield Path(folder)
+        below.sort()
+
+
+def read_run(path: Path, checkpoint: str) -> FinishedRun:
+    """A run's record, with `checkpoint`'s accuracies; UsageError where it has none, or a file is damaged."""
+    record = read_record(path)
+    if record.result is None:
+        epochs = len(_read_metrics(path)) if (path / METRICS).is_file() else 0
+        raise UsageError(
+            f"{path} is unfinished after {epochs} epochs. To go on: stcli train --resume {shlex.quote(str(path))}"
+        )
+    try:
+        # A preset's settings are all in the config but for those that are none, which it would bring back.
+        plan = make_plan({name: value for name, value in record.config.items() if name != "preset"})
+    except UsageError as error:
+        raise UsageError(f"{path} was not made by this version of stcli train: {error}") from error
+    try:
+        checkpoints = record.result["checkpoints"]
+        scores = {name: Accuracy(s["correct"], s["total"]) for name, s in checkpoints.get(checkpoint, {}).items()}
+        metrics = _read_metrics(path)
+        costs = [tuple(float(row[name]) for row in metrics) for name in ("seconds", "images_per_second")]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: {RESULT} or {METRICS} is not as stcli train leaves it ({error!r})") from error
+    if not scores:
+        raise UsageError(f"{path} has no checkpoint {checkpoint}; it has {', '.join(checkpoints)}")
+    ran_on = record.environment or {}
+    told = {"preset": record.config.get("preset", plan.preset), "device": ran_on.get("device", plan.device)}
+    return FinishedRun(path, plan, settings_of({**plan.flat(), **told}), ran_on.get("data", {}), scores, *costs)
+
+
+def settings_of(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs over seeds have alike: all but the seed and which one of several equal devices it was."""
+    return {
+        name: value.partition(":")[0] if name == "device" else value
+        for name, value in flat.items()
+        if name != "seed" and value is not None
+    }
+
+
+def _read_metrics(path: Path) -> list[Any]:
+    try:
+        return [json.loads(line) for line in (path / METRICS).read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path / METRICS} is missing or damaged ({error})") from error

@@ -1,0 +1,278 @@
+"""`stcli train --seeds`: what is asked for, tiny runs in processes of their own, failures, signals; `--json`."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small import SETTINGS, contents, stcli, train, trained, words
+
+from stcore.cli.children import Children
+from stcore.cli.seed_jobs import Job
+from stcore.cli.seeds import MOST, parse_seeds, without
+from stcore.errors import UsageError
+
+SMALL = {"model": "tiny", "train_size": 100, "validation_size": 32, "test_size": 32, "batch_size": 50}
+
+
+@pytest.fixture(autouse=True)
+def torch():
+    return pytest.importorskip("torch")
+
+
+def train_seeds(out, *args, **settings):
+    """Tiny runs; with two devices, two at a time."""
+    return stcli("train", *words({**SMALL, "epochs": 1, "threads": 1, "out": out, **settings}), *args)
+
+
+# What is asked for
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 12), st.booleans()), min_size=1, max_size=6))
+def test_ranges_and_lists_are_the_seeds_they_say(parts):
+    """By another reading: each range written out as a list means the same."""
+    ranges = [(first, first + more) for first, more, _ in parts]
+    said = ",".join(
+        f"{first}..{last}" if last > first or always else str(first)
+        for (first, last), (_, _, always) in zip(ranges, parts, strict=True)
+    )
+    seeds = [seed for first, last in ranges for seed in range(first, last + 1)]
+    if len(set(seeds)) < len(seeds):
+        with pytest.raises(UsageError, match="more than once"):
+            parse_seeds(said)
+    else:
+        assert parse_seeds(said) == parse_seeds(",".join(map(str, seeds))) == tuple(seeds)
+
+
+@pytest.mark.parametrize(
+    ("said", "seeds"),
+    [("1..7", (1, 2, 3, 4, 5, 6, 7)), ("1,2,5", (1, 2, 5)), ("1..3,7", (1, 2, 3, 7)), ("9, 0..1", (9, 0, 1))],
+)
+def test_seeds_as_they_are_written(said, seeds):
+    assert parse_seeds(said) == seeds
+
+
+@given(st.text(st.sampled_from("0123456789.,- a٣"), max_size=8))
+def test_whatever_is_written_is_seeds_or_a_usage_error(said):
+    try:
+        seeds = parse_seeds(said)
+    except UsageError:
+        return
+    assert seeds
+    assert all(seed >= 0 for seed in seeds)
+    assert re.fullmatch(r"[0-9., ]+", said)
+
+
+@pytest.mark.parametrize(
+    "said", ["", "7..1", "1...3", "1..", "..3", "-1", "1.5", "a", "1,,2", "1..3..5", f"1..{MOST + 1}"]
+)
+def test_what_is_no_seeds(said, tmp_path):
+    said = stcli("train", f"--seeds={said}", "--out", tmp_path / "runs")
+    assert (said.code, said.out) == (2, "")
+    assert "seeds: expected" in said.err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--seeds", "1..2", "--seed", "3"], "seeds: expected no --seed beside it"),
+        (["--seeds", "1..2", "--resume", "runs/x"], "seeds: expected no --resume beside it"),
+        (["--devices", "cpu,cpu"], "devices: expected --seeds beside it"),
+        (["--seeds", "1..2", "--devices", "cpu", "--device", "cpu"], "devices: expected no --device beside it"),
+        (["--seeds", "1..2", "--devices", "cpu,"], "devices: expected devices such as cuda:0,cuda:1"),
+        (["--seeds", "1..2", "--epochs", "0"], "epochs: expected a whole number of at least 1"),
+    ],
+)
+def test_usage_errors_come_before_any_run(args, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = stcli("train", *args)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["seeds", "devices", "json"])
+def test_a_file_does_not_ask_for_several_runs(tmp_path, name):
+    (tmp_path / "x.toml").write_text(f"{name} = {'true' if name == 'json' else repr('1')}\n")
+    said = stcli("train", "--config", tmp_path / "x.toml")
+    assert said.code == 2
+    assert f"{name}: expected as a flag, not in a file" in said.err
+
+
+def test_options_are_taken_out_with_their_values():
+    args = ["--seeds", "1..2", "--epochs", "3", "--json", "--devices=cpu", "--out", "x"]
+    assert without(args, "seeds", "devices", "json") == ["--epochs", "3", "--out", "x"]
+
+
+def test_what_is_done_for_a_seed():
+    fresh, begun = Job(3, Path("o/seed3"), None), Job(3, Path("o/seed3"), "cuda:1")
+    begin = ["train", "--epochs", "1", "--seed", "3", "--out", "o/seed3"]
+    assert fresh.words(["--epochs", "1"], None) == begin
+    assert fresh.words(["--epochs", "1"], "cuda:0") == [*begin, "--device", "cuda:0"]
+    assert begun.words(["--epochs", "1"], "cuda:0")[:3] == ["train", "--resume", "o/seed3"]
+
+
+# Runs
+
+
+def test_each_seed_is_a_run_as_it_is_alone_and_is_not_made_again(tmp_path):
+    out = tmp_path / "runs"
+    said = train_seeds(out, "--seeds", "3,5")
+    assert (said.code, said.err) == (0, "")
+    assert sorted(path.name for path in out.iterdir()) == ["seed3", "seed5"]
+    lines = said.out.splitlines()
+    for seed in (3, 5):
+        assert any(line.startswith(f"[seed {seed}] epoch   1/1") for line in lines)
+    assert [line for line in lines if line.startswith("| 3, 5 |")]  # the table of `best`, and of `last`
+    for checkpoint in ("best", "last"):
+        assert f"- {checkpoint} checkpoint, test split; mean ± 95 % t-interval over seeds" in lines
+
+    alone = stcli("train", *words({**SMALL, "epochs": 1, "threads": 1, "out": tmp_path / "alone", "seed": 5}))
+    assert alone.code == 0
+    result = [json.loads((path / "result.json").read_text()) for path in (out / "seed5", tmp_path / "alone")]
+    assert result[0]["checkpoints"] == result[1]["checkpoints"]
+
+    before = contents(out)
+    again = train_seeds(out, "--seeds", "3,5")
+    assert again.code == 0
+    assert again.out.splitlines()[:2] == [f"[seed {seed}] finished before: {out}/seed{seed}" for seed in (3, 5)]
+    assert again.out.splitlines()[2:] == lines[-len(again.out.splitlines()[2:]) :]  # the tables
+    assert contents(out) == before
+
+
+def test_one_seed_fails_and_the_others_go_on_two_at_a_time(tmp_path):
+    out = tmp_path / "runs"
+    (out / "seed2").mkdir(parents=True)
+    (out / "seed2" / "notes.txt").write_text("not a run")
+    said = train_seeds(out, "--seeds", "1..3", "--devices", "cpu,cpu")
+    assert said.code == 2  # as the failing run ended
+    assert (
+        "stcli: seed 2 ended with exit code 2; it said last:\n    stcli: out: expected a new or empty" in said.err
+    )
+    assert "| 1, 3 |" in said.out
+    assert contents(out / "seed2").keys() == {"notes.txt"}
+
+    (out / "seed2" / "notes.txt").unlink()
+    said = train_seeds(out, "--seeds", "1..3", "--devices", "cpu", "--json")
+    assert said.code == 0
+    runs = json.loads(said.out)
+    assert [(run["seed"], run["exit_code"], run["run"]) for run in runs] == [
+        (seed, 0, str(out / f"seed{seed}")) for seed in (1, 2, 3)
+    ]
+    for run in runs:
+        assert run["checkpoints"] == json.loads((Path(run["run"]) / "result.json").read_text())["checkpoints"]
+    assert "[seed 2] epoch" in said.err
+    assert "[seed 1] epoch" not in said.err
+
+
+def test_another_commands_runs_are_not_taken_for_its_own(tmp_path):
+    out = tmp_path / "runs"
+    assert train(out / "seed1", seed=1).code == 0
+    before = contents(out)
+    said = stcli("train", *words({**SETTINGS, "epochs": 2, "out": out}), "--seeds", "1..2")
+    assert (said.code, said.out) == (2, "")
+    assert f"out: {out}/seed1 holds another run: its epochs is 1, here it is 2. Choose another --out" in said.err
+    said = stcli("train", *words({**SETTINGS, "out": out / "seed1"}), "--seeds", "1..2")
+    assert said.code == 2
+    assert "is a run itself" in said.err
+    assert contents(out) == before
+
+
+def test_a_failed_seed_is_said_in_json_too(tmp_path):
+    (tmp_path / "seed4").mkdir()
+    (tmp_path / "seed4" / "notes.txt").touch()
+    said = train_seeds(tmp_path, "--seeds", "4", "--json")
+    (run,) = json.loads(said.out)
+    assert (said.code, run["seed"], run["exit_code"]) == (2, 4, 2)
+    assert "expected a new or empty folder" in run["last_lines"][-1]
+    assert "checkpoints" not in run
+
+
+def test_a_runs_result_as_json(tmp_path):
+    said = train(tmp_path / "run", "--json")
+    assert said.code == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert json.loads(said.out) == {"run": str(tmp_path / "run"), **result}
+    assert "epoch   1/1" in said.err
+    assert trained("torch").said.out.count("epoch   1/2") == 1  # without it, all is on stdout
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_goes_to_all_that_run_and_none_begins_after(number):
+    code = f"""
+import signal, sys, time
+def stop(number, frame):
+    print("saved", number)
+    sys.exit(130)
+signal.signal({int(number)}, stop)
+print("ready")
+time.sleep(60)
+"""
+    said, ready = [], threading.Semaphore(0)
+
+    def say(line):
+        said.append(line)
+        if line.endswith("ready"):
+            ready.release()
+
+    def send():
+        assert ready.acquire(timeout=30)
+        assert ready.acquire(timeout=30)
+        os.kill(os.getpid(), number)
+
+    found = {}
+    with Children(say) as children:
+        runs = [
+            threading.Thread(
+                target=lambda name=name: found.update({name: children.run(name, [sys.executable, "-c", code])})
+            )
+            for name in ("[a]", "[b]")
+        ]
+        for thread in [*runs, threading.Thread(target=send)]:
+            thread.start()
+        for thread in runs:
+            thread.join(timeout=60)
+        assert children.run("[c]", [sys.executable, "-c", "print('late')"]) is None
+    assert {how.code for how in found.values()} == {130}
+    assert sorted(said[2:]) == [f"[a] saved {int(number)}", f"[b] saved {int(number)}"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_command_that_is_killed_has_a_shells_code_and_its_last_lines():
+    code = "import os\nfor n in range(20): print(n, flush=True)\nos.kill(os.getpid(), 9)"
+    with Children(lambda line: None) as children:
+        how = children.run("[a]", [sys.executable, "-c", code])
+    assert how.code == 128 + signal.SIGKILL
+    assert how.last_lines == tuple(map(str, range(12, 20)))
+
+
+def test_ctrl_c_stops_training_which_keeps_its_weights_and_begins_no_other_seed(tmp_path):
+    args = words({**SMALL, "epochs": 100_000, "threads": 1, "out": tmp_path, "seeds": "1..2"})
+    command = [sys.executable, "-m", "stcore.cli.main", "train", *args]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as run:
+        try:
+            for line in run.stdout:
+                if line.startswith("[seed 1] epoch   2/"):
+                    break
+            run.send_signal(signal.SIGINT)
+            out, err = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode == 130
+    assert "interrupted after" in out
+    assert "stcli: interrupted; the same command goes on" in err
+    assert (tmp_path / "seed1" / "last.safetensors").is_file()
+    assert not (tmp_path / "seed2").exists()
