@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from stcore import errors
 from stcore.cli.children import Children, Ended
+from stcore.cli.parsing import peek
 from stcore.errors import UsageError
 from stcore.plan import Plan
 from stcore.run_table_reading import settings_of
@@ -26,12 +28,14 @@ class Job:
     folder: Path
     device: str | None
 
-    def words(self, args: Sequence[str], lane: str | None) -> list[str]:
-        """The words of the command that begins it on this device, or lets it go on where it was."""
-        if self.device is not None:
-            return ["train", "--resume", str(self.folder)]
+    def words(self, args: Sequence[str], lane: str | None, hours: float | None) -> list[str]:
+        """The words of the command that begins it, or lets it go on, on this device for so many hours."""
         on = ["--device", lane] if lane is not None else []
-        return ["train", *args, "--seed", str(self.seed), "--out", str(self.folder), *on]
+        on += ["--max-hours", f"{hours:.6f}"] if hours is not None else []
+        if self.device is None:
+            return ["train", *args, "--seed", str(self.seed), "--out", str(self.folder), *on]
+        every = peek(args, "save_every")
+        return ["train", "--resume", str(self.folder), *(["--save-every", every] if every else []), *on]
 
 
 def job_of(seed: int, folder: Path) -> Job:
@@ -55,23 +59,31 @@ def check_same(folder: Path, plan: Plan, devices: Sequence[str | None]) -> None:
 
 
 def train(
-    jobs: Sequence[Job], args: Sequence[str], devices: Sequence[str | None], say: Callable[[str], None]
+    jobs: Sequence[Job],
+    args: Sequence[str],
+    devices: Sequence[str | None],
+    say: Callable[[str], None],
+    seconds: float | None = None,
 ) -> dict[int, Ended | None]:
     """How each seed's run ended; None for those that never began, since an interruption came before.
 
-    devices: each trains one run at a time; None is the one that `args` say, or the default.
+    devices: each trains one run at a time; None is the one that `args` say, or the default.   seconds: the time there
+    is for all of them together.
     """
+    end = None if seconds is None else time.monotonic() + seconds
     waiting, taking = list(jobs), threading.Lock()
     ended: dict[int, Ended | None] = {job.seed: None for job in jobs}
 
     def lane(device: str | None) -> None:
         while True:
-            with taking:  # runs that were begun on another device come last: they go on where they were
+            with taking:  # runs that were begun on another device come last: theirs may yet be free for them
                 waiting.sort(key=lambda job: job.device not in (None, device))
                 if not waiting:
                     return
                 job = waiting.pop(0)
-            command = [sys.executable, "-m", "stcore.cli.main", *job.words(args, device)]
+            left = None if end is None else max(0.0, end - time.monotonic())
+            words = job.words(args, device, None if left is None else left / 3600)
+            command = [sys.executable, "-m", "stcore.cli.main", *words]
             how = ended[job.seed] = children.run(f"[seed {job.seed}]", command)
             if how is not None and how.code == errors.INTERRUPTED:
                 children.stop()  # its time is up, and so is that of the others

@@ -18,7 +18,7 @@ from stcore.cli.children import Ended
 from stcore.cli.parsing import peek
 from stcore.cli.seed_jobs import check_same, job_of, train
 from stcore.cli.table import read_runs
-from stcore.cli.train import default_name, plan_from
+from stcore.cli.train import default_name, keeping_from, plan_from
 from stcore.comparison import read_record
 from stcore.errors import UsageError
 from stcore.run_table import make_table
@@ -32,7 +32,7 @@ def main(args: Sequence[str]) -> int:
     """Trains each seed that `args` ask for; returns 0, the first failure's exit code, or 130 when interrupted."""
     check_together(args)
     seeds, devices = parse_seeds(peek(args, "seeds") or ""), parse_devices(args)
-    own = without(args, "seeds", "devices", "json")
+    own = without(args, "seeds", "devices", "json", "max-hours", "max_hours")
     plan, out = plan_from(own)
     parent = Path(out) if out else Path("runs") / default_name(plan).removesuffix(f"-seed{plan.seed}")
     if (parent / CONFIG).is_file():
@@ -51,7 +51,8 @@ def main(args: Sequence[str]) -> int:
     before = [seed for seed in seeds if (folders[seed] / RESULT).is_file()]
     for seed in before:
         say(f"[seed {seed}] finished before: {folders[seed]}")
-    ended = train([job_of(seed, folders[seed]) for seed in seeds if seed not in before], own, devices, say)
+    left = [job_of(seed, folders[seed]) for seed in seeds if seed not in before]
+    ended = train(left, own, devices, say, keeping_from(args, say).seconds)
     ended |= {seed: Ended(errors.OK, ()) for seed in before}
 
     finished = [folders[seed] for seed in seeds if (folders[seed] / RESULT).is_file()]

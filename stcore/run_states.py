@@ -72,8 +72,8 @@ class RunStates:
                 then, now = about.get(name), self._about.get(name)
                 if then != now:
                     warn(
-                        f"the run was begun with {name} = {then}, and goes on with {now}: its numbers may part from "
-                        "those of a run without a break"
+                        f"the run was begun with {name} = {then}, and goes on with {now}: its numbers may part "
+                        "from those of a run without a break"
                     )
             return state
         if files:

@@ -321,7 +321,7 @@ def test_a_new_head_is_taken_when_asked_for(backend, tmp_path):
     assert said.code == 2
     assert "of another shape" in said.err
     settings |= {"learning_rate": 0, "steps": 1, "attacks": "fgsm", "seed": 2}
-    with pytest.warns(UserWarning, match=f"new head: {head[0]}"):
+    with pytest.warns(UserWarning, match=f"new head: {', '.join(sorted(head))} start afresh"):
         assert train(tmp_path / "run", "--new-head", **settings).code == 0
     assert_same(read_weights(tmp_path / "run" / "last.safetensors")[0], weights)
 
@@ -385,17 +385,18 @@ def test_pretrained_weights_see_what_they_were_trained_on(keras, monkeypatch, na
         return body
 
     published.__module__ = application.__module__
-    monkeypatch.setattr(keras.applications, name, published)
     full = f"keras.applications:{name}"
     text = pretrained_normalization(full)
     assert plan(backend="keras", model=full, pretrained=True).normalize == text
     assert plan(backend="keras", model=full, pretrained=True, normalize="imagenet").normalize == "imagenet"
-    model = build(full, "keras", num_classes=4, in_channels=3, normalize=text, pretrained=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(keras.applications, name, published)
+        model = build(full, "keras", num_classes=4, in_channels=3, normalize=text, pretrained=True)
     bare = application(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
     bare.set_weights(bodies[0])
     x = pixels(2, side=32, channels=3).astype("float32")
     features = bare(preprocess(255 * x.copy()), training=False)
-    ours = keras.Model(model.inputs, model.get_layer("logits").input)(x, training=False)
+    ours = keras.Model(model.inputs, model.get_layer("logits").input)([x], training=False)
     assert worst(ours, features) <= 1e-4
     if text == "none":
         with pytest.raises(UsageError, match="normalises pixels by itself"):

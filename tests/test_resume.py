@@ -15,8 +15,30 @@ from stcore.run_states import RunStates, read
 from stcore.runs import load_weights
 from stcore.training import State
 
-RUN = """--model tiny --epochs 3 --train-size 200 --validation-size 40 --test-size 40 --batch-size 32 --steps 2
---threads 1 --ema 0.9 --awp 0.005 --save-every 0""".split()
+RUN = [
+    "--model",
+    "tiny",
+    "--epochs",
+    "3",
+    "--train-size",
+    "200",
+    "--validation-size",
+    "40",
+    "--test-size",
+    "40",
+    "--batch-size",
+    "32",
+    "--steps",
+    "2",
+    "--threads",
+    "1",
+    "--ema",
+    "0.9",
+    "--awp",
+    "0.005",
+    "--save-every",
+    "0",
+]
 TIMES = ("seconds", "images_per_second")
 WEIGHTS = ("best", "last", "best-ema", "last-ema")
 

@@ -18,6 +18,7 @@ from stcore.cli.children import Children
 from stcore.cli.seed_jobs import Job
 from stcore.cli.seeds import MOST, parse_seeds, without
 from stcore.errors import UsageError
+from stcore.runs import load_weights
 
 SMALL = {"model": "tiny", "train_size": 100, "validation_size": 32, "test_size": 32, "batch_size": 50}
 
@@ -114,10 +115,12 @@ def test_options_are_taken_out_with_their_values():
 
 def test_what_is_done_for_a_seed():
     fresh, begun = Job(3, Path("o/seed3"), None), Job(3, Path("o/seed3"), "cuda:1")
-    begin = ["train", "--epochs", "1", "--seed", "3", "--out", "o/seed3"]
-    assert fresh.words(["--epochs", "1"], None) == begin
-    assert fresh.words(["--epochs", "1"], "cuda:0") == [*begin, "--device", "cuda:0"]
-    assert begun.words(["--epochs", "1"], "cuda:0")[:3] == ["train", "--resume", "o/seed3"]
+    args, on = ["--epochs", "1", "--save-every", "60"], ["--device", "cuda:0", "--max-hours", "1.500000"]
+    begin, go_on = ["train", *args, "--seed", "3", "--out", "o/seed3"], ["train", "--resume", "o/seed3"]
+    assert fresh.words(args, None, None) == begin
+    assert fresh.words(args, "cuda:0", 1.5) == [*begin, *on]
+    assert begun.words(args, None, None) == [*go_on, "--save-every", "60"]
+    assert begun.words([], "cuda:0", 1.5) == [*go_on, *on]
 
 
 # Runs
@@ -257,9 +260,9 @@ def test_a_command_that_is_killed_has_a_shells_code_and_its_last_lines():
     assert how.last_lines == tuple(map(str, range(12, 20)))
 
 
-def test_ctrl_c_stops_training_which_keeps_its_weights_and_begins_no_other_seed(tmp_path):
-    args = words({**SMALL, "epochs": 100_000, "threads": 1, "out": tmp_path, "seeds": "1..2"})
-    command = [sys.executable, "-m", "stcore.cli.main", "train", *args]
+def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(tmp_path):
+    settings = {**SMALL, "epochs": 15, "threads": 1, "seeds": "1..2"}
+    command = [sys.executable, "-m", "stcore.cli.main", "train", *words({**settings, "out": tmp_path / "runs"})]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as run:
@@ -272,7 +275,26 @@ def test_ctrl_c_stops_training_which_keeps_its_weights_and_begins_no_other_seed(
         finally:
             run.kill()
     assert run.returncode == 130
-    assert "interrupted after" in out
+    assert "[seed 1] interrupted after" in out
     assert "stcli: interrupted; the same command goes on" in err
-    assert (tmp_path / "seed1" / "last.safetensors").is_file()
-    assert not (tmp_path / "seed2").exists()
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["seed1"]
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert again.returncode == 0, again.stderr
+    assert "[seed 1] epoch   1/" not in again.stdout
+    assert "[seed 2] epoch   1/" in again.stdout
+    assert "| 1, 2 |" in again.stdout
+    alone = stcli("train", *words({**settings, "out": tmp_path / "alone", "seeds": "1"}))
+    assert alone.code == 0
+    runs, alone = (load_weights(tmp_path / name / "seed1" / "last.safetensors")[0] for name in ("runs", "alone"))
+    assert runs.keys() == alone.keys()
+    assert all((runs[name] == alone[name]).all() for name in runs)
+
+
+def test_the_hours_are_those_of_all_seeds_together(tmp_path):
+    said = train_seeds(tmp_path / "runs", "--seeds", "1..3", "--max-hours", "0", epochs=40)
+    assert said.code == 130
+    assert "seed 1 ended with exit code 130" in said.err
+    assert "interrupted; the same command goes on" in said.err
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["seed1"]
+    assert train_seeds(tmp_path / "runs", "--seeds", "1..3", epochs=1).code == 2  # no longer the same command
