@@ -50,8 +50,8 @@ class TrainOptions:
     """Print the result as JSON on stdout, a list with --seeds, and all else on stderr."""
 
     resume: MaybeText = None
-    """Go on with the run in this folder, which was stopped or killed, to the weights and figures of a run without a
-    break. Its settings are its own; beside it fit --dataset (if it moved), --device, --threads, --save-every,
+    """Go on with the run in this folder, which was stopped or killed, to the weights and figures of a run without
+    a break. Its settings are its own; beside it fit --dataset (if it moved), --device, --threads, --save-every,
     --max-hours and --json."""
     save_every: Number = 300.0
     """Seconds between two saves of the state within an epoch: what a kill can cost."""

@@ -67,8 +67,8 @@ def train(
 ) -> dict[int, Ended | None]:
     """How each seed's run ended; None for those that never began, since an interruption came before.
 
-    devices: each trains one run at a time; None is the one that `args` say, or the default.   seconds: the time there
-    is for all of them together.
+    devices: each trains one run at a time; None is the one that `args` say, or the default.
+    seconds: the time there is for all of them together.
     """
     end = None if seconds is None else time.monotonic() + seconds
     waiting, taking = list(jobs), threading.Lock()

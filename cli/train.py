@@ -126,8 +126,8 @@ def resumed(args: Sequence[str]) -> tuple[Plan, Path]:
     named = named_in(args, TrainOptions)
     if strange := named - {*KEEPING, *MOVABLE, "json"}:
         raise errors.UsageError(
-            f"resume: expected no settings beside it but {', '.join(MOVABLE)}, since the run has its own; received "
-            f"{', '.join(sorted(strange))}. Start a new run by --config {config}"
+            f"resume: expected no settings beside it but {', '.join(MOVABLE)}, since the run has its own; "
+            f"received {', '.join(sorted(strange))}. Start a new run by --config {config}"
         )
     return make_plan(
         {**settings, **{name: getattr(options, name) for name in MOVABLE if name in named}}

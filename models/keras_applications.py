@@ -84,7 +84,8 @@ def _application(name: str) -> Callable[..., Any]:
 
 def _own(application: Callable[..., Any]) -> bool:
     """Whether the network itself begins with its preprocessing: then `preprocess_input` does nothing."""
-    return bool(np.array_equal(_preprocessing(application)[1], np.full(3, 1 / 255)))
+    mean, std, _ = _preprocessing(application)
+    return not mean.any() and np.array_equal(std, np.full(3, 1 / 255))
 
 
 def _preprocessing(application: Callable[..., Any]) -> tuple[Any, Any, bool]:

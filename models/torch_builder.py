@@ -32,8 +32,6 @@ def build_module(node: Node, *, dtype: torch.dtype, device: torch.device | str |
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.reset_running_stats()  # also num_batches_tracked, which is no weight
-        elif isinstance(child, Normalization):
-            child.reset()
     return module
 
 

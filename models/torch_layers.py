@@ -1,6 +1,7 @@
 """Pixels normalised within a PyTorch model, by constants that are in no state dict."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,14 @@ class Normalization(nn.Module):
         self.constants = {"mean": tuple(mean), "std": tuple(std)}
         for name, values in self.constants.items():
             self.register_buffer(name, torch.empty((len(values), 1, 1)), persistent=False)
-        self.reset()
+        self._fill()
 
-    def reset(self) -> None:
-        """Puts the constants in place, in the dtype that the module has now."""
+    def _apply(self, fn: Any, recurse: bool = True) -> "Normalization":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._fill()  # what went from float32 to float64, or from no storage to some, is not the constant any more
+        return self
+
+    def _fill(self) -> None:
         for name, values in self.constants.items():
             buffer = self.get_buffer(name)
             buffer.copy_(torch.tensor(values, dtype=torch.float64, device=buffer.device).reshape(buffer.shape))

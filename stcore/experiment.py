@@ -226,8 +226,8 @@ def check_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
     for part, known in now["data"].items():
         if then.get(part) != known:
             raise DataError(
-                f"resume: expected the {part} data that the run was begun with, {then.get(part)}; received {known}. "
-                "Name their place by --dataset"
+                f"resume: expected the {part} data that the run was begun with, {then.get(part)}; "
+                f"received {known}. Name their place by --dataset"
             )
 
 

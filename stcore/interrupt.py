@@ -28,7 +28,7 @@ class Interrupt:
         if self._came:
             raise KeyboardInterrupt
         self._came = True
-        print("\nstopping after this step or evaluation; once more stops at once", file=sys.stderr)
+        print("\nstopping after this step or evaluation; Ctrl-C again stops at once", file=sys.stderr)
 
     def __enter__(self) -> Interrupt:
         # Python delivers signals to the main thread only, and lets only it set handlers.

@@ -28,8 +28,8 @@ FORMAT = "stcore-state-1"
 class RunStates:
     """A run's states.
 
-    every: seconds between two within an epoch.   about: what the numbers depend on beside the settings, such as the
-    number of threads; told apart from what is found at a resumption by `found`.
+    every: seconds between two within an epoch.   about: what the numbers depend on beside the settings, such as
+    the number of threads.
     """
 
     def __init__(self, run: Path, every: float, about: Mapping[str, Any]) -> None:
@@ -57,9 +57,9 @@ class RunStates:
         self._last = time.monotonic()
 
     def latest(self, warn: Callable[[str], None]) -> State | None:
-        """The last one that is whole; None where none was kept yet. Says what is damaged, and what is otherwise now.
+        """The last one that is whole; None where none was kept yet.
 
-        UsageError where all are damaged.
+        Says what is damaged, and what is otherwise now. UsageError where all are damaged.
         """
         files = self._files()
         for path in files:

@@ -1,5 +1,6 @@
 """Other people's networks by name, normalisation within a model, and weights of other classes."""
 
+import hashlib
 import json
 import random
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from small import plan, stcli, train
 
 import stcore
+from stcore.audit import CHECKS
 from stcore.errors import DataError, UsageError
 from stcore.models import (
     build,
@@ -134,8 +136,6 @@ def test_the_seed_decides_the_weights_of_a_factory(framework, name):
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
     )
-    import hashlib
-
     weights = export_weights(build(name, framework, seed=5, **DIGITS))  # after whatever was built in this process
     here = hashlib.sha256(b"".join(n.encode() + weights[n].tobytes() for n in sorted(weights))).hexdigest()
     assert here == run.stdout.strip()
@@ -188,8 +188,9 @@ def test_the_dtype_is_a_factorys_too(backend):
     model = build(TRANSFORMERS[backend.name], backend.name, dtype="float64", **DIGITS)
     kinds = {str(array.dtype) for array in export_weights(model).values()}
     assert kinds == ({"float64", "int64"} if backend.name == "torch" else {"float64"})
-    single = build(TRANSFORMERS[backend.name], backend.name, **DIGITS)
-    assert worst(logits(single, pixels()), logits(model, pixels())) <= 1e-5
+    if backend.name == "torch":  # which draws in float32; of Keras' initialisers each dtype has numbers of its own
+        single = build(TRANSFORMERS[backend.name], backend.name, **DIGITS)
+        assert worst(logits(single, pixels()), logits(model, pixels())) <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_a_factorys_network_trains_and_is_evaluated_audited_and_attacked(run):
     )
     assert said.code == 0, said.err
     found = json.loads((folder / "a" / "last" / "result.json").read_text())
-    assert {sign["check"] for sign in found["audit"]} if "check" in found["audit"][0] else found["audit"]
+    assert len(found["audit"]) == len(CHECKS)
     about = read_weights(folder / "last.safetensors")[1]
     assert (about["model"], about["normalize"]) == (TRANSFORMERS[framework], "0.3/0.35")
 

@@ -311,6 +311,13 @@ def test_usage_errors(tmp_path, monkeypatch, args, message):
     assert message in said.err
 
 
+def test_help_says_what_passes_are():
+    said = stcli("table", "--help")
+    assert (said.code, said.err) == (0, "")
+    assert "usage: stcli table" in said.out
+    assert "in forwards of the batch" in " ".join(said.out.replace("│", " ").split())
+
+
 # Evaluations
 
 
