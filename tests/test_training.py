@@ -276,11 +276,10 @@ STOPPING = "\nstopping after this step or evaluation; Ctrl-C again stops at once
 
 def assert_says_how_to_go_on(said, path, epochs, err=STOPPING):
     assert said.err == err
-    weights = f"{path}/last.safetensors"
     assert said.out.splitlines()[-3:] == [
-        f"interrupted after {epochs} whole epochs: the weights are in {weights}",
-        f"  to evaluate them:       stcli evaluate {path}",
-        f"  to start a new run from them:  stcli train --config {path}/config.toml --init-weights {weights}",
+        f"interrupted after {epochs} whole epochs",
+        f"  to go on:                            stcli train --resume {path}",
+        f"  to evaluate the weights of now:      stcli evaluate {path}",
     ]
 
 
@@ -288,7 +287,7 @@ def test_ctrl_c_before_the_first_epoch_is_over(monkeypatch, tmp_path):
     said = interrupted(monkeypatch, tmp_path / "run", "epoch 1")
     assert_says_how_to_go_on(said, tmp_path / "run", 0)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.toml", "environment.json", "last.safetensors"}
+    assert names == {"config.toml", "environment.json", "last.safetensors", "metrics.jsonl", "state"}
     assert stcli("evaluate", tmp_path / "run", "--attacks", "fgsm").code == 0
 
     monkeypatch.undo()
