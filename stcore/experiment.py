@@ -19,6 +19,8 @@ from stcore import data, models
 from stcore.assessment import Assessment
 from stcore.attack_names import apart, named
 from stcore.data import Batches, ImageData, MixedBatches, Splits
+from stcore.data.stream_batches import StreamBatches
+from stcore.data.stream_data import StreamData
 from stcore.dispatch import load_backend
 from stcore.errors import DataError, UsageError
 from stcore.evaluation import Accuracy, Evaluator
@@ -118,6 +120,12 @@ def run(
         RunFolder.check_free(out)
     backend, device = prepare(plan)
     splits = load_data(plan)
+    selection = splits.validation if plan.select == "val" else splits.test
+    if selection is None:
+        raise DataError(
+            f"{plan.dataset}: expected validation shards, on which the best epoch is chosen; received none. Add "
+            "validation-*.tar, or choose on the test set by --select test"
+        )
     extra = None if plan.extra_data is None else data.load_extra(plan.extra_data)
     batches = batches_of(plan, splits.train, extra)
     learner = build_learner(plan, backend, device, splits)
@@ -132,7 +140,6 @@ def run(
         folder.write_config(plan.flat())
         folder.write_json(ENVIRONMENT, surroundings)
 
-    selection = splits.validation if plan.select == "val" else splits.test
     watched = [name for name in ("pgd20", plan.select_by) if name != "natural"]
     monitor, _ = apart(named(watched, plan.eval_epsilon, plan.norm))
     average = None
@@ -254,8 +261,14 @@ def load_data(plan: Plan) -> Splits:
     )
 
 
-def batches_of(plan: Plan, train: ImageData, extra: ImageData | None) -> Batches | MixedBatches:
+def batches_of(
+    plan: Plan, train: ImageData | StreamData, extra: ImageData | None
+) -> Batches | MixedBatches | StreamBatches:
     """The training set's batches, with the extra data mixed in where there is some."""
+    if isinstance(train, StreamData):
+        if extra is not None:
+            raise UsageError("extra_data: expected none beside a stream; received some. Put it into the shards")
+        return StreamBatches(train, plan.batch_size, plan.seed, plan.augment)  # type: ignore[arg-type]
     if extra is None or plan.extra_fraction is None:
         return Batches(train, plan.batch_size, plan.seed, plan.augment)  # type: ignore[arg-type]
     return MixedBatches(
@@ -302,7 +315,7 @@ def build_learner(
             weights, head = models.with_new_head(weights, learner.weights(), splits.train.num_classes)
             warn(f"new head: {', '.join(head)} start afresh")
         learner.load_weights(weights)
-    check_model(learner, learner.images(splits.train.images[:2]), splits.train.num_classes)
+    check_model(learner, learner.images(splits.test.images[:2]), splits.train.num_classes)
     return learner
 
 
@@ -334,7 +347,9 @@ def environment(backend: Any, device: str, splits: Splits, extra: ImageData | No
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "device": device,
-        "data": {part: {"images": len(split), "sha256": split.fingerprint()} for part, split in sets.items()},
+        "data": {
+            part: {"images": len(split), "sha256": split.fingerprint()} for part, split in sets.items() if split
+        },
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

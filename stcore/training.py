@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from stcore.averaging import follow
 from stcore.data import Batches, ImageData, MixedBatches, in_order
+from stcore.data.stream_batches import StreamBatches
 from stcore.errors import DivergedError
 from stcore.evaluation import Evaluator, Predictions
 from stcore.interrupt import Interrupt
@@ -97,7 +98,7 @@ class Trainer:
 
     learner: Learner
     objective: Objective
-    batches: Batches | MixedBatches
+    batches: Batches | MixedBatches | StreamBatches
     selection: ImageData
     evaluator: Evaluator
     select_by: str

@@ -71,7 +71,7 @@ def test_safetensors_may_count_its_classes(tmp_path):
 
 def test_broken_safetensors_is_refused(tmp_path):
     whole = (write_safetensors(tmp_path) / "train.safetensors").read_bytes()
-    mark = tmp_path / "was here"
+    mark = tmp_path / "was_here"
     broken = (b"", whole[:100], whole[:-1], b"<!DOCTYPE html><html></html>")
     for raw in (*broken, pickle.dumps(Calls(os.system, f"touch {mark}"))):
         (tmp_path / "train.safetensors").write_bytes(raw)
@@ -172,11 +172,11 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
     write_folder(tmp_path)
     image = next((tmp_path / "train" / "cat").iterdir())
     whole = image.read_bytes()
-    for raw in (whole[:60], b"<html>", b"", pickle.dumps(Calls(os.system, f"touch {tmp_path / 'was here'}"))):
+    for raw in (whole[:60], b"<html>", b"", pickle.dumps(Calls(os.system, f"touch {tmp_path / 'was_here'}"))):
         image.write_bytes(raw)
         with pytest.raises(DataError, match=rf"{image}: expected "):
             load(f"folder:{tmp_path}")
-    assert not (tmp_path / "was here").exists()
+    assert not (tmp_path / "was_here").exists()
     image.write_bytes(whole)
     (tmp_path / "test" / "eel" / "notes.txt").touch()
     with pytest.raises(DataError, match=r"notes.txt: expected an image \(.png, .*\), received this; move it"):
@@ -231,6 +231,8 @@ def test_a_run_resizes_its_images(tmp_path):
     pytest.importorskip("torch")
     many = {part: (pictures(60, seed, (11, 9)), np.arange(60) % 3) for seed, part in enumerate(("train", "test"))}
     write_folder(tmp_path / "data", many)
+    odd = tmp_path / "data" / "train" / "cat" / "000.png"
+    odd.write_bytes(encoded(pictures(1, size=(14, 30))[0]))
     settings = {"train_size": 16, "validation_size": 1, "test_size": 8, "batch_size": 8, "attacks": "fgsm"}
     said = train(tmp_path / "run", dataset=f"folder:{tmp_path / 'data'}", image_size=8, **settings)
     assert said.code == 0, said.err

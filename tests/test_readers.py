@@ -341,7 +341,7 @@ def marks(path):
 
 @pytest.mark.parametrize("kind", marks(""))
 def test_a_pickle_that_wants_more_than_numbers_is_refused_and_not_run(tmp_path, kind):
-    mark = tmp_path / "was here"
+    mark = tmp_path / "was_here"
     raw = marks(mark)[kind]
     with pytest.raises(DataError, match=r"batch_7: expected a "):
         load_dict(raw, "batch_7")
@@ -576,7 +576,7 @@ def test_broken_npz_is_refused(tmp_path):
     whole = (write_npz(tmp_path) / "train.npz").read_bytes()
     np.save(tmp_path / "lone.npy", pictures(2, 0))
     lone = (tmp_path / "lone.npy").read_bytes()
-    mark = tmp_path / "was here"
+    mark = tmp_path / "was_here"
     broken = (b"", whole[:100], whole[:-30], whole[:500] + bytes(500) + whole[1000:], lone, b"text")
     for raw in (*broken, pickle.dumps(Calls(os.system, f"touch {mark}"))):
         (tmp_path / "train.npz").write_bytes(raw)

@@ -61,7 +61,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 def of_generators() -> dict[str, Array]:
     """The states of the generators that layers such as dropout draw from."""
     states = {"random/cpu": to_numpy(torch.get_rng_state())}
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         states |= {f"random/cuda:{n}": to_numpy(s) for n, s in enumerate(torch.cuda.get_rng_state_all())}
     return states
 
@@ -69,6 +69,6 @@ def of_generators() -> dict[str, Array]:
 def into_generators(snapshot: Mapping[str, Array]) -> None:
     """Those of devices that are not here are left out."""
     torch.set_rng_state(torch.as_tensor(snapshot["random/cpu"]))
-    for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         if (state := snapshot.get(f"random/cuda:{number}")) is not None:
             torch.cuda.set_rng_state(torch.as_tensor(state), number)
