@@ -53,7 +53,7 @@ def flags(**settings):
         (["--backend", "jax"], "backend: expected one of torch, keras; received 'jax'"),
         (
             ["--dataset", "mnist"],
-            "expected a data set of the form digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, "
+            "expected a data set of the form digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, "  # noqa: E501
             "hub:OWNER/NAME, npy:DIR, stream:DIR, safetensors:PATH, npz:PATH, received 'mnist'",
         ),
         (["--model", "resnet9"], "received 'resnet9'; did you mean 'resnet8'?"),

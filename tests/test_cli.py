@@ -280,6 +280,7 @@ def test_checkpoints_say_what_they_are(backend):
             "image_shape": "8x8x1",
             "method": "st",
             "backend": backend,
+            "normalize": about["normalize"],
             "epoch": str(epoch),
         }
         assert weights["conv1.weight"].shape == (8, 1, 3, 3)

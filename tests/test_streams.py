@@ -299,7 +299,7 @@ def test_missing_shards_are_named(tmp_path):
     (of / "test-00000-of-00005.tar").rename(of / "test-00000-of-00001.tar")
     assert len(load_stream(of).train) == TOTAL
     (of / "train-00004-of-00005.tar").unlink()
-    with pytest.raises(DataError, match="expected 5 shards of train, received 4: train-00000-of-00005.tar"):
+    with pytest.raises(DataError, match=r"expected 5 shards of train, received 4: train-00000-of-00005.tar"):
         load_stream(of)
 
 
