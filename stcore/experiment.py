@@ -255,6 +255,7 @@ def load_data(plan: Plan) -> Splits:
         plan.dataset,
         validation="test" if plan.select == "test" else None,
         columns=plan.columns,
+        image_size=plan.image_size,
         train_size=plan.train_size,
         validation_size=plan.validation_size,
         test_size=plan.test_size,

@@ -35,7 +35,7 @@ def _of(place: Path, part: str, suffix: str) -> list[Path]:
             f"{place}: expected {max(totals)} shards of {part}, received {len(shards)}: "
             f"{listed([shard.name for shard in shards])}; fetch the whole set again"
         )
-    # Numbers alone say where one is missing, but for the last ones.
+    # Numbers alone, from 0 or 1 on, say where one is missing, but at the ends.
     numbers = {int(match[1]) for shard in shards if (match := re.search(r"-(\d+)(-of-\d+)?\.", shard.name))}
     gaps = sorted(set(range(min(*numbers, 1), max(numbers))) - numbers) if numbers else []
     if gaps:
