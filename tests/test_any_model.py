@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import subprocess
 import sys
 import types
@@ -18,6 +19,7 @@ from small import plan, stcli, train
 import stcore
 from stcore.audit import CHECKS
 from stcore.errors import DataError, UsageError
+from stcore.merging import over
 from stcore.models import (
     build,
     export_weights,
@@ -303,6 +305,32 @@ def test_a_factorys_network_labels_images(run, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "l.npz")["labels"], logits(model, images / 255).argmax(1))
 
 
+def test_a_factorys_network_is_an_entry_for_robustbench(tmp_path, monkeypatch):
+    load("torch")
+    from test_export import evaluate, export
+
+    name, size = TRANSFORMERS["torch"], {"num_classes": 10, "in_channels": 3, "image_size": (32, 32)}
+    trained = build(name, "torch", seed=3, normalize="cifar10", **size)
+    about = {"stcore": "0.1.0", "model": name, "num_classes": 10, "image_shape": "32x32x3", "normalize": "cifar10"}
+    said = {}
+    for framework in ("torch", "keras"):
+        path = tmp_path / framework / "best.safetensors"
+        path.parent.mkdir()
+        save_weights(path, export_weights(trained), {**about, "backend": framework})
+        said[framework], _ = export(path, evaluate(path), name="Li2023Squeeze_Transformer")
+    assert said["torch"].code == 0, said["torch"].err
+    assert "a network in PyTorch" in said["keras"].err
+
+    out = tmp_path / "torch" / "entry"
+    info = json.loads(next((out / "model_info").rglob("*.json")).read_text())
+    assert info["architecture"] == "torch_transformer"
+    monkeypatch.chdir(out)
+    scope = {}
+    exec(re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)[1], scope)
+    x = pixels(side=32, channels=3)
+    np.testing.assert_array_equal(logits(scope["model"], x), logits(trained, x))
+
+
 # --- Starting weights ---
 
 
@@ -339,6 +367,14 @@ def test_a_new_head_is_taken_when_asked_for(backend, tmp_path):
 def test_starting_weights_that_contradict_are_refused(settings, says):
     with pytest.raises(UsageError, match=says):
         plan(**settings)
+
+
+def test_another_network_has_no_use_for_what_the_weights_wanted():
+    before = {"model": "timm:vit", "pretrained": True, "normalize": "0.5/0.25", "seed": 3}
+    assert over(before, {"model": "tiny"}) == {"model": "tiny", "seed": 3}
+    assert over(before, {"seed": 4}) == {**before, "seed": 4}
+    own = {"model": "resnet18", "normalize": "cifar10"}
+    assert over(own, {"model": "tiny"}) == {"model": "tiny", "normalize": "cifar10"}
 
 
 # --- keras.applications ---
