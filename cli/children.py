@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType, TracebackType
+
+from stcore.signals import handled
 
 LAST = 8  # lines of each that are kept
 
@@ -33,6 +35,7 @@ class Children:
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.RLock()  # a second signal may come while the first is passed on
         self._stopped = False
+        self._handling = ExitStack()
 
     def stop(self) -> None:
         """Lets no other command begin."""
@@ -73,15 +76,10 @@ class Children:
                 process.send_signal(number)
 
     def __enter__(self) -> Children:
-        # Python delivers signals to the main thread only, and lets only it set handlers.
-        main = threading.current_thread() is threading.main_thread()
-        self._before = (
-            {n: signal.signal(n, self._pass_on) for n in (signal.SIGINT, signal.SIGTERM)} if main else {}
-        )
+        self._handling.enter_context(handled(self._pass_on))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handling.close()

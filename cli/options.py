@@ -289,56 +289,49 @@ class ExportOptions:
     """Write it from fewer images or a fast AutoAttack too, marked as not to be submitted."""
 
 
-@dataclass(frozen=True)
-class DataListOptions:
-    """List the published data sets that can be fetched, and which of them are here."""
+@dataclass(frozen=True, kw_only=True)
+class InDataFolder:
+    """What the commands on the data folder have in common."""
 
     data_dir: MaybeText = None
     """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
     json: bool = False
-    """Print JSON instead of a table."""
+    """Print JSON instead of text."""
 
 
 @dataclass(frozen=True)
-class DataFetchOptions:
+class DataListOptions(InDataFolder):
+    """List the published data sets that can be fetched, and which of them are here."""
+
+
+@dataclass(frozen=True)
+class DataFetchOptions(InDataFolder):
     """Fetch a published data set into the data folder; a file with another SHA-256 is never kept."""
 
     name: tyro.conf.Positional[str]
     """cifar10, cifar100 or svhn."""
     mirror: MaybeText = None
     """A URL to try first: of the file, or of the folder that holds it under its published name."""
-    data_dir: MaybeText = None
-    """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
     offline: bool = False
     """Make no network call, as with STCLI_OFFLINE=1 in the environment: only say whether the set is here."""
     timeout: Number = 30.0
     """Seconds to wait for a connection, and for each next piece of a file, before the next mirror is tried."""
-    json: bool = False
-    """Print JSON instead of lines."""
 
 
 @dataclass(frozen=True)
-class DataVerifyOptions:
+class DataVerifyOptions(InDataFolder):
     """Hash the files of a published data set that are here, and compare with what was published."""
 
     name: tyro.conf.Positional[str]
     """cifar10, cifar100 or svhn."""
-    data_dir: MaybeText = None
-    """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
-    json: bool = False
-    """Print JSON instead of lines."""
 
 
 @dataclass(frozen=True)
-class DataImportOptions:
+class DataImportOptions(InDataFolder):
     """Copy a published file that was downloaded by hand into the data folder, if its SHA-256 is the right one."""
 
     file: tyro.conf.Positional[Path]
     """Such as cifar-10-python.tar.gz, cifar-100-python.tar.gz, train_32x32.mat; under any name."""
-    data_dir: MaybeText = None
-    """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
-    json: bool = False
-    """Print JSON instead of lines."""
 
 
 @dataclass(frozen=True)

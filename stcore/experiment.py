@@ -19,6 +19,7 @@ from stcore import data, models
 from stcore.assessment import Assessment
 from stcore.attack_names import apart, named
 from stcore.data import Batches, ImageData, MixedBatches, Splits
+from stcore.data.batches import Epochs
 from stcore.data.stream_batches import StreamBatches
 from stcore.data.stream_data import StreamData
 from stcore.dispatch import load_backend
@@ -110,7 +111,8 @@ def run(
     those of a run without a break.
     on_begin: called when all that was asked for has been found to be there.   on_row: with each epoch's metrics.
     """
-    started, begun = datetime.now(UTC), time.monotonic()
+    started = datetime.now(UTC)
+    until = None if keeping.seconds is None else time.monotonic() + keeping.seconds
     if plan.norm == "l1":
         raise UsageError(
             "eval_norm: expected linf or l2 in training, whose epochs are judged by PGD; received l1. Evaluate in "
@@ -159,11 +161,12 @@ def run(
         store=_Store(folder, states, learner, average, about(plan, splits), on_row),
         progress=progress,
         eval_batch_size=plan.eval_batch_size,
-        seconds=keeping.seconds,
+        until=until,
     )
     if state is not None:
         trainer.recall(state)
-    folder.write_metrics(trainer.history)  # without the lines of epochs that are made again
+    if keeping.resume:
+        folder.write_metrics(trainer.history)  # without the lines of epochs that are made again
     trainer.run()
     finished = len(trainer.history)
     checkpoints = {"best": trainer.best[1], "last": finished}
@@ -176,8 +179,7 @@ def run(
     by_batch, cascades = apart(asked)
     evaluator = Evaluator(learner, by_batch, plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
-    left = None if keeping.seconds is None else keeping.seconds - (time.monotonic() - begun)
-    with Interrupt(left) as interrupt:
+    with Interrupt(until) as interrupt:
         for name, epoch in checkpoints.items():
             best = name.replace("last", "best")
             if name != best and epoch == checkpoints[best]:  # one and the same
@@ -229,7 +231,7 @@ def dependencies(plan: Plan, backend: Any, device: str) -> dict[str, Any]:
 
 def check_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
     """DataError unless the data are those that the run was begun with."""
-    then = folder.read_json(ENVIRONMENT)["data"]
+    then = (folder.read_json(ENVIRONMENT) or {}).get("data", {})
     for part, known in now["data"].items():
         if then.get(part) != known:
             raise DataError(
@@ -262,9 +264,7 @@ def load_data(plan: Plan) -> Splits:
     )
 
 
-def batches_of(
-    plan: Plan, train: ImageData | StreamData, extra: ImageData | None
-) -> Batches | MixedBatches | StreamBatches:
+def batches_of(plan: Plan, train: ImageData | StreamData, extra: ImageData | None) -> Epochs:
     """The training set's batches, with the extra data mixed in where there is some."""
     if isinstance(train, StreamData):
         if extra is not None:

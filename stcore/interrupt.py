@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
+from contextlib import ExitStack
 from types import FrameType, TracebackType
+
+from stcore.signals import handled
 
 
 class Interrupt:
     """Within this context the first Ctrl-C, or SIGTERM, only makes `came()` true; a second one raises
-    KeyboardInterrupt. seconds: the time there is, after whose end `came()` is true, too."""
+    KeyboardInterrupt.
 
-    def __init__(self, seconds: float | None = None) -> None:
+    until: the end of the time there is, by `time.monotonic`; from then on `came()` is true, too.
+    """
+
+    def __init__(self, until: float | None = None) -> None:
         self._came = False
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._until = until
+        self._handling = ExitStack()
 
     def came(self) -> bool:
         """Whether it is time to stop."""
-        if not self._came and self._end is not None and time.monotonic() >= self._end:
+        if not self._came and self._until is not None and time.monotonic() >= self._until:
             self._came = True
             print("\nstopping: the time is over", file=sys.stderr)
         return self._came
@@ -31,14 +36,10 @@ class Interrupt:
         print("\nstopping after this step or evaluation; Ctrl-C again stops at once", file=sys.stderr)
 
     def __enter__(self) -> Interrupt:
-        # Python delivers signals to the main thread only, and lets only it set handlers.
-        main = threading.current_thread() is threading.main_thread()
-        signals = (signal.SIGINT, signal.SIGTERM) if main else ()
-        self._before = {number: signal.signal(number, self._note) for number in signals}
+        self._handling.enter_context(handled(self._note))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._handling.close()

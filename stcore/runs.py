@@ -85,16 +85,18 @@ class RunFolder:
         """These lines in place of all there are."""
         write_file(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """UsageError where the file is missing or no JSON."""
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """None where the file is not there; UsageError where it is damaged."""
         path = self.path / name
+        if not path.is_file():
+            return None
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return content
+            content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(
-                f"run: {path} cannot be read ({error}). Choose a run that stcli train began"
-            ) from error
+            raise UsageError(f"run: {path} is not readable JSON ({error}). Train anew") from error
+        if not isinstance(content, dict):
+            raise UsageError(f"run: expected an object in {path}, as stcli train leaves it; received {content!r}")
+        return content
 
     def write_weights(self, name: str, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
         """Weights with what is needed to rebuild their network."""

@@ -1,4 +1,4 @@
-"""Whether a snapshot is of the classifier that is to take it up."""
+"""Snapshots: arrays by name, some under a common prefix, and whether they fit what is to take them up."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Mapping
 
 from stcore.errors import UsageError
 from stcore.protocols import Array
+
+
+def part(snapshot: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """What stands under a prefix, by the rest of its name."""
+    return {name.removeprefix(prefix): array for name, array in snapshot.items() if name.startswith(prefix)}
 
 
 def check_snapshot(snapshot: Mapping[str, Array], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from stcore.averaging import follow
-from stcore.data import Batches, ImageData, MixedBatches, in_order
-from stcore.data.stream_batches import StreamBatches
+from stcore.data import ImageData, in_order
+from stcore.data.batches import Epochs
 from stcore.errors import DivergedError
 from stcore.evaluation import Evaluator, Predictions
 from stcore.interrupt import Interrupt
@@ -21,6 +21,7 @@ from stcore.progress import Progress, stretch
 from stcore.protocols import Array, Learner, Metrics, Ops, Tensor
 from stcore.schedules import Schedule
 from stcore.seeding import Stream
+from stcore.snapshots import part
 
 CHECK_EVERY = 10  # steps between two looks at the loss: each look waits for the device
 
@@ -93,12 +94,12 @@ class Trainer:
     made alike that `recall`s it goes on as if nothing had been.
     Raises DivergedError at a loss or a prediction that is not finite; what was saved before stays. Ctrl-C ends
     the run after the step, or the evaluation, under way, with the weights saved as `last` and the state kept;
-    `interrupted` is then true. So do SIGTERM and the end of `seconds`, the time it has.
+    `interrupted` is then true. So do SIGTERM and `until`, the end of its time by `time.monotonic`.
     """
 
     learner: Learner
     objective: Objective
-    batches: Batches | MixedBatches | StreamBatches
+    batches: Epochs
     selection: ImageData
     evaluator: Evaluator
     select_by: str
@@ -109,7 +110,7 @@ class Trainer:
     eval_batch_size: int = 250
     perturbation: WeightPerturbation | None = None
     average: Average | None = None
-    seconds: float | None = None
+    until: float | None = None
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -127,21 +128,17 @@ class Trainer:
 
     def recall(self, state: State) -> None:
         """Takes up the state of a trainer made alike."""
-
-        def of(whose: str) -> dict[str, Array]:
-            return {n.removeprefix(whose): a for n, a in state.arrays.items() if n.startswith(whose)}
-
-        self.learner.restore(of("learner/"))
+        self.learner.restore(part(state.arrays, "learner/"))
         self.best = tuple(state.place["best"])
         self.history = list(state.place["history"])
         self._under_way = EpochSoFar(**state.place["under_way"])
         if self.average is not None:
-            self.average.evaluator.classifier.restore(of("average/"))
+            self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
             self.average.best = tuple(state.place["best_ema"])
 
     def run(self) -> None:
         steps: dict[tuple[int, bool], Any] = {}  # a step for each phase, compiled once
-        with Interrupt(self.seconds) as interrupt:
+        with Interrupt(self.until) as interrupt:
             for epoch in range(self._under_way.epoch, self.schedules.epochs + 1):
                 perturbing = self.perturbation is not None and self.perturbation.active(epoch)
                 phase = self.objective.phase(epoch), perturbing
@@ -158,9 +155,8 @@ class Trainer:
                 self.history.append(row)
                 self.store.log(row)
                 self._under_way = EpochSoFar(epoch + 1)
-                if interrupt.came() and epoch < self.schedules.epochs:
-                    self.store.keep(self.state())
                 if interrupt.came():
+                    self.store.keep(self.state())
                     self.interrupted = True
                     return
 

@@ -287,7 +287,7 @@ def test_ctrl_c_before_the_first_epoch_is_over(monkeypatch, tmp_path):
     said = interrupted(monkeypatch, tmp_path / "run", "epoch 1")
     assert_says_how_to_go_on(said, tmp_path / "run", 0)
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.toml", "environment.json", "last.safetensors", "metrics.jsonl", "state"}
+    assert names == {"config.toml", "environment.json", "last.safetensors", "state"}
     assert stcli("evaluate", tmp_path / "run", "--attacks", "fgsm").code == 0
 
     monkeypatch.undo()

@@ -8,7 +8,7 @@ from typing import Any
 from keras import ops
 
 from stcore.protocols import Array
-from stcore.snapshots import check_snapshot
+from stcore.snapshots import check_snapshot, part
 
 
 def of_variables(kind: str, variables: Sequence[Any]) -> dict[str, Array]:
@@ -18,7 +18,7 @@ def of_variables(kind: str, variables: Sequence[Any]) -> dict[str, Array]:
 
 def into_variables(kind: str, variables: Sequence[Any], snapshot: Mapping[str, Array]) -> None:
     """UsageError, and nothing changed, unless it fits."""
-    theirs = {name: array for name, array in snapshot.items() if name.startswith(f"{kind}/")}
-    check_snapshot(theirs, {f"{kind}/{place}": tuple(v.shape) for place, v in enumerate(variables)})
+    theirs = part(snapshot, f"{kind}/")
+    check_snapshot(theirs, {str(place): tuple(variable.shape) for place, variable in enumerate(variables)})
     for place, variable in enumerate(variables):
-        variable.assign(theirs[f"{kind}/{place}"])
+        variable.assign(theirs[str(place)])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stcore.backends.torch.ops import to_numpy
 from stcore.protocols import Array
-from stcore.snapshots import check_snapshot
+from stcore.snapshots import check_snapshot, part
 
 
 def of_model(model: nn.Module) -> dict[str, Array]:
@@ -19,8 +19,7 @@ def of_model(model: nn.Module) -> dict[str, Array]:
 
 def into_model(model: nn.Module, snapshot: Mapping[str, Array]) -> None:
     """UsageError, and nothing changed, unless it fits."""
-    own = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    theirs = {name: array for name, array in snapshot.items() if name.startswith("model/")}
+    own, theirs = model.state_dict(), part(snapshot, "model/")
     check_snapshot(theirs, {name: tuple(tensor.shape) for name, tensor in own.items()})
     for name, tensor in own.items():  # detached views of the model's own
         tensor.copy_(torch.as_tensor(theirs[name]))
@@ -40,12 +39,10 @@ def into_optimizer(optimizer: torch.optim.Optimizer, snapshot: Mapping[str, Arra
     """Puts what `of_optimizer` gave in the place of what it holds."""
     parameters = _parameters(optimizer)
     optimizer.state.clear()
-    for key, array in snapshot.items():
-        kind, _, rest = key.partition("/")
-        if kind == "optimizer":
-            place, _, name = rest.partition("/")
-            parameter = parameters[int(place)]
-            optimizer.state[parameter][name] = _like(parameter, torch.as_tensor(array))
+    for key, array in part(snapshot, "optimizer/").items():
+        place, _, name = key.partition("/")
+        parameter = parameters[int(place)]
+        optimizer.state[parameter][name] = _like(parameter, torch.as_tensor(array))
 
 
 def _like(parameter: Tensor, value: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,17 @@ class Batch(NamedTuple):
     images: npt.NDArray[np.uint8]  # (b, H, W, C), the batch's own memory
     labels: npt.NDArray[np.int64]  # (b,)
     positions: npt.NDArray[np.int64]  # (b,), places in this epoch's order: what addresses the training noise
+
+
+class Epochs(Protocol):
+    """The batches of each epoch, wherever they come from."""
+
+    @property
+    def examples(self) -> int:
+        """Examples per epoch."""
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from batch `start` on (to resume within it)."""
 
 
 @dataclass(frozen=True, eq=False)
