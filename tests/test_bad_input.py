@@ -174,8 +174,8 @@ def test_a_configuration_file_of_bytes(place):
 @pytest.mark.parametrize("command", ["nope", "Train", "--trian"])
 def test_unknown_commands(command):
     expected = (
-        "expected a command among train, evaluate, merge, presets, verify, pseudo-label, import, export, data, "
-        "doctor"
+        "expected a command among train, evaluate, merge, presets, table, verify, pseudo-label, import, export, "
+        "data, doctor"
     )
     assert_refused(stcli(command), 2, f"{expected}; received '{command}'")
 

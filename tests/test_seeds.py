@@ -234,7 +234,7 @@ time.sleep(60)
         assert ready.acquire(timeout=30)
         os.kill(os.getpid(), number)
 
-    found = {}
+    found, before = {}, signal.getsignal(signal.SIGINT)
     with Children(say) as children:
         runs = [
             threading.Thread(
@@ -249,7 +249,7 @@ time.sleep(60)
         assert children.run("[c]", [sys.executable, "-c", "print('late')"]) is None
     assert {how.code for how in found.values()} == {130}
     assert sorted(said[2:]) == [f"[a] saved {int(number)}", f"[b] saved {int(number)}"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_command_that_is_killed_has_a_shells_code_and_its_last_lines():
