@@ -24,6 +24,10 @@ class Accuracy:
     correct: int
     total: int
 
+    def __add__(self, other: Accuracy) -> Accuracy:
+        """Of the images of both."""
+        return Accuracy(self.correct + other.correct, self.total + other.total)
+
     @property
     def value(self) -> float:
         """The share, in [0, 1]."""
@@ -67,7 +71,9 @@ class Evaluator:
         self.attacks = dict(attacks)
         self.seed = seed
         ops = classifier.ops
-        self._logits = classifier.compile(lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)))
+        self._logits = classifier.compile(
+            lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)), rowwise=True
+        )
         self._find = {name: self._compiled(attack) for name, attack in self.attacks.items()}
         self._attack(classifier)
 
@@ -84,7 +90,9 @@ class Evaluator:
 
     def _compiled(self, attack: Attack) -> Callable[..., Tensor]:
         model = self.classifier
-        return model.compile(lambda x, y, noise: model.ops.unrecorded(lambda: attack.find(model, x, y, noise)))
+        return model.compile(
+            lambda x, y, noise: model.ops.unrecorded(lambda: attack.find(model, x, y, noise)), rowwise=True
+        )
 
     def look(self, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Tensor]]:
         """The logits (B, C) of the natural images; by attack the classes (B,) predicted, and its examples."""

@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from types import FrameType, TracebackType
 
+from stcore.ranks import Alone, Ranks
 from stcore.signals import handled
 
 
@@ -15,25 +16,36 @@ class Interrupt:
     KeyboardInterrupt.
 
     until: the end of the time there is, by `time.monotonic`; from then on `came()` is true, too.
+    ranks: of several, the first alone says so; and a second signal within a second is the first once more, which
+    came from the terminal and from the launcher.
     """
 
-    def __init__(self, until: float | None = None) -> None:
+    def __init__(self, until: float | None = None, ranks: Ranks = Alone()) -> None:
         self._came = False
         self._until = until
+        self._says = ranks.rank == 0
+        self._patience = 1.0 if ranks.count > 1 else 0.0
+        self._at = 0.0
         self._handling = ExitStack()
 
     def came(self) -> bool:
         """Whether it is time to stop."""
         if not self._came and self._until is not None and time.monotonic() >= self._until:
             self._came = True
-            print("\nstopping: the time is over", file=sys.stderr)
+            self._say("stopping: the time is over")
         return self._came
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._came:
-            raise KeyboardInterrupt
-        self._came = True
-        print("\nstopping after this step or evaluation; Ctrl-C again stops at once", file=sys.stderr)
+            if time.monotonic() - self._at >= self._patience:
+                raise KeyboardInterrupt
+            return
+        self._came, self._at = True, time.monotonic()
+        self._say("stopping after this step or evaluation; Ctrl-C again stops at once")
+
+    def _say(self, what: str) -> None:
+        if self._says:
+            print(f"\n{what}", file=sys.stderr)
 
     def __enter__(self) -> Interrupt:
         self._handling.enter_context(handled(self._note))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from stcore.protocols import Learner, Metrics, Mode, Network, Ops, Tensor
@@ -63,12 +65,12 @@ class WeightPerturbation(Protocol):
     def active(self, epoch: int) -> bool:
         """Whether it acts in this epoch (from 1)."""
 
-    def perturb(self, learner: Learner, losses: Losses) -> list[Tensor | None]:
-        """Moves the weights uphill on the losses; returns by how much."""
+    def perturb(self, outer: OuterLoss) -> list[Tensor | None]:
+        """Moves the learner's weights uphill on the loss; returns by how much."""
 
 
 class Losses(Protocol):
-    """The losses (B,) of the batch at hand, its examples found, by the network's present weights."""
+    """The losses (B,) of the examples at hand, by the network's present weights."""
 
     def __call__(self, model: Network, /) -> PerExample: ...
 
@@ -78,6 +80,52 @@ class StepResult(NamedTuple):
 
     loss: Tensor
     metrics: Metrics
+
+
+class Part(NamedTuple):
+    """Examples that go through the network together.
+
+    share: of the step's batch, a scalar; the parts' add up to one.   weights: (B,) factors of the examples' losses.
+    """
+
+    x: Tensor
+    y: Tensor
+    noise: tuple[Tensor, ...]
+    share: Tensor | float = 1.0
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class OuterLoss:
+    """The loss of a step's batch, its examples found, by the learner's present weights.
+
+    parts: of each its losses, and its share of the batch.
+    """
+
+    learner: Learner
+    parts: Sequence[tuple[Losses, Tensor | float]]
+
+    def value_and_grad(
+        self, mean: Callable[[Losses], tuple[Tensor, Metrics]]
+    ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
+        """A mean over a part, and its gradients, as the mean over all parts: added up one after another."""
+        first, *others = self.parts
+        (loss, metrics), gradients = self._of(first, mean)
+        for part in others:
+            (more, also), theirs = self._of(part, mean)
+            loss, metrics = loss + more, {name: metrics[name] + value for name, value in also.items()}
+            gradients = added(gradients, theirs)
+        return (loss, metrics), gradients
+
+    def _of(
+        self, part: tuple[Losses, Tensor | float], mean: Callable[[Losses], tuple[Tensor, Metrics]]
+    ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
+        losses, share = part
+        (loss, metrics), gradients = self.learner.value_and_grad(lambda: mean(losses))
+        if len(self.parts) == 1:
+            return (loss, metrics), gradients
+        scaled = [None if one is None else share * one for one in gradients]
+        return (share * loss, {name: share * value for name, value in metrics.items()}), scaled
 
 
 def training_step(
@@ -90,19 +138,40 @@ def training_step(
     perturbation: WeightPerturbation | None = None,
     weights: Tensor | None = None,
 ) -> StepResult:
+    """One update on a batch that goes through the network as a whole (see `accumulated_step`).
+
+    weights: (B,) factors of the examples' losses.
+    """
+    return accumulated_step(learner, objective, [Part(x, y, noise, weights=weights)], phase, perturbation)
+
+
+def accumulated_step(
+    learner: Learner,
+    objective: Objective,
+    parts: Sequence[Part],
+    phase: int = 0,
+    perturbation: WeightPerturbation | None = None,
+) -> StepResult:
     """One update: find the examples, take the mean of the losses, step the optimizer.
 
-    weights: (B,) factors of the examples' losses. With a perturbation, gradient and step are taken at the
-    perturbed weights, which then move back; the examples stay those of the unperturbed ones.
+    Of several parts, each has batch statistics of its own, and what a method takes the mean of over a batch is
+    its own. With a perturbation, gradient and step are taken at the perturbed weights, which then move back; the
+    examples stay those of the unperturbed ones.
     """
-    examples = learner.ops.unrecorded(lambda: objective.find(learner, x, y, noise, phase))
+    model = learner.searching()
 
-    def losses(model: Network) -> PerExample:
-        per_example = objective.losses(model, x, y, examples, phase)
-        return per_example if weights is None else per_example._replace(losses=weights * per_example.losses)
+    def found(part: Part) -> tuple[Losses, Tensor | float]:
+        examples = learner.ops.unrecorded(lambda: objective.find(model, part.x, part.y, part.noise, phase))
 
-    moved = perturbation.perturb(learner, losses) if perturbation is not None else None
-    (loss, metrics), gradients = learner.value_and_grad(lambda: mean_loss(learner, losses))
+        def losses(model: Network) -> PerExample:
+            each = objective.losses(model, part.x, part.y, examples, phase)
+            return each if part.weights is None else each._replace(losses=part.weights * each.losses)
+
+        return losses, part.share
+
+    outer = OuterLoss(learner, [found(part) for part in parts])
+    moved = perturbation.perturb(outer) if perturbation is not None else None
+    (loss, metrics), gradients = outer.value_and_grad(lambda losses: mean_loss(learner, losses))
     learner.apply_gradients(gradients)
     if moved is not None:
         learner.shift([None if amount is None else -amount for amount in moved])
@@ -110,11 +179,16 @@ def training_step(
 
 
 def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
-    """The batch's mean loss, with what the model itself adds, and its mean metrics."""
+    """The mean loss, with what the model itself adds, and the mean metrics."""
     per_example, mean = losses(learner), learner.ops.mean
     penalty = learner.penalty()
     loss = mean(per_example.losses) if penalty is None else mean(per_example.losses) + penalty
     return loss, {name: mean(values) for name, values in per_example.metrics.items()}
+
+
+def added(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The sums of two rows of tensors, where None adds nothing."""
+    return [b if a is None else a if b is None else a + b for a, b in zip(one, other, strict=True)]
 
 
 class Unwritten:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stcore import checks
-from stcore.objective import Losses, Unwritten
-from stcore.protocols import Learner, Metrics, Ops, Tensor
+from stcore.objective import Losses, OuterLoss, Unwritten, added
+from stcore.protocols import Metrics, Ops, Tensor
 
 Tensors = Sequence[Tensor | None]
 _TINY = 1e-20  # in the published denominators
@@ -40,10 +40,11 @@ class AWP:
     def active(self, epoch: int) -> bool:
         return epoch >= self.warmup
 
-    def perturb(self, learner: Learner, losses: Losses) -> list[Tensor | None]:
+    def perturb(self, outer: OuterLoss) -> list[Tensor | None]:
         """One step uphill, scaled tensor by tensor."""
+        learner = outer.learner
         ops, kernels = learner.ops, learner.kernels()
-        uphill = _gradients(learner, kernels, lambda: ops.mean(losses(Unwritten(learner)).losses))
+        uphill = _gradients(outer, kernels, lambda losses: losses)
         move = [
             None if w is None or g is None else g * (self.gamma * _norm(ops, [w]) / (_norm(ops, [g]) + _TINY))
             for w, g in zip(kernels, uphill, strict=True)
@@ -80,42 +81,39 @@ class RWP:
     def active(self, epoch: int) -> bool:
         return epoch >= self.warmup
 
-    def perturb(self, learner: Learner, losses: Losses) -> list[Tensor | None]:
+    def perturb(self, outer: OuterLoss) -> list[Tensor | None]:
         """So many steps uphill, their gradients added up and scaled as one."""
+        learner = outer.learner
         ops, kernels = learner.ops, learner.kernels()
         if all(w is None for w in kernels):  # all are frozen
             return list(kernels)
         length = self.gamma * _norm(ops, kernels)
 
-        def below_threshold() -> Tensor:
-            each = losses(Unwritten(learner)).losses
-            return ops.mean(ops.where(each < self.threshold, each, 0.0))
+        def below_threshold(losses: Tensor) -> Tensor:
+            return ops.where(losses < self.threshold, losses, 0.0)
 
         path: Tensors = [None] * len(kernels)
         move: list[Tensor | None] = [None] * len(kernels)
         for _ in range(self.steps):
-            path = _added(path, _gradients(learner, kernels, below_threshold))
+            path = added(path, _gradients(outer, kernels, below_threshold))
             if all(g is None for g in path):  # the loss reaches none
                 break
             scale = length / (_norm(ops, path) + _TINY)
             target = [None if one is None else one * scale for one in path]
-            learner.shift(_added(target, [None if one is None else -one for one in move]))
+            learner.shift(added(target, [None if one is None else -one for one in move]))
             move = target
         return move
 
 
-def _gradients(learner: Learner, kernels: Tensors, loss: Callable[[], Tensor]) -> Tensors:
-    """The gradients of the kernels; None where there is none."""
+def _gradients(outer: OuterLoss, kernels: Tensors, of: Callable[[Tensor], Tensor]) -> Tensors:
+    """The gradients, with respect to the kernels, of the mean of a function of the losses; None where none is."""
+    learner = outer.learner
 
-    def value() -> tuple[Tensor, Metrics]:
-        return loss(), {}
+    def mean(losses: Losses) -> tuple[Tensor, Metrics]:
+        return learner.ops.mean(of(losses(Unwritten(learner)).losses)), {}
 
-    _, gradients = learner.value_and_grad(value)
+    _, gradients = outer.value_and_grad(mean)
     return [g if w is not None else None for w, g in zip(kernels, gradients, strict=True)]
-
-
-def _added(one: Tensors, other: Tensors) -> Tensors:
-    return [b if a is None else a if b is None else a + b for a, b in zip(one, other, strict=True)]
 
 
 def _norm(ops: Ops, tensors: Tensors) -> Tensor:

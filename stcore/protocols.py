@@ -165,8 +165,12 @@ class Classifier(Network, Protocol):
     def labels(self, array: Array) -> Tensor:
         """Host labels (B,) as the model's integer tensor."""
 
-    def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """`fn` of tensors (batch size free), made fast as a whole where the framework can; else `fn` itself."""
+    def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
+        """`fn` of tensors (batch size free), made fast as a whole where the framework can; else `fn` itself.
+
+        rowwise: each example's results depend on that example alone, so that a framework which compiles for one
+        batch size at a time may fill a batch up.
+        """
 
     def weights(self) -> dict[str, Array]:
         """Weights and running statistics by name, as host arrays in the framework-neutral layout."""
@@ -217,6 +221,9 @@ class Learner(Classifier, Protocol):
 
     def shift(self, amounts: Sequence[Tensor | None]) -> None:
         """Adds to the trainable weights, past the optimizer; None leaves one where it is."""
+
+    def searching(self) -> Network:
+        """The network as the search for examples sees it, which may reckon in another precision."""
 
     def penalty(self) -> Tensor | None:
         """What the model itself adds to every loss, such as Keras' weight regularisers; None where nothing."""

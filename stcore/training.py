@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from stcore.averaging import follow
 from stcore.data import ImageData, in_order
-from stcore.data.batches import Epochs
+from stcore.data.batches import Batch, Epochs
 from stcore.errors import DivergedError
-from stcore.evaluation import Evaluator, Predictions
+from stcore.evaluation import Accuracy, Evaluator
 from stcore.interrupt import Interrupt
 from stcore.noise import sample
-from stcore.objective import Objective, StepResult, WeightPerturbation, training_step
+from stcore.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step
 from stcore.progress import Progress, stretch
 from stcore.protocols import Array, Learner, Metrics, Ops, Tensor
+from stcore.ranks import Alone, Ranks, pieces, shares
 from stcore.schedules import Schedule
 from stcore.seeding import Stream
 from stcore.snapshots import part
@@ -95,6 +98,8 @@ class Trainer:
     Raises DivergedError at a loss or a prediction that is not finite; what was saved before stays. Ctrl-C ends
     the run after the step, or the evaluation, under way, with the weights saved as `last` and the state kept;
     `interrupted` is then true. So do SIGTERM and `until`, the end of its time by `time.monotonic`.
+    accumulate: the parts of a batch that go through the network one after another before an update.
+    ranks: of several, each takes its share of every batch, of the evaluation too; all come to the same numbers.
     """
 
     learner: Learner
@@ -111,9 +116,12 @@ class Trainer:
     perturbation: WeightPerturbation | None = None
     average: Average | None = None
     until: float | None = None
+    accumulate: int = 1
+    ranks: Ranks = field(default_factory=Alone)
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
+    _steps: dict[tuple[int, bool, int], Any] = field(default_factory=dict)
     _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
 
     def state(self) -> State:
@@ -137,63 +145,84 @@ class Trainer:
             self.average.best = tuple(state.place["best_ema"])
 
     def run(self) -> None:
-        steps: dict[tuple[int, bool], Any] = {}  # a step for each phase, compiled once
-        with Interrupt(self.until) as interrupt:
+        with Interrupt(self.until, self.ranks) as interrupt:
             for epoch in range(self._under_way.epoch, self.schedules.epochs + 1):
-                perturbing = self.perturbation is not None and self.perturbation.active(epoch)
-                phase = self.objective.phase(epoch), perturbing
-                if phase not in steps:
-                    steps[phase] = self.learner.compile(partial(self._step, *phase))
-                row = self._epoch(epoch, steps[phase], interrupt)
+                row = self._epoch(epoch, interrupt)
                 self.store.keep(self.state())  # before the evaluation, which may take long
+                stopping = self._agreed(interrupt)
                 for name in ("last",) if self.average is None else ("last", "last-ema"):
-                    self.store.save(name, f"{epoch} (partial)" if interrupt.came() else str(epoch))
-                if interrupt.came():
+                    self.store.save(name, f"{epoch} (partial)" if stopping else str(epoch))
+                if stopping:
                     self.interrupted = True
                     return
                 row |= self._evaluate(epoch)
                 self.history.append(row)
                 self.store.log(row)
                 self._under_way = EpochSoFar(epoch + 1)
-                if interrupt.came():
+                if self._agreed(interrupt):
                     self.store.keep(self.state())
                     self.interrupted = True
                     return
 
-    def _step(self, phase: int, perturbing: bool, x: Tensor, y: Tensor, noise: tuple[Tensor, ...]) -> StepResult:
+    def _agreed(self, interrupt: Interrupt) -> bool:
+        """Whether it is time to stop, for all ranks."""
+        return self.ranks.any(interrupt.came())[0]
+
+    def _compiled(self, phase: int, perturbing: bool, parts: int) -> Any:
+        """The step of a phase, and of so many parts, compiled once."""
+        kind = phase, perturbing, parts
+        if kind not in self._steps:
+            self._steps[kind] = self.learner.compile(partial(self._step, phase, perturbing))
+        return self._steps[kind]
+
+    def _step(self, phase: int, perturbing: bool, *parts: Sequence[Any]) -> StepResult:
         perturbation = self.perturbation if perturbing else None
-        result = training_step(self.learner, self.objective, x, y, noise, phase, perturbation)
+        given = [Part(*part) for part in parts]
+        result = accumulated_step(self.learner, self.objective, given, phase, perturbation)
         if self.average is not None:
             follow(self.average.evaluator.classifier, self.learner, self.average.decay)
         return result
 
-    def _epoch(self, epoch: int, step: Any, interrupt: Interrupt) -> dict[str, Any]:
+    def _parts(self, batch: Batch, epoch: int) -> list[tuple[Any, ...]]:
+        """This rank's share of a batch on the device, with its noise: what goes through the network together."""
+        images, learner = self.learner.images, self.learner
+        places = pieces(len(batch.labels), self.ranks.count, self.accumulate)
+        parts: list[tuple[Any, ...]] = []
+        for where, share in zip(places[self.ranks.rank], shares(places), strict=True):
+            noise = sample(
+                self.objective.noise_laws,
+                self.seed,
+                Stream.NOISE,
+                batch.positions[where],
+                batch.images.shape[1:],
+                epoch=epoch,
+            )
+            part = images(batch.images[where]), learner.labels(batch.labels[where]), tuple(map(images, noise))
+            parts.append(part if share == 1.0 else (*part, learner.pixels(np.array(share))))
+        return parts
+
+    def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
         learner, so_far, x = self.learner, self._under_way, None
         begun = time.perf_counter() - so_far.seconds
+        phase = self.objective.phase(epoch)
+        perturbing = self.perturbation is not None and self.perturbation.active(epoch)
         rate = self.schedules.rate(epoch)
         learner.set_learning_rate(rate)
         totals = RunningMeans(learner.ops, so_far)
         with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples):
             self.progress.advance(so_far.examples)
             for batch in self.batches.epoch(epoch, start=so_far.steps):
-                noise = sample(
-                    self.objective.noise_laws,
-                    self.seed,
-                    Stream.NOISE,
-                    batch.positions,
-                    batch.images.shape[1:],
-                    epoch=epoch,
-                )
-                x = learner.images(batch.images)
-                result = step(x, learner.labels(batch.labels), tuple(learner.images(array) for array in noise))
+                parts = self._parts(batch, epoch)
+                result, x = self._compiled(phase, perturbing, len(parts))(*parts), parts[-1][0]
                 totals.add({"loss": result.loss, **result.metrics}, len(batch.labels))
                 so_far.steps += 1
                 if so_far.steps % CHECK_EVERY == 0:
                     totals.check()
                 self.progress.advance(len(batch.labels))
-                if interrupt.came():
+                stopping, due = self.ranks.any(interrupt.came(), self.store.due())
+                if stopping:
                     break
-                if self.store.due():
+                if due:
                     totals.check()
                     self.evaluator.classes(x)
                     so_far.seconds = time.perf_counter() - begun
@@ -218,14 +247,21 @@ class Trainer:
         return row
 
     def _select(self, contestant: Trainer | Average, name: str, epoch: int) -> dict[str, Any]:
-        scores = score(
-            contestant.evaluator, self.selection, self.eval_batch_size, self.progress, "evaluate"
-        ).accuracies
+        scores = self._score(contestant.evaluator)
         selected = scores[self.select_by].value
         if selected >= contestant.best[0]:
             contestant.best = (selected, epoch)
             self.store.save(name, str(epoch))
         return {f"{attack}_accuracy": accuracy.value for attack, accuracy in scores.items()}
+
+    def _score(self, evaluator: Evaluator) -> dict[str, Accuracy]:
+        """Accuracies on the selection, of which each rank takes its share."""
+        total, (rank, count) = len(self.selection), (self.ranks.rank, self.ranks.count)
+        rows = slice(total * rank // count, total * (rank + 1) // count)
+        batches = in_order(self.selection, self.eval_batch_size, rows)
+        with stretch(self.progress, "evaluate", rows.stop - rows.start):
+            found = self.ranks.gather(evaluator.run(batches, self.progress.advance).accuracies)
+        return {name: sum((one[name] for one in found[1:]), found[0][name]) for name in found[0]}
 
 
 class RunningMeans:
@@ -257,8 +293,3 @@ class RunningMeans:
             self._into.examples += examples
         self._pending.clear()
 
-
-def score(evaluator: Evaluator, data: ImageData, batch_size: int, progress: Progress, label: str) -> Predictions:
-    """What the evaluator's model predicts over a data set, with progress."""
-    with stretch(progress, label, len(data)):
-        return evaluator.run(in_order(data, batch_size), progress.advance)

@@ -291,7 +291,7 @@ class StrictClassifier:
     def labels(self, array):
         return StrictTensor(np.asarray(array, np.int64))
 
-    def compile(self, fn):
+    def compile(self, fn, *, rowwise=False):
         return fn
 
     def state(self):
@@ -349,6 +349,9 @@ class StrictLearner(StrictClassifier):
         for name, amount in zip(self.trainable, amounts, strict=True):
             if amount is not None:
                 self.model.weights[name] += _raw(amount)
+
+    def searching(self):
+        return self
 
     def penalty(self):
         return None

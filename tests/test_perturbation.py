@@ -11,7 +11,7 @@ from test_methods import losses_and_gradients, trained
 import stcore
 from stcore import AWP, RWP, AdversarialConfig, SqueezeConfig, StandardConfig, TradesConfig
 from stcore.errors import UsageError
-from stcore.objective import training_step
+from stcore.objective import OuterLoss, training_step
 
 PERTURBATIONS = {"awp": AWP(gamma=0.05), "rwp": RWP(gamma=0.05, steps=3, threshold=3.0)}
 every_perturbation = pytest.mark.parametrize("perturbation", PERTURBATIONS.values(), ids=PERTURBATIONS)
@@ -43,6 +43,11 @@ def test_the_protocol_alone_makes_the_same_step(backend, perturbation):
     assert_close(*results, 1e-8)
 
 
+def standard(learner, batch):
+    """The natural loss of a batch, in one part."""
+    return OuterLoss(learner, [(lambda model: StandardConfig().losses(model, batch.x, batch.y, None), 1.0)])
+
+
 class Still:
     """A learner whose optimizer does nothing: what remains of a step is what the perturbation leaves."""
 
@@ -72,7 +77,7 @@ def test_the_move_is_taken_back_to_1e_12(backend, perturbation):
 def test_biases_batch_norms_and_statistics_stay_while_a_direction_is_found(backend, perturbation):
     learner, data = backend.learner(backend.build("tiny")), problem()
     batch, before = backend.batch(data), learner.weights()
-    move = perturbation.perturb(learner, lambda model: StandardConfig().losses(model, batch.x, batch.y, None))
+    move = perturbation.perturb(standard(learner, batch))
     after = learner.weights()
     changed = {name for name in before if np.any(before[name] != after[name])}
     assert changed == {"conv1.weight", "conv2.weight", "linear.weight"}
@@ -82,7 +87,7 @@ def test_biases_batch_norms_and_statistics_stay_while_a_direction_is_found(backe
 def test_awp_moves_each_tensor_by_gamma_of_its_norm(backend):
     learner, batch = backend.learner(backend.build("tiny")), backend.batch(problem())
     before = learner.weights()
-    AWP(gamma=0.05).perturb(learner, lambda model: StandardConfig().losses(model, batch.x, batch.y, None))
+    AWP(gamma=0.05).perturb(standard(learner, batch))
     after = learner.weights()
     for name in ("conv1.weight", "conv2.weight", "linear.weight"):
         share = np.linalg.norm(after[name] - before[name]) / np.linalg.norm(before[name])
@@ -92,7 +97,7 @@ def test_awp_moves_each_tensor_by_gamma_of_its_norm(backend):
 def test_rwp_moves_all_tensors_together_by_gamma_of_their_norm(backend):
     learner, batch = backend.learner(backend.build("tiny")), backend.batch(problem())
     before = learner.weights()
-    RWP(gamma=0.05).perturb(learner, lambda model: StandardConfig().losses(model, batch.x, batch.y, None))
+    RWP(gamma=0.05).perturb(standard(learner, batch))
     after, names = learner.weights(), ("conv1.weight", "conv2.weight", "linear.weight")
     moves = [np.linalg.norm(after[n] - before[n]) for n in names]
     assert np.linalg.norm(moves) == pytest.approx(
@@ -107,7 +112,7 @@ def test_awp_climbs(backend):
     losses = lambda model: StandardConfig().losses(model, batch.x, batch.y, None)  # noqa: E731
     mean = lambda: backend.array(losses(learner).losses).mean()  # noqa: E731
     before = mean()
-    AWP(gamma=0.01).perturb(learner, losses)
+    AWP(gamma=0.01).perturb(OuterLoss(learner, [(losses, 1.0)]))
     assert mean() > before + 1e-4
 
 

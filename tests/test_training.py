@@ -40,7 +40,11 @@ class Recorder:
 
     # Learner
     def compile(self, fn):
-        return lambda x, y, noise: SimpleNamespace(loss=next(self.losses, 1.0), metrics={"size": float(len(y))})
+        def step(*parts):
+            size = sum(len(y) for _, y, *_ in parts)
+            return SimpleNamespace(loss=next(self.losses, 1.0), metrics={"size": float(size)})
+
+        return step
 
     def images(self, array):
         return array

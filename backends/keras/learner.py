@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from stcore.backends.keras import folding, modes, snapshots, tensorflow
+from stcore.backends.keras import folding, modes, snapshots
 from stcore.backends.keras import ops as keras_ops
+from stcore.backends.keras.engine import native
 from stcore.errors import HALF, UsageError
 from stcore.likeness import alike
 from stcore.protocols import Array, Metrics, Mode, Ops, Tensor
@@ -32,22 +33,27 @@ class KerasClassifier:
         self.dtype: str = next((v.dtype for v in model.weights if "float" in v.dtype), "float32")
         if "float16" in {layer.compute_dtype for layer in model._flatten_layers()}:  # mixed precision, too
             raise UsageError(HALF)
+        if native.available(self.dtype) != self.dtype:
+            raise UsageError(
+                f"model: expected float32, since JAX's 64-bit numbers are off; received {self.dtype}. Set "
+                "JAX_ENABLE_X64=1 in the environment before the model is made"
+            )
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
         return modes.forward(self.model, x, mode, dropout)
 
     def shape(self, x: Any) -> tuple[int | None, ...]:
-        tensorflow.check_tensor(x, self.dtype)
+        native.check_tensor(x, self.dtype)
         return tuple(x.shape)
 
     def network(self) -> Hashable:
         return tuple(tuple(v.shape) for v in self.model.trainable_variables)
 
     def host(self, x: Any) -> Array | None:
-        return tensorflow.host(x)
+        return native.host(x)
 
     def look(self, x: Tensor) -> Array | None:
-        return tensorflow.host(keras_ops.unrecorded(lambda: self.logits(x, Mode.EVAL)))
+        return native.host(keras_ops.unrecorded(lambda: self.logits(x, Mode.EVAL)))
 
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
@@ -60,10 +66,10 @@ class KerasClassifier:
         return keras_ops.to_numpy(x)
 
     def labels(self, array: Array) -> Tensor:
-        return ops.convert_to_tensor(array, dtype="int64")
+        return ops.convert_to_tensor(array, dtype=native.available("int64"))
 
-    def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        return tensorflow.compile(fn) if self.compiled else fn
+    def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
+        return native.compile(fn, rowwise=rowwise) if self.compiled else fn
 
     def weights(self) -> dict[str, Array]:
         from stcore.models import export_weights
@@ -123,7 +129,7 @@ class KerasLearner(KerasClassifier):
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
-        return tensorflow.value_and_grad(loss, self.model.trainable_variables)
+        return native.value_and_grad(loss, self.model.trainable_variables)
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         self.optimizer.apply(gradients, self.model.trainable_variables)
@@ -135,6 +141,9 @@ class KerasLearner(KerasClassifier):
         for variable, amount in zip(self.model.trainable_variables, amounts, strict=True):
             if amount is not None:
                 variable.assign_add(amount)
+
+    def searching(self) -> KerasLearner:
+        return self
 
     def penalty(self) -> Tensor | None:
         losses = self.model._get_regularization_losses()

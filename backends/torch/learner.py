@@ -5,18 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stcore.backends.torch import compiled, folding, snapshots
+from stcore.backends.torch import compiled, folding, precision, snapshots
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
+from stcore.backends.torch.recomputing import recomputed
 from stcore.errors import DIVIDE, HALF, UsageError
 from stcore.likeness import alike
-from stcore.protocols import Array, Metrics, Mode, Ops
+from stcore.protocols import Array, Metrics, Mode, Network, Ops
 
 
 class TorchClassifier:
@@ -85,7 +87,7 @@ class TorchClassifier:
     def labels(self, array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=torch.int64, device=self.device)
 
-    def compile(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+    def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         return fn  # what torch can compile whole is the model: see make_learner(torch.compile(model), …)
 
     def weights(self) -> dict[str, Array]:
@@ -128,10 +130,23 @@ class TorchClassifier:
 class TorchLearner(TorchClassifier):
     """`stcore.protocols.Learner`: the module with its `torch.optim` optimizer."""
 
+    precision = inner_precision = "fp32"
+    """What the outer forwards, and the search's, reckon in: fp32, tf32 or bf16. All others are in fp32."""
+    gradient_checkpointing = False
+    """Whether the outer forwards keep no activations but their blocks' inputs."""
+
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(model)
         self.optimizer = optimizer
         self.trainable = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+        self._outer = False
+
+    def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        logits = partial(super().logits, x, mode, dropout=dropout)
+        if not self._outer:
+            return logits()
+        with recomputed(self.model, mode, dropout) if self.gradient_checkpointing else nullcontext():
+            return precision.forward(self.precision, self, logits)
 
     def snapshot(self) -> dict[str, Array]:
         return super().snapshot() | snapshots.of_optimizer(self.optimizer) | snapshots.of_generators()
@@ -145,9 +160,14 @@ class TorchLearner(TorchClassifier):
         self, loss: Callable[[], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
         self.model.zero_grad(set_to_none=True)
-        with torch.enable_grad():
-            value, metrics = loss()
-        value.backward()  # type: ignore[no-untyped-call]
+        self._outer = True
+        try:
+            with torch.enable_grad():
+                value, metrics = loss()
+        finally:
+            self._outer = False
+        with precision.way_back(self.precision):
+            value.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.trainable]  # None: not in the loss, so not updated and not decayed
         return (value.detach(), {name: m.detach() for name, m in metrics.items()}), gradients
 
@@ -165,6 +185,9 @@ class TorchLearner(TorchClassifier):
             for parameter, amount in zip(self.trainable, amounts, strict=True):
                 if amount is not None:
                     parameter.add_(amount)
+
+    def searching(self) -> Network:
+        return self if self.inner_precision == "fp32" else precision.Searched(self, self.inner_precision)
 
     def penalty(self) -> None:
         """A torch module adds nothing to a loss."""
