@@ -1,5 +1,6 @@
 """The caller's tape or graph does not hold on to the search."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -47,6 +48,42 @@ def test_a_torch_loss_holds_no_node_of_the_search():
     assert sizes[0] == sizes[1] > 20
 
 
+@pytest.fixture(scope="module")
+def step_memory():
+    """benchmarks/step_memory.py, whose counter is the test's too."""
+    load("torch")
+    folder = Path(__file__).parents[1] / "benchmarks"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield importlib.import_module("step_memory")
+
+
+@pytest.mark.parametrize("net", ["tiny", "resnet8", "preact-resnet18"])
+def test_a_torch_step_keeps_no_more_for_its_ways_back_than_a_plain_one(step_memory, net):
+    """At its peak, search and outer forwards alike."""
+    kept = {}
+    for kind in ("plain", "ours"):
+        model = stcore.models.build(net, "torch", num_classes=10)
+        kept[kind] = step_memory.kept_by(model, step_memory.step_of(kind, model, 4, 2, side=16))
+    assert 0 < kept["ours"] <= 1.05 * kept["plain"]
+
+
+def test_what_is_kept_is_counted_once_and_while_it_is_there(step_memory):
+    """exp keeps its result, a product its factors, which may be the same: 8 bytes a number."""
+    import torch
+
+    x = torch.ones(1000, dtype=torch.float64, requires_grad=True)
+    with step_memory.Kept([x]) as kept:
+        y = x.exp()
+        assert (kept.now, kept.peak) == (8000, 8000)
+        z = (y * y).sum()
+        assert kept.now == 8000
+        z.backward()
+        assert kept.now == 0
+        (x.exp().exp()).sum().backward()
+    assert (kept.now, kept.peak) == (0, 16000)
+
+
 def graph_nodes(tensor):
     seen, waiting = set(), [tensor.grad_fn]
     while waiting:
@@ -56,6 +93,12 @@ def graph_nodes(tensor):
             waiting.extend(parent for parent, _ in node.next_functions)
     return seen
 
+
+ENVIRONMENT = os.environ | {
+    "MALLOC_MMAP_THRESHOLD_": "1000000",
+    "MALLOC_TRIM_THRESHOLD_": "0",
+    "MALLOC_ARENA_MAX": "1",
+}
 
 # TensorFlow counts no memory on the CPU, so the peak is the process's: a fresh one for each figure. Freed memory
 # goes back at once (mmap for anything large), so the peak is of what was alive.
@@ -97,13 +140,8 @@ print(json.dumps(peak() - before))
 
 def measured(what):
     """Growth of the peak in MiB. (Not ru_maxrss: that starts at the size of the process that forked.)"""
-    environment = os.environ | {
-        "MALLOC_MMAP_THRESHOLD_": "1000000",
-        "MALLOC_TRIM_THRESHOLD_": "0",
-        "MALLOC_ARENA_MAX": "1",
-    }
     command = [sys.executable, "-c", MEASURE, what]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT, timeout=120)
     return json.loads(done.stdout.splitlines()[-1])
 
 

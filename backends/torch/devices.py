@@ -6,17 +6,21 @@ import os
 
 import torch
 
+from stcore.backends.torch.precision import use_float32
 from stcore.errors import DeviceError
 
 
 def use_device(name: str) -> str:
     """The device of this name (`auto`, `cpu`, `cuda`, `cuda:N`, `mps`); `auto` takes the first accelerator.
 
-    DeviceError where there is no such device.
+    There float32 is float32, and no TF32 but where it is asked for. DeviceError where there is no such device.
     """
+    use_float32()
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
-        return next(kind for kind in ("cuda", "mps", "cpu") if found[kind])
+        name = next(kind for kind in ("cuda", "mps", "cpu") if found[kind])
+    if name in ("cuda", "gpu") and "LOCAL_RANK" in os.environ:  # each rank has its own
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     kind, _, index = name.replace("gpu", "cuda").partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if not found.get(kind) or not (index or "0").isdigit() or int(index or 0) >= count:

@@ -16,6 +16,7 @@ from stcore.backends.torch import compiled, folding, precision, snapshots
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
 from stcore.backends.torch.recomputing import recomputed
+from stcore.backends.torch.resident import Resident
 from stcore.errors import DIVIDE, HALF, UsageError
 from stcore.likeness import alike
 from stcore.protocols import Array, Metrics, Mode, Network, Ops
@@ -84,6 +85,9 @@ class TorchClassifier:
         array = torch_ops.to_numpy(x)
         return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
+    def resident(self, images: Array) -> Resident:
+        return Resident(images, self.device, self.dtype)
+
     def labels(self, array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=torch.int64, device=self.device)
 
@@ -133,7 +137,7 @@ class TorchLearner(TorchClassifier):
     precision = inner_precision = "fp32"
     """What the outer forwards, and the search's, reckon in: fp32, tf32 or bf16. All others are in fp32."""
     gradient_checkpointing = False
-    """Whether the outer forwards keep no activations but their blocks' inputs."""
+    """Whether these forwards keep no activations but their blocks' inputs."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(model)
@@ -142,11 +146,15 @@ class TorchLearner(TorchClassifier):
         self._outer = False
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        if self._outer:
+            return self.reckoned(self.precision, x, mode, dropout)
+        return super().logits(x, mode, dropout=dropout)
+
+    def reckoned(self, in_precision: str, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
+        """Logits of one of training's forwards, outer or the search's."""
         logits = partial(super().logits, x, mode, dropout=dropout)
-        if not self._outer:
-            return logits()
         with recomputed(self.model, mode, dropout) if self.gradient_checkpointing else nullcontext():
-            return precision.forward(self.precision, self, logits)
+            return precision.forward(in_precision, self, logits)
 
     def snapshot(self) -> dict[str, Array]:
         return super().snapshot() | snapshots.of_optimizer(self.optimizer) | snapshots.of_generators()
@@ -163,13 +171,17 @@ class TorchLearner(TorchClassifier):
         self._outer = True
         try:
             with torch.enable_grad():
-                value, metrics = loss()
+                value, metrics = self.through(loss)
         finally:
             self._outer = False
         with precision.way_back(self.precision):
             value.backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.trainable]  # None: not in the loss, so not updated and not decayed
         return (value.detach(), {name: m.detach() for name, m in metrics.items()}), gradients
+
+    def through(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
+        """Where a loss is called, within which its gradients will be asked for."""
+        return loss()
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(self.trainable, gradients, strict=True):
@@ -187,7 +199,8 @@ class TorchLearner(TorchClassifier):
                     parameter.add_(amount)
 
     def searching(self) -> Network:
-        return self if self.inner_precision == "fp32" else precision.Searched(self, self.inner_precision)
+        plainly = self.inner_precision == "fp32" and not self.gradient_checkpointing
+        return self if plainly else precision.Searched(self)
 
     def penalty(self) -> None:
         """A torch module adds nothing to a loss."""

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from stcore.backends.torch.learner import TorchLearner
+from stcore.backends.torch.precision import check_precision
 
 
 def make_sgd(
@@ -19,11 +20,23 @@ def make_sgd(
     )
 
 
-def prepare_training(learner: TorchLearner, choice: str) -> TorchLearner:
+def prepare_training(
+    learner: TorchLearner,
+    choice: str,
+    precision: str = "fp32",
+    inner_precision: str = "fp32",
+    gradient_checkpointing: bool = False,
+) -> TorchLearner:
     """`on` compiles the model by `torch.compile`; `off` and `auto` stay eager (on CPU compiling gained nothing).
 
-    Weights are laid out channels-last, as host images are: the same numbers, sooner.
+    Weights are laid out channels-last, as host images are: the same numbers, sooner. The precisions are those of
+    the outer forwards and of the search for examples. Gradient checkpointing is for both, since the search holds
+    as many activations. DeviceError where the device lacks a precision.
     """
+    check_precision("precision", precision, learner.device)
+    check_precision("inner_precision", inner_precision, learner.device)
+    learner.precision, learner.inner_precision = precision, inner_precision
+    learner.gradient_checkpointing = gradient_checkpointing
     learner.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if choice == "on":
         compiled: Any = torch.compile(learner.model)  # model.compile() compiles nothing of an nn.Sequential

@@ -1,0 +1,90 @@
+"""What a model's forwards reckon in: float32 as it is, TensorFloat-32 on GPUs, or bfloat16 by layers' policies.
+
+Weights, logits, losses and projections stay in the weights' dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import keras
+from keras import ops
+
+from stcore.backends.keras import ops as keras_ops
+from stcore.backends.keras.engine import native
+from stcore.errors import DeviceError, UsageError
+from stcore.models.keras_layers import Normalization
+from stcore.protocols import Mode, Ops, Tensor
+
+if TYPE_CHECKING:
+    from stcore.backends.keras.learner import KerasLearner
+
+# Models and what prepares pixels: a pixel rounded to bfloat16 is off by half a grey level.
+_IN_FLOAT32 = (keras.Model, Normalization, keras.layers.Normalization, keras.layers.Rescaling)
+
+
+def check_precision(precision: str, inner_precision: str) -> None:
+    """DeviceError where the device has no such arithmetic; UsageError where one step would need two settings."""
+    if "tf32" in (precision, inner_precision):
+        if not native.has_tensor_float_32():
+            raise DeviceError(
+                "precision: expected a GPU of compute capability 8.0 or more for tf32; received none. Take "
+                "fp32 or bf16"
+            )
+        if "fp32" in (precision, inner_precision):
+            raise UsageError(
+                "precision, inner_precision: expected fp32 or tf32 for both, whose switch holds for a whole step "
+                f"in Keras; received {precision} and {inner_precision}. Take the same, or bf16 beside tf32"
+            )
+
+
+def in_tensor_float_32(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` with TF32 switched on around each call."""
+
+    def call(*args: Any) -> Any:
+        with native.tensor_float_32():
+            return fn(*args)
+
+    return call
+
+
+def in_bfloat16(model: Any, dtype: str, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`forward` of the model in bfloat16, its logits in `dtype`."""
+
+    def logits(x: Tensor) -> Tensor:
+        with _mixed(model):
+            return ops.cast(forward(x), dtype)
+
+    return logits
+
+
+@contextmanager
+def _mixed(model: Any) -> Iterator[None]:
+    """Its float32 layers cast their inputs, and their weights as they read them; layers of another policy stay."""
+    before = [
+        (layer, layer.dtype_policy)
+        for layer in model._flatten_layers()
+        if layer.dtype_policy.name == "float32" and not isinstance(layer, _IN_FLOAT32)
+    ]
+    policy = keras.DTypePolicy("mixed_bfloat16")
+    try:
+        for layer, _ in before:
+            layer.dtype_policy = policy
+        yield
+    finally:
+        for layer, own in before:
+            layer.dtype_policy = own
+
+
+class Searched:
+    """A learner's model as a search in another precision sees it."""
+
+    ops: Ops = keras_ops
+
+    def __init__(self, learner: KerasLearner) -> None:
+        self._learner = learner
+
+    def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        return self._learner.reckoned(self._learner.inner_precision, x, mode, dropout)

@@ -1,0 +1,87 @@
+"""What a network's forwards reckon in: float32 as it is, TensorFloat-32 on CUDA, or bfloat16 by autocast.
+
+Weights, logits, losses and projections stay in the weights' dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from stcore.errors import DeviceError
+from stcore.protocols import Mode, Ops, Pullback
+
+if TYPE_CHECKING:
+    from stcore.backends.torch.learner import TorchClassifier, TorchLearner
+
+
+def check_precision(name: str, precision: str, device: torch.device) -> None:
+    """DeviceError where the device has no such arithmetic."""
+    cuda = device.type == "cuda"
+    if precision == "tf32" and not (cuda and torch.cuda.get_device_capability(device) >= (8, 0)):
+        raise DeviceError(
+            f"{name}: expected a CUDA device of compute capability 8.0 or more for tf32; received {device}. "
+            "Take fp32 or bf16"
+        )
+    if precision == "bf16" and cuda and not torch.cuda.is_bf16_supported():
+        raise DeviceError(f"{name}: expected a CUDA device that knows bfloat16 for bf16; received {device}")
+
+
+def use_float32() -> None:
+    """Has CUDA multiply float32 as float32: PyTorch's convolutions are in TF32 unless told otherwise."""
+    _tensor_float_32(False)
+
+
+def _tensor_float_32(on: bool) -> None:
+    # Not `fp32_precision`: torch 2.6 has none, and the old flags, once the new are set, raise when they are read.
+    torch.backends.cuda.matmul.allow_tf32 = on
+    torch.backends.cudnn.allow_tf32 = on
+
+
+@contextmanager
+def _in_tensor_float_32() -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    _tensor_float_32(True)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def forward(precision: str, model: TorchClassifier, logits: Callable[[], Tensor]) -> Tensor:
+    """Logits in the weights' dtype, reckoned in this precision."""
+    if precision == "bf16":
+        with torch.autocast(model.device.type, torch.bfloat16):
+            return logits().to(model.dtype)
+    with way_back(precision):
+        return logits()
+
+
+def way_back(precision: str) -> AbstractContextManager[None]:
+    """Around a backward pass; autocast's own way back needs nothing around it."""
+    return _in_tensor_float_32() if precision == "tf32" else nullcontext()
+
+
+class Searched:
+    """A learner's model as a search in another precision sees it; the ways back to the pixels are in it too."""
+
+    def __init__(self, learner: TorchLearner) -> None:
+        self._learner, self._precision = learner, learner.inner_precision
+        self.ops = cast(Ops, SimpleNamespace(**{**vars(learner.ops), "vjp": self._vjp}))
+
+    def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        return self._learner.reckoned(self._precision, x, mode, dropout)
+
+    def _vjp(self, fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
+        value, pullback = self._learner.ops.vjp(fn, *xs)
+
+        def back(cotangent: Any) -> tuple[Tensor, ...]:
+            with way_back(self._precision):
+                return pullback(cotangent)
+
+        return value, back

@@ -1,0 +1,158 @@
+"""What one squeeze-training step in PyTorch keeps for its ways back, and its memory, against a plain step.
+
+    python benchmarks/step_memory.py [--model resnet18] [--batch 32] [--steps 2] [--threads 1] [--out docs/results]
+
+Each kind of step runs in a process of its own. Bytes are those of the tensors that are saved for a backward at one
+time, weights left out and each storage once, in the search and in the outer forwards alike. What gradient
+checkpointing computes again is not among them, but is in the resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain_torch
+import torch
+from torch import Tensor, nn
+
+from stcore import SqueezeConfig, models
+from stcore.dispatch import load_backend
+from stcore.objective import training_step
+
+KINDS = ("plain", "ours", "ours, bf16", "ours, gradient checkpointing")
+GLIBC = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
+"""What is freed goes back at once, so the peak is of what was alive."""
+
+
+class Kept:
+    """Counts, while it is entered, the bytes that are saved for a backward, and their peak."""
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        self.now = self.peak = 0
+        self._weights = {t.untyped_storage().data_ptr() for t in weights}
+        self._holders: Counter[int] = Counter()
+        # Detached, since a result would hold the node that holds it, and never go.
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: _Saved(self, tensor.detach()), lambda saved: saved.tensor
+        )
+
+    def __enter__(self) -> Kept:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._hooks.__exit__(*error)
+
+    def add(self, tensor: Tensor, holders: int) -> None:
+        storage = tensor.untyped_storage()
+        place = storage.data_ptr()
+        if place in self._weights:
+            return
+        before = self._holders[place]
+        self._holders[place] += holders
+        if 0 in (before, before + holders):  # the first to hold it, or the last
+            self.now += holders * storage.nbytes()
+            self.peak = max(self.peak, self.now)
+
+
+class _Saved:
+    def __init__(self, kept: Kept, tensor: Tensor) -> None:
+        self.kept, self.tensor = kept, tensor
+        kept.add(tensor, 1)
+
+    def __del__(self) -> None:
+        self.kept.add(self.tensor, -1)
+
+
+def kept_by(model: nn.Module, step: Callable[[], Any]) -> int:
+    """The bytes that a step keeps at its peak."""
+    with Kept(model.state_dict().values()) as kept:
+        step()
+    return kept.peak
+
+
+def step_of(kind: str, model: nn.Module, batch: int, steps: int, side: int = 32) -> Callable[[], Any]:
+    """One step of this kind on random images of 10 classes."""
+    rng, shape = np.random.default_rng(0), (batch, 3, side, side)
+    x, *noise = (torch.from_numpy(rng.random(shape, np.float32)) for _ in range(3))
+    y = torch.from_numpy(rng.integers(0, 10, batch))
+    if kind == "plain":
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        return lambda: plain_torch.step(model, optimizer, x, y, tuple(noise), steps=steps)
+    backend, precision = load_backend("torch"), "bf16" if "bf16" in kind else "fp32"
+    learner = backend.make_learner(model, backend.make_sgd(model, 0.01, 0.9, 5e-4, False))
+    backend.prepare_training(learner, "off", precision, precision, "checkpointing" in kind)
+    x, *noise = (t.to(memory_format=torch.channels_last) for t in (x, *noise))
+    return lambda: training_step(learner, SqueezeConfig(steps=steps), x, y, tuple(noise))
+
+
+def resident() -> int:
+    """The most memory this process has had, in bytes."""
+    return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) * 1024
+
+
+def measured(kind: str, args: argparse.Namespace) -> dict[str, int]:
+    """In this process: the memory of two steps first, then, in a third, the bytes."""
+    torch.set_num_threads(args.threads)
+    model = models.build(args.model, "torch", num_classes=10)
+    step_of(kind, model, 2, args.steps)()
+    before, step = resident(), step_of(kind, model, args.batch, args.steps)
+    for _ in range(2):
+        step()
+    memory = resident()
+    return {"saved_bytes": kept_by(model, step), "peak_resident_bytes": memory, "resident_growth": memory - before}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--kind", choices=KINDS, help="measure this one alone, in this process")
+    args = parser.parse_args()
+    if args.kind:
+        print(json.dumps(measured(args.kind, args)))
+        return
+
+    rows = {}
+    for kind in KINDS:
+        command = [sys.executable, *sys.argv, "--kind", kind]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | GLIBC)
+        rows[kind] = json.loads(done.stdout.splitlines()[-1])
+        print(kind, rows[kind], flush=True)
+
+    settings = {name: getattr(args, name) for name in ("model", "batch", "steps", "threads")}
+    environment = {"platform": platform.platform(), "torch": torch.__version__}
+    text = [
+        f"One ST step of {args.model}, batch {args.batch}, K = {args.steps}, float32 weights, PyTorch "
+        f"{torch.__version__} on the CPU, {args.threads} thread(s); by `benchmarks/step_memory.py`.",
+        "",
+        "| step | saved for backward, MiB | / plain | peak resident, MiB | above the idle process, MiB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for kind, row in rows.items():
+        saved, peak, growth = (row[n] / 2**20 for n in ("saved_bytes", "peak_resident_bytes", "resident_growth"))
+        ratio = row["saved_bytes"] / rows["plain"]["saved_bytes"]
+        text.append(f"| {kind} | {saved:.1f} | {ratio:.3f} | {peak:.0f} | {growth:.0f} |")
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "step-memory.md").write_text("\n".join(text) + "\n")
+    report = {"settings": settings, "environment": environment, "steps": rows}
+    (args.out / "step-memory.json").write_text(json.dumps(report, indent=2) + "\n")
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
