@@ -14,7 +14,7 @@ from stcore import errors, models
 from stcore.cli.console import make_console
 from stcore.cli.quiet import load_quietly
 from stcore.data import load_digits
-from stcore.dispatch import BACKENDS, available_backends, missing_packages
+from stcore.dispatch import BACKENDS, available_backends, extra, missing_packages
 from stcore.presets import SQUEEZE
 
 
@@ -32,7 +32,7 @@ def main(args: Sequence[str]) -> int:
     for name in BACKENDS:
         if missing := missing_packages(name):
             console.print(
-                f"{name}: not installed ({', '.join(missing)}): pip install '.[{name}]'",
+                f"{name}: not installed ({', '.join(missing)}): pip install '.[{extra(name)}]'",
                 markup=False,
             )
             continue

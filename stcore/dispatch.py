@@ -4,14 +4,40 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from stcore.errors import UsageError
 from stcore.protocols import Classifier, Learner
 
-BACKENDS = {"torch": ("torch",), "keras": ("keras", "tensorflow")}
-"""Each backend with the packages it needs, which is also what its extra installs."""
+BACKENDS = ("torch", "keras")
+
+
+def keras_engine() -> str:
+    """What Keras runs on: as it was imported, or as KERAS_BACKEND, its keras.json or its default say it will."""
+    if keras := sys.modules.get("keras"):
+        return str(keras.backend.backend())
+    if named := os.environ.get("KERAS_BACKEND"):
+        return named
+    try:
+        home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+        return str(json.loads((home / "keras.json").read_bytes())["backend"])
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # there is none, or it says nothing
+        return "tensorflow"
+
+
+def check_engine(engine: str) -> None:
+    """UsageError unless the Keras backend runs on this."""
+    if engine in ("tensorflow", "jax"):
+        return
+    hint = ", for which stcore has a backend of its own: use --backend torch" if engine == "torch" else ""
+    raise UsageError(
+        "backend keras: expected KERAS_BACKEND=tensorflow or jax, before Keras is imported; received "
+        f"{engine}{hint}"
+    )
 
 
 def available_backends() -> tuple[str, ...]:
@@ -20,8 +46,14 @@ def available_backends() -> tuple[str, ...]:
 
 
 def missing_packages(backend: str) -> tuple[str, ...]:
-    """The packages this backend still needs."""
-    return tuple(package for package in BACKENDS[backend] if importlib.util.find_spec(package) is None)
+    """The packages this backend still needs; Keras' engine is one of them."""
+    packages = ("keras", keras_engine()) if backend == "keras" else (backend,)
+    return tuple(package for package in packages if importlib.util.find_spec(package) is None)
+
+
+def extra(backend: str) -> str:
+    """The extra that installs them."""
+    return "jax" if backend == "keras" and keras_engine() == "jax" else backend
 
 
 def load_backend(name: str) -> Any:
@@ -30,9 +62,12 @@ def load_backend(name: str) -> Any:
         return loaded  # AutoGraph, which may be looking, warns of what importlib does
     if name not in BACKENDS:
         raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}; received {name!r}")
+    if name == "keras":
+        check_engine(keras_engine())
     if missing := missing_packages(name):
         raise UsageError(
-            f"backend {name}: {' and '.join(missing)} not installed; in the repository: pip install '.[{name}]'"
+            f"backend {name}: {' and '.join(missing)} not installed; in the repository: "
+            f"pip install '.[{extra(name)}]'"
         )
     return importlib.import_module(f"stcore.backends.{name}")
 

@@ -162,6 +162,10 @@ class Classifier(Network, Protocol):
     def host_images(self, x: Tensor) -> Array:
         """What `images` takes: the model's pixels on the host as (B, H, W, C), or flat input, in its dtype."""
 
+    def resident(self, images: Array) -> Callable[[Array, Any], Tensor]:
+        """Puts uint8 images (N, H, W, C) on the device, once. What it returns chooses some of them by their places
+        (b,), augments them as `stcore.data.augment.CropFlip` or None says, and gives what `images` would."""
+
     def labels(self, array: Array) -> Tensor:
         """Host labels (B,) as the model's integer tensor."""
 

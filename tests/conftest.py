@@ -4,8 +4,9 @@
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("JAX_ENABLE_X64", "1")  # where KERAS_BACKEND=jax: most problems are in float64
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-for _variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+for _variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC"):
     os.environ.setdefault(_variable, "1")
 
 import numpy as np

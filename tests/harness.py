@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import stcore
-from stcore.dispatch import missing_packages
+from stcore.dispatch import keras_engine, missing_packages
 from stcore.models import build, describe, load_weights
 from stcore.models.description import BatchNorm, leaves
 from stcore.models.initialize import initial_weights
@@ -60,6 +60,11 @@ class Backend:
     name: str
     ops: object
 
+    @property
+    def engine(self):
+        """What reckons: Keras runs on one of two."""
+        return keras_engine() if self.name == "keras" else self.name
+
     def build(self, net="tiny-smooth", *, side=8, dtype="float64", seed=0, channels=CHANNELS, classes=CLASSES):
         """The network with lively weights; the same numbers on every backend."""
         size = {"num_classes": classes, "in_channels": channels}
@@ -97,9 +102,9 @@ class Backend:
             import torch
 
             return torch.tensor(array)
-        import tensorflow
+        from keras import ops
 
-        return tensorflow.constant(array)
+        return ops.convert_to_tensor(array, str(array.dtype))
 
     def array(self, tensor):
         return np.asarray(self.ops.to_numpy(tensor))

@@ -1,40 +1,30 @@
-"""The Keras 3 backend, on TensorFlow."""
+"""The Keras 3 backend, on TensorFlow or JAX: whichever KERAS_BACKEND says."""
 
 if __name__ != "stcore.backends.keras":
     raise ImportError(
         "import this package as stcore.backends.keras, after 'pip install -e .' in the repository root"
     )
 
-import keras
-
-from stcore.errors import UsageError
-
-if keras.backend.backend() != "tensorflow":
-    raise UsageError(
-        f"backend keras: expected Keras on tensorflow; received {keras.backend.backend()}. "
-        "Set KERAS_BACKEND=tensorflow before Keras is imported"
-    )
-
 from stcore.backends.keras.callbacks import RobustEvaluation
+from stcore.backends.keras.engine import native
 from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
+from stcore.backends.keras.resident import free_memory
 from stcore.backends.keras.sgd import TorchSGD
-from stcore.backends.keras.tensorflow import (
-    devices,
-    threads,
-    use_determinism,
-    use_device,
-    use_threads,
-    versions,
-)
-from stcore.backends.keras.training import make_sgd, prepare_training
+from stcore.backends.keras.training import join_ranks, make_sgd, prepare_training
+
+devices, use_device, use_replicas = native.devices, native.use_device, native.use_replicas
+threads, use_threads, use_determinism = native.threads, native.use_threads, native.use_determinism
+versions = native.versions
 
 __all__ = [
     "RobustEvaluation",
     "SqueezeModel",
     "TorchSGD",
     "devices",
+    "free_memory",
+    "join_ranks",
     "make_classifier",
     "make_learner",
     "make_sgd",
@@ -42,6 +32,7 @@ __all__ = [
     "threads",
     "use_determinism",
     "use_device",
+    "use_replicas",
     "use_threads",
     "versions",
 ]

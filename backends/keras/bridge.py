@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from stcore.backends.keras import tensorflow
+from stcore.backends.keras.engine import native
 from stcore.backends.keras.learner import KerasClassifier
 from stcore.errors import UsageError
 from stcore.protocols import Mode, Tensor
@@ -20,14 +20,14 @@ except ImportError as error:
 class KerasBridge(torch.nn.Module):
     """images (B, C, H, W), or flat (B, d), to logits (B, classes), under running statistics.
 
-    Logits and gradients come on the images' device and in their dtype; TensorFlow reckons in the model's own.
+    Logits and gradients come on the images' device and in their dtype; Keras reckons in the model's own.
     Weights are read at every forward: a model that trains on is followed. It has no parameters of its own.
     """
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()
         self._classifier = KerasClassifier(model)
-        self._logits = tensorflow.compile(self._frozen)
+        self._logits = native.compile(self._frozen)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = _Crossing.apply(images, self)  # type: ignore[no-untyped-call]
@@ -42,7 +42,7 @@ class KerasBridge(torch.nn.Module):
 
 
 class _Crossing(torch.autograd.Function):
-    """From torch to TensorFlow and back, in values through the host."""
+    """From torch to Keras and back, in values through the host."""
 
     @staticmethod
     def forward(ctx: Any, images: torch.Tensor, bridge: KerasBridge) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from stcore.backends.keras import tensorflow
+from stcore.backends.keras.engine import native
 from stcore.protocols import Tensor
 
 
@@ -37,7 +37,7 @@ class Means:
     def update(self, metrics: Any, size: Tensor) -> dict[str, Tensor]:
         for name, value in metrics.items():
             if name not in self._means:  # known when a step is traced, where a variable would cost a second trace
-                self._means[name] = tensorflow.in_thread(keras.metrics.Mean, name)
+                self._means[name] = native.in_thread(keras.metrics.Mean, name)
             self._means[name].update_state(value, sample_weight=size)
         return {name: self._means[name].result() for name in metrics}
 

@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 
 from stcore import checks, inspection
-from stcore.backends.keras import tensorflow
 from stcore.backends.keras.counting import Clock, Means
+from stcore.backends.keras.engine import NAME, native
 from stcore.backends.keras.learner import KerasClassifier, KerasLearner
 from stcore.errors import DataError, StcoreError, UsageError
 from stcore.losses import cross_entropy
@@ -43,7 +43,8 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
     `save` writes the plain inner network; `save_weights` the training's state with the optimizer's, which
     `load_weights` takes up again, but for the masks of dropout, as in Keras.
     Raises DataError for pixels or labels out of range, UsageError for a network that returns no logits, or for
-    losses of its own other than weight regularisers.
+    losses of its own other than weight regularisers, and on JAX, where Keras' `fit` takes stateless steps alone.
+    There train by `stcli train`, or by `stcore.train_step` in a loop of one's own.
     """
 
     def __init__(
@@ -55,6 +56,11 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         super().__init__(autocast=False)
+        if NAME != "tensorflow":
+            raise UsageError(
+                f"SqueezeModel: expected Keras on tensorflow; received {NAME}, whose fit takes stateless steps "
+                "alone. Train by stcli train, or by stcore.train_step in a loop"
+            )
         if not isinstance(net, keras.Model):
             raise UsageError(f"net: expected a keras.Model; received {type(net).__qualname__}")
         inspection.check_objective(objective)
@@ -221,9 +227,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
             return [x.astype(learner.dtype), *noise]
 
         where = self._clock.advance(ops.shape(x)[0]) if laws else (0, 0)
-        x, *noise = tensorflow.on_host(
-            admit, x, y, *where, count=1 + len(laws), dtype=learner.dtype, shape=x.shape
-        )
+        x, *noise = native.on_host(admit, x, y, *where, count=1 + len(laws), dtype=learner.dtype, shape=x.shape)
         return x, ops.reshape(ops.cast(y, "int64"), (-1,)), weights, tuple(noise)
 
     def _look(self, shape: tuple[int | None, ...]) -> int | None:
@@ -233,7 +237,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         def classes() -> int | None:
             return inspection.check_model(learner, ops.full((2, *shape), 0.5, dtype=learner.dtype))
 
-        result: int | None = tensorflow.in_thread(classes)
+        result: int | None = native.in_thread(classes)
         return result
 
     def _check(self, x: Array, y: Array) -> None:

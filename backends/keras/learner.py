@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from stcore.backends.keras import folding, modes, snapshots
+from stcore.backends.keras import folding, modes, precision, snapshots
 from stcore.backends.keras import ops as keras_ops
 from stcore.backends.keras.engine import native
+from stcore.backends.keras.recomputing import recomputed
+from stcore.backends.keras.resident import Resident
 from stcore.errors import HALF, UsageError
 from stcore.likeness import alike
-from stcore.protocols import Array, Metrics, Mode, Ops, Tensor
+from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tensor
 
 
 class KerasClassifier:
@@ -23,6 +26,8 @@ class KerasClassifier:
     ops: Ops = keras_ops
     compiled = True
     """Whether `compile` traces; without it every step runs eagerly."""
+    xla = False
+    """Whether what TensorFlow traced is compiled by XLA too."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -33,11 +38,7 @@ class KerasClassifier:
         self.dtype: str = next((v.dtype for v in model.weights if "float" in v.dtype), "float32")
         if "float16" in {layer.compute_dtype for layer in model._flatten_layers()}:  # mixed precision, too
             raise UsageError(HALF)
-        if native.available(self.dtype) != self.dtype:
-            raise UsageError(
-                f"model: expected float32, since JAX's 64-bit numbers are off; received {self.dtype}. Set "
-                "JAX_ENABLE_X64=1 in the environment before the model is made"
-            )
+        native.admit(self.dtype)
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
         return modes.forward(self.model, x, mode, dropout)
@@ -58,18 +59,22 @@ class KerasClassifier:
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
             array = array.astype(self.dtype) / 255
-        return ops.convert_to_tensor(array, dtype=self.dtype)
+        return native.place(ops.convert_to_tensor(array, dtype=self.dtype))
 
     images = pixels  # Keras keeps channels last, as host images do
 
     def host_images(self, x: Tensor) -> Array:
         return keras_ops.to_numpy(x)
 
+    def resident(self, images: Array) -> Resident:
+        return Resident(images, self.dtype)
+
     def labels(self, array: Array) -> Tensor:
-        return ops.convert_to_tensor(array, dtype=native.available("int64"))
+        return native.place(ops.convert_to_tensor(array, dtype=native.available("int64")))
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
-        return native.compile(fn, rowwise=rowwise) if self.compiled else fn
+        options = {"xla": True} if self.xla else {}
+        return native.compile(fn, rowwise=rowwise, **options) if self.compiled else fn
 
     def weights(self) -> dict[str, Array]:
         from stcore.models import export_weights
@@ -113,8 +118,14 @@ class KerasClassifier:
 class KerasLearner(KerasClassifier):
     """`stcore.protocols.Learner`: the model with its `keras.optimizers` optimizer."""
 
+    precision = inner_precision = "fp32"
+    """What the outer forwards, and the search's, reckon in: fp32, tf32 or bf16. All others are in fp32."""
+    gradient_checkpointing = False
+    """Whether these forwards keep no activations."""
+
     def __init__(self, model: Any, optimizer: Any) -> None:
         super().__init__(model)
+        self._outer = False
         self.optimizer = optimizer
         if not optimizer.built:
             optimizer.build(model.trainable_variables)  # no variable may be made inside a traced step
@@ -129,7 +140,31 @@ class KerasLearner(KerasClassifier):
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
-        return native.value_and_grad(loss, self.model.trainable_variables)
+        self._outer = True
+        try:
+            return native.value_and_grad(loss, self.model.trainable_variables)
+        finally:
+            self._outer = False
+
+    def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        if self._outer:
+            return self.reckoned(self.precision, x, mode, dropout)
+        return super().logits(x, mode, dropout=dropout)
+
+    def reckoned(self, in_precision: str, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
+        """Logits of one of training's forwards, outer or the search's."""
+        forward: Callable[[Tensor], Tensor] = partial(super().logits, mode=mode, dropout=dropout)
+        if in_precision == "bf16":
+            forward = precision.in_bfloat16(self.model, self.dtype, forward)
+        if not self.gradient_checkpointing:
+            return forward(x)
+        return recomputed(self.model, forward, x, weights=self._outer)
+
+    def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
+        compiled = super().compile(fn, rowwise=rowwise)
+        trains = not rowwise  # in evaluations each example is its own affair
+        lowered = trains and "tf32" in (self.precision, self.inner_precision)
+        return precision.in_tensor_float_32(compiled) if lowered else compiled
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         self.optimizer.apply(gradients, self.model.trainable_variables)
@@ -142,8 +177,9 @@ class KerasLearner(KerasClassifier):
             if amount is not None:
                 variable.assign_add(amount)
 
-    def searching(self) -> KerasLearner:
-        return self
+    def searching(self) -> Network:
+        plainly = self.inner_precision != "bf16" and not self.gradient_checkpointing
+        return self if plainly else precision.Searched(self)
 
     def penalty(self) -> Tensor | None:
         losses = self.model._get_regularization_losses()

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import keras
-from keras.src.backend.common.stateless_scope import in_stateless_scope
-
+from stcore.backends.keras.scope import Scope
 from stcore.protocols import Mode, Tensor
 
 _STRENGTH = ("rate", "stddev")  # what Dropout and its kin, and GaussianNoise, call how much they do
@@ -21,18 +19,13 @@ def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
     with _silenced([] if dropout else dropout_layers(model)):
         if mode is Mode.TRAIN:
             return model(x, training=True)
-        with keras.StatelessScope(_values_in_force(model), initialize_variables=False) as scope:
+        with Scope() as scope:
             logits = model(x, training=True)
     if dropout:  # the next forward must not see the same mask: the seeds alone move on
         for layer in dropout_layers(model):
             state = layer.seed_generator.state
             state.assign(scope.get_current_value(state))
     return logits
-
-
-def _values_in_force(model: Any) -> list[tuple[Any, Tensor]]:
-    """Within another stateless scope the weights are those it maps: a bare inner one would read stale ones."""
-    return [(variable, variable.value) for variable in model.variables] if in_stateless_scope() else []
 
 
 def dropout_layers(model: Any) -> list[Any]:

@@ -1,16 +1,15 @@
 """The protocol's operations in Keras 3: `stcore.protocols.Ops`, as plain functions.
 
-Everything here is `keras.ops`; what only TensorFlow can do lies in `tensorflow.py`.
+Everything here is `keras.ops`; what is an engine's own lies in `tensorflow.py` and `jax.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from keras import ops
 
-from stcore.backends.keras import tensorflow
+from stcore.backends.keras.engine import native
 from stcore.protocols import Array, Tensor
 
 sign = ops.sign
@@ -23,8 +22,9 @@ where = ops.where
 clip = ops.clip
 ones_like = ops.ones_like
 stop_gradient = ops.stop_gradient
-vjp = tensorflow.vjp
-unrecorded = tensorflow.unrecorded
+vjp = native.vjp
+unrecorded = native.unrecorded
+fori_loop = native.fori_loop
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -61,16 +61,11 @@ def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 def take(x: Tensor, rows: Sequence[int]) -> Tensor:
-    return ops.take(x, ops.convert_to_tensor(rows, dtype="int64"), axis=0)
+    return ops.take(x, ops.convert_to_tensor(rows, dtype=native.available("int64")), axis=0)
 
 
 def concat(xs: Sequence[Tensor]) -> Tensor:
     return ops.concatenate(tuple(xs))
-
-
-def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
-    result: tuple[Any, ...] = ops.fori_loop(0, steps, lambda _, state: tuple(body(*state)), tuple(carry))
-    return result
 
 
 def to_numpy(x: Tensor) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from stcore.backends.keras.engine import native
 from stcore.errors import UsageError
 from stcore.protocols import Tensor
 
@@ -39,7 +40,7 @@ class TorchSGD(keras.optimizers.Optimizer):  # type: ignore[misc]
         self.momentum = momentum
         self.coupled_weight_decay = weight_decay
         self.nesterov = nesterov
-        self._rate = self.add_variable((), dtype="float64", name="rate")
+        self._rate = self.add_variable((), dtype=native.available("float64"), name="rate")
         self._rate.assign(learning_rate)
 
     @property

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
-from stcore.errors import DIVIDE, DeviceError
+from stcore.errors import DIVIDE, DeviceError, UsageError
 from stcore.protocols import Array, Metrics, Pullback, Tensor
 
 
@@ -59,6 +60,11 @@ def in_thread(fn: Callable[..., Any], *args: Any) -> Any:
     return result
 
 
+def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    result: tuple[Any, ...] = keras.ops.fori_loop(0, steps, lambda _, state: tuple(body(*state)), tuple(carry))
+    return result
+
+
 def value_and_grad(
     loss: Callable[[], tuple[Tensor, Metrics]], variables: Sequence[Any]
 ) -> tuple[tuple[Tensor, Metrics], list[Tensor | None]]:
@@ -69,8 +75,11 @@ def value_and_grad(
     return (value, metrics), tape.gradient(value, [variable.value for variable in variables])
 
 
-def compile(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """One `tf.function` of tensors, traced once: the batch axis is left open."""
+def compile(fn: Callable[..., Any], *, rowwise: bool = False, xla: bool = False) -> Callable[..., Any]:
+    """One `tf.function` of tensors, traced once: the batch axis is left open, rowwise or not.
+
+    xla: compiled by XLA, for each batch size it meets.
+    """
     traced: list[Callable[..., Any]] = []
 
     def open_batch(x: Tensor) -> tf.TensorSpec:
@@ -78,7 +87,8 @@ def compile(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args: Any) -> Any:
         if not traced:
-            traced.append(tf.function(fn, tf.nest.map_structure(open_batch, args), autograph=False))
+            signature = tf.nest.map_structure(open_batch, args)
+            traced.append(tf.function(fn, signature, autograph=False, jit_compile=xla or None))
         return traced[0](*args)
 
     return call
@@ -92,6 +102,15 @@ def on_host(
     for result in results:
         result.set_shape(shape)
     return results
+
+
+def available(dtype: str) -> str:
+    """The dtype itself: TensorFlow has them all."""
+    return dtype
+
+
+def admit(dtype: str) -> None:
+    """TensorFlow reckons in any floating dtype."""
 
 
 def check_tensor(x: Any, dtype: str) -> None:
@@ -113,8 +132,10 @@ def host(x: Any) -> Array | None:
 def use_device(name: str) -> str:
     """Makes `auto`, `cpu`, `gpu` or `gpu:N` the process's device and returns its name; DeviceError if absent.
 
-    TensorFlow places by what it may see, so this must come before the first tensor.
+    TensorFlow places by what it may see, so this must come before the first tensor. There float32 is float32, and
+    no TF32 but where it is asked for.
     """
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_physical_devices("GPU")
     kind, _, index = name.replace("cuda", "gpu").partition(":")
     if kind == "auto":
@@ -130,9 +151,40 @@ def use_device(name: str) -> str:
     return f"gpu:{number}"
 
 
+def use_replicas(count: int) -> None:
+    """UsageError: what TensorFlow has for this, `tf.distribute`, takes a batch's statistics replica by replica."""
+    raise UsageError(
+        f"replicas: expected none on TensorFlow; received {count}. There Keras leaves several devices to "
+        "tf.distribute, under which each would search with the batch statistics of its own part, another method. "
+        "Set KERAS_BACKEND=jax, or take --backend torch under torchrun"
+    )
+
+
+def place(x: Tensor) -> Tensor:
+    """Tensors are where TensorFlow puts them."""
+    return x
+
+
 def devices() -> list[str]:
     """What `use_device` could be given here."""
     return ["cpu", *(f"gpu:{i}" for i in range(len(tf.config.list_physical_devices("GPU"))))]
+
+
+def has_tensor_float_32() -> bool:
+    """Whether the device multiplies in TF32."""
+    details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
+    return any(each.get("compute_capability", (0, 0)) >= (8, 0) for each in details)
+
+
+@contextmanager
+def tensor_float_32() -> Iterator[None]:
+    """What runs within multiplies in TF32; TensorFlow asks when it runs, not when it traces."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def use_threads(count: int) -> None:

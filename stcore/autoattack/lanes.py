@@ -84,8 +84,8 @@ class _NativeLanes:
             state = {name: value for name, value in body.items() if name not in ("x", "y", "target")}
             return attack.step(classifier, body["x"], body["y"], body["target"], state, pace)
 
-        self._start = classifier.compile(lambda *given: ops.unrecorded(lambda: start(*given)))
-        self._step = classifier.compile(lambda *given: ops.unrecorded(lambda: step(*given)))
+        self._start = classifier.compile(lambda *given: ops.unrecorded(lambda: start(*given)), rowwise=True)
+        self._step = classifier.compile(lambda *given: ops.unrecorded(lambda: step(*given)), rowwise=True)
 
     def fresh(self, x: Array, y: Array, target: Array, keys: Keys) -> Body:
         classifier = self._classifier
@@ -128,7 +128,9 @@ class _HostLanes:
     def __init__(self, attack: HostAttack, classifier: Classifier) -> None:
         self._attack, self._classifier = attack, classifier
         ops = classifier.ops
-        self._logits = classifier.compile(lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)))
+        self._logits = classifier.compile(
+            lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)), rowwise=True
+        )
 
     def fresh(self, x: Array, y: Array, target: Array, keys: Keys) -> Body:
         return {"x": x, "y": y, **self._attack.start(x, keys)}

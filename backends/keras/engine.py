@@ -1,0 +1,20 @@
+"""The engine Keras runs on: what is its own, under names that both engines have."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import keras
+
+from stcore.dispatch import check_engine
+
+__all__ = ["NAME", "native"]
+
+NAME: str = keras.backend.backend()
+check_engine(NAME)
+
+if TYPE_CHECKING:
+    from stcore.backends.keras import tensorflow as native
+else:
+    native = import_module(f"stcore.backends.keras.{NAME}")

@@ -1,0 +1,48 @@
+"""Images that live on the device as uint8 (see `stcore.data.resident`)."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+from keras import ops
+
+from stcore.backends.keras.engine import native
+from stcore.data.augment import PAD, CropFlip, windows
+from stcore.protocols import Array, Tensor
+
+ASSUMED = 4 << 30
+"""Bytes that are taken to be free on a GPU under TensorFlow, which does not tell."""
+
+
+class Resident:
+    """Copies images (N, H, W, C) to the device, once; called with places, it chooses and augments there."""
+
+    def __init__(self, images: Array, dtype: str) -> None:
+        self._images = ops.convert_to_tensor(images, dtype="uint8")
+        # numpy's own quotients: how a device divides is not looked into.
+        self._shades = ops.convert_to_tensor(np.arange(256).astype(dtype) / 255, dtype=dtype)
+
+    def __call__(self, places: Array, draws: CropFlip | None) -> Tensor:
+        images = ops.take(self._images, ops.convert_to_tensor(places, dtype="int32"), axis=0)
+        if draws is not None:
+            count, height, width, channels = images.shape
+            rows, columns = windows(draws, height, width)
+            line = width + 2 * PAD
+            size = (height + 2 * PAD) * line
+            first = size * np.arange(count)[:, None] + line * rows
+            pixels = ops.reshape(ops.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))), (-1, channels))
+            first, columns = (ops.convert_to_tensor(array, dtype="int32") for array in (first, columns))
+            images = ops.take(pixels, ops.expand_dims(first, 2) + ops.expand_dims(columns, 1), axis=0)
+        return native.place(ops.take(self._shades, ops.cast(images, "int32"), axis=0))
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on the device; 0 where its memory is the host's."""
+    if device == "cpu":
+        return 0
+    if keras.backend.backend() == "jax":
+        import jax
+
+        stats = jax.devices()[0].memory_stats() or {}
+        return int(stats.get("bytes_limit", 0)) - int(stats.get("bytes_in_use", 0))
+    return ASSUMED

@@ -1,0 +1,181 @@
+"""Seconds per squeeze-training step of the three engines: PyTorch, Keras on TensorFlow, Keras on JAX.
+
+    python benchmarks/engines.py [--models resnet8 resnet18] [--batch 32] [--steps 10] [--rounds 7] [--threads 1]
+
+Each engine runs in a process of its own, and they take turns: one step of each in every round, while the others
+wait. Ratios are taken round by round. Writes engines.json and engines.md into --out, docs/results by default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stcore
+from stcore import models
+from stcore.dispatch import load_backend
+from stcore.objective import training_step
+
+ENGINES = {
+    "PyTorch": ("torch", "torch"),
+    "Keras, TensorFlow": ("keras", "tensorflow"),
+    "Keras, JAX": ("keras", "jax"),
+}
+"""By name: the backend, and what it runs on."""
+
+
+def step_of(
+    backend_name: str, model_name: str, size: int, steps: int, threads: int
+) -> tuple[Callable[[], Any], dict[str, str]]:
+    """One step of training as `stcli train` takes it, and the versions of what reckons."""
+    backend = load_backend(backend_name)
+    backend.use_threads(threads)
+    backend.use_device("cpu")
+    model = models.build(model_name, backend_name, num_classes=10)  # type: ignore[arg-type]
+    learner = backend.make_learner(model, backend.make_sgd(model, 0.01, 0.9, 5e-4, False))
+    learner = backend.prepare_training(learner, "auto")
+    config = stcore.SqueezeConfig(steps=steps)
+    step = learner.compile(lambda x, y, noise: training_step(learner, config, x, y, noise))
+    rng = np.random.default_rng(0)
+    shape = (size, 32, 32, 3)
+    x = learner.images(rng.random(shape, np.float32))
+    y = learner.labels(rng.integers(0, 10, size))
+    noise = tuple(learner.images(rng.standard_normal(shape, np.float32)) for _ in range(2))
+    return lambda: float(learner.ops.to_numpy(step(x, y, noise).loss)), backend.versions()
+
+
+def serve(args: argparse.Namespace) -> None:
+    """A step for each line on standard input; the answers are lines of JSON."""
+    run, versions = step_of(args.worker, args.models[0], args.batch, args.steps, args.threads)
+    for number, _ in enumerate(sys.stdin):
+        begun = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - begun
+        print(json.dumps({"seconds": seconds} | ({"versions": versions} if number == 0 else {})), flush=True)
+
+
+class Worker:
+    """One engine's process."""
+
+    def __init__(self, args: argparse.Namespace, model: str, backend: str, engine: str) -> None:
+        given = {
+            "worker": backend,
+            "models": model,
+            "batch": args.batch,
+            "steps": args.steps,
+            "threads": args.threads,
+        }
+        flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *flags],
+            env=os.environ | threads | {"KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def step(self) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def stop(self) -> None:
+        self._process.communicate()
+
+
+def measure(args: argparse.Namespace, model: str) -> dict[str, Any]:
+    """By engine: the first step's seconds, tracing and compiling included, and those of each round."""
+    workers = {name: Worker(args, model, *how) for name, how in ENGINES.items()}
+    first = {name: worker.step() for name, worker in workers.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in workers}
+    for number in range(args.rounds):
+        for name, worker in workers.items():
+            seconds[name].append(worker.step()["seconds"])
+        print(f"{model}: round {number + 1}/{args.rounds} done", flush=True)
+    for worker in workers.values():
+        worker.stop()
+    return {
+        name: {
+            "median_seconds": statistics.median(seconds[name]),
+            "ratio_to_torch": spread([a / b for a, b in zip(seconds[name], seconds["PyTorch"], strict=True)]),
+            "first_step_seconds": first[name]["seconds"],
+            "seconds": seconds[name],
+            "versions": first[name]["versions"],
+        }
+        for name in workers
+    }
+
+
+def spread(values: list[float]) -> tuple[float, float, float]:
+    """Median, smallest and largest."""
+    return statistics.median(values), min(values), max(values)
+
+
+def table(args: argparse.Namespace, results: dict[str, Any]) -> str:
+    """The results as a page."""
+    versions = {k: v for rows in results.values() for row in rows.values() for k, v in row["versions"].items()}
+    lines = [
+        "# Three engines",
+        "",
+        f"Seconds per squeeze-training step on a CPU: batch {args.batch} of 32 × 32 × 3, K = {args.steps}, "
+        f"float32, {args.threads} thread(s); each engine in a process of its own, {args.rounds} rounds in which "
+        "they take turns. Medians, and ratios to PyTorch round by round with their range. "
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + ".",
+        "",
+        f"    python benchmarks/engines.py --models {' '.join(args.models)} --batch {args.batch} "
+        f"--steps {args.steps} --rounds {args.rounds} --threads {args.threads}",
+        "",
+        "| network | engine | s per step | / PyTorch | first step, s |",
+        "|---|---|---|---|---|",
+    ]
+    for model, rows in results.items():
+        for name, row in rows.items():
+            middle, low, high = row["ratio_to_torch"]
+            ratio = "1" if name == "PyTorch" else f"{middle:.2f} [{low:.2f}..{high:.2f}]"
+            lines.append(
+                f"| {model} | {name} | {row['median_seconds']:.3f} | {ratio} | {row['first_step_seconds']:.1f} |"
+            )
+    lines += ["", "The first step is traced and compiled; on JAX, so is that of each further batch size.", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet8", "resnet18"])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--worker", choices=["torch", "keras"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        serve(args)
+        return
+    results = {model: measure(args, model) for model in args.models}
+    settings = {name: value for name, value in vars(args).items() if name not in ("out", "worker")}
+    about = {"platform": platform.platform(), "cpus": os.cpu_count(), "numpy": np.__version__}
+    text = json.dumps({"settings": settings, "environment": about, "engines": results}, indent=2)
+    (args.out / "engines.json").write_text(text + "\n")
+    (args.out / "engines.md").write_text(page := table(args, results))
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

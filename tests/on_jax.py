@@ -1,0 +1,194 @@
+"""What is JAX's alone: run by test_jax.py in a process whose Keras is on JAX."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+from harness import load, problem
+from keras import ops
+
+import stcore
+from stcore.backends.keras import SqueezeModel, make_sgd
+from stcore.backends.keras import jax as engine
+from stcore.errors import DeviceError, UsageError
+from stcore.methods.squeeze import SqueezeConfig
+from stcore.methods.trades import TradesConfig
+from stcore.objective import training_step
+from stcore.perturbation import AWP
+from stcore.protocols import Mode
+
+SHORT = SqueezeConfig(steps=2)
+
+
+@pytest.fixture
+def backend():
+    assert keras.backend.backend() == "jax"
+    return load("keras")
+
+
+def weights(model):
+    return [np.asarray(variable) for variable in model.variables]
+
+
+def steps_of(learner, compiled, batches, perturbation=None, config=SHORT):
+    step = lambda x, y, noise: training_step(learner, config, x, y, noise, 0, perturbation)  # noqa: E731
+    run = learner.compile(step) if compiled else step
+    return [float(run(batch.x, batch.y, batch.noise).loss) for batch in batches]
+
+
+@pytest.mark.parametrize("perturbation", [None, AWP(0.01)], ids=["plain", "awp"])
+def test_a_compiled_step_is_the_eager_one(backend, perturbation):
+    batches = [backend.batch(problem(size, seed=size)) for size in (6, 6, 4)]
+    results = []
+    for compiled in (False, True):
+        model = backend.build()
+        losses = steps_of(backend.learner(model), compiled, batches, perturbation)
+        results.append((losses, weights(model)))
+    (one, eager), (other, whole) = results
+    np.testing.assert_allclose(other, one, rtol=1e-9)
+    for a, b in zip(eager, whole, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9)
+
+
+def test_a_step_is_compiled_once_for_each_batch_size(backend, monkeypatch):
+    learner, traced = backend.learner(backend.build("tiny")), []
+    logits = type(learner).logits
+    monkeypatch.setattr(
+        type(learner),
+        "logits",
+        lambda self, x, *rest, **k: (traced.append(x.shape), logits(self, x, *rest, **k))[1],
+    )
+    sizes = (4, 4, 3, 4, 3)
+    steps_of(learner, True, [backend.batch(problem(size)) for size in sizes])
+    seen = len(traced)
+    assert {shape[0] for shape in traced} == {4, 3}
+    run = learner.compile(lambda x: learner.logits(x, Mode.EVAL), rowwise=True)
+    for size in (5, 6, 7, 8, 5):
+        x = backend.images(problem(size).x)
+        expected = learner.logits(x, Mode.EVAL)
+        traced.pop()
+        np.testing.assert_allclose(run(x), expected, rtol=1e-12)
+    assert [shape[0] for shape in traced[seen:]] == [8, 8]  # the rehearsal, and the trace
+
+
+def test_dropout_moves_on_in_a_compiled_step(backend):
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Dropout(0.5, seed=1)(keras.layers.Flatten()(pixels))
+    model = keras.Model(pixels, keras.layers.Dense(3)(x))
+    learner = stcore.make_learner(model, make_sgd(model, 0.0, 0.0, 0.0, False))
+    batch = backend.batch(problem(), "float32")
+    first, second = steps_of(learner, True, [batch, batch], config=TradesConfig(steps=1))
+    assert first != second
+
+
+def test_a_weight_that_the_loss_does_not_read_has_no_gradient(backend):
+    model = backend.build("tiny")
+    learner = backend.learner(model)
+    used = model.trainable_variables[0]
+    (_, _), gradients = learner.value_and_grad(lambda: (ops.sum(used * used), {}))
+    np.testing.assert_allclose(gradients[0], 2 * np.asarray(used))
+    assert gradients[1:] == [None] * (len(gradients) - 1)
+
+
+def test_a_model_of_float32_stays_so(backend):
+    assert jax.config.jax_enable_x64
+    model = backend.build("tiny", dtype="float32")
+    learner, batch = backend.learner(model), backend.batch(problem(), "float32")
+    result = learner.compile(lambda *given: training_step(learner, SHORT, *given))(*batch)
+    floats = [variable for variable in model.variables if "float" in variable.dtype]
+    assert {str(variable.value.dtype) for variable in floats} == {"float32"}
+    assert {str(v.value.dtype) for v in learner.optimizer.velocities} == {"float32"}
+    assert {str(value.dtype) for value in (result.loss, *result.metrics.values())} == {"float32"}
+    text = str(jax.make_jaxpr(lambda x: learner.logits(x, Mode.BATCH))(batch.x))
+    assert re.search(r"f64\[\d", text) is None  # but for scalars, which are Python's
+
+
+def test_float64_needs_jaxs_64_bit_numbers(backend):
+    model = backend.build("tiny")
+    with jax.enable_x64(False):
+        with pytest.raises(UsageError, match="JAX_ENABLE_X64=1"):
+            stcore.make_classifier(model)
+        small = backend.build("tiny", dtype="float32")
+        x, y = backend.images(problem().x, "float32"), jnp.asarray(problem().y, "int32")
+        pair = stcore.find_squeeze_pair(small, x, y, SHORT, rng=0)
+        assert {one.dtype.name for one in pair} == {"float32"}
+        learner = stcore.make_learner(small, make_sgd(small, 0.1, 0.9, 0.0, False))
+        assert np.isfinite(stcore.train_step(learner, SHORT, x, y, rng=0).loss)
+
+
+def test_the_facade_works_under_a_users_jit(backend):
+    model, batch = backend.build(), backend.batch(problem())
+    pair = stcore.squeeze_step(model, batch.x, batch.y, config=SHORT, noise=batch.noise)
+    eager = stcore.squeeze_step(model, batch.x, batch.y, pair, SHORT)
+
+    @jax.jit
+    def step(values, x, y, pair):
+        with keras.StatelessScope(zip(model.variables, values, strict=True)):
+            return stcore.squeeze_step(model, x, y, stcore.SqueezePair(*pair), SHORT)
+
+    values = [variable.value for variable in model.variables]
+    for one, other in zip(step(values, batch.x, batch.y, tuple(pair)), eager, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    with pytest.raises(UsageError, match="frozen into the traced graph"):
+        jax.jit(lambda x, y: stcore.squeeze_step(model, x, y, config=SHORT))(batch.x, batch.y)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_the_loss_is_differentiable_by_a_users_grad(backend, jitted):
+    """Over a stateless scope; the gradients are those of training, and running statistics come out with them."""
+    model, batch = backend.build(), backend.batch(problem())
+    trainable, others = model.trainable_variables, model.non_trainable_variables
+
+    def loss(values, held, x, y, noise):
+        with keras.StatelessScope(
+            [*zip(trainable, values, strict=True), *zip(others, held, strict=True)]
+        ) as scope:
+            total = stcore.squeeze_loss(model, x, y, config=SHORT, noise=noise).total
+        return total, [scope.get_current_value(variable) for variable in others]
+
+    grad = jax.grad(loss, has_aux=True)
+    given = [v.value for v in trainable], [v.value for v in others], batch.x, batch.y, batch.noise
+    gradients, written = (jax.jit(grad) if jitted else grad)(*given)
+
+    learner = backend.learner(model)
+    examples = learner.ops.unrecorded(lambda: SHORT.find(learner, batch.x, batch.y, batch.noise))
+
+    def mean_loss():
+        return learner.ops.mean(SHORT.losses(learner, batch.x, batch.y, examples).losses), {}
+
+    _, expected = learner.value_and_grad(mean_loss)
+    for one, other in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)
+    for one, variable in zip(written, others, strict=True):
+        np.testing.assert_allclose(one, np.asarray(variable), rtol=1e-9)
+
+
+def test_the_search_is_not_differentiated(backend):
+    """Within `unrecorded` weights are constants, so that eager JAX neither reckons nor keeps their way back."""
+    model, batch = backend.build(), backend.batch(problem())
+    classifier, seen = backend.classifier(model), []
+
+    def search():
+        seen.append(model.trainable_variables[0].value)
+        return classifier.logits(batch.x, Mode.EVAL)
+
+    def outer(value):
+        with keras.StatelessScope([(model.trainable_variables[0], value)]):
+            return jnp.sum(classifier.ops.unrecorded(search)) + jnp.sum(value)
+
+    value = model.trainable_variables[0].value
+    np.testing.assert_array_equal(jax.grad(outer)(value), np.ones(value.shape))
+    assert not isinstance(seen[0], jax.core.Tracer)
+
+
+def test_what_cannot_be(backend):
+    with pytest.raises(UsageError, match="expected Keras on tensorflow; received jax"):
+        SqueezeModel(backend.build("tiny"))
+    with pytest.raises(DeviceError, match="expected auto or one of cpu"):
+        engine.use_device("tpu:9")
+    engine.use_threads(engine.threads())  # no change is none too late
+    with pytest.raises(UsageError, match="before JAX makes its first array"):
+        engine.use_threads(engine.threads() + 1)
