@@ -11,9 +11,11 @@ import traceback
 from collections.abc import Sequence
 
 from stcore import errors
+from stcore.cli import ranks
 
 COMMANDS = {
     "train": "train a network by squeeze training (or another method) and evaluate it",
+    "plan": "say what a run will cost before it begins: passes, memory, hours, from a short probe",
     "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack; resumable",
     "merge": "put the shards of an evaluation together",
     "presets": "list the rows of the paper's tables: settings with their sources, expected numbers, cost",
@@ -26,6 +28,7 @@ COMMANDS = {
     "doctor": "versions, devices, backends, and a self-test of a few seconds",
 }
 
+A_BUG = "this is a bug in stcore: please report it with the lines above"
 HELP = f"""usage: stcli COMMAND [options]
 
 {chr(10).join(f"  {name:<13} {what}" for name, what in COMMANDS.items())}
@@ -52,6 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise errors.UsageError(f"expected a command among {', '.join(COMMANDS)}; received {words[0]!r}")
+        ranks.check(words[0])
         module = words[0].replace("-", "_") + "_" * keyword.iskeyword(words[0])  # import_
         command = importlib.import_module(f"stcore.cli.{module}")
         code: int = command.main(words[1:])
@@ -73,8 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.strerror:
             reason = f"{error.filename or 'a file'} cannot be read or written ({error.strerror})"
             return _say(f"{reason}. Choose another place", errors.UsageError.exit_code)
-        traceback.print_exc()
-        return _say("this is a bug in stcore: please report it with the lines above", errors.BUG)
+        return _say(f"{traceback.format_exc()}stcli: {A_BUG}", errors.BUG, after="")
 
 
 def _is_of_memory(error: Exception) -> bool:
@@ -84,8 +87,9 @@ def _is_of_memory(error: Exception) -> bool:
     return bool(named) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
-def _say(message: str, code: int) -> int:
-    print(f"stcli: {message}", file=sys.stderr)
+def _say(message: str, code: int, after: str = "stcli: ") -> int:
+    if ranks.speaks():
+        print(f"{after}{ranks.name()}{message}", file=sys.stderr)
     return code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 from stcore.protocols import Learner
@@ -78,4 +79,4 @@ def shares(pieces: Sequence[Sequence[slice]]) -> list[float]:
 def _split(where: slice, count: int) -> list[slice]:
     size = where.stop - where.start
     edges = [where.start + size * place // count for place in range(count + 1)]
-    return [slice(begin, end) for begin, end in zip(edges, edges[1:], strict=False)]
+    return [slice(begin, end) for begin, end in pairwise(edges)]

@@ -110,3 +110,39 @@ def fixed_dtype(num_classes, image_size, in_channels):
 
 
 NOT_CALLABLE = 3
+
+
+def torch_group_norm(num_classes, in_channels, image_size):
+    """Without statistics of a batch: what it makes of an image does not depend on the others."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 3, padding=1),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.GroupNorm(2, 8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * ((image_size[0] - 1) // 2) * ((image_size[1] - 1) // 2), num_classes),
+    )
+
+
+def keras_group_norm(num_classes, in_channels, image_size):
+    """The same kind in Keras, in float64."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input((*image_size, in_channels), dtype="float64"),
+            layers.Conv2D(8, 3, padding="same", dtype="float64"),
+            layers.GroupNormalization(2, dtype="float64"),
+            layers.ReLU(dtype="float64"),
+            layers.Conv2D(8, 3, strides=2, dtype="float64"),
+            layers.GroupNormalization(2, dtype="float64"),
+            layers.ReLU(dtype="float64"),
+            layers.Flatten(dtype="float64"),
+            layers.Dense(num_classes, dtype="float64"),
+        ]
+    )

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.augment import crop_flip, draw_crop_flip
+from stcore.data.augment import CropFlip, crop_flip, draw_crop_flip
 from stcore.data.images import ImageData
+from stcore.data.resident import Fetch, OnDevice
 from stcore.errors import UsageError
 from stcore.seeding import Stream, generator
 
@@ -16,7 +17,7 @@ Augment = Literal["none", "crop-flip"]
 
 
 class Batch(NamedTuple):
-    images: npt.NDArray[np.uint8]  # (b, H, W, C), the batch's own memory
+    images: Any  # uint8 (b, H, W, C), the batch's own memory; or OnDevice, of images that live there
     labels: npt.NDArray[np.int64]  # (b,)
     positions: npt.NDArray[np.int64]  # (b,), places in this epoch's order: what addresses the training noise
 
@@ -40,6 +41,7 @@ class Batches:
     shuffle: False keeps the data's order at every epoch.
     drop_last: False keeps the short last batch, as the paper's recipe does; one of a single image, which has no
         batch statistics, joins the batch before it.
+    fetch: chooses and augments the images on the device, where they live (see `stcore.data.resident`).
     UsageError if a setting does not fit.
     """
 
@@ -49,6 +51,7 @@ class Batches:
     augment: Augment = "none"
     shuffle: bool = True
     drop_last: bool = False
+    fetch: Fetch | None = None
 
     def __post_init__(self) -> None:
         check_settings(self.batch_size, self.augment)
@@ -75,10 +78,13 @@ class Batches:
             order = generator(self.seed, Stream.ORDER, epoch=epoch).permutation(total)
         draws = draw_crop_flip(self.seed, epoch, total) if self.augment == "crop-flip" else None
         for where in cut(total, self.batch_size, start, self.drop_last):
-            images = self.data.images[order[where]]
-            if draws is not None:
-                images = crop_flip(images, draws.at(where))
-            yield Batch(images, self.data.labels[order[where]], np.arange(where.start, where.stop))
+            chosen, drawn = order[where], None if draws is None else draws.at(where)
+            images = self._augmented(chosen, drawn) if self.fetch is None else OnDevice(self.fetch, chosen, drawn)
+            yield Batch(images, self.data.labels[chosen], np.arange(where.start, where.stop))
+
+    def _augmented(self, places: npt.NDArray[np.int64], draws: CropFlip | None) -> npt.NDArray[np.uint8]:
+        images = self.data.images[places]
+        return images if draws is None else crop_flip(images, draws)
 
 
 def count_batches(total: int, batch_size: int, drop_last: bool = False) -> int:
@@ -110,5 +116,5 @@ def in_order(data: ImageData, batch_size: int, rows: slice | None = None) -> Ite
     """These rows of `data`, or all, once and as they are, for evaluation: positions are places in `data`."""
     first, last = (0, len(data)) if rows is None else (rows.start, rows.stop)
     for where in cut(last - first, batch_size):
-        at = slice(first + where.start, first + where.stop)
-        yield Batch(data.images[at], data.labels[at], np.arange(at.start, at.stop))
+        places = np.arange(first + where.start, first + where.stop)
+        yield Batch(data.images[places], data.labels[places], places)

@@ -1,0 +1,43 @@
+"""One command in several processes, as torchrun starts them: one of them speaks."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from stcore.errors import UsageError
+
+
+def count() -> int:
+    """How many processes the launcher started; 1 without one."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    return int(text) if text.isdecimal() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return count() == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def name() -> str:
+    """Which of several processes speaks, where it is not the first."""
+    return "" if is_first() else f"rank {os.environ['RANK']}: "
+
+
+def check(command: str) -> None:
+    """UsageError for a command that several processes would each do for themselves."""
+    if count() > 1 and command != "train":
+        raise UsageError(
+            f"expected one process for stcli {command}; a launcher started {count()}. Run it without torchrun"
+            + ("; --shard i/n shares the work" if command == "evaluate" else "")
+        )
+
+
+def speaks() -> bool:
+    """Whether this process is to say what went wrong: the first, and once they are joined the first to fail."""
+    joined = sys.modules.get("torch.distributed")
+    if count() == 1 or joined is None or not joined.is_initialized():
+        return is_first()
+    from stcore.backends.torch.ranks import first_to_fail
+
+    return first_to_fail()

@@ -1,0 +1,40 @@
+"""`stcli` as torchrun starts it in `test_ranks`, with a look at each rank's weights or with a rank that fails."""
+
+import os
+import signal
+import sys
+
+import numpy as np
+
+from stcore.cli.main import main
+from stcore.errors import DataError
+from stcore.training import Trainer
+
+RANK = os.environ["RANK"]
+
+
+def watched(run):
+    def then_dump(trainer):
+        run(trainer)
+        weights = {name: a for name, a in trainer.learner.snapshot().items() if name.startswith("model/")}
+        np.savez(os.path.join(os.environ["DUMPS"], f"rank{RANK}.npz"), **weights)
+
+    return then_dump
+
+
+def failing(parts):
+    def fail(trainer, batch, epoch):
+        if batch.positions[0] > 100 and RANK == "1":
+            if os.environ["FAILS"] == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise DataError("rank 1 cannot read this")
+        return parts(trainer, batch, epoch)
+
+    return fail
+
+
+if "DUMPS" in os.environ:
+    Trainer.run = watched(Trainer.run)
+if "FAILS" in os.environ:
+    Trainer._parts = failing(Trainer._parts)
+sys.exit(main(sys.argv[1:]))
