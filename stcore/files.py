@@ -30,6 +30,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             beside.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what `replacing` was writing there when its process was killed; nobody else may be writing."""
+    for left in folder.glob(".*.part"):
+        left.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """UsageError, with the path, for what the system says against writing there."""

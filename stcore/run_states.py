@@ -2,6 +2,7 @@
 
 state/00000012-000340.safetensors    epoch 12, 340 steps done; its metadata holds where training stands, what the
                                      numbers depend on, and the sum that says that nothing was damaged
+state/good.safetensors               with --on-trouble rollback, what a rollback goes back to
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from stcore.errors import UsageError
-from stcore.files import writing
+from stcore.files import sweep, writing
 from stcore.protocols import Array
 from stcore.runs import load_weights, save_weights
 from stcore.training import State
 
-FOLDER, KEPT = "state", 2
+FOLDER, KEPT, GOOD = "state", 2, "good.safetensors"
 FORMAT = "stcore-state-1"
 
 
@@ -42,19 +43,38 @@ class RunStates:
         return time.monotonic() - self._last >= self._every
 
     def keep(self, state: State) -> None:
-        """Writes it, and drops those before the one before it. UsageError where that is not possible; what was
-        kept stays."""
-        with writing(self._folder):
-            self._folder.mkdir(exist_ok=True)
+        """Writes it, and drops those before the one before it, and later ones, which a rollback has undone.
+        UsageError where that is not possible; what was kept stays."""
         under_way = state.place["under_way"]
-        place = json.dumps({"place": state.place, "about": self._about})
-        about = {"format": FORMAT, "place": place, "sha256": checksum(state.arrays, place)}
-        save_weights(
-            self._folder / f"{under_way['epoch']:08}-{under_way['steps']:06}.safetensors", state.arrays, about
-        )
-        for old in self._files()[KEPT:]:
+        name = f"{under_way['epoch']:08}-{under_way['steps']:06}.safetensors"
+        self._write(name, state)
+        files = self._files()
+        undone = [path for path in files if path.name > name]
+        for old in [*undone, *files[len(undone) + KEPT :]]:
             old.unlink(missing_ok=True)
         self._last = time.monotonic()
+
+    def keep_good(self, state: State) -> None:
+        """Writes what a rollback goes back to, in place of the one before."""
+        self._write(GOOD, state)
+
+    def good(self, warn: Callable[[str], None]) -> State | None:
+        """What was kept so; None where nothing was, or, as is said, it is damaged."""
+        path = self._folder / GOOD
+        if not path.is_file():
+            return None
+        try:
+            return read(path)[0]
+        except UsageError as error:
+            warn(f"{error}; no rollback will go back to it")
+            return None
+
+    def _write(self, name: str, state: State) -> None:
+        with writing(self._folder):
+            self._folder.mkdir(exist_ok=True)
+        place = json.dumps({"place": state.place, "about": self._about})
+        about = {"format": FORMAT, "place": place, "sha256": checksum(state.arrays, place)}
+        save_weights(self._folder / name, state.arrays, about)
 
     def latest(self, warn: Callable[[str], None]) -> State | None:
         """The last one that is whole; None where none was kept yet.
@@ -81,9 +101,10 @@ class RunStates:
         return None
 
     def clear(self) -> None:
-        """Nothing goes on from a finished run."""
-        for path in self._files():
+        """Nothing goes on from a finished run; what a kill left half-written goes, too."""
+        for path in [*self._files(), self._folder / GOOD]:
             path.unlink(missing_ok=True)
+        sweep(self._folder)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
 

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 
 from stcore.averaging import follow
 from stcore.data import ImageData, in_order
 from stcore.data.batches import Batch, Epochs
+from stcore.data.resident import OnDevice
 from stcore.errors import DivergedError
 from stcore.evaluation import Accuracy, Evaluator
 from stcore.interrupt import Interrupt
 from stcore.noise import sample
 from stcore.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step
 from stcore.progress import Progress, stretch
-from stcore.protocols import Array, Learner, Metrics, Ops, Tensor
+from stcore.protocols import Array, Learner, Metrics, Ops
 from stcore.ranks import Alone, Ranks, pieces, shares
+from stcore.remedies import Remedies
 from stcore.schedules import Schedule
 from stcore.seeding import Stream
 from stcore.snapshots import part
+from stcore.watchers import why_diverged
 
+_T = TypeVar("_T")
 CHECK_EVERY = 10  # steps between two looks at the loss: each look waits for the device
 
 
@@ -43,6 +48,12 @@ class Store(Protocol):
 
     def keep(self, state: State) -> None:
         """Keeps what training goes on from."""
+
+    def keep_good(self, state: State) -> None:
+        """Keeps what a rollback goes back to, in place of the one before."""
+
+    def rewind(self, state: State) -> None:
+        """Keeps this state, and forgets the later ones and what was logged after it."""
 
 
 class State(NamedTuple):
@@ -99,6 +110,7 @@ class Trainer:
     the run after the step, or the evaluation, under way, with the weights saved as `last` and the state kept;
     `interrupted` is then true. So do SIGTERM and `until`, the end of its time by `time.monotonic`.
     accumulate: the parts of a batch that go through the network one after another before an update.
+    remedies: what is done about trouble; by default nothing but that error.
     ranks: of several, each takes its share of every batch, of the evaluation too; all come to the same numbers.
     """
 
@@ -118,6 +130,7 @@ class Trainer:
     until: float | None = None
     accumulate: int = 1
     ranks: Ranks = field(default_factory=Alone)
+    remedies: Remedies = field(default_factory=Remedies)
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -127,7 +140,8 @@ class Trainer:
     def state(self) -> State:
         """What a trainer made alike goes on from by `recall`."""
         arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
-        place = {"best": self.best, "history": self.history, "under_way": asdict(self._under_way)}
+        place = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
+        place["remedies"] = self.remedies.place()
         if self.average is not None:
             averaged = self.average.evaluator.classifier.snapshot()
             arrays |= {f"average/{name}": array for name, array in averaged.items()}
@@ -139,30 +153,59 @@ class Trainer:
         self.learner.restore(part(state.arrays, "learner/"))
         self.best = tuple(state.place["best"])
         self.history = list(state.place["history"])
-        self._under_way = EpochSoFar(**state.place["under_way"])
+        self._under_way = EpochSoFar(**copy.deepcopy(state.place["under_way"]))  # a state may be taken up twice
+        self.remedies.recall(state.place["remedies"])
         if self.average is not None:
             self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
             self.average.best = tuple(state.place["best_ema"])
 
+    @property
+    def at_start(self) -> bool:
+        """Whether nothing has been trained yet."""
+        return self._under_way == EpochSoFar(1)
+
+    def go_back(self, state: State) -> None:
+        """Takes up an earlier state of this run; a best chosen since then gives way to that state's weights."""
+        contestants: dict[str, Trainer | Average] = {"best": self}
+        if self.average is not None:
+            contestants["best-ema"] = self.average
+        chosen = {name: contestant.best for name, contestant in contestants.items()}
+        self.recall(state)
+        for name, contestant in contestants.items():
+            if self.history and contestant.best != chosen[name]:
+                row, prefix = self.history[-1], "ema_" if name.endswith("-ema") else ""
+                contestant.best = row[f"{prefix}{self.select_by}_accuracy"], row["epoch"]
+                self.store.save(name, str(row["epoch"]))
+
     def run(self) -> None:
         with Interrupt(self.until, self.ranks) as interrupt:
-            for epoch in range(self._under_way.epoch, self.schedules.epochs + 1):
-                row = self._epoch(epoch, interrupt)
-                self.store.keep(self.state())  # before the evaluation, which may take long
-                stopping = self._agreed(interrupt)
-                for name in ("last",) if self.average is None else ("last", "last-ema"):
-                    self.store.save(name, f"{epoch} (partial)" if stopping else str(epoch))
-                if stopping:
-                    self.interrupted = True
+            self.remedies.begin(self)
+            while not (self.interrupted or self.remedies.stopped):
+                if (epoch := self._under_way.epoch) > self.schedules.epochs:
                     return
-                row |= self._evaluate(epoch)
-                self.history.append(row)
-                self.store.log(row)
-                self._under_way = EpochSoFar(epoch + 1)
-                if self._agreed(interrupt):
-                    self.store.keep(self.state())
-                    self.interrupted = True
-                    return
+                try:
+                    self._whole_epoch(epoch, interrupt)
+                except DivergedError as error:
+                    self.remedies.diverged(self, error, epoch)
+
+    def _whole_epoch(self, epoch: int, interrupt: Interrupt) -> None:
+        row = self._epoch(epoch, interrupt)
+        self.store.keep(self.state())  # before the evaluation, which may take long
+        stopping = self._agreed(interrupt)
+        for name in ("last",) if self.average is None else ("last", "last-ema"):
+            self.store.save(name, f"{epoch} (partial)" if stopping else str(epoch))
+        if stopping:
+            self.interrupted = True
+            return
+        row |= self._evaluate(epoch)
+        self.history.append(row)
+        self.remedies.mark(self.history)
+        self.store.log(row)
+        self._under_way = EpochSoFar(epoch + 1)
+        self.remedies.act(self)
+        if self._agreed(interrupt):
+            self.store.keep(self.state())
+            self.interrupted = True
 
     def _agreed(self, interrupt: Interrupt) -> bool:
         """Whether it is time to stop, for all ranks."""
@@ -194,10 +237,12 @@ class Trainer:
                 self.seed,
                 Stream.NOISE,
                 batch.positions[where],
-                batch.images.shape[1:],
+                self.selection.image_shape,
                 epoch=epoch,
             )
-            part = images(batch.images[where]), learner.labels(batch.labels[where]), tuple(map(images, noise))
+            chosen = batch.images[where]
+            x = chosen.tensor() if isinstance(chosen, OnDevice) else images(chosen)
+            part = x, learner.labels(batch.labels[where]), tuple(map(images, noise))
             parts.append(part if share == 1.0 else (*part, learner.pixels(np.array(share))))
         return parts
 
@@ -206,7 +251,7 @@ class Trainer:
         begun = time.perf_counter() - so_far.seconds
         phase = self.objective.phase(epoch)
         perturbing = self.perturbation is not None and self.perturbation.active(epoch)
-        rate = self.schedules.rate(epoch)
+        rate = self.schedules.rate(epoch) * self.remedies.factor
         learner.set_learning_rate(rate)
         totals = RunningMeans(learner.ops, so_far)
         with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples):
@@ -224,13 +269,13 @@ class Trainer:
                     break
                 if due:
                     totals.check()
-                    self.evaluator.classes(x)
+                    self._look(x)
                     so_far.seconds = time.perf_counter() - begun
                     self.store.keep(self.state())
         totals.check()
         so_far.seconds = time.perf_counter() - begun
         if x is not None:  # what the last update did shows in no loss yet: look before it is saved
-            self.evaluator.classes(x)
+            self._look(x)
         return {
             "epoch": epoch,
             "learning_rate": rate,
@@ -254,13 +299,29 @@ class Trainer:
             self.store.save(name, str(epoch))
         return {f"{attack}_accuracy": accuracy.value for attack, accuracy in scores.items()}
 
+    def _look(self, x: Any) -> None:
+        """DivergedError, on all ranks, where one of them predicts no number."""
+        self._all_or_none(lambda: self.evaluator.classes(x))
+
+    def _all_or_none(self, work: Callable[[], _T]) -> _T:
+        """What the work gives, unless it raises DivergedError on a rank: then all raise it, and none waits."""
+        result, refusal = None, None
+        try:
+            result = work()
+        except DivergedError as error:
+            refusal = error
+        if self.ranks.any(refusal is not None)[0]:
+            raise refusal or DivergedError("a prediction became no number on another rank: training stopped")
+        return cast(_T, result)
+
     def _score(self, evaluator: Evaluator) -> dict[str, Accuracy]:
         """Accuracies on the selection, of which each rank takes its share."""
         total, (rank, count) = len(self.selection), (self.ranks.rank, self.ranks.count)
         rows = slice(total * rank // count, total * (rank + 1) // count)
         batches = in_order(self.selection, self.eval_batch_size, rows)
         with stretch(self.progress, "evaluate", rows.stop - rows.start):
-            found = self.ranks.gather(evaluator.run(batches, self.progress.advance).accuracies)
+            own = self._all_or_none(lambda: evaluator.run(batches, self.progress.advance))
+        found = self.ranks.gather(own.accuracies)
         return {name: sum((one[name] for one in found[1:]), found[0][name]) for name in found[0]}
 
 
@@ -279,17 +340,12 @@ class RunningMeans:
         """DivergedError if a loss since the last check is not a finite number."""
         sums, epoch = self._into.sums, self._into.epoch
         for means, examples in self._pending:
-            for name, tensor in means.items():
-                value = float(self._ops.to_numpy(tensor))
+            values = {name: float(self._ops.to_numpy(tensor)) for name, tensor in means.items()}
+            for name, value in values.items():
                 if not math.isfinite(value):
-                    kept = (
-                        "the checkpoints of the epochs before are kept" if epoch > 1 else "no epoch was finished"
-                    )
                     raise DivergedError(
-                        f"the {name} became {value} in epoch {epoch}: training stopped, {kept}. "
-                        "Lower the learning rate, or β, or ε"
+                        f"the {name} became {value} in epoch {epoch}. {why_diverged(values, epoch)}"
                     )
                 sums[name] = sums.get(name, 0.0) + value * examples
             self._into.examples += examples
         self._pending.clear()
-

@@ -1,18 +1,24 @@
 """A run that is killed and resumed ends as one without a break, bit for bit."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
 from harness import load
+from small import SETTINGS, contents, stcli, train, trained
 
+from stcore import experiment, models
+from stcore.dispatch import load_backend
 from stcore.errors import UsageError
+from stcore.plan import make_plan
 from stcore.run_states import RunStates, read
-from stcore.runs import load_weights
+from stcore.runs import load_weights, save_weights
 from stcore.training import State
 
 RUN = [
@@ -119,3 +125,79 @@ def test_a_state_says_where_it_stands(tmp_path):
     state, about = read(states(tmp_path)[-1])
     assert state.place["under_way"]["steps"] == 3
     assert about == {"threads": 1}
+
+
+# What a run that goes on asks for
+
+
+def begun(folder, *args, **settings):
+    """A run that is stopped after its first step; returns its folder."""
+    load(settings.get("backend", "torch"))
+    said = train(folder, "--max-hours", "0", *args, **settings)
+    assert said.code == 130, said.err
+    assert list((folder / "state").iterdir())
+    return folder
+
+
+def test_the_weights_it_started_from_may_be_gone(tmp_path):
+    start = tmp_path / "start.safetensors"
+    shutil.copy(trained("torch").path / "last.safetensors", start)
+    run = begun(tmp_path / "run", "--init-weights", start)
+    start.unlink()
+    said = stcli("train", "--resume", run)
+    assert said.code == 0, said.err
+
+
+def test_without_a_state_they_are_needed(tmp_path):
+    start = tmp_path / "start.safetensors"
+    shutil.copy(trained("torch").path / "last.safetensors", start)
+    run = begun(tmp_path / "run", "--init-weights", start)
+    shutil.rmtree(run / "state")
+    start.unlink()
+    said = stcli("train", "--resume", run)
+    assert said.code == 2
+    assert str(start) in said.err
+
+
+def test_published_weights_are_not_fetched_again(monkeypatch):
+    """Whatever a network's library does to get them, it is not asked to."""
+    load("keras")
+    backend = load_backend("keras")
+    published = {"model": "keras.applications:MobileNetV2", "normalize": "none", "pretrained": True}
+    plan = make_plan({**SETTINGS, "backend": "keras", **published})
+    splits = experiment.load_data(plan)
+    asked = []
+
+    def build(plan, device, splits, *, pretrained=False):
+        asked.append(pretrained)
+        return models.build("tiny", "keras", num_classes=10, in_channels=1, image_size=(8, 8))
+
+    monkeypatch.setattr(experiment, "build_model", build)
+    for resumed in (False, True):
+        experiment.build_learner(plan, backend, "cpu", splits, resumed=resumed)
+    assert asked == [True, False]
+
+
+def test_what_is_not_taken_of_other_weights_is_said(tmp_path):
+    """Of a network of other classes all but the head; the command says so among its lines."""
+    start = tmp_path / "start.safetensors"
+    weights, about = load_weights(trained("torch").path / "last.safetensors")
+    weights["linear.weight"], weights["linear.bias"] = weights["linear.weight"][:7], weights["linear.bias"][:7]
+    save_weights(start, weights, {**about, "num_classes": 7})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        said = train(tmp_path / "run", "--init-weights", start, "--new-head")
+    assert said.code == 0, said.err
+    assert "note: new head: linear.bias, linear.weight start afresh" in said.out
+
+
+def test_a_finished_run_gives_its_result_again():
+    run = trained("torch").path
+    before = contents(run)
+    said = stcli("train", "--resume", run, "--json")
+    assert said.code == 0
+    assert json.loads(said.out) == {"run": str(run), **json.loads((run / "result.json").read_text())}
+    assert "is finished: nothing to resume" in said.err
+    plain = stcli("train", "--resume", run)
+    assert "is finished: nothing to resume" in plain.out
+    assert contents(run) == before

@@ -28,6 +28,13 @@ def draw_crop_flip(seed: int, epoch: int, count: int) -> CropFlip:
     return CropFlip(top, left, rng.random(count) < 0.5)
 
 
+def windows(draws: CropFlip, height: int, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the rows (N, H) and columns (N, W) of each augmented image lie in its padded self."""
+    columns = np.arange(width)
+    turned = np.where(draws.flip[:, None], columns[::-1], columns)
+    return draws.top[:, None] + np.arange(height), draws.left[:, None] + turned
+
+
 def crop_flip(images: npt.NDArray[np.uint8], draws: CropFlip) -> npt.NDArray[np.uint8]:
     """uint8 (B, H, W, C) -> the same shape: each image's window of its padded self, mirrored where `flip`."""
     count, height, width, channels = images.shape

@@ -9,12 +9,32 @@ import numpy.typing as npt
 from stcore.data.images import ImageData, Splits
 from stcore.data.parts import Validation, three_parts
 from stcore.data.rows import Pixels
+from stcore.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image", "images")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "fine_labels")
 
 Columns = tuple[str, str]
 Decoded = tuple[Pixels, npt.NDArray[np.int64]]  # images (N, H, W, C) and labels (N,)
+
+
+def columns_of(where: str | Path, present: Sequence[str], columns: Columns | None) -> Columns:
+    """The image and the label column among those present: the ones that are named, else the first of a usual name.
+
+    DataError where one is not there.
+    """
+
+    def find(what: str, names: Sequence[str]) -> str:
+        for name in names:
+            if name in present:
+                return name
+        raise DataError(
+            f"{where}: expected a column of {what} named {' or '.join(names)}, received the columns "
+            f"{', '.join(present)}; say which columns hold images and labels (--image-column, --label-column)"
+        )
+
+    images, labels = ((columns[0],), (columns[1],)) if columns else (IMAGE_COLUMNS, LABEL_COLUMNS)
+    return find("images", images), find("labels", labels)
 
 
 def parts_of(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stcore.data.decoded import IMAGE_COLUMNS, LABEL_COLUMNS, Columns, Decoded, parts_of
+from stcore.data.decoded import Columns, Decoded, columns_of, parts_of
 from stcore.data.decoding import decode
 from stcore.data.images import Splits
 from stcore.data.optional import needed
@@ -47,7 +47,7 @@ def load_hub(
             )
     check_validation(Path(name), validation, own="validation" in found)
     parts = {part: found[part] for part in ("train", "validation", "test") if part in found}
-    image, label = _columns(f"hub:{name}", list(parts["train"].features), columns)
+    image, label = columns_of(f"hub:{name}", list(parts["train"].features), columns)
     # As they are stored: what decodes images is ours, whatever the source.
     stored = {part: one.cast_column(image, datasets.Image(decode=False)) for part, one in parts.items()}
     read = {
@@ -56,18 +56,6 @@ def load_hub(
     }
     class_names = getattr(parts["train"].features[label], "names", None)
     return parts_of(f"hub:{name}", read, class_names, validation)
-
-
-def _columns(where: str, present: list[str], columns: Columns | None) -> Columns:
-    wanted = ((columns[0],), (columns[1],)) if columns else (IMAGE_COLUMNS, LABEL_COLUMNS)
-    found = [next((name for name in names if name in present), None) for names in wanted]
-    if found[0] is None or found[1] is None:
-        raise DataError(
-            f"{where}: expected a column of images named {' or '.join(wanted[0])} and one of labels named "
-            f"{' or '.join(wanted[1])}, received the columns {', '.join(present)}; say which they are "
-            "(--image-column, --label-column)"
-        )
-    return found[0], found[1]
 
 
 def _read(where: str, rows: Any, image: str, label: str, image_size: int | None) -> Decoded:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.decoded import IMAGE_COLUMNS, LABEL_COLUMNS, Columns, Decoded, parts_of
+from stcore.data.decoded import Columns, Decoded, columns_of, parts_of
 from stcore.data.decoding import decode
 from stcore.data.images import Splits
 from stcore.data.optional import needed
@@ -53,7 +53,7 @@ def _read(shards: list[Path], columns: Columns | None, image_size: int | None) -
 
     def rows() -> Iterator[tuple[str, bytes | None]]:
         for shard in shards:
-            image, label = _columns(shard, columns)
+            image, label = columns_of(shard, _schema(shard).names, columns)
             row = 0
             for batch in _batches(shard, [image, label]):
                 labels.append(_labels(batch.column(label), shard))
@@ -84,23 +84,6 @@ def _batches(shard: Path, columns: list[str]) -> Iterator[Any]:
         yield from parquet.ParquetFile(shard).iter_batches(1024, columns=columns)
 
 
-def _columns(shard: Path, columns: Columns | None) -> Columns:
-    present: list[str] = _schema(shard).names
-
-    def find(what: str, names: tuple[str, ...]) -> str:
-        for name in names:
-            if name in present:
-                return name
-        raise DataError(
-            f"{shard}: expected a column of {what} named {' or '.join(names)}, "
-            f"received the columns {', '.join(present)}; say which columns hold images and labels "
-            "(--image-column, --label-column)"
-        )
-
-    images, labels = ((columns[0],), (columns[1],)) if columns else (IMAGE_COLUMNS, LABEL_COLUMNS)
-    return find("images", images), find("labels", labels)
-
-
 def _encoded(column: Any, shard: Path) -> list[bytes | None]:
     arrow: Any = needed("pyarrow")
     given = column.type
@@ -128,7 +111,7 @@ def _labels(column: Any, shard: Path) -> npt.NDArray[np.int64]:
 
 def _class_names(shard: Path, columns: Columns | None) -> list[str] | None:
     """The names that the hub's metadata gives the label column's classes, if it does."""
-    _, label = _columns(shard, columns)
+    _, label = columns_of(shard, _schema(shard).names, columns)
     try:
         names = json.loads(_schema(shard).metadata[b"huggingface"])["info"]["features"][label]["names"]
         return [str(name) for name in names] or None

@@ -1,0 +1,38 @@
+"""Images that live on the device as uint8 (see `stcore.data.resident`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from stcore.data.augment import PAD, CropFlip, windows
+from stcore.protocols import Array
+
+
+class Resident:
+    """Copies images (N, H, W, C) to the device, once; called with places, it chooses and augments there."""
+
+    def __init__(self, images: Array, device: torch.device, dtype: torch.dtype) -> None:
+        self._images = torch.as_tensor(images, device=device)
+        self._dtype = dtype
+        # Divided by a tensor of the device: by a number, a GPU would multiply with 1/255, which rounds otherwise.
+        exact = torch.float32 if dtype is torch.float32 else torch.float64
+        self._white = torch.tensor(255, dtype=exact, device=device)
+
+    def __call__(self, places: Array, draws: CropFlip | None) -> Tensor:
+        images = self._images[self._put(places)]
+        if draws is not None:
+            rows, columns = map(self._put, windows(draws, *images.shape[1:3]))
+            batch = torch.arange(len(images), device=images.device)[:, None, None]
+            images = pad(images, (0, 0, PAD, PAD, PAD, PAD))[batch, rows[:, :, None], columns[:, None, :]]
+        # Turned before it is divided: channels last in memory, and no view (see `TorchClassifier.images`).
+        return (images.permute(0, 3, 1, 2) / self._white).to(self._dtype)
+
+    def _put(self, array: Array) -> Tensor:
+        return torch.as_tensor(array, device=self._images.device)
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on the device; 0 where its memory is the host's."""
+    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0

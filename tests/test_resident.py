@@ -1,0 +1,153 @@
+"""The training set on the device: the same batches, bit for bit, of images that were copied once."""
+
+import numpy as np
+import pytest
+from harness import assert_same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import stcli, train
+
+from stcore.data import Batches, ImageData, MixedBatches, Rows
+from stcore.data.augment import PAD, CropFlip, crop_flip, draw_crop_flip, windows
+from stcore.data.resident import OnDevice, resident
+from stcore.errors import UsageError
+from stcore.plan import make_plan
+from stcore.runs import load_weights
+
+
+def data(count=30, side=8, channels=3):
+    images = np.random.default_rng(0).integers(0, 256, (count, side, side, channels), np.uint8)
+    return ImageData.from_arrays(images, np.arange(count) % 3, 3)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))
+def test_windows_are_those_of_the_host(seed, height, width, channels):
+    """Plain indexing of each padded image by its window: the host's own way is another one."""
+    images = np.random.default_rng(seed).integers(0, 256, (5, height, width, channels), np.uint8)
+    draws = draw_crop_flip(seed, 1, 5)
+    rows, columns = windows(draws, height, width)
+    padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
+    picked = [image[r][:, c] for image, r, c in zip(padded, rows, columns, strict=True)]
+    np.testing.assert_array_equal(np.stack(picked), crop_flip(images, draws))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_batches_are_those_of_the_host_bit_for_bit(backend, augment, dtype):
+    learner = backend.learner(backend.build("tiny", dtype=dtype))
+    host = Batches(data(), 8, seed=3, augment=augment)
+    there = resident(host, "on", 0, learner.resident)
+    for epoch in (1, 2):
+        for one, other in zip(host.epoch(epoch), there.epoch(epoch), strict=True):
+            assert isinstance(other.images, OnDevice)
+            whole, share = other.images.tensor(), other.images[slice(2, 5)].tensor()
+            expected = backend.array(learner.images(one.images))
+            assert backend.array(whole).dtype == expected.dtype
+            np.testing.assert_array_equal(backend.array(whole), expected)
+            np.testing.assert_array_equal(backend.array(share), expected[2:5])
+            np.testing.assert_array_equal(one.labels, other.labels)
+            np.testing.assert_array_equal(one.positions, other.positions)
+
+
+def test_every_shade_is_the_hosts(backend):
+    learner = backend.learner(backend.build("tiny", channels=1, dtype="float32"))
+    shades = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
+    fetched = learner.resident(shades)(np.arange(4), None)
+    np.testing.assert_array_equal(backend.array(fetched), backend.array(learner.images(shades)))
+
+
+def test_torch_lays_it_out_as_from_the_host():
+    torch = pytest.importorskip("torch")
+    from harness import load
+
+    backend = load("torch")
+    learner = backend.learner(backend.build("tiny", dtype="float32"))
+    images = data().images
+    put, host = learner.resident(images), learner.images(images)
+    draws = CropFlip(np.full(30, PAD), np.full(30, PAD), np.zeros(30, bool))
+    for fetched in (put(np.arange(30), None), put(np.arange(30), draws)):
+        assert torch.equal(fetched, host)
+        assert fetched.stride() == host.stride()
+        assert not fetched._is_view()
+
+
+def test_where_it_is_done():
+    copied = []
+
+    def put(images):
+        copied.append(images.nbytes)
+        return lambda places, draws: None
+
+    host, size = Batches(data(), 8, seed=0), data().images.nbytes
+    assert resident(host, "off", 10**9, put) is resident(host, "auto", 0, put) is host
+    assert resident(host, "auto", 4 * size, put) is host
+    assert copied == []
+    assert resident(host, "auto", 4 * size + 1, put).fetch is not None
+    assert resident(host, "on", 0, put).fetch is not None
+    assert copied == [size, size]
+
+
+@pytest.mark.parametrize("kind", ["memory map", "extra data"])
+def test_what_comes_from_the_host_stays_there(kind):
+    own = data()
+    if kind == "extra data":
+        batches = MixedBatches(own, data(60), 0.5, 8, seed=0)
+    else:
+        mapped = ImageData(Rows(own.images), own.labels, 3, "mapped")
+        batches = Batches(mapped, 8, seed=0)
+    assert resident(batches, "auto", 10**9, pytest.fail) is batches
+    with pytest.raises(UsageError, match=r"resident: expected training images in memory .* received a stream"):
+        resident(batches, "on", 10**9, pytest.fail)
+
+
+@pytest.mark.parametrize("settings", [{"method": "st"}, {"method": "at", "accumulate": 2}])
+def test_a_run_with_it_is_the_run_without(backend, settings, tmp_path, monkeypatch):
+    kind = type(backend.learner(backend.build("tiny", dtype="float32")))
+    puts, sent, put, send = [], [], kind.resident, kind.images
+    monkeypatch.setattr(kind, "resident", lambda self, images: puts.append(len(images)) or put(self, images))
+
+    def noted(self, array):
+        if array.dtype == np.uint8:
+            sent.append(len(array))
+        return send(self, array)
+
+    monkeypatch.setattr(kind, "images", noted)
+    common = {
+        "backend": backend.name,
+        "augment": "crop-flip",
+        "epochs": 2,
+        "steps": 1,
+        "attacks": "fgsm",
+        **settings,
+    }
+    images = {}
+    for wish in ("off", "on"):
+        sent.clear()
+        said = train(tmp_path / wish, **common, resident=wish)
+        assert said.code == 0, said.err
+        images[wish] = sum(sent)
+    assert puts == [64]  # once, all of them
+    assert images["off"] - images["on"] == 2 * 64  # and none of them goes over at a step
+    for checkpoint in ("best", "last"):
+        one, other = (load_weights(tmp_path / wish / f"{checkpoint}.safetensors")[0] for wish in ("off", "on"))
+        assert_same(one, other)
+
+
+def test_the_option_is_checked_and_without_effect_on_a_cpu(backend, tmp_path):
+    with pytest.raises(UsageError, match="resident: expected one of auto, on, off; received 'yes'"):
+        make_plan({"resident": "yes"})
+    assert make_plan({}).resident == "auto"
+    from stcore.dispatch import load_backend
+
+    assert load_backend(backend.name).free_memory("cpu") == 0
+    folder = tmp_path / "data"
+    folder.mkdir()
+    own = data(120, channels=1)
+    for part, where in {"train": slice(0, 80), "test": slice(80, 120)}.items():
+        np.save(folder / f"{part}_images.npy", own.images[where])
+        np.save(folder / f"{part}_labels.npy", own.labels[where])
+    asked = ["--backend", backend.name, "--model", "tiny", "--epochs", 1, "--steps", 1, "--batch-size", 40]
+    said = stcli("train", *asked, "--dataset", f"npy:{folder}", "--resident", "on", "--out", tmp_path / "run")
+    assert said.code == 2
+    assert "memory map" in said.err
