@@ -1,0 +1,71 @@
+"""`stcli train --tensorboard`: each epoch's metrics as TensorBoard's scalars, by its own writer of records.
+
+No framework is asked: an event file is a few protocol buffers, one after the other.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stcore.errors import UsageError
+from stcore.files import writing
+
+FOLDER = "tensorboard"
+
+
+def check_installed() -> None:
+    """UsageError where the package is missing."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError("tensorboard: not installed; in the repository: pip install '.[tensorboard]'")
+
+
+class Events:
+    """A run's event files in `folder`; one more for each process that trains.
+
+    A run that goes on, or goes back, makes epochs again that were written before: TensorBoard then drops these.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        check_installed()
+        self._folder = folder
+        self._path: Path | None = None
+        self._last = 0
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """An epoch's metrics, each number by its name at the step of this epoch."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        now, step = time.time(), row["epoch"]
+        events = []
+        started = Event(wall_time=now, step=step, session_log=SessionLog(status=SessionLog.START))
+        if self._path is None:
+            with writing(self._folder):
+                self._folder.mkdir(exist_ok=True)
+            name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}"
+            self._path = self._folder / name
+            events = [Event(wall_time=now, file_version="brain.Event:2"), started]
+        elif step <= self._last:
+            events = [started]
+        self._last = step
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in row.items()
+            if isinstance(value, (int, float)) and name != "epoch"
+        ]
+        self._append([*events, Event(wall_time=now, step=step, summary=Summary(value=values))], self._path)
+
+    @staticmethod
+    def _append(events: list[Any], path: Path) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        with writing(path), path.open("ab") as file:
+            writer = RecordWriter(file)
+            for event in events:
+                writer.write(event.SerializeToString())

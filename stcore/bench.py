@@ -1,0 +1,151 @@
+"""A run's parts under a stopwatch: steps of its own trainer on its own data, its evaluations, its savings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from stcore.attack_names import apart, named
+from stcore.data import Batch, ImageData, Splits, in_order
+from stcore.data.batches import Epochs
+from stcore.evaluation import Evaluator
+from stcore.experiment import RunStore, about, make_trainer, monitors
+from stcore.interrupt import Interrupt
+from stcore.measured import Phase
+from stcore.plan import Plan
+from stcore.progress import Silent
+from stcore.protocols import Learner
+from stcore.run_states import RunStates
+from stcore.runs import RunFolder
+from stcore.stopwatch import Pace, Spent, Stopwatch
+from stcore.training import Average, EpochSoFar, State
+
+PASSES = 42  # of an image through PGD-20: 20 there and back, one of the image, one of what was found
+
+
+class _Enough(Exception):
+    """The trainer has made the steps that were to be timed; no error."""
+
+
+@dataclass
+class _Steps:
+    """A trainer's batches under a stopwatch, and the store that ends it when that is over."""
+
+    batches: Epochs
+    watch: Stopwatch = field(init=False)
+
+    @property
+    def examples(self) -> int:
+        return self.batches.examples
+
+    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+        return self.watch.over(lambda: self.batches.epoch(epoch))
+
+    def keep(self, state: State) -> None:
+        if self.watch.pace is not None:  # else Ctrl-C came, and the trainer ends by itself
+            raise _Enough
+
+    def due(self) -> bool:
+        return False
+
+    def save(self, name: str, epoch: str) -> None:
+        """Nothing is left behind."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Nothing is left behind."""
+
+    def keep_good(self, state: State) -> None:
+        """Nothing is left behind."""
+
+    def rewind(self, state: State) -> None:
+        """No epoch is over, so none is taken back."""
+
+
+@dataclass
+class Bench:
+    """A run's parts, ready to be timed."""
+
+    plan: Plan
+    splits: Splits
+    selection: ImageData
+    batches: Epochs
+    learner: Learner
+    average: Average | None
+    interrupt: Interrupt
+
+    def __post_init__(self) -> None:
+        self._steps = steps = _Steps(self.batches)
+        self._trainer = make_trainer(self.plan, self.learner, self.average, steps, self.selection, steps, Silent())
+
+    def phases(self, seconds: float) -> Iterator[Phase]:
+        """Each phase by its first epoch."""
+        objective, perturbation = self.plan.objective, self.plan.perturbation
+        epochs: dict[tuple[int, bool], list[int]] = {}
+        for epoch in range(1, self.plan.epochs + 1):
+            perturbed = perturbation is not None and perturbation.active(epoch)
+            epochs.setdefault((objective.phase(epoch), perturbed), []).append(epoch)
+        for (_, perturbed), those in epochs.items():
+            watch = self._watch(seconds / len(epochs), len(those) * self.batches.examples)
+            yield Phase(those[0], len(those), perturbed, self._trained(those[0], watch))
+
+    def _trained(self, epoch: int, watch: Stopwatch) -> Pace:
+        self._steps.watch, trainer = watch, self._trainer
+        arrays, place = trainer.state()
+        trainer.recall(State(arrays, {**place, "under_way": asdict(EpochSoFar(epoch))}))
+        with suppress(_Enough):
+            trainer.run()
+        if watch.pace is None:
+            raise KeyboardInterrupt
+        return watch.pace
+
+    def evaluations(self, seconds: float) -> tuple[tuple[Pace, ...], Pace, Pace | None]:
+        """After an epoch: of the trained weights, and of averaged ones; the final one; a pass in AutoAttack."""
+        plan, test = self.plan, self.splits.test
+        by_batch, cascades = apart(named(plan.attacks, plan.eval_epsilon, plan.norm))
+        judged = [self.learner] if self.average is None else [self.learner, self.average.evaluator.classifier]
+        share = seconds / (len(judged) + 1 + bool(cascades))
+        choosing = [
+            self._evaluated(Evaluator(model, monitors(plan), plan.seed), self.selection, plan.epochs, share)
+            for model in judged
+        ]
+        final = self._evaluated(Evaluator(self.learner, by_batch, plan.seed), test, 2 * len(judged), share)
+        if not cascades:
+            return tuple(choosing), final, None
+        pgd, _ = apart(named(("pgd20",), plan.eval_epsilon, plan.norm))
+        pace = self._evaluated(Evaluator(self.learner, pgd, plan.seed), test, 1, share)
+        return tuple(choosing), final, replace(pace, image=1 / PASSES * pace.image)
+
+    def _evaluated(self, evaluator: Evaluator, images: ImageData, times: int, seconds: float) -> Pace:
+        watch = self._watch(seconds, times * len(images))
+        for batch in watch.over(lambda: in_order(images, self.plan.eval_batch_size)):
+            evaluator.predict(batch)
+        if watch.pace is None or self.interrupt.came():
+            raise KeyboardInterrupt
+        return watch.pace
+
+    def keeping(self) -> Spent:
+        """The state, and the weights as best and as last, written into a folder that is then gone."""
+        names = ("best", "last") if self.average is None else ("best", "last", "best-ema", "last-ema")
+        with TemporaryDirectory(prefix="stcli-plan-") as name:
+            folder = Path(name)
+            store = RunStore(
+                RunFolder(folder),
+                RunStates(folder, 0.0, {}),
+                self.learner,
+                self.average,
+                about(self.plan, self.splits),
+                lambda row: None,
+            )
+            begun = Spent.now()
+            store.keep(self._trainer.state())
+            for checkpoint in names:
+                store.save(checkpoint, "1")
+            return Spent.now() - begun
+
+    def _watch(self, seconds: float, images: int) -> Stopwatch:
+        ops = self.learner.ops
+        return Stopwatch(seconds, images, lambda: ops.to_numpy(self.learner.state()[0]), self.interrupt.came)

@@ -1,0 +1,133 @@
+"""What a run will cost, from what a probe measured of its parts: passes, operations, memory, hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stcore.attack_names import apart, named
+from stcore.autoattack.versions import Stage
+from stcore.data.batches import count_batches
+from stcore.measured import Measured, Phase
+from stcore.plan import Plan
+from stcore.stopwatch import Spent
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """save_every: seconds between two savings of the state within an epoch."""
+
+    plan: Plan
+    measured: Measured
+    save_every: float = 300.0
+
+    @property
+    def steps(self) -> int:
+        """Per epoch."""
+        return count_batches(self.measured.images.epoch, self.plan.batch_size)
+
+    def units(self, phase: Phase) -> int:
+        """What a step of this phase costs at most, in forwards of the batch."""
+        return self.plan.units if phase.perturbed else self.plan.objective.passes.units
+
+    def training(self, phase: Phase) -> Spent:
+        """An epoch's steps."""
+        return self.measured.images.epoch * phase.pace.image
+
+    def choosing(self) -> Spent:
+        """The evaluation after an epoch."""
+        return _sum([self.measured.images.selection * pace.image for pace in self.measured.choosing])
+
+    def parts(self) -> dict[str, Spent]:
+        """What the run's parts spend, by name; the best epoch is taken to be another than the last."""
+        measured, epochs = self.measured, self.plan.epochs
+        checkpoints = 2 * len(measured.choosing)
+        paces = [*(phase.pace for phase in measured.phases), *measured.choosing, measured.final]
+        kept = sum(phase.epochs * self._savings(phase) for phase in measured.phases)
+        found = {
+            "start_up": measured.start_up,
+            "warm_up": _sum([pace.once for pace in paces]),
+            "training": _sum([phase.epochs * self.training(phase) for phase in measured.phases]),
+            "choosing": epochs * self.choosing(),
+            "saving": kept * measured.keeping,
+            "final": checkpoints * measured.images.test * measured.final.image,
+        }
+        if measured.one_pass is not None:
+            passes = sum(map(self._passes, self._cascades()))
+            found["autoattack"] = checkpoints * measured.images.test * passes * measured.one_pass.image
+        return found
+
+    @property
+    def total(self) -> Spent:
+        return _sum(list(self.parts().values()))
+
+    @property
+    def flops(self) -> int | None:
+        """Of all training steps; None where those of a forward are not known."""
+        forward = self.measured.network.forward_flops
+        if forward is None:
+            return None
+        units = sum(phase.epochs * self.units(phase) for phase in self.measured.phases)
+        return units * forward * self.measured.images.epoch
+
+    def notes(self) -> list[str]:
+        """What the figures leave open."""
+        said = []
+        slow = [phase.first for phase in self.measured.phases if phase.pace.images == self.plan.batch_size]
+        if slow:
+            epochs = " and ".join(map(str, slow))
+            said.append(f"the pace from epoch {epochs} on is that of a single step; a longer probe measures more")
+        if self.plan.gradient_checkpointing:
+            said.append(
+                "passes and FLOPs are without the forwards that are computed again; the times are with them"
+            )
+        if self.measured.one_pass is not None:
+            said.append("autoattack: an upper estimate, from its passes if no image fell before its end")
+        return said
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, in JSON's types; times in seconds, sizes in bytes."""
+        passes, network, images = self.plan.objective.passes, self.measured.network, self.measured.images
+        phases = [
+            {
+                "first_epoch": phase.first,
+                "epochs": phase.epochs,
+                "units_per_step": self.units(phase),
+                "step": asdict(self.plan.batch_size * phase.pace.image),
+                "epoch": asdict(self.training(phase) + self.choosing()),
+                "measured_images": phase.pace.images,
+            }
+            for phase in self.measured.phases
+        ]
+        return {
+            "images": {**asdict(images), "steps_per_epoch": self.steps, "steps": self.steps * self.plan.epochs},
+            "passes": {**passes._asdict(), "units": self.plan.units},
+            "network": {**asdict(network), "training_flops": self.flops},
+            "phases": phases,
+            "parts": {name: asdict(spent) for name, spent in self.parts().items()},
+            "total": asdict(self.total),
+            "hours": self.total.seconds / 3600,
+            "cpu_hours": self.total.cpu_seconds / 3600,
+            "notes": self.notes(),
+        }
+
+    def _savings(self, phase: Phase) -> int:
+        """How often the state is saved in an epoch."""
+        seconds = self.training(phase).seconds
+        return 1 + (int(seconds / self.save_every) if self.save_every else self.steps)
+
+    def _cascades(self) -> list[Stage]:
+        attacks = named(self.plan.attacks, self.plan.eval_epsilon, self.plan.norm)
+        return [stage for it in apart(attacks)[1].values() for stage in it.stages(self.measured.images.classes)]
+
+    @staticmethod
+    def _passes(stage: Stage) -> int:
+        """Of an image that withstands it: there and back, or, of an attack that asks for logits only, there."""
+        attack = stage.attack
+        each = getattr(attack, "forwards", 1) + getattr(attack, "backwards", 0)
+        return stage.restarts * max(1, stage.targets) * (attack.evaluations * each + stage.samples)
+
+
+def _sum(spent: Sequence[Spent]) -> Spent:
+    return sum(spent, Spent())

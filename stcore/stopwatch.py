@@ -1,0 +1,91 @@
+"""How long work on batches takes: at first, and then by its pace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from stcore.data import Batch
+
+WARM = 2  # batches that are not of the pace: the first one traces, compiles, and takes its memory
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds by the clock, and seconds of CPU time of the process, that of all its threads together."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    @classmethod
+    def now(cls) -> Spent:
+        """Two of these, taken at different times, have a difference."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return self + -1.0 * other
+
+    def __rmul__(self, factor: float) -> Spent:
+        return Spent(factor * self.seconds, factor * self.cpu_seconds)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What is spent once, beyond the pace, and then on each image.
+
+    images: so many the pace was taken on; 0 where all there are went into the first batches, of which nothing is
+    told apart then.
+    """
+
+    once: Spent
+    image: Spent
+    images: int
+
+
+class Stopwatch:
+    """Hands out batches for `seconds`, or until `stop` says so, and about `images` at most.
+
+    One more than the first is handed out in any case: that one may be all tracing and compiling.
+    wait: returns when the device has done all it was given.
+    """
+
+    def __init__(
+        self, seconds: float, images: int, wait: Callable[[], object], stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._until, self._most = time.perf_counter() + seconds, images
+        self._wait, self._stop = wait, stop
+        self.pace: Pace | None = None
+        """None until all batches are worked on."""
+
+    def over(self, epoch: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
+        """The batches of an epoch, again and again; what is done with each is what is timed."""
+        batches = chain.from_iterable(iter(epoch, None))
+        begun, first = Spent.now(), 0
+        for _ in range(WARM):
+            batch = next(batches)
+            yield batch
+            first += len(batch.labels)
+            if self._is_over(first):
+                break
+        self._wait()
+        warmed, images = Spent.now(), 0
+        while not (self._is_over(first + images) if images else first >= self._most or self._stop()):
+            batch = next(batches)
+            yield batch
+            images += len(batch.labels)
+        self._wait()
+        at_first = warmed - begun
+        if images == 0:
+            self.pace = Pace(Spent(), 1 / first * at_first, 0)
+            return
+        image = 1 / images * (Spent.now() - warmed)
+        beyond = at_first - first * image
+        self.pace = Pace(Spent(max(0.0, beyond.seconds), max(0.0, beyond.cpu_seconds)), image, images)
+
+    def _is_over(self, images: int) -> bool:
+        return images >= self._most or time.perf_counter() >= self._until or self._stop()
