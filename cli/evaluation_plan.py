@@ -62,6 +62,8 @@ def plan_from(options: EvaluateOptions) -> Plan:
     else:
         if options.model is not None:
             raise UsageError("model: expected none beside a run, which says what it trained; leave it out")
+        if options.image_size is not None:
+            raise UsageError("image_size: expected none beside a run, which says what it trained on; leave it out")
         settings = from_file(TrainOptions, options.run / CONFIG)
         if "threads" not in changes:
             settings.pop("threads", None)
@@ -94,5 +96,6 @@ def of_weights(options: EvaluateOptions) -> dict[str, Any]:
         "dataset": options.dataset,
         "model": about["model"],
         "normalize": about.get("normalize", "none"),
+        "image_size": options.image_size,
         "method": "standard",
     }

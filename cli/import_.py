@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 import stcore
-from stcore import errors
+from stcore import errors, models
 from stcore.cli.console import make_console
 from stcore.cli.options import ImportOptions
 from stcore.cli.parsing import parse
@@ -39,6 +39,7 @@ def main(args: Sequence[str]) -> int:
         "model": found.model,
         "num_classes": found.num_classes,
         "image_shape": f"{options.image_size}x{options.image_size}x{found.in_channels}",
+        "normalize": found.normalize,
         "source": options.file.name,
         "source_sha256": digest,
     }
@@ -47,6 +48,10 @@ def main(args: Sequence[str]) -> int:
     console = make_console()
     what = f"{found.model}, {found.num_classes} classes, {len(found.weights)} tensors"
     console.print(f"{what} → {options.out}", soft_wrap=True)
+    if found.normalize != models.normalization.NONE:
+        console.print(
+            f"it normalises pixels: --normalize {found.normalize}, where training goes on", soft_wrap=True
+        )
     if found.unused:
         console.print(f"left out: {len(found.unused)} tensors of sub_block1, which the network never calls")
     if found.model.startswith("preact-"):

@@ -57,9 +57,17 @@ class TrainOptions:
     """Seconds between two saves of the state within an epoch: what a kill can cost."""
     max_hours: MaybeNumber = None
     """Stop after so many hours as by Ctrl-C, with the state saved and exit code 130."""
+    tensorboard: bool = False
+    """Write each epoch's metrics for TensorBoard too, into the run's folder; a resumed run goes on with it."""
 
     epochs: Int = 30
     batch_size: Int = 128
+    """Images to an update, over all devices."""
+    accumulate: Int = 1
+    """Send each batch through the network in so many parts, one after another, to save memory. Each part has batch
+    statistics of its own, in the search too; without batch norm the update is the same."""
+    sync_batch_norm: bool = False
+    """Under torchrun on GPUs: batch statistics over all ranks, instead of each rank's own share."""
     learning_rate: Number = 0.1
     schedule: str = "step"
     """step (×0.1 at each drop), cosine, or constant."""
@@ -149,13 +157,34 @@ class TrainOptions:
     """What it is chosen by: natural, or the accuracy under fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, pgd_trades
     or pgd_rst_monitor."""
 
+    on_trouble: str = "warn"
+    """When an epoch's figures show trouble (not learning, collapse under attack, robust overfitting, a loss that
+    is no number): warn, stop (early, and evaluate), or rollback (to the last good state, with a tenth of the
+    learning rate from there; twice at most, then stop)."""
+
     seed: Int = 0
     device: str = "auto"
-    """auto, cpu, cuda[:N] or mps (torch), cpu or gpu[:N] (keras)."""
+    """auto, cpu, cuda[:N] or mps (torch), cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
     dtype: str = "float32"
     """float32 or float64."""
+    precision: str = "fp32"
+    """What the outer forwards of training, and their way back, reckon in: fp32, tf32 (torch on CUDA) or bf16
+    (mixed: weights, losses and updates stay in float32). Evaluations are always in fp32."""
+    inner_precision: MaybeText = None
+    """The same for the search for examples; by default as --precision. Its projections stay in float32."""
+    gradient_checkpointing: bool = False
+    """Keep fewer activations, in the search and in the outer forwards, and compute them again in the way back:
+    the same gradients with less memory, for one more forward to each way back. torch: by blocks, where the network
+    has some; keras: each forward as a whole."""
     compile: str = "auto"
-    """on, off or auto: torch.compile of the model (auto: off), one tf.function per step (auto: on)."""
+    """on, off or auto: torch.compile of the model (auto: off), one tf.function per step (auto: on); xla: that
+    function by XLA too, once for each batch size (keras)."""
+    resident: str = "auto"
+    """Keep the training images on the device as bytes, and choose and augment batches there, with the same
+    numbers: on, off, or auto: on an accelerator where they take less than a quarter of its free memory."""
+    replicas: MaybeInt = None
+    """Spread each batch over so many devices of this one process (keras on JAX). Weights are on each, batch
+    statistics are those of the whole batch. torch: torchrun instead."""
     threads: MaybeInt = None
     """CPU threads."""
     deterministic: bool = False
@@ -171,6 +200,18 @@ class TrainOptions:
     image_size: MaybeInt = None
     """Make all images square, of this side in pixels (folder, parquet, hub, stream): the shorter side is resized
     to it, the middle cut out."""
+
+
+@dataclass(frozen=True)
+class PlanOptions(TrainOptions):
+    """Say what a run will cost before it begins: passes, operations, memory, and hours, from a measured probe.
+
+    Takes the words of the `stcli train` command, and is to run where it will, with as little beside it. The probe
+    makes some of its steps, on its own data, and leaves nothing behind.
+    """
+
+    probe_seconds: Number = 30.0
+    """Time for the probe; the least there is to it, some steps and batches of each kind, is done in any case."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +266,8 @@ class EvaluateOptions:
     threads: MaybeInt = None
     dataset: MaybeText = None
     """Where the data lies now, if it moved."""
+    image_size: MaybeInt = None
+    """For a weights file: make all images square, of this side in pixels, as in training."""
     predictions: MaybeText = None
     """Write the class predicted for each image, natural and under each attack, to this .json file."""
     json: bool = False

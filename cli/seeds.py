@@ -32,8 +32,8 @@ def main(args: Sequence[str]) -> int:
     """Trains each seed that `args` ask for; returns 0, the first failure's exit code, or 130 when interrupted."""
     check_together(args)
     seeds, devices = parse_seeds(peek(args, "seeds") or ""), parse_devices(args)
+    plan, out, options = plan_from(without(args, "seeds", "devices"))
     own = without(args, "seeds", "devices", "json", "max-hours", "max_hours")
-    plan, out = plan_from(own)
     parent = Path(out) if out else Path("runs") / default_name(plan).removesuffix(f"-seed{plan.seed}")
     if (parent / CONFIG).is_file():
         raise UsageError(f"out: expected a folder for runs; {parent} is a run itself. Choose another --out")
@@ -52,7 +52,7 @@ def main(args: Sequence[str]) -> int:
     for seed in before:
         say(f"[seed {seed}] finished before: {folders[seed]}")
     left = [job_of(seed, folders[seed]) for seed in seeds if seed not in before]
-    ended = train(left, own, devices, say, keeping_from(args, say).seconds)
+    ended = train(left, own, devices, say, keeping_from(options, say).seconds)
     ended |= {seed: Ended(errors.OK, ()) for seed in before}
 
     finished = [folders[seed] for seed in seeds if (folders[seed] / RESULT).is_file()]

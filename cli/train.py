@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from stcore import checks, errors
+from stcore.cli import ranks, tensorboard
 from stcore.cli.console import epoch_line, make_console, make_progress, score_table
 from stcore.cli.options import TrainOptions
-from stcore.cli.parsing import from_file, named_in, number, parse, peek
+from stcore.cli.parsing import from_file, named_in, parse, peek
 from stcore.cli.quiet import load_quietly
 from stcore.comparison import read_record
 from stcore.evaluation_folder import EVALUATIONS
@@ -22,38 +24,54 @@ from stcore.merging import over
 from stcore.plan import Plan, make_plan
 from stcore.runs import CONFIG, RESULT, RunFolder
 
-FLAGS = ("seeds", "devices", "json")  # which a file does not give
+KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # none of which changes the numbers
+FLAGS = ("seeds", "devices", "json", *KEEPING)  # about this invocation: a file does not give them
 MOVABLE = ("dataset", "device", "threads")  # what a resumed run may find elsewhere
-KEEPING = ("resume", "save_every", "max_hours")  # none of which changes the numbers
-NOT_SETTINGS = ("config", "out", *KEEPING, *FLAGS)  # about this invocation, not about the run
+NOT_SETTINGS = ("config", "out", *FLAGS)
+
+
+Options = TypeVar("Options", bound=TrainOptions)
 
 
 def main(args: Sequence[str]) -> int:
     """Trains as the arguments say; returns the exit code."""
     if any(peek(args, name) is not None for name in ("seeds", "devices")):
+        if ranks.count() > 1:
+            raise errors.UsageError("seeds: expected one process; a launcher started several. Leave torchrun out")
         from stcore.cli import seeds  # which takes plans from here
 
         return seeds.main(args)
     as_json = "--json" in args
     console = make_console(stderr=as_json)
+    console.quiet = not ranks.is_first()
     say = partial(console.print, soft_wrap=True)  # a command or a path is copied whole
-    keeping = keeping_from(args, say)
-    if keeping.resume:
-        plan, folder = resumed(args)
+    if peek(args, "resume") is not None:
+        plan, folder, options = resumed(args)
         if (folder / RESULT).is_file():
             say(f"{folder} is finished: nothing to resume")
-            return errors.OK
+            return print_result(folder) if as_json and ranks.is_first() else errors.OK
     else:
-        plan, out = plan_from(args)
+        plan, out, options = plan_from(args)
         folder = Path(out) if out else RunFolder.unused(Path("runs"), default_name(plan))
-        RunFolder.check_free(folder)  # before anything heavy is loaded
+        if ranks.is_first():
+            RunFolder.check_free(folder)  # before anything heavy is loaded
+    keeping = keeping_from(options, say)
+    logs = folder / tensorboard.FOLDER
+    logging = (options.tensorboard or logs.is_dir()) and ranks.is_first()
+    events = tensorboard.Events(logs) if logging else None
     load_quietly(plan.backend)
+
+    def on_row(row: Mapping[str, Any]) -> None:
+        say(epoch_line(row, plan.epochs, plan.select))
+        if events is not None:
+            events.write(row)
+
     outcome = run(
         plan,
         folder,
         make_progress(console),
         on_begin=lambda: say(f"{title(plan)} → {folder}"),
-        on_row=lambda row: say(epoch_line(row, plan.epochs, plan.select)),
+        on_row=on_row,
         keeping=keeping,
     )
     if outcome.interrupted:
@@ -66,8 +84,12 @@ def main(args: Sequence[str]) -> int:
     say(f"test split, ε = {plan.eval_epsilon:.4g}, 95 % intervals; best by {rule}")
     console.print(score_table(scores))
     say(f"everything is in {folder}")
-    if as_json:
-        print(json.dumps({"run": str(folder), **(read_record(folder).result or {})}, indent=2))
+    return print_result(folder) if as_json and ranks.is_first() else errors.OK
+
+
+def print_result(folder: Path) -> int:
+    """A finished run's result as JSON; returns the exit code."""
+    print(json.dumps({"run": str(folder), **(read_record(folder).result or {})}, indent=2))
     return errors.OK
 
 
@@ -102,61 +124,63 @@ def how_to_go_on(outcome: Outcome, plan: Plan) -> str:
     )
 
 
-def keeping_from(args: Sequence[str], warn: Callable[[str], None]) -> Keeping:
+def keeping_from(options: TrainOptions, warn: Callable[[str], None]) -> Keeping:
     """What is asked of the run beside its settings."""
-    told: dict[str, float] = {}
-    for name, factor in (("save_every", 1.0), ("max_hours", 3600.0)):
-        text = peek(args, name)
-        if text is not None and text != "none":
-            try:
-                value = number(text)
-            except ValueError as error:
-                raise errors.UsageError(f"{name}: {error}") from None
-            checks.number(name, value)
-            told["seconds" if name == "max_hours" else name] = factor * value
-    return Keeping(resume=peek(args, "resume") is not None, warn=lambda text: warn(f"note: {text}"), **told)
+    checks.number("save_every", options.save_every)
+    if options.max_hours is not None:
+        checks.number("max_hours", options.max_hours)
+    return Keeping(
+        resume=options.resume is not None,
+        save_every=options.save_every,
+        seconds=None if options.max_hours is None else 3600 * options.max_hours,
+        warn=lambda text: warn(f"note: {text}"),
+    )
 
 
-def resumed(args: Sequence[str]) -> tuple[Plan, Path]:
-    """The plan of the run that goes on, and its folder."""
+def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
+    """The plan of the run that goes on, its folder, and the options beside it."""
     folder = RunFolder.open(Path(peek(args, "resume") or ""))
     config = folder.path / CONFIG
     settings = _settings(from_file(TrainOptions, config))
-    options = parse(TrainOptions, args, "stcli train", default=_defaults(make_plan(settings)))
+    options = parse(TrainOptions, args, "stcli train", default=_defaults(TrainOptions, make_plan(settings)))
     named = named_in(args, TrainOptions)
     if strange := named - {*KEEPING, *MOVABLE, "json"}:
         raise errors.UsageError(
             f"resume: expected no settings beside it but {', '.join(MOVABLE)}, since the run has its own; "
             f"received {', '.join(sorted(strange))}. Start a new run by --config {config}"
         )
-    return make_plan(
-        {**settings, **{name: getattr(options, name) for name in MOVABLE if name in named}}
-    ), folder.path
+    moved = {name: getattr(options, name) for name in MOVABLE if name in named}
+    return make_plan({**settings, **moved}), folder.path, options
 
 
-def plan_from(args: Sequence[str]) -> tuple[Plan, str | None]:
-    """The plan and the output folder that the arguments, and the file they may name, ask for."""
+def plan_from(args: Sequence[str]) -> tuple[Plan, str | None, TrainOptions]:
+    """The plan and the output folder that the arguments, and the file they may name, ask for, and all options."""
+    return asked(args, TrainOptions, "stcli train")
+
+
+def asked(args: Sequence[str], kind: type[Options], prog: str) -> tuple[Plan, str | None, Options]:
+    """`plan_from`, for another command that takes these options."""
     config = peek(args, "config")
     file = from_file(TrainOptions, Path(config)) if config is not None else {}
     if given := [name for name in FLAGS if name in file]:
         raise errors.UsageError(f"{config}: {given[0]}: expected as a flag, not in a file. Leave it out there")
     early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
     try:
-        shown = _defaults(make_plan(_settings(over(file, early))))
+        shown = _defaults(kind, make_plan(_settings(over(file, early))))
     except errors.UsageError:  # flags may yet mend what the file leaves out
-        shown = _defaults(make_plan(early))
-    options = parse(TrainOptions, args, "stcli train", default=shown)
+        shown = _defaults(kind, make_plan(early))
+    options = parse(kind, args, prog, default=shown)
     flags = {name: getattr(options, name) for name in named_in(args, TrainOptions)}
-    return make_plan(_settings(over(file, flags))), flags.get("out", file.get("out"))
+    return make_plan(_settings(over(file, flags))), flags.get("out", file.get("out")), options
 
 
 def _settings(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in NOT_SETTINGS}
 
 
-def _defaults(plan: Plan) -> TrainOptions:
-    names = {field.name for field in dataclasses.fields(TrainOptions)}
-    return TrainOptions(**{name: value for name, value in plan.flat().items() if name in names})
+def _defaults(kind: type[Options], plan: Plan) -> Options:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in plan.flat().items() if name in names})
 
 
 def default_name(plan: Plan) -> str:
@@ -165,4 +189,5 @@ def default_name(plan: Plan) -> str:
     wrapped = {"awp": plan.awp, "rwp": plan.rwp, "ema": plan.ema, "extra": plan.extra_data}
     around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
     norm = "-l2" if plan.norm == "l2" else ""
-    return f"{data}-{plan.model}-{plan.method}{around}{norm}-{plan.backend}-seed{plan.seed}"
+    name = f"{data}-{plan.model}-{plan.method}{around}{norm}-{plan.backend}-seed{plan.seed}"
+    return re.sub(r"[^\w.+-]", "-", name)  # timm:NAME has what not every file system takes

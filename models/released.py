@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stcore.errors import UsageError
+from stcore.models import normalization
 from stcore.models.architectures import ARCHITECTURES, describe
 from stcore.models.description import weight_shapes
 
@@ -22,13 +23,17 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Released:
-    """A released network: what to `build`, its weights by canonical name, and the tensors it never uses."""
+    """A released network: what to `build`, its weights by canonical name, and the tensors it never uses.
+
+    normalize: what it does to the pixels first, as `build` takes it.
+    """
 
     model: str
     num_classes: int
     in_channels: int
     weights: dict[str, Array]
     unused: tuple[str, ...]
+    normalize: str
 
 
 def recognise(state: Mapping[str, Array], model: str | None = None) -> Released:
@@ -37,7 +42,7 @@ def recognise(state: Mapping[str, Array], model: str | None = None) -> Released:
     `model` names the network; by default it is the one that fits. UsageError says what does not fit, in the
     names of the state dict.
     """
-    bare = _unwrap(state)
+    bare, normalising = _unwrap(state)
     unused = tuple(name for name in bare if name.startswith(_UNUSED))
     left = {name: array for name, array in bare.items() if name not in unused}
     models = [model] if model else [*ARCHITECTURES, _wide_resnet(left)]
@@ -52,8 +57,9 @@ def recognise(state: Mapping[str, Array], model: str | None = None) -> Released:
         )
     if len(same := {fit.model for fit in fits if not fit.wrong}) > 1:
         raise UsageError(f"model: expected one of {', '.join(sorted(same))}, which all fit. Give --model")
+    normalize = _normalisation(normalising, best.in_channels)
     weights = {ours: left[theirs] for ours, theirs in best.names.items()}
-    return Released(best.model, best.num_classes, best.in_channels, weights, unused)
+    return Released(best.model, best.num_classes, best.in_channels, weights, unused, normalize)
 
 
 @dataclass(frozen=True)
@@ -93,26 +99,40 @@ _LAYOUTS = (
 )
 _UNUSED = "sub_block1."  # the copy of block1 that TRADES' WRN and its heirs make and never call
 _COUNTERS = ("num_batches_tracked", "n_averaged")
-_NORMALISATION = {"mean": 0.0, "mu": 0.0, "std": 1.0, "sigma": 1.0}  # with the value that does nothing
+_MEANS, _DEVIATIONS = ("mean", "mu"), ("std", "sigma")  # of a layer before the network
 _INSTEAD = "Or build the network in PyTorch and give the module itself to stcore.evaluate"
 
 
-def _unwrap(state: Mapping[str, Array]) -> dict[str, Array]:
-    """Without counters, normalisation that does nothing, and what stands before every name."""
-    kept = {}
+def _unwrap(state: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Without counters and what stands before every name; and apart from it the tensors that normalise pixels."""
+    kept, found = {}, {}
     for name, array in state.items():
         last = name.rpartition(".")[2]
-        if last in _NORMALISATION and np.any(array != _NORMALISATION[last]):
-            raise UsageError(
-                f"file: expected a network that takes pixels in [0, 1] as they are; received one that normalises "
-                f"them ({name} = {np.round(array.ravel(), 4).tolist()}), which is not read; folded into the "
-                f"first convolution it would be wrong at the borders, where zeros are padded. {_INSTEAD}"
-            )
-        if last not in _NORMALISATION and last not in _COUNTERS:
+        if last in (*_MEANS, *_DEVIATIONS):
+            found[name] = array
+        elif last not in _COUNTERS:
             kept[name] = array
     while len({name.partition(".")[0] for name in kept}) == 1 and all("." in name for name in kept):
         kept = {name.partition(".")[2]: array for name, array in kept.items()}
-    return kept
+    return kept, found
+
+
+def _normalisation(found: Mapping[str, Array], channels: int) -> str:
+    """What tensors of these names do to the pixels, as `build` takes it; UsageError where that is not said by a
+    mean and a deviation for each channel."""
+    means = [array for name, array in found.items() if name.rpartition(".")[2] in _MEANS]
+    deviations = [array for name, array in found.items() if name.rpartition(".")[2] in _DEVIATIONS]
+    if all(not np.any(array) for array in means) and all(np.all(array == 1) for array in deviations):
+        return normalization.NONE  # there is none, or it does nothing
+    if len(means) == len(deviations) == 1 and all(
+        array.size == max(array.shape, default=0) == channels for array in (*means, *deviations)
+    ):
+        return normalization.text_of(means[0].ravel().tolist(), deviations[0].ravel().tolist())
+    said = ", ".join(f"{name} of shape {array.shape}" for name, array in found.items())
+    raise UsageError(
+        f"file: expected a network that normalises pixels, if at all, by a mean and a deviation for each channel; "
+        f"received {said}. {_INSTEAD}"
+    )
 
 
 def _wide_resnet(state: Mapping[str, Array]) -> str:

@@ -4,7 +4,9 @@ x holds pixels in [0, 1] in the model's own layout, y integer labels (B,). `nois
 shaped like x: standard normal for init="gaussian", in the unit ball for "uniform". Without it, it is drawn in
 numpy from `rng`: a `numpy.random.Generator`, which moves on with each call, or a seed, which draws the same
 each time; without it, from fresh entropy. Nothing global is read.
-Inside a traced graph (`tf.function`) noise must be given: a draw in numpy would be frozen into the graph.
+Inside a traced graph (`tf.function`, `jax.jit`) noise must be given: a draw in numpy would be frozen into it.
+On JAX a model's variables are arguments of what is traced or differentiated, as Keras has it: call these functions
+within a `keras.StatelessScope` that maps them; running statistics are read off the scope after a loss.
 
 Raises TypeError for a model of no known framework or a tensor that is not the model's, DataError for pixels or
 labels out of range, UsageError for a model that does not return logits, or noise or a pair not shaped like x.

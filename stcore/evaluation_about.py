@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import stcore
+from stcore import models
 from stcore.attack_names import named
 from stcore.data import ImageData
 from stcore.plan import Plan
@@ -29,6 +30,7 @@ def about(
     examples: bool = False,
 ) -> dict[str, Any]:
     """Of a plan's attacks on so many images of the test split, as plain JSON; examples: whether they are kept."""
+    normalize = models.normalization.canonical(plan.normalize)
     return {
         "format": FORMAT,
         "stcore": stcore.__version__,
@@ -47,6 +49,8 @@ def about(
         "batch_size": plan.eval_batch_size,
         "dtype": plan.dtype,
         "examples": examples,
+        # Said where there is one: what was written before there were any is of networks without.
+        **({} if normalize == models.normalization.NONE else {"normalize": normalize}),
     }
 
 

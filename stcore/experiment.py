@@ -7,7 +7,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,28 +16,30 @@ import numpy as np
 
 import stcore
 from stcore import data, models
-from stcore.assessment import Assessment
 from stcore.attack_names import apart, named
+from stcore.attacks import Attack
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.data.batches import Epochs
+from stcore.data.resident import resident
 from stcore.data.stream_batches import StreamBatches
 from stcore.data.stream_data import StreamData
 from stcore.dispatch import load_backend
-from stcore.errors import DataError, UsageError
+from stcore.errors import DataError, DeviceError, UsageError
 from stcore.evaluation import Accuracy, Evaluator
-from stcore.evaluation_about import about as about_evaluation
-from stcore.evaluation_about import folder_name
-from stcore.evaluation_folder import EVALUATIONS, EvaluationFolder
-from stcore.evaluation_report import as_json, records_of, result_of
+from stcore.evaluation_report import as_json
+from stcore.files import sweep
+from stcore.final_evaluation import final_evaluation
 from stcore.inspection import check_model
-from stcore.interrupt import Interrupt
 from stcore.plan import Plan
-from stcore.progress import Progress
+from stcore.progress import Progress, Silent
 from stcore.protocols import Learner
+from stcore.ranks import Alone, Ranks
+from stcore.remedies import Remedies
 from stcore.run_states import RunStates
 from stcore.runs import ENVIRONMENT, RESULT, RunFolder, load_weights
 from stcore.schedules import make_schedule
-from stcore.training import Average, Schedules, State, Trainer
+from stcore.training import Average, Schedules, State, Store, Trainer
+from stcore.watchers import Watch
 
 FORMAT = "stcore-weights-1"
 
@@ -71,7 +73,7 @@ class Keeping:
 
 
 @dataclass
-class _Store:
+class RunStore:
     """Writes the weights, the averaged ones too, the metrics and the states into the run folder."""
 
     folder: RunFolder
@@ -96,6 +98,35 @@ class _Store:
     def keep(self, state: State) -> None:
         self.states.keep(state)
 
+    def keep_good(self, state: State) -> None:
+        self.states.keep_good(state)
+
+    def rewind(self, state: State) -> None:
+        self.folder.write_metrics(state.place["history"])
+        self.states.keep(state)
+
+
+class Unwritten:
+    """What ranks other than the first keep: nothing."""
+
+    def save(self, name: str, epoch: str) -> None:
+        """Rank 0 has the same weights."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """And the same figures."""
+
+    def due(self) -> bool:
+        return False
+
+    def keep(self, state: State) -> None:
+        """It has what this rank draws from, too."""
+
+    def keep_good(self, state: State) -> None:
+        """Nor this."""
+
+    def rewind(self, state: State) -> None:
+        """And nothing is forgotten."""
+
 
 def run(
     plan: Plan,
@@ -105,6 +136,41 @@ def run(
     on_begin: Callable[[], None] = lambda: None,
     keeping: Keeping = Keeping(),
 ) -> Outcome:
+    """Trains by `run_on` as one process, or as one of the ranks that a launcher started, of which the first writes
+    and speaks. DeviceError where another rank is lost."""
+    check_norm(plan)
+    first = os.environ.get("RANK", "0") == "0"
+    if not keeping.resume and first:
+        RunFolder.check_free(out)
+    backend, device = prepare(plan)
+    ranks: Ranks = backend.join_ranks(device)
+    if ranks.rank:
+        progress, on_row, on_begin = Silent(), lambda row: None, lambda: None
+        keeping = replace(keeping, warn=lambda text: None)
+    try:
+        outcome = run_on(plan, ranks.gather(out)[0], progress, on_row, on_begin, keeping, backend, device, ranks)
+    except Exception as error:
+        if not ranks.lost(error):
+            raise
+        raise DeviceError(
+            "ranks: another one is gone; the launcher says how it ended. Go on from the last state by stcli train "
+            f"--resume {out}"
+        ) from error
+    ranks.leave()
+    return outcome
+
+
+def run_on(
+    plan: Plan,
+    out: Path,
+    progress: Progress,
+    on_row: Callable[[Mapping[str, Any]], None],
+    on_begin: Callable[[], None],
+    keeping: Keeping,
+    backend: Any,
+    device: str,
+    ranks: Ranks,
+) -> Outcome:
     """Trains, selects, and evaluates the best and the last checkpoint on the test split; all lands in `out`.
 
     A run that was stopped, by whatever, goes on with `keeping.resume`: the weights, metrics and choices are then
@@ -113,59 +179,38 @@ def run(
     """
     started = datetime.now(UTC)
     until = None if keeping.seconds is None else time.monotonic() + keeping.seconds
-    if plan.norm == "l1":
-        raise UsageError(
-            "eval_norm: expected linf or l2 in training, whose epochs are judged by PGD; received l1. Evaluate in "
-            "l1 by stcli evaluate"
-        )
-    if not keeping.resume:
-        RunFolder.check_free(out)
-    backend, device = prepare(plan)
     splits = load_data(plan)
-    selection = splits.validation if plan.select == "val" else splits.test
-    if selection is None:
-        raise DataError(
-            f"{plan.dataset}: expected validation shards, on which the best epoch is chosen; received none. Add "
-            "validation-*.tar, or choose on the test set by --select test"
-        )
+    selection = selection_of(plan, splits)
     extra = None if plan.extra_data is None else data.load_extra(plan.extra_data)
     batches = batches_of(plan, splits.train, extra)
-    learner = build_learner(plan, backend, device, splits)
-    folder = RunFolder.open(out) if keeping.resume else RunFolder.create(out)
+    states = RunStates(out, keeping.save_every, dependencies(plan, backend, device) | {"ranks": ranks.count})
+    state = states.latest(keeping.warn) if keeping.resume else None
+    learner = build_learner(plan, backend, device, splits, keeping.warn, resumed=state is not None)
+    learner = ranks.join(learner)
+    batches = resident(batches, plan.resident, backend.free_memory(device), learner.resident)
+    if not keeping.resume and not ranks.rank:
+        RunFolder.create(out)
+    ranks.gather(None)  # it is there
+    folder = RunFolder(out)
     surroundings = environment(backend, device, splits, extra)
     if keeping.resume:
         check_data(folder, surroundings)
-    states = RunStates(out, keeping.save_every, dependencies(plan, backend, device))
-    state = states.latest(keeping.warn) if keeping.resume else None
     on_begin()
-    if not keeping.resume:
+    if not keeping.resume and not ranks.rank:
         folder.write_config(plan.flat())
         folder.write_json(ENVIRONMENT, surroundings)
 
-    watched = [name for name in ("pgd20", plan.select_by) if name != "natural"]
-    monitor, _ = apart(named(watched, plan.eval_epsilon, plan.norm))
-    average = None
-    if plan.ema is not None:
-        average = Average(Evaluator(learner.twin(), monitor, plan.seed), plan.ema)
-    trainer = Trainer(
-        learner=learner,
-        objective=plan.objective,
-        perturbation=plan.perturbation,
-        average=average,
-        batches=batches,
-        selection=selection,
-        evaluator=Evaluator(learner, monitor, plan.seed),
-        select_by=plan.select_by,
-        schedules=Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops)),
-        seed=plan.seed,
-        store=_Store(folder, states, learner, average, about(plan, splits), on_row),
-        progress=progress,
-        eval_batch_size=plan.eval_batch_size,
-        until=until,
-    )
+    average = average_of(plan, learner)
+    keeper: Store = Unwritten()
+    if not ranks.rank:
+        keeper = RunStore(folder, states, learner, average, about(plan, splits), on_row)
+    trainer = make_trainer(plan, learner, average, batches, selection, keeper, progress, until, ranks)
+    trainer.remedies = remedies_of(plan, selection, keeping.warn)
     if state is not None:
         trainer.recall(state)
-    if keeping.resume:
+        trainer.remedies.good = states.good(keeping.warn)
+    if keeping.resume and not ranks.rank:
+        sweep(out)
         folder.write_metrics(trainer.history)  # without the lines of epochs that are made again
     trainer.run()
     finished = len(trainer.history)
@@ -175,31 +220,11 @@ def run(
     if trainer.interrupted:
         return Outcome(out, {}, checkpoints, finished, interrupted=True)
 
-    asked = named(plan.attacks, plan.eval_epsilon, plan.norm)
-    by_batch, cascades = apart(asked)
-    evaluator = Evaluator(learner, by_batch, plan.seed)
-    scores: dict[str, dict[str, Accuracy]] = {}
-    with Interrupt(until) as interrupt:
-        for name, epoch in checkpoints.items():
-            best = name.replace("last", "best")
-            if name != best and epoch == checkpoints[best]:  # one and the same
-                scores[name] = scores[best]
-                continue
-            weights, _ = load_weights(folder.path / f"{name}.safetensors")
-            learner.load_weights(weights)
-            store = None
-            if cascades:  # hours, which are kept where `stcli evaluate` goes on from them
-                what = about_evaluation(plan, splits.test, weights, images=len(splits.test))
-                where = out / EVALUATIONS / folder_name(what, whatever_weights=True)
-                store = EvaluationFolder(where / name, what)
-            test = splits.test.images, splits.test.labels
-            assessment = Assessment(evaluator, cascades, *test, batch_size=plan.eval_batch_size)
-            found = assessment.run(progress, store, interrupt.came, f"test {name}")
-            if found is None or interrupt.came():
-                return Outcome(out, {}, checkpoints, finished, interrupted=True)
-            if store is not None:
-                store.finish(records_of(found, np.arange(len(splits.test))), result_of(found, list(asked)))
-            scores[name] = found.accuracies
+    scores = final_evaluation(plan, learner, splits.test, out, checkpoints, progress, until, ranks)
+    if scores is None:
+        return Outcome(out, {}, checkpoints, finished, interrupted=True)
+    if ranks.rank:
+        return Outcome(out, scores, checkpoints, finished, interrupted=False)
     folder.write_json(
         RESULT,
         {
@@ -211,12 +236,74 @@ def run(
             "epochs": finished,
             "checkpoint_epochs": checkpoints,
             "checkpoints": {name: as_json(accuracies) for name, accuracies in scores.items()},
+            **trainer.remedies.told(trainer.history),
             "started": started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
         },
     )
     states.clear()
     return Outcome(out, scores, checkpoints, finished, interrupted=False)
+
+
+def check_norm(plan: Plan) -> None:
+    """UsageError where no epoch could be judged."""
+    if plan.norm == "l1":
+        raise UsageError(
+            "eval_norm: expected linf or l2 in training, whose epochs are judged by PGD; received l1. Evaluate in "
+            "l1 by stcli evaluate"
+        )
+
+
+def average_of(plan: Plan, learner: Learner) -> Average | None:
+    """The averaged weights that the plan asks for, which start as the learner's are."""
+    if plan.ema is None:
+        return None
+    return Average(Evaluator(learner.twin(), monitors(plan), plan.seed), plan.ema)
+
+
+def monitors(plan: Plan) -> dict[str, Attack]:
+    """The attacks after each epoch, by name."""
+    watched = [name for name in ("pgd20", plan.select_by) if name != "natural"]
+    return apart(named(watched, plan.eval_epsilon, plan.norm))[0]
+
+
+def make_trainer(
+    plan: Plan,
+    learner: Learner,
+    average: Average | None,
+    batches: Epochs,
+    selection: ImageData,
+    store: Store,
+    progress: Progress,
+    until: float | None = None,
+    ranks: Ranks = Alone(),
+) -> Trainer:
+    """The plan's training of this learner, at its start; until: the end of its time by `time.monotonic`."""
+    return Trainer(
+        learner=learner,
+        objective=plan.objective,
+        perturbation=plan.perturbation,
+        average=average,
+        batches=batches,
+        selection=selection,
+        evaluator=Evaluator(learner, monitors(plan), plan.seed),
+        select_by=plan.select_by,
+        schedules=Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops)),
+        seed=plan.seed,
+        store=store,
+        progress=progress,
+        eval_batch_size=plan.eval_batch_size,
+        until=until,
+        accumulate=plan.accumulate,
+        ranks=ranks,
+    )
+
+
+def remedies_of(plan: Plan, selection: ImageData, warn: Callable[[str], None]) -> Remedies:
+    """What the plan does about trouble, which is looked for in the figures of this selection."""
+    chance = float(selection.class_counts().max()) / len(selection)
+    watch = Watch(len(selection), selection.num_classes, chance, plan.trains_for_its_attacks)
+    return Remedies(watch, plan.on_trouble, warn)
 
 
 def dependencies(plan: Plan, backend: Any, device: str) -> dict[str, Any]:
@@ -248,7 +335,10 @@ def prepare(plan: Plan) -> tuple[Any, str]:
         backend.use_threads(plan.threads)
     if plan.deterministic:
         backend.use_determinism()
-    return backend, backend.use_device(plan.device)
+    device = backend.use_device(plan.device)
+    if plan.replicas is not None:
+        backend.use_replicas(plan.replicas)
+    return backend, device
 
 
 def load_data(plan: Plan) -> Splits:
@@ -262,6 +352,17 @@ def load_data(plan: Plan) -> Splits:
         validation_size=plan.validation_size,
         test_size=plan.test_size,
     )
+
+
+def selection_of(plan: Plan, splits: Splits) -> ImageData:
+    """The part that the best epoch is chosen on; DataError where there is none."""
+    selection = splits.validation if plan.select == "val" else splits.test
+    if selection is None:
+        raise DataError(
+            f"{plan.dataset}: expected validation shards, on which the best epoch is chosen; received none. Add "
+            "validation-*.tar, or choose on the test set by --select test"
+        )
+    return selection
 
 
 def batches_of(plan: Plan, train: ImageData | StreamData, extra: ImageData | None) -> Epochs:
@@ -300,16 +401,31 @@ def build_model(plan: Plan, device: str, splits: Splits, *, pretrained: bool = F
 
 
 def build_learner(
-    plan: Plan, backend: Any, device: str, splits: Splits, warn: Callable[[str], None] = warnings.warn
+    plan: Plan,
+    backend: Any,
+    device: str,
+    splits: Splits,
+    warn: Callable[[str], None] = warnings.warn,
+    *,
+    resumed: bool = False,
 ) -> Learner:
     """The network with its optimizer, from its initial weights or those the plan names.
 
-    warn: told what of these is not taken.
+    warn: told what of these is not taken.   resumed: the weights that the plan names are not read, which may be
+    gone by now, since a run's state takes their place.
     """
-    model = build_model(plan, device, splits, pretrained=plan.pretrained)
+    model = build_model(plan, device, splits, pretrained=plan.pretrained and not resumed)
+    if plan.sync_batch_norm:
+        model = backend.synchronised(model, device)
     optimizer = backend.make_sgd(model, plan.learning_rate, plan.momentum, plan.weight_decay, plan.nesterov)
-    learner: Learner = backend.prepare_training(backend.make_learner(model, optimizer), plan.compile)
-    if plan.init_weights is not None:
+    learner: Learner = backend.prepare_training(
+        backend.make_learner(model, optimizer),
+        plan.compile,
+        plan.precision,
+        plan.searched_in,
+        plan.gradient_checkpointing,
+    )
+    if plan.init_weights is not None and not resumed:
         weights, metadata = load_weights(Path(plan.init_weights))
         models.check_weights(metadata, plan.backend, plan.normalize)
         if plan.new_head:

@@ -85,7 +85,7 @@ class StepResult(NamedTuple):
 class Part(NamedTuple):
     """Examples that go through the network together.
 
-    share: of the step's batch, a scalar; the parts' add up to one.   weights: (B,) factors of the examples' losses.
+    share: of the step's batch, a scalar; the parts' add up to one.   weights: (B,) factors of the losses.
     """
 
     x: Tensor

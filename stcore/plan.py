@@ -10,13 +10,16 @@ from typing import Any
 
 from stcore import checks, methods, models, presets
 from stcore.attack_names import MONITORS, attack_of
+from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.objective import Objective, WeightPerturbation
 from stcore.paper import PRESETS as PAPER
 from stcore.perturbation import AWP, RWP
+from stcore.remedies import ON_TROUBLE
 from stcore.schedules import SCHEDULES
 
 SELECT = ("val", "test")
+PRECISIONS = ("fp32", "tf32", "bf16")
 BALL = ("epsilon", "step_size", "steps", "norm", "bounds")
 """The settings of every search, which a data set's recipe gives to each method alike."""
 WRAPPERS = ("awp", "rwp", "perturbation_warmup", "rwp_steps", "rwp_threshold", "extra_data", "extra_fraction")
@@ -51,9 +54,17 @@ class Plan:
     eval_norm: str | None = None
     device: str = "auto"
     dtype: str = "float32"
+    precision: str = "fp32"
+    inner_precision: str | None = None
+    gradient_checkpointing: bool = False
+    accumulate: int = 1
+    sync_batch_norm: bool = False
+    replicas: int | None = None
     compile: str = "auto"
     threads: int | None = None
     deterministic: bool = False
+    on_trouble: str = "warn"
+    resident: str = "auto"
     train_size: int | None = None
     validation_size: int | None = None
     test_size: int | None = None
@@ -76,6 +87,17 @@ class Plan:
     def __post_init__(self) -> None:
         checks.whole("epochs", self.epochs, 1)
         checks.whole("batch_size", self.batch_size, 2)  # batch statistics of one image are no statistics
+        checks.whole("accumulate", self.accumulate, 1)
+        if 2 * self.accumulate > self.batch_size:
+            raise UsageError(
+                f"accumulate: expected at most {self.batch_size // 2} parts of a batch of {self.batch_size}, each "
+                f"of two images, since one has no batch statistics; received {self.accumulate}"
+            )
+        if self.sync_batch_norm and self.backend != "torch":
+            raise UsageError(
+                "sync_batch_norm: expected none with keras, whose batch norms over several devices see the whole "
+                "batch; received it. Leave it out"
+            )
         checks.whole("eval_batch_size", self.eval_batch_size, 1)
         checks.whole("seed", self.seed)
         for name in ("learning_rate", "momentum", "weight_decay"):
@@ -92,13 +114,41 @@ class Plan:
             checks.number("drops (shares of the epochs)", drop, high=1.0)
         checks.choice("augment", self.augment, ("none", "crop-flip"))
         checks.choice("select", self.select, SELECT)
+        checks.choice("on_trouble", self.on_trouble, ON_TROUBLE)
+        checks.choice("resident", self.resident, RESIDENT)
         checks.choice("dtype", self.dtype, ("float32", "float64"))
-        checks.choice("compile", self.compile, ("auto", "on", "off"))
+        checks.choice("compile", self.compile, ("auto", "on", "off", "xla"))
+        for name in ("precision", "inner_precision"):
+            checks.choice(name, getattr(self, name) or self.precision, PRECISIONS)
+        lowered = {self.precision, self.searched_in} - {"fp32"}
+        if self.dtype == "float64" and lowered:
+            raise UsageError(
+                f"dtype: expected float32 with {' and '.join(sorted(lowered))}; received float64, whose precision "
+                "they would throw away. Leave one of the two out"
+            )
+        if self.backend == "torch" and self.compile == "xla":
+            raise UsageError("compile: expected auto, on or off with torch; received xla, Keras' own. Take on")
+        if self.backend == "torch" and self.compile == "on" and self.gradient_checkpointing:
+            raise UsageError(
+                "gradient_checkpointing: expected none with compile = on, whose compiler chooses what to keep by "
+                "itself; received both. Leave one of the two out"
+            )
         for attack in self.attacks:
             attack_of(attack, self.eval_epsilon, self.norm)  # whose settings are checked as it is made
         checks.choice("select_by", self.select_by, ("natural", *MONITORS))
         if self.threads is not None:
             checks.whole("threads", self.threads, 1)
+        if self.replicas is not None:
+            checks.whole("replicas", self.replicas, 1)
+            if self.backend == "torch":
+                raise UsageError(
+                    f"replicas: expected none with torch, which has a process for each device; received "
+                    f"{self.replicas}. Start it by torchrun --nproc-per-node={self.replicas} $(which stcli) train"
+                )
+            if self.batch_size % self.replicas:
+                raise UsageError(
+                    f"replicas: expected a divisor of the batch size {self.batch_size}; received {self.replicas}"
+                )
         if self.awp is not None and self.rwp is not None:
             raise UsageError("awp, rwp: expected at most one of the two weight perturbations; received both")
         if self.perturbation_warmup and self.awp is None and self.rwp is None:
@@ -133,6 +183,11 @@ class Plan:
             raise UsageError("image_column, label_column: expected both or neither")
 
     @property
+    def searched_in(self) -> str:
+        """The precision of the search for examples: by default that of the outer forwards."""
+        return self.inner_precision or self.precision
+
+    @property
     def objective(self) -> Objective:
         """The method with its settings."""
         return methods.make_objective(self.method, self.settings)
@@ -150,15 +205,25 @@ class Plan:
 
     @property
     def units(self) -> int:
-        """What a training step costs, in forwards of the batch; a weight perturbation repeats the outer passes."""
+        """What a training step costs, in forwards of the batch; a weight perturbation repeats the outer passes,
+        gradient checkpointing adds a forward to each way back.
+        """
         own = self.objective.passes
         ascents = self.perturbation.ascents if self.perturbation else 0
-        return own.units + own.outer_units * ascents
+        back = own.input_backwards + own.weight_backwards * (1 + ascents)
+        again = back if self.gradient_checkpointing else 0
+        return own.units + own.outer_units * ascents + again
 
     @property
     def norm(self) -> str:
         """The norm of the evaluation's attacks: by default the training's, where the method has one."""
         return self.eval_norm or str(self.settings.get("norm", "linf"))
+
+    @property
+    def trains_for_its_attacks(self) -> bool:
+        """Whether the method trains on adversarial examples of a ball no smaller than that of the evaluation."""
+        searches = self.method not in ("standard", "collaborative") and self.settings["norm"] == self.norm
+        return searches and bool(self.settings["epsilon"] >= self.eval_epsilon)
 
     @property
     def columns(self) -> tuple[str, str] | None:

@@ -28,11 +28,11 @@ def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Asse
     """
     abouts = [read_json(_there(part, ABOUT)) for part in parts]
     for about, part in zip(abouts, parts, strict=True):
-        for name in abouts[0]:
-            if name not in MAY_DIFFER and about.get(name) != abouts[0][name]:
+        for name in {**abouts[0], **about}:
+            if name not in MAY_DIFFER and about.get(name) != abouts[0].get(name):
                 raise UsageError(
-                    f"parts: expected shards of one evaluation; {name} is {abouts[0][name]!r} in {parts[0]}, and "
-                    f"{about.get(name)!r} in {part}"
+                    f"parts: expected shards of one evaluation; {name} is {abouts[0].get(name)!r} in {parts[0]}, "
+                    f"and {about.get(name)!r} in {part}"
                 )
     _check_complete([about.get("shard") for about in abouts])
     records = [read_arrays(_there(part, RECORDS)) for part in parts]

@@ -16,7 +16,7 @@ from stcore.cli import console
 from stcore.cli.evaluation_plan import plan_from as evaluate_plan
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
-from stcore.cli.train import plan_from
+from stcore.cli.train import default_name, keeping_from, plan_from
 from stcore.plan import make_plan
 from stcore.runs import RunFolder, load_weights
 
@@ -47,7 +47,8 @@ def test_version():
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "evaluate", "merge", "presets", "verify", "pseudo-label", "import", "export", "doctor"]
+    "command",
+    ["train", "plan", "evaluate", "merge", "presets", "verify", "pseudo-label", "import", "export", "doctor"],
 )
 def test_every_command_has_help(command):
     said = stcli(command, "--help")
@@ -506,3 +507,53 @@ def test_a_closed_pipe_is_no_error(monkeypatch):
 
     monkeypatch.setattr("stcore.cli.doctor.main", closed)
     assert stcli("doctor") == (0, "", "")
+
+
+# What a file does not give
+
+
+@pytest.mark.parametrize(
+    "line", ['resume = "runs/x"', "save_every = 5.0", "max_hours = 1.0", "tensorboard = true", "json = true"]
+)
+def test_what_is_about_one_invocation_is_no_setting(line, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text(f"{line}\nepochs = 1\n")
+    said = stcli("train", "--config", file)
+    assert said.code == 2
+    assert f"{file}: {line.split()[0]}: expected as a flag, not in a file" in said.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--save-every", "-1"),
+        ("--max-hours", "-2"),
+        ("--max-hours", "nan"),
+        ("--save_every=-1",),
+        ("--max-hours=x",),
+    ],
+)
+def test_times_that_are_none_are_refused(args, tmp_path):
+    said = stcli("train", "--out", tmp_path / "run", *args)
+    assert said.code == 2
+    assert not (tmp_path / "run").exists()
+    assert args[0].lstrip("-").partition("=")[0].replace("-", "_") in said.err.replace("-", "_")
+
+
+def test_keeping_is_read_off_the_options():
+    keeping = keeping_from(plan_from(["--max-hours", "1/2", "--save_every=7"])[2], lambda text: None)
+    assert (keeping.seconds, keeping.save_every, keeping.resume) == (1800.0, 7.0, False)
+    assert keeping_from(plan_from(["--max-hours", "none"])[2], lambda text: None).seconds is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"model": "timm:resnet18.a1_in1k"}, "digits-timm-resnet18.a1_in1k-st-torch-seed0"),
+        ({"model": "mine.nets:Net"}, "digits-mine.nets-Net-st-torch-seed0"),
+        ({"dataset": "hub:owner/name:plain text"}, "name-plain-text-resnet18-st-torch-seed0"),
+        ({"dataset": "parquet:data/mine/", "awp": 0.1}, "mine-resnet18-st-awp-torch-seed0"),
+    ],
+)
+def test_a_runs_own_name_is_one_that_any_file_system_takes(settings, name):
+    assert default_name(make_plan(settings)) == name

@@ -19,8 +19,12 @@ from test_training import PressesCtrlC
 
 from stcore import models
 from stcore.attack_names import MONITORS
-from stcore.evaluation_folder import read_arrays
+from stcore.data import load_digits
+from stcore.errors import UsageError
+from stcore.evaluation_about import about, folder_name
+from stcore.evaluation_folder import EvaluationFolder, read_arrays
 from stcore.experiment import load_data
+from stcore.plan import make_plan
 from stcore.runs import load_weights, save_weights
 
 torch = pytest.importorskip("torch")
@@ -483,3 +487,54 @@ def test_training_knows_no_monitor_in_l1(tmp_path):
     said = train(tmp_path / "run", attacks="apgd-ce", eval_norm="l1", eval_epsilon=1)
     assert (said.code, "eval_norm: expected linf or l2 in training" in said.err) == (2, True)
     assert not (tmp_path / "run").exists()
+
+
+# What a weights file does not know of
+
+
+def squares(folder, side):
+    """An image folder: two classes, told by their colour."""
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 40), ("test", 10)):
+        for place, name in enumerate(("dark", "light")):
+            (folder / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(100 * place, 100 * place + 100, (side, side, 3)).astype(np.uint8)
+                image.fromarray(pixels).save(folder / part / name / f"{number}.png")
+    return f"folder:{folder}"
+
+
+def test_a_weights_file_takes_an_image_size(tmp_path):
+    load("torch")
+    place, run = squares(tmp_path / "data", 12), tmp_path / "run"
+    settings = {"dataset": place, "image_size": 8, "validation_size": 2, "model": "tiny", "epochs": 1}
+    assert stcli("train", *words({**settings, "out": run})).code == 0
+    weights = run / "last.safetensors"
+    flags = ("--dataset", place, "--attacks", "fgsm", "--no-audit")
+    said = stcli("evaluate", weights, *flags)
+    assert said.code == 2
+    assert "8x8x3" in said.err
+    said = stcli("evaluate", weights, *flags, "--image-size", 8, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)
+    said = stcli("evaluate", run, "--image-size", 8)
+    assert said.code == 2
+    assert "image_size: expected none beside a run" in said.err
+
+
+def test_another_normalisation_is_another_evaluation(tmp_path):
+    """Folders that were written before normalisation was said are those of networks without."""
+    load("torch")
+    plain, normalised = (
+        make_plan({"normalize": text, "attacks": "fgsm", "model": "tiny"}) for text in ("none", "0.5/0.25")
+    )
+    test = load_digits().test
+    one, other = (about(plan, test, {}, images=4) for plan in (plain, normalised))
+    assert "normalize" not in one
+    assert other == {**one, "normalize": "0.5/0.25"}
+    assert folder_name(one, whatever_weights=True) != folder_name(other, whatever_weights=True)
+    EvaluationFolder(tmp_path / "e", one)
+    EvaluationFolder(tmp_path / "e", one)
+    with pytest.raises(UsageError, match=r"its normalize is None, here it is '0\.5/0\.25'"):
+        EvaluationFolder(tmp_path / "e", other)

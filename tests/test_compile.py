@@ -23,11 +23,11 @@ from stcore import (
     TradesConfig,
 )
 from stcore.attacks import PGD
-from stcore.data import Batches, ImageData
+from stcore.data import Batches, ImageData, in_order
 from stcore.errors import UsageError
 from stcore.evaluation import Evaluator
 from stcore.protocols import Mode
-from stcore.training import Schedules, Trainer, score
+from stcore.training import Schedules, Trainer
 
 CONFIG = SqueezeConfig(steps=3)
 OBJECTIVES = {"squeeze": CONFIG, "adversarial": AdversarialConfig(steps=3), "standard": StandardConfig()}
@@ -311,7 +311,7 @@ def run_compiled(counted, monkeypatch, objective, channels, perturbation=None):
     batches = Batches(data(22), 6, seed=0)
     parts = (learner, objective, batches, data(13), evaluator, "pgd", schedules, 0, store, progress)
     Trainer(*parts, eval_batch_size=9, perturbation=perturbation).run()
-    score(evaluator, data(19), 8, progress, "final")
+    evaluator.run(in_order(data(19), 8))
     events.append(("final", len(graphs)))
     return graphs, events
 

@@ -326,9 +326,7 @@ def test_hub_sets_that_do_not_fit_are_refused(monkeypatch, settings, message):
 
 def test_hub_columns_that_are_not_there_are_refused(monkeypatch):
     fake_hub(monkeypatch)
-    with pytest.raises(
-        DataError, match=r"a column of images named picture and .* received the columns img, label"
-    ):
+    with pytest.raises(DataError, match=r"a column of images named picture, received the columns img, label"):
         load("hub:a/b", columns=("picture", "label"))
 
 

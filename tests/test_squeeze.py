@@ -233,7 +233,8 @@ def test_labels_may_have_another_integer_type(backend):
 
 def test_host_pixels_are_no_tensors_and_the_message_says_what_is_expected(backend):
     x, y, _ = backend.batch(problem(6, 4))
-    expected = "expected a torch.Tensor" if backend.name == "torch" else "expected a TensorFlow tensor"
+    names = {"torch": "torch.Tensor", "tensorflow": "TensorFlow tensor", "jax": "JAX array"}
+    expected = f"expected a {names[backend.engine]}"
     with pytest.raises(TypeError, match=f"{expected} of the model's .*float64; received ndarray"):
         stcore.find_squeeze_pair(small_model(backend), backend.array(x), y)
     with pytest.raises(TypeError, match=expected):
@@ -248,6 +249,17 @@ def test_only_the_total_of_the_loss_can_be_differentiated(backend):
     run = lambda: stcore.squeeze_loss(model, batch.x, batch.y, noise=batch.noise)  # noqa: E731
     if backend.name == "torch":
         graphs = [part.requires_grad for part in run()]
+    elif backend.engine == "jax":
+        import jax
+        import keras
+
+        weight = model.trainable_variables[0]
+
+        def part(value, which):
+            with keras.StatelessScope([(weight, value)]):
+                return run()[which]
+
+        graphs = [bool((jax.grad(part)(weight.value, which) != 0).any()) for which in range(5)]
     else:
         import tensorflow as tf
 
