@@ -51,8 +51,8 @@ class TrainOptions:
 
     resume: MaybeText = None
     """Go on with the run in this folder, which was stopped or killed, to the weights and figures of a run without
-    a break. Its settings are its own; beside it fit --dataset (if it moved), --device, --threads, --save-every,
-    --max-hours and --json."""
+    a break. Its settings are its own; beside it fit --dataset (if it moved), --device, --threads,
+    --resident, --save-every, --max-hours and --json."""
     save_every: Number = 300.0
     """Seconds between two saves of the state within an epoch: what a kill can cost."""
     max_hours: MaybeNumber = None

@@ -26,7 +26,7 @@ from stcore.runs import CONFIG, RESULT, RunFolder
 
 KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # none of which changes the numbers
 FLAGS = ("seeds", "devices", "json", *KEEPING)  # about this invocation: a file does not give them
-MOVABLE = ("dataset", "device", "threads")  # what a resumed run may find elsewhere
+MOVABLE = ("dataset", "device", "threads", "resident")  # what a resumed run may find elsewhere
 NOT_SETTINGS = ("config", "out", *FLAGS)
 
 

@@ -74,7 +74,7 @@ def flags(**settings):
         (["--init", "natural"], "init: expected one of gaussian, uniform; received 'natural'"),
         (["--dtype", "float16"], "dtype: expected one of float32, float64; received 'float16'"),
         (["--augment", "mixup"], "augment: expected one of none, crop-flip; received 'mixup'"),
-        (["--compile", "maybe"], "compile: expected one of auto, on, off; received 'maybe'"),
+        (["--compile", "maybe"], "compile: expected one of auto, on, off, xla; received 'maybe'"),
         (["--bogus", "1"], "Unrecognized options: --bogus"),
         (["extra"], "Unrecognized options: extra"),
         (["--epochs"], "Missing value for argument '--epochs'"),
@@ -174,8 +174,8 @@ def test_a_configuration_file_of_bytes(place):
 @pytest.mark.parametrize("command", ["nope", "Train", "--trian"])
 def test_unknown_commands(command):
     expected = (
-        "expected a command among train, evaluate, merge, presets, table, verify, pseudo-label, import, export, "
-        "data, doctor"
+        "expected a command among train, plan, evaluate, merge, presets, table, verify, pseudo-label, import, "
+        "export, data, doctor"
     )
     assert_refused(stcli(command), 2, f"{expected}; received '{command}'")
 
@@ -446,7 +446,7 @@ class ResourceExhaustedError(Exception):
     ids=lambda error: type(error).__name__,
 )
 def test_memory_that_runs_out(place, monkeypatch, error):
-    monkeypatch.setattr("stcore.training.training_step", raising(error))
+    monkeypatch.setattr("stcore.training.accumulated_step", raising(error))
     said = stcli("train", *flags())
     assert_refused(said, 4, "out of memory: ")
     assert "Lower --batch-size" in said.err
@@ -454,7 +454,7 @@ def test_memory_that_runs_out(place, monkeypatch, error):
 
 def test_a_loss_that_turns_into_nan(place):
     said = stcli("train", *flags(learning_rate=1e30, steps=1, epochs=2))
-    assert_refused(said, 5, "in epoch 1: training stopped, no epoch was finished. Lower the learning rate")
+    assert_refused(said, 5, "in epoch 1. Likely the learning rate is too high")
     assert not list((place / "out").glob("*.safetensors"))
 
 
@@ -506,7 +506,7 @@ def test_a_disk_that_fills_up_in_the_second_epoch(place, monkeypatch, file):
 
 
 def test_what_nobody_foresaw_is_a_bug_and_shows_where(place, monkeypatch):
-    monkeypatch.setattr("stcore.training.training_step", raising(ZeroDivisionError("unforeseen")))
+    monkeypatch.setattr("stcore.training.accumulated_step", raising(ZeroDivisionError("unforeseen")))
     said = stcli("train", *flags())
     assert said.code == 1
     assert "Traceback (most recent call last)" in said.err

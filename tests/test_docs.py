@@ -90,7 +90,7 @@ COMMANDS = [line for block in blocks(WALK_THROUGH, "sh") for line in block.text.
 
 def lay_out(place):
     """The package and its tests in a folder of their own, the package as it installs."""
-    bare = shutil.ignore_patterns("__pycache__")
+    bare = shutil.ignore_patterns("__pycache__", ".*")
     shutil.copytree(ROOT / "stcore", place / "stcore", ignore=bare)
     for name in ("backends", "models", "cli"):
         shutil.copytree(ROOT / name, place / "stcore" / name, ignore=bare)
