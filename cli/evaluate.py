@@ -25,11 +25,11 @@ from stcore.evaluation import Accuracy
 from stcore.evaluation_about import folder_name
 from stcore.evaluation_folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation_report import as_json, records_of, result_of
-from stcore.experiment import check_about
 from stcore.interrupt import Interrupt
 from stcore.plan import Plan
 from stcore.progress import Progress
 from stcore.protocols import Array
+from stcore.run_store import check_about
 from stcore.runs import load_weights, write_file
 
 ENGINES = ("native", "reference")

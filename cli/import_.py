@@ -12,8 +12,8 @@ from stcore.cli.options import ImportOptions
 from stcore.cli.parsing import parse
 from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
-from stcore.experiment import FORMAT
 from stcore.models import released, torch_files
+from stcore.run_store import FORMAT
 from stcore.runs import save_weights
 
 PREACT = (

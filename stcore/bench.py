@@ -12,17 +12,19 @@ from typing import Any
 from stcore.attack_names import apart, named
 from stcore.data import Batch, ImageData, Splits, in_order
 from stcore.data.batches import Epochs
+from stcore.epoch_metrics import EpochSoFar
 from stcore.evaluation import Evaluator
-from stcore.experiment import RunStore, about, make_trainer, monitors
 from stcore.interrupt import Interrupt
 from stcore.measured import Phase
 from stcore.plan import Plan
 from stcore.progress import Silent
 from stcore.protocols import Learner
 from stcore.run_states import RunStates
+from stcore.run_store import RunStore, about
 from stcore.runs import RunFolder
 from stcore.stopwatch import Pace, Spent, Stopwatch
-from stcore.training import Average, EpochSoFar, State
+from stcore.trainers import make_trainer, monitors
+from stcore.training import Average, State
 
 PASSES = 42  # of an image through PGD-20: 20 there and back, one of the image, one of what was found
 

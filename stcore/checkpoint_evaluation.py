@@ -13,11 +13,11 @@ from stcore.audit import CHECKS, Finding, audit
 from stcore.data.batches import Batch
 from stcore.evaluation import Evaluator
 from stcore.evaluation_about import about
-from stcore.experiment import build_model, load_data, prepare
 from stcore.inspection import check_model
 from stcore.interrupt import Interrupt
 from stcore.parts import chosen
 from stcore.plan import Plan
+from stcore.preparation import build_model, load_data, prepare
 from stcore.progress import Progress, stretch
 from stcore.protocols import Array
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,19 +15,19 @@ from stcore.averaging import follow
 from stcore.data import ImageData, in_order
 from stcore.data.batches import Batch, Epochs
 from stcore.data.resident import OnDevice
+from stcore.epoch_metrics import EpochSoFar, RunningMeans
 from stcore.errors import DivergedError
 from stcore.evaluation import Accuracy, Evaluator
 from stcore.interrupt import Interrupt
 from stcore.noise import sample
 from stcore.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step
 from stcore.progress import Progress, stretch
-from stcore.protocols import Array, Learner, Metrics, Ops
+from stcore.protocols import Array, Learner
 from stcore.ranks import Alone, Ranks, pieces, shares
 from stcore.remedies import Remedies
 from stcore.schedules import Schedule
 from stcore.seeding import Stream
 from stcore.snapshots import part
-from stcore.watchers import why_diverged
 
 _T = TypeVar("_T")
 CHECK_EVERY = 10  # steps between two looks at the loss: each look waits for the device
@@ -73,20 +72,6 @@ class Schedules:
 
     def rate(self, epoch: int) -> float:
         return self.learning_rate * self.schedule(epoch, self.epochs)
-
-
-@dataclass
-class EpochSoFar:
-    """How far an epoch is: steps and examples done, their metrics' sums over examples, seconds they took."""
-
-    epoch: int
-    steps: int = 0
-    examples: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self.examples for name, total in self.sums.items()}
 
 
 @dataclass
@@ -323,29 +308,3 @@ class Trainer:
             own = self._all_or_none(lambda: evaluator.run(batches, self.progress.advance))
         found = self.ranks.gather(own.accuracies)
         return {name: sum((one[name] for one in found[1:]), found[0][name]) for name in found[0]}
-
-
-class RunningMeans:
-    """Sums over examples of per-batch means; the tensors come to the host only when asked for."""
-
-    def __init__(self, ops: Ops, into: EpochSoFar) -> None:
-        self._ops = ops
-        self._pending: list[tuple[Metrics, int]] = []
-        self._into = into
-
-    def add(self, means: Metrics, examples: int) -> None:
-        self._pending.append((means, examples))
-
-    def check(self) -> None:
-        """DivergedError if a loss since the last check is not a finite number."""
-        sums, epoch = self._into.sums, self._into.epoch
-        for means, examples in self._pending:
-            values = {name: float(self._ops.to_numpy(tensor)) for name, tensor in means.items()}
-            for name, value in values.items():
-                if not math.isfinite(value):
-                    raise DivergedError(
-                        f"the {name} became {value} in epoch {epoch}. {why_diverged(values, epoch)}"
-                    )
-                sums[name] = sums.get(name, 0.0) + value * examples
-            self._into.examples += examples
-        self._pending.clear()

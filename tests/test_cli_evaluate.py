@@ -23,8 +23,8 @@ from stcore.data import load_digits
 from stcore.errors import UsageError
 from stcore.evaluation_about import about, folder_name
 from stcore.evaluation_folder import EvaluationFolder, read_arrays
-from stcore.experiment import load_data
 from stcore.plan import make_plan
+from stcore.preparation import load_data
 from stcore.runs import load_weights, save_weights
 
 torch = pytest.importorskip("torch")

@@ -15,11 +15,11 @@ from stcore import AWP, AdversarialConfig, GairatConfig, SqueezeConfig, Standard
 from stcore.attacks import PGD
 from stcore.data import Batches
 from stcore.errors import DataError, UsageError
-from stcore.experiment import load_data
 from stcore.methods import METHODS, make_objective
 from stcore.models import build
 from stcore.noise import sample
 from stcore.objective import training_step
+from stcore.preparation import load_data
 from stcore.protocols import Mode
 from stcore.runs import load_weights
 from stcore.schedules import make_schedule

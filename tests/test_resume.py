@@ -13,7 +13,7 @@ import pytest
 from harness import load
 from small import SETTINGS, contents, stcli, train, trained
 
-from stcore import experiment, models
+from stcore import models, preparation
 from stcore.dispatch import load_backend
 from stcore.errors import UsageError
 from stcore.plan import make_plan
@@ -165,16 +165,16 @@ def test_published_weights_are_not_fetched_again(monkeypatch):
     backend = load_backend("keras")
     published = {"model": "keras.applications:MobileNetV2", "normalize": "none", "pretrained": True}
     plan = make_plan({**SETTINGS, "backend": "keras", **published})
-    splits = experiment.load_data(plan)
+    splits = preparation.load_data(plan)
     asked = []
 
     def build(plan, device, splits, *, pretrained=False):
         asked.append(pretrained)
         return models.build("tiny", "keras", num_classes=10, in_channels=1, image_size=(8, 8))
 
-    monkeypatch.setattr(experiment, "build_model", build)
+    monkeypatch.setattr(preparation, "build_model", build)
     for resumed in (False, True):
-        experiment.build_learner(plan, backend, "cpu", splits, resumed=resumed)
+        preparation.build_learner(plan, backend, "cpu", splits, resumed=resumed)
     assert asked == [True, False]
 
 

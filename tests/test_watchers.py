@@ -412,7 +412,7 @@ def test_killed_after_a_rollback_it_ends_as_without_a_break(name, tmp_path):
 def test_a_run_that_stops_early_is_finished_and_says_why(policy, tmp_path, monkeypatch):
     """The first epoch is well, all others end in no number, at whatever rate a rollback leaves."""
     rates = {1: 0.5, 2: 1e30}
-    monkeypatch.setattr("stcore.experiment.make_schedule", lambda *_: lambda epoch, epochs: rates[epoch])
+    monkeypatch.setattr("stcore.trainers.make_schedule", lambda *_: lambda epoch, epochs: rates[epoch])
     said = train(tmp_path / "run", steps=1, epochs=2, on_trouble=policy, ema=0.5, attacks="fgsm")
     assert said.code == 0, said.err
     result = json.loads((tmp_path / "run" / "result.json").read_text())
