@@ -23,6 +23,7 @@ from stcore.backends.keras.scope import Scope
 from stcore.errors import DIVIDE, DeviceError, UsageError
 from stcore.protocols import Array, Metrics, Pullback, Tensor
 
+UNROLLED = 20  # steps of a loop that are laid out one after another on a CPU; more would take long to compile
 _THREADS = ("PJRT_NPROC", "NPROC")  # what XLA sizes its CPU's thread pool by, and what it did before
 
 
@@ -78,10 +79,12 @@ def _constant(tree: Any) -> Any:
 
 
 def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
-    if _traced():
+    if _traced() and (steps > UNROLLED or _device().platform != "cpu"):
         result: tuple[Any, ...] = jax.lax.fori_loop(0, steps, lambda _, state: tuple(body(*state)), tuple(carry))
         return result
-    for _ in range(steps):  # JAX would compile the loop anew at each call, which no loop of a few steps is worth
+    # On a CPU, convolutions in a compiled loop are several times slower (jax-ml/jax, issue 12868). And eagerly JAX
+    # would compile the loop anew at each call.
+    for _ in range(steps):
         carry = tuple(body(*carry))
     return carry
 
@@ -218,7 +221,7 @@ def use_replicas(count: int) -> None:
     For the models made from now on. The computation is that of one device but for rounding: batch statistics, and
     whatever a method takes over a batch, are the whole batch's.
     """
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device = _device()
     found = jax.local_devices(backend=device.platform)
     if count > len(found):
         raise DeviceError(
@@ -249,9 +252,13 @@ def _count(kind: str) -> int:
         return 0
 
 
+def _device() -> Any:
+    return jax.config.jax_default_device or jax.devices()[0]
+
+
 def has_tensor_float_32() -> bool:
     """Whether the device multiplies in TF32."""
-    device = jax.config.jax_default_device or jax.devices()[0]
+    device = _device()
     return device.platform == "gpu" and float(getattr(device, "compute_capability", 0)) >= 8
 
 
