@@ -156,7 +156,7 @@ def test_a_rollback_is_that_of_all_ranks_and_resident_images_are_each_ranks_own(
     run = ["train", *words({**SETTINGS, "batch_size": 20, "epochs": 3, "learning_rate": 1e30, "steps": 1})]
     options = ["--on-trouble", "rollback", "--resident", "on", "--ema", 0.9, "--out", tmp_path / "run"]
     out, err = ended(torchrun(*run, *options, DUMPS=str(tmp_path)), code=1)  # torchrun's, of ranks that end with 5
-    assert out.count("rollback 2 of 2: back to the start") == 1
+    assert out.count("rollback 2 of 2, from epoch 1: back to the start") == 1
     assert len([line for line in err.splitlines() if line.startswith("stcli: ")]) == 1
     ended(torchrun(*run, *options[2:-1], tmp_path / "fine", "--learning-rate", 0.01, DUMPS=str(tmp_path)))
     assert_same(*(dict(np.load(tmp_path / f"rank{rank}.npz")) for rank in (0, 1)))
