@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -77,11 +76,10 @@ def run(
     """Trains by `run_on` as one process, or as one of the ranks that a launcher started, of which the first writes
     and speaks. DeviceError where another rank is lost."""
     check_norm(plan)
-    first = os.environ.get("RANK", "0") == "0"
-    if not keeping.resume and first:
-        RunFolder.check_free(out)
     backend, device = prepare(plan)
     ranks: Ranks = backend.join_ranks(device)
+    if not keeping.resume and not ranks.rank:
+        RunFolder.check_free(out)
     if ranks.rank:
         progress, on_row, on_begin = Silent(), lambda row: None, lambda: None
         keeping = replace(keeping, warn=lambda text: None)
