@@ -64,11 +64,11 @@ def main(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(said, indent=2))
     else:
-        _show(console, said)
+        _show(console, said, perturbed=plan.perturbation is not None)
     return errors.OK
 
 
-def _show(console: Console, said: Mapping[str, Any]) -> None:
+def _show(console: Console, said: Mapping[str, Any], *, perturbed: bool) -> None:
     images, passes, network = said["images"], said["passes"], said["network"]
     shape = "×".join(map(str, images["shape"]))
     say(
@@ -80,8 +80,8 @@ def _show(console: Console, said: Mapping[str, Any]) -> None:
     say(
         console,
         f"passes    a step: {passes['forwards']} forwards, {passes['input_backwards']} ways back to the pixels, "
-        f"{passes['weight_backwards']} to the weights; as much as {passes['units']} forwards of the batch, "
-        "a weight perturbation included",
+        f"{passes['weight_backwards']} to the weights; as much as {passes['units']} forwards of the batch"
+        + (", the weight perturbation included" if perturbed else ""),
     )
     flops = network["forward_flops"]
     say(

@@ -252,6 +252,14 @@ def test_a_person_reads_it_too():
         assert part in said.out
 
 
+@pytest.mark.parametrize("awp", [None, 0.005])
+def test_a_weight_perturbation_is_spoken_of_where_there_is_one(awp):
+    load("torch")
+    asked = {**SETTINGS, "probe_seconds": 0.1, "steps": 1} | ({} if awp is None else {"awp": awp})
+    said = stcli("plan", *words(asked))
+    assert ("the weight perturbation included" in said.out) == (awp is not None)
+
+
 def test_the_networks_weights_are_those_of_the_plan(tmp_path):
     """--init-weights that do not fit are said before the run begins."""
     from stcore.runs import save_weights
