@@ -77,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.strerror:
             reason = f"{error.filename or 'a file'} cannot be read or written ({error.strerror})"
             return _say(f"{reason}. Choose another place", errors.UsageError.exit_code)
-        return _say(f"{traceback.format_exc()}stcli: {A_BUG}", errors.BUG, after="")
+        return _say(A_BUG, errors.BUG, before=traceback.format_exc())
 
 
 def _is_of_memory(error: Exception) -> bool:
@@ -87,9 +87,9 @@ def _is_of_memory(error: Exception) -> bool:
     return bool(named) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
-def _say(message: str, code: int, after: str = "stcli: ") -> int:
+def _say(message: str, code: int, before: str = "") -> int:
     if ranks.speaks():
-        print(f"{after}{ranks.name()}{message}", file=sys.stderr)
+        print(f"{before}stcli: {ranks.name()}{message}", file=sys.stderr)
     return code
 
 

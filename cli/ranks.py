@@ -6,17 +6,12 @@ import os
 import sys
 
 from stcore.errors import UsageError
-
-
-def count() -> int:
-    """How many processes the launcher started; 1 without one."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    return int(text) if text.isdecimal() else 1
+from stcore.ranks import launched
 
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks."""
-    return count() == 1 or os.environ.get("RANK", "0") == "0"
+    return launched() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def name() -> str:
@@ -26,9 +21,9 @@ def name() -> str:
 
 def check(command: str) -> None:
     """UsageError for a command that several processes would each do for themselves."""
-    if count() > 1 and command != "train":
+    if launched() > 1 and command != "train":
         raise UsageError(
-            f"expected one process for stcli {command}; a launcher started {count()}. Run it without torchrun"
+            f"expected one process for stcli {command}; a launcher started {launched()}. Run it without torchrun"
             + ("; --shard i/n shares the work" if command == "evaluate" else "")
         )
 
@@ -36,7 +31,7 @@ def check(command: str) -> None:
 def speaks() -> bool:
     """Whether this process is to say what went wrong: the first, and once they are joined the first to fail."""
     joined = sys.modules.get("torch.distributed")
-    if count() == 1 or joined is None or not joined.is_initialized():
+    if launched() == 1 or joined is None or not joined.is_initialized():
         return is_first()
     from stcore.backends.torch.ranks import first_to_fail
 

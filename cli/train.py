@@ -22,6 +22,7 @@ from stcore.evaluation_folder import EVALUATIONS
 from stcore.experiment import Keeping, Outcome, run
 from stcore.merging import over
 from stcore.plan import Plan, make_plan
+from stcore.ranks import launched
 from stcore.runs import CONFIG, RESULT, RunFolder
 
 KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # none of which changes the numbers
@@ -36,7 +37,7 @@ Options = TypeVar("Options", bound=TrainOptions)
 def main(args: Sequence[str]) -> int:
     """Trains as the arguments say; returns the exit code."""
     if any(peek(args, name) is not None for name in ("seeds", "devices")):
-        if ranks.count() > 1:
+        if launched() > 1:
             raise errors.UsageError("seeds: expected one process; a launcher started several. Leave torchrun out")
         from stcore.cli import seeds  # which takes plans from here
 

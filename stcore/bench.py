@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from stcore.attack_names import apart, named
 from stcore.data import Batch, ImageData, Splits, in_order
@@ -16,11 +15,12 @@ from stcore.epoch_metrics import EpochSoFar
 from stcore.evaluation import Evaluator
 from stcore.interrupt import Interrupt
 from stcore.measured import Phase
+from stcore.objective import stage
 from stcore.plan import Plan
 from stcore.progress import Silent
 from stcore.protocols import Learner
 from stcore.run_states import RunStates
-from stcore.run_store import RunStore, about
+from stcore.run_store import RunStore, Unkept, about
 from stcore.runs import RunFolder
 from stcore.stopwatch import Pace, Spent, Stopwatch
 from stcore.trainers import make_trainer, monitors
@@ -34,7 +34,7 @@ class _Enough(Exception):
 
 
 @dataclass
-class _Steps:
+class _Steps(Unkept):
     """A trainer's batches under a stopwatch, and the store that ends it when that is over."""
 
     batches: Epochs
@@ -50,21 +50,6 @@ class _Steps:
     def keep(self, state: State) -> None:
         if self.watch.pace is not None:  # else Ctrl-C came, and the trainer ends by itself
             raise _Enough
-
-    def due(self) -> bool:
-        return False
-
-    def save(self, name: str, epoch: str) -> None:
-        """Nothing is left behind."""
-
-    def log(self, row: Mapping[str, Any]) -> None:
-        """Nothing is left behind."""
-
-    def keep_good(self, state: State) -> None:
-        """Nothing is left behind."""
-
-    def rewind(self, state: State) -> None:
-        """No epoch is over, so none is taken back."""
 
 
 @dataclass
@@ -88,8 +73,7 @@ class Bench:
         objective, perturbation = self.plan.objective, self.plan.perturbation
         epochs: dict[tuple[int, bool], list[int]] = {}
         for epoch in range(1, self.plan.epochs + 1):
-            perturbed = perturbation is not None and perturbation.active(epoch)
-            epochs.setdefault((objective.phase(epoch), perturbed), []).append(epoch)
+            epochs.setdefault(stage(objective, perturbation, epoch), []).append(epoch)
         for (_, perturbed), those in epochs.items():
             watch = self._watch(seconds / len(epochs), len(those) * self.batches.examples)
             yield Phase(those[0], len(those), perturbed, self._trained(those[0], watch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,6 @@ class Accuracy:
     correct: int
     total: int
 
-    def __add__(self, other: Accuracy) -> Accuracy:
-        """Of the images of both."""
-        return Accuracy(self.correct + other.correct, self.total + other.total)
-
     @property
     def value(self) -> float:
         """The share, in [0, 1]."""
@@ -41,6 +37,14 @@ class Accuracy:
         low = float(betaincinv(k, n - k + 1, tail)) if k else 0.0
         high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
         return low, high
+
+
+def together(parts: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
+    """The accuracies on all images, by name, of those on the parts that they came in."""
+    return {
+        name: Accuracy(sum(part[name].correct for part in parts), sum(part[name].total for part in parts))
+        for name in parts[0]
+    }
 
 
 @dataclass(frozen=True, eq=False)

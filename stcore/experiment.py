@@ -31,7 +31,7 @@ from stcore.preparation import (
 from stcore.progress import Progress, Silent
 from stcore.ranks import Ranks
 from stcore.run_states import RunStates
-from stcore.run_store import RunStore, Unwritten, about
+from stcore.run_store import RunStore, Unkept, about
 from stcore.runs import ENVIRONMENT, RESULT, RunFolder
 from stcore.trainers import average_of, make_trainer, remedies_of
 from stcore.training import Store
@@ -137,7 +137,7 @@ def run_on(
         folder.write_json(ENVIRONMENT, surroundings)
 
     average = average_of(plan, learner)
-    keeper: Store = Unwritten()
+    keeper: Store = Unkept()
     if not ranks.rank:
         keeper = RunStore(folder, states, learner, average, about(plan, splits), on_row)
     trainer = make_trainer(plan, learner, average, batches, selection, keeper, progress, until, ranks)

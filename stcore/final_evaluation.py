@@ -8,7 +8,7 @@ from pathlib import Path
 from stcore.assessment import Assessment
 from stcore.attack_names import apart, named
 from stcore.data import ImageData
-from stcore.evaluation import Accuracy, Evaluator
+from stcore.evaluation import Accuracy, Evaluator, together
 from stcore.evaluation_about import about, folder_name
 from stcore.evaluation_folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation_report import records_of, result_of
@@ -65,8 +65,7 @@ def final_evaluation(
                 return None
             if store is not None:
                 store.finish(records_of(found, places), result_of(found, list(plan.attacks)))
-            parts = ranks.gather(found.accuracies)
-            scores[name] = {of: sum((part[of] for part in parts[1:]), parts[0][of]) for of in parts[0]}
+            scores[name] = together(ranks.gather(found.accuracies))
             if store is not None and ranks.count > 1:
                 folders = ranks.gather(store.path)
                 if ranks.rank == 0:

@@ -69,6 +69,11 @@ class WeightPerturbation(Protocol):
         """Moves the learner's weights uphill on the loss; returns by how much."""
 
 
+def stage(objective: Objective, perturbation: WeightPerturbation | None, epoch: int) -> tuple[int, bool]:
+    """What is in force in this epoch (from 1): the objective's phase, and whether the perturbation acts."""
+    return objective.phase(epoch), perturbation is not None and perturbation.active(epoch)
+
+
 class Losses(Protocol):
     """The losses (B,) of the examples at hand, by the network's present weights."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Protocol
@@ -37,6 +38,12 @@ class Ranks(Protocol):
         """At the end of the work."""
 
 
+def launched() -> int:
+    """How many processes a launcher such as torchrun started, of which this is one; 1 without one."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    return int(text) if text.isdecimal() else 1
+
+
 class Alone:
     """One process."""
 
@@ -65,9 +72,9 @@ def pieces(total: int, ranks: int = 1, parts: int = 1) -> list[list[slice]]:
     statistics: a small batch has fewer parts, and one too small for all ranks is taken whole by each.
     """
     together = total < 2 * ranks
-    own = [slice(0, total)] * ranks if together else _split(slice(0, total), ranks)
+    own = [slice(0, total)] * ranks if together else split(slice(0, total), ranks)
     parts = max(1, min(parts, min(one.stop - one.start for one in own) // 2))
-    return [_split(one, parts) for one in own]
+    return [split(one, parts) for one in own]
 
 
 def shares(pieces: Sequence[Sequence[slice]]) -> list[float]:
@@ -76,7 +83,8 @@ def shares(pieces: Sequence[Sequence[slice]]) -> list[float]:
     return [size / sum(sizes) for size in sizes]
 
 
-def _split(where: slice, count: int) -> list[slice]:
+def split(where: slice, count: int) -> list[slice]:
+    """So many contiguous parts, in order, of sizes at most one apart."""
     size = where.stop - where.start
     edges = [where.start + size * place // count for place in range(count + 1)]
     return [slice(begin, end) for begin, end in pairwise(edges)]

@@ -77,23 +77,23 @@ class RunStore:
         self.states.keep(state)
 
 
-class Unwritten:
-    """What ranks other than the first keep: nothing."""
+class Unkept:
+    """A store that keeps nothing: of several ranks the first has the same weights, figures and states."""
 
     def save(self, name: str, epoch: str) -> None:
-        """Rank 0 has the same weights."""
+        """Nothing is written."""
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """And the same figures."""
+        """Nothing is written."""
 
     def due(self) -> bool:
         return False
 
     def keep(self, state: State) -> None:
-        """It has what this rank draws from, too."""
+        """Nothing is written."""
 
     def keep_good(self, state: State) -> None:
-        """Nor this."""
+        """Nothing is written."""
 
     def rewind(self, state: State) -> None:
-        """And nothing is forgotten."""
+        """Nothing is forgotten."""

@@ -17,13 +17,13 @@ from stcore.data.batches import Batch, Epochs
 from stcore.data.resident import OnDevice
 from stcore.epoch_metrics import EpochSoFar, RunningMeans
 from stcore.errors import DivergedError
-from stcore.evaluation import Accuracy, Evaluator
+from stcore.evaluation import Accuracy, Evaluator, together
 from stcore.interrupt import Interrupt
 from stcore.noise import sample
-from stcore.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step
+from stcore.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, stage
 from stcore.progress import Progress, stretch
 from stcore.protocols import Array, Learner
-from stcore.ranks import Alone, Ranks, pieces, shares
+from stcore.ranks import Alone, Ranks, pieces, shares, split
 from stcore.remedies import Remedies
 from stcore.schedules import Schedule
 from stcore.seeding import Stream
@@ -234,8 +234,7 @@ class Trainer:
     def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
         learner, so_far, x = self.learner, self._under_way, None
         begun = time.perf_counter() - so_far.seconds
-        phase = self.objective.phase(epoch)
-        perturbing = self.perturbation is not None and self.perturbation.active(epoch)
+        phase, perturbing = stage(self.objective, self.perturbation, epoch)
         rate = self.schedules.rate(epoch) * self.remedies.factor
         learner.set_learning_rate(rate)
         totals = RunningMeans(learner.ops, so_far)
@@ -301,10 +300,8 @@ class Trainer:
 
     def _score(self, evaluator: Evaluator) -> dict[str, Accuracy]:
         """Accuracies on the selection, of which each rank takes its share."""
-        total, (rank, count) = len(self.selection), (self.ranks.rank, self.ranks.count)
-        rows = slice(total * rank // count, total * (rank + 1) // count)
+        rows = split(slice(0, len(self.selection)), self.ranks.count)[self.ranks.rank]
         batches = in_order(self.selection, self.eval_batch_size, rows)
         with stretch(self.progress, "evaluate", rows.stop - rows.start):
             own = self._all_or_none(lambda: evaluator.run(batches, self.progress.advance))
-        found = self.ranks.gather(own.accuracies)
-        return {name: sum((one[name] for one in found[1:]), found[0][name]) for name in found[0]}
+        return together(self.ranks.gather(own.accuracies))

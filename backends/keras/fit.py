@@ -18,7 +18,7 @@ from stcore.errors import DataError, StcoreError, UsageError
 from stcore.losses import cross_entropy
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.noise import sample
-from stcore.objective import Objective, WeightPerturbation, training_step
+from stcore.objective import Objective, WeightPerturbation, stage, training_step
 from stcore.protocols import Array, Mode, Tensor
 from stcore.seeding import Stream
 
@@ -154,8 +154,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
     def begin_epoch(self, epoch: int) -> None:
         """What changes with the epoch (from 1), and a count of examples that starts anew; `fit` says it itself."""
         self._clock.begin(epoch)
-        perturbing = self.perturbation is not None and self.perturbation.active(epoch)
-        self._stage = (self.objective.phase(epoch), perturbing)
+        self._stage = stage(self.objective, self.perturbation, epoch)
         self.make_train_function()
 
     def make_train_function(self, force: bool = False) -> None:

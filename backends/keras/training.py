@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from stcore.backends.keras import engine
@@ -10,12 +9,12 @@ from stcore.backends.keras.learner import KerasLearner
 from stcore.backends.keras.precision import check_precision
 from stcore.backends.keras.sgd import TorchSGD
 from stcore.errors import UsageError
-from stcore.ranks import Alone
+from stcore.ranks import Alone, launched
 
 
 def join_ranks(device: str) -> Alone:
     """This process, alone; UsageError where a launcher started several, which Keras knows nothing of."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if launched() > 1:
         raise UsageError(
             "ranks: expected one process with keras; a launcher started several. Run it without torchrun, and for "
             "several devices take --replicas on JAX, or --backend torch"

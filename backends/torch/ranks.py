@@ -20,7 +20,7 @@ from stcore.backends.torch import snapshots
 from stcore.backends.torch.learner import TorchLearner
 from stcore.errors import UsageError
 from stcore.protocols import Array, Metrics, Ops
-from stcore.ranks import Alone, Ranks
+from stcore.ranks import Alone, Ranks, launched
 from stcore.snapshots import part
 
 PATIENCE = timedelta(seconds=10)
@@ -32,7 +32,7 @@ _OWN_BUFFERS: dict[str, Any] = {_WORD if _WORD in _KNOWN else "broadcast_buffers
 
 def join_ranks(device: str) -> Ranks:
     """This process among those that the launcher started, or alone. They talk by gloo, on GPUs also by NCCL."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if launched() == 1:
         return Alone()
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
