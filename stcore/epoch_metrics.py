@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from stcore.errors import DivergedError
+from stcore.methods.logged import told
 from stcore.protocols import Metrics, Ops
 from stcore.watchers import why_diverged
 
@@ -21,7 +22,8 @@ class EpochSoFar:
     seconds: float = 0.0
 
     def means(self) -> dict[str, float]:
-        return {name: total / self.examples for name, total in self.sums.items()}
+        """What the epoch's examples had on average, and how far the losses are spread."""
+        return told({name: total / self.examples for name, total in self.sums.items()})
 
 
 class RunningMeans:

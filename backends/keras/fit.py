@@ -16,6 +16,7 @@ from stcore.backends.keras.engine import NAME, native
 from stcore.backends.keras.learner import KerasClassifier, KerasLearner
 from stcore.errors import DataError, StcoreError, UsageError
 from stcore.losses import cross_entropy
+from stcore.methods.logged import means_alone
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.noise import sample
 from stcore.objective import Objective, WeightPerturbation, stage, training_step
@@ -172,7 +173,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         result = training_step(self._learner, self.objective, x, y, noise, phase, perturbation, weights)
         size = ops.shape(x)[0]
         self._loss_tracker.update_state(result.loss, sample_weight=size)
-        return {"loss": self._loss_tracker.result(), **self._means.update(result.metrics, size)}
+        return {"loss": self._loss_tracker.result(), **self._means.update(means_alone(result.metrics), size)}
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
         """Natural cross-entropy and the compiled metrics, under running statistics."""

@@ -12,6 +12,7 @@ from stcore import checks
 from stcore.ascent import ascend
 from stcore.losses import cross_entropy
 from stcore.methods import neighbours
+from stcore.methods.logged import with_squares
 from stcore.methods.neighbours import combine
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
@@ -68,4 +69,4 @@ class AdversarialConfig:
         ops = model.ops
         terms = [cross_entropy(ops, model.logits(one, Mode.TRAIN, dropout=True), y) for one in examples]
         loss = combine(ops, terms, self.combine)
-        return PerExample(loss, {"adversarial_loss": combine(ops, terms, "mean")})
+        return PerExample(loss, with_squares(adversarial_loss=combine(ops, terms, "mean")))

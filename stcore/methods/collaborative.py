@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from stcore import checks
 from stcore.divergences import kl
 from stcore.losses import cross_entropy
+from stcore.methods.logged import with_squares
 from stcore.methods.neighbours import find_each
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
@@ -65,9 +66,5 @@ class CollaborativeConfig:
         logits = model.logits(x, Mode.TRAIN, dropout=True)
         other = model.logits(collaborative, Mode.TRAIN, dropout=True)
         natural, gap = cross_entropy(model.ops, logits, y), kl(model.ops, logits, other)
-        metrics = {
-            "natural_loss": natural,
-            "collaborative_loss": cross_entropy(model.ops, other, y),
-            "divergence": gap,
-        }
-        return PerExample(natural + self.beta * gap, metrics)
+        logged = with_squares(natural_loss=natural, collaborative_loss=cross_entropy(model.ops, other, y))
+        return PerExample(natural + self.beta * gap, {**logged, "divergence": gap})

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from stcore import checks
 from stcore.ascent import ascend_and_tally
 from stcore.losses import correct, cross_entropy
+from stcore.methods.logged import with_squares
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Ops, Tensor
 from stcore.search import noise_laws, starts
@@ -87,7 +88,7 @@ class GairatConfig:
         ops, (adversarial, kappa) = model.ops, examples
         loss = cross_entropy(ops, model.logits(adversarial, Mode.TRAIN, dropout=True), y)
         weights = self.weights(ops, kappa) if phase else ops.ones_like(kappa)
-        return PerExample(weights * loss, {"adversarial_loss": loss, "kappa": kappa})
+        return PerExample(weights * loss, {**with_squares(adversarial_loss=loss), "kappa": kappa})
 
     def weights(self, ops: Ops, kappa: Tensor) -> Tensor:
         """ω (B,), of mean one over the batch."""

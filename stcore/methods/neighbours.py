@@ -7,6 +7,7 @@ from typing import Any
 
 from stcore import checks
 from stcore.ascent import Loss, ascend
+from stcore.methods.logged import lower, with_squares
 from stcore.protocols import Network, Ops, Tensor
 from stcore.search import Search, starts
 
@@ -35,12 +36,12 @@ def combine(ops: Ops, terms: Sequence[Tensor], how: str) -> Tensor:
 
 
 def metrics(ops: Ops, natural: Tensor, neighbour: Sequence[Tensor], gap: Tensor) -> dict[str, Tensor]:
-    """What is logged of natural and neighbouring losses (B,); also the share that is collaborative (Fig. 5)."""
-    one = ops.ones_like(natural)
-    collaborative = [ops.where(loss < natural, one, one - one) for loss in neighbour]
+    """What is logged of natural and neighbouring losses (B,); also the share that is collaborative, and its loss
+    (Fig. 5). `adversarial_loss` is the mean of all neighbours, adversarial or not."""
+    collaborative, part = zip(*(lower(ops, natural, loss) for loss in neighbour), strict=True)
     return {
-        "natural_loss": natural,
-        "adversarial_loss": combine(ops, neighbour, "mean"),
+        **with_squares(natural_loss=natural, adversarial_loss=combine(ops, neighbour, "mean")),
         "divergence": gap,
         "collaborative_share": combine(ops, collaborative, "mean"),
+        "collaborative_loss_part": combine(ops, part, "mean"),
     }

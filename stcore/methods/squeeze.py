@@ -18,6 +18,7 @@ from functools import partial
 from stcore import checks
 from stcore.divergences import DIVERGENCES
 from stcore.losses import cross_entropy
+from stcore.methods.logged import with_squares
 from stcore.methods.squeeze_search import SqueezePair, climb
 from stcore.methods.triplet import Triplet, roles, selection_shares
 from stcore.objective import Passes, PerExample
@@ -93,9 +94,11 @@ def squeeze(ops: Ops, logits: Triplet, y: Tensor, config: SqueezeConfig) -> PerE
     natural = cross_entropy(ops, logits.natural, y)
     gap = DIVERGENCES[config.divergence](ops, lowest(logits), highest(logits), config.stop_gradient_targets)
     metrics = {
-        "natural_loss": natural,
-        "adversarial_loss": cross_entropy(ops, highest(logits), y),
-        "collaborative_loss": cross_entropy(ops, lowest(logits), y),
+        **with_squares(
+            natural_loss=natural,
+            adversarial_loss=cross_entropy(ops, highest(logits), y),
+            collaborative_loss=cross_entropy(ops, lowest(logits), y),
+        ),
         "divergence": gap,
         **selection_shares(ops, highest, lowest, natural),
     }

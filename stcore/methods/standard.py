@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stcore.losses import cross_entropy
+from stcore.methods.logged import with_squares
 from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
 
@@ -29,4 +30,4 @@ class StandardConfig:
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: None, phase: int = 0) -> PerExample:
         natural = cross_entropy(model.ops, model.logits(x, Mode.TRAIN, dropout=True), y)
-        return PerExample(natural, {"natural_loss": natural})
+        return PerExample(natural, with_squares(natural_loss=natural))
