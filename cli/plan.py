@@ -19,10 +19,10 @@ from stcore.cli.parsing import peek
 from stcore.cli.quiet import load_quietly
 from stcore.cli.seeds import check_together, parse_devices, parse_seeds, without
 from stcore.cli.train import asked, keeping_from, title
+from stcore.costs.forecast import Forecast
+from stcore.costs.stopwatch import Spent
 from stcore.errors import UsageError
-from stcore.forecast import Forecast
 from stcore.runs import RunFolder
-from stcore.stopwatch import Spent
 
 PARTS = {
     "start_up": "start-up: imports, data, network",
@@ -51,7 +51,7 @@ def main(args: Sequence[str]) -> int:
     if options.tensorboard:
         tensorboard.check_installed()
     load_quietly(plan.backend)
-    from stcore.probe import probe
+    from stcore.costs.probe import probe
 
     console = make_console(stderr=options.json)
     measured = probe(plan, begun, options.probe_seconds, lambda: say(console, f"{title(plan)}: probing …"))

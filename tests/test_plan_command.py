@@ -16,13 +16,13 @@ from small import SETTINGS, contents, stcli, words
 
 from stcore import models
 from stcore.autoattack.attack import AutoAttack
+from stcore.costs.forecast import Forecast
+from stcore.costs.measured import Images, Measured, Network, Phase
+from stcore.costs.stopwatch import Pace, Spent
 from stcore.dispatch import load_backend
-from stcore.forecast import Forecast
-from stcore.measured import Images, Measured, Network, Phase
 from stcore.paper.cost import macs_per_image
 from stcore.plan import make_plan
 from stcore.runs import load_weights
-from stcore.stopwatch import Pace, Spent
 
 ON_EACH = pytest.mark.parametrize("backend", NAMES)
 

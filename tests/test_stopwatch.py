@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from stcore.costs.stopwatch import Spent, Stopwatch
 from stcore.data import Batch
-from stcore.stopwatch import Spent, Stopwatch
 
 IMAGES = 4
 
@@ -29,7 +29,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("stcore.stopwatch.time", clock)
+    monkeypatch.setattr("stcore.costs.stopwatch.time", clock)
     return clock
 
 

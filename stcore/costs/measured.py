@@ -1,10 +1,10 @@
-"""What a probe finds out about a run (see `stcore.probe`)."""
+"""What a probe finds out about a run (see `stcore.costs.probe`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore.stopwatch import Pace, Spent
+from stcore.costs.stopwatch import Pace, Spent
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 from stcore.attack_names import apart, named
 from stcore.autoattack.versions import Stage
+from stcore.costs.measured import Measured, Phase
+from stcore.costs.stopwatch import Spent
 from stcore.data.batches import count_batches
-from stcore.measured import Measured, Phase
 from stcore.plan import Plan
-from stcore.stopwatch import Spent
 
 
 @dataclass(frozen=True)

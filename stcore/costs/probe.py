@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stcore import data
-from stcore.bench import Bench
+from stcore.costs.bench import Bench
+from stcore.costs.measured import Images, Measured, Network
+from stcore.costs.stopwatch import Spent
 from stcore.data.resident import resident
 from stcore.interrupt import Interrupt
-from stcore.measured import Images, Measured, Network
 from stcore.plan import Plan
 from stcore.preparation import batches_of, build_learner, check_norm, environment, load_data, prepare, selection_of
 from stcore.protocols import Array
 from stcore.snapshots import part
-from stcore.stopwatch import Spent
 from stcore.trainers import average_of
 
 FOR_TRAINING = 0.6  # of the probe's time; the rest is for evaluation

@@ -9,12 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from stcore.attack_names import apart, named
+from stcore.costs.measured import Phase
+from stcore.costs.stopwatch import Pace, Spent, Stopwatch
 from stcore.data import Batch, ImageData, Splits, in_order
 from stcore.data.batches import Epochs
 from stcore.epoch_metrics import EpochSoFar
 from stcore.evaluation import Evaluator
 from stcore.interrupt import Interrupt
-from stcore.measured import Phase
 from stcore.objective import stage
 from stcore.plan import Plan
 from stcore.progress import Silent
@@ -22,7 +23,6 @@ from stcore.protocols import Learner
 from stcore.run_states import RunStates
 from stcore.run_store import RunStore, Unkept, about
 from stcore.runs import RunFolder
-from stcore.stopwatch import Pace, Spent, Stopwatch
 from stcore.trainers import make_trainer, monitors
 from stcore.training import Average, State
 
