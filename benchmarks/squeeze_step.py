@@ -2,40 +2,28 @@
 
     python benchmarks/squeeze_step.py [--model resnet18] [--batch 32] [--steps 10] [--rounds 5] [--threads 1]
 
-The engines take turns within each round, so a machine that slows down slows all of them; the ratios are taken
-round by round and their median is printed with their range. `--json FILE` keeps the figures.
+`exact` steps have the plain step's numbers, equal in float64 (tests/test_benchmarks.py); the others are stated
+variants of it. `--json FILE` keeps the figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one engine must not spin beside another
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import numpy as np
 import plain_torch
+import rounds
+import steps
 import torch
 
 import stcore
 from stcore import models
 from stcore.dispatch import available_backends, load_backend
-from stcore.objective import training_step
 
-
-def batch(size: int, side: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    rng = np.random.default_rng(0)
-    shape = (size, side, side, 3)
-    noise = [rng.standard_normal(shape, np.float32) for _ in range(2)]
-    return rng.random(shape, np.float32), rng.integers(0, 10, size), noise
+PLAIN, OURS = "plain torch (34 forwards)", "ours, torch"
 
 
 def plain(args: argparse.Namespace, channels_last: bool = False) -> Callable[[], Any]:
@@ -43,27 +31,39 @@ def plain(args: argparse.Namespace, channels_last: bool = False) -> Callable[[],
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    x, y, noise = batch(args.batch, 32)
+    learner = load_backend("torch").make_learner(model, optimizer)
+    pixels, labels = steps.images(args.batch)
+    generator = torch.Generator().manual_seed(0)
     layout = (lambda t: t) if channels_last else torch.Tensor.contiguous
-    x, *noise = (layout(torch.from_numpy(a).permute(0, 3, 1, 2)) for a in (x, *noise))
-    labels = torch.from_numpy(y)
-    return lambda: plain_torch.step(model, optimizer, x, labels, tuple(noise), steps=args.steps)
+    x = layout(learner.images(pixels))
+    noise = [layout(torch.randn(x.shape, generator=generator).to(memory_format=torch.channels_last)) for _ in "ab"]
+    y = learner.labels(labels)
+    return lambda: plain_torch.step(model, optimizer, x, y, tuple(noise), steps=args.steps)
 
 
-def ours(args: argparse.Namespace, name: str, channels_last: bool = True) -> Callable[[], Any]:
-    backend = load_backend(name)
-    model = models.build(args.model, name, num_classes=10)
-    learner = backend.make_learner(model, backend.make_sgd(model, 0.01, 0.9, 5e-4, False))
-    if channels_last:
-        learner = backend.prepare_training(learner, "auto")
-    config = stcore.SqueezeConfig(steps=args.steps)
-    step = learner.compile(lambda x, y, noise: training_step(learner, config, x, y, noise))
-    x, y, noise = batch(args.batch, 32)
-    x, *noise = (learner.images(a) for a in (x, *noise))
-    if name == "torch" and not channels_last:
-        x, *noise = (t.contiguous() for t in (x, *noise))
-    labels = learner.labels(y)
-    return lambda: float(learner.ops.to_numpy(step(x, labels, tuple(noise)).loss))
+def ours(args: argparse.Namespace, backend: str = "torch", steps_: int | None = None, **prepared: Any) -> Any:
+    config = stcore.SqueezeConfig(steps=args.steps if steps_ is None else steps_)
+    return steps.step_of(steps.learner_of(backend, args.model, **prepared), config, args.batch)
+
+
+def engines(args: argparse.Namespace) -> dict[str, tuple[str, Callable[[], Any]]]:
+    """By name: whether its numbers are the plain step's, and the step."""
+    half = max(1, args.steps // 2)
+    found = {
+        PLAIN: ("exact", plain(args)),
+        "plain torch, channels-last": ("exact", plain(args, channels_last=True)),
+        OURS: ("exact", ours(args)),
+    }
+    if "keras" in available_backends():
+        load_backend("keras").use_threads(args.threads)
+        found["ours, keras (one tf.function)"] = ("exact", ours(args, "keras"))
+    if args.variants:
+        found["ours, torch, bf16 in the search"] = ("bf16 search", ours(args, inner_precision="bf16"))
+        both = {"precision": "bf16", "inner_precision": "bf16"}
+        found["ours, torch, bf16"] = ("bf16", ours(args, **both))
+        found[f"ours, torch, K = {half}"] = (f"K = {half}", ours(args, steps_=half))
+        found[f"ours, torch, bf16, K = {half}"] = (f"bf16, K = {half}", ours(args, steps_=half, **both))
+    return found
 
 
 def main() -> None:
@@ -73,55 +73,36 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--variants", action="store_true", help="also those whose numbers are not the plain step's"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
-    engines = {
-        "plain torch (34 forwards)": plain(args),
-        "plain torch, channels-last": plain(args, channels_last=True),
-        "ours, torch, channels-first": ours(args, "torch", channels_last=False),
-        "ours, torch": ours(args, "torch"),
-    }
-    if "keras" in available_backends():
-        load_backend("keras").use_threads(args.threads)
-        engines["ours, keras (one tf.function)"] = ours(args, "keras")
-
-    first, seconds = {}, {name: [] for name in engines}
-    for name, run in engines.items():
-        begun = time.perf_counter()
-        run()
-        first[name] = time.perf_counter() - begun
-    for round_ in range(args.rounds):
-        for name, run in engines.items():
-            begun = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - begun)
-        print(f"round {round_ + 1}/{args.rounds} done", flush=True)
-
-    def ratio(a: str, b: str) -> tuple[float, float, float]:
-        every = sorted(x / y for x, y in zip(seconds[a], seconds[b], strict=True))
-        return statistics.median(every), every[0], every[-1]
-
-    reference, torch_engine = next(iter(engines)), "ours, torch"
-    print(f"\n{args.model}, batch {args.batch}, K = {args.steps}, {args.threads} thread(s), {args.rounds} rounds")
-    print(f"{'':32}{'median s':>9}{'/ plain':>22}{'/ ours, torch':>22}{'first step s':>14}")
+    found = engines(args)
+    first, seconds = rounds.take_turns({name: run for name, (_, run) in found.items()}, args.rounds)
+    print(
+        f"\n{args.model}, batch {args.batch}, K = {args.steps}, {args.threads} thread(s), {args.rounds} rounds\n"
+    )
+    print("| engine | numbers | median s | / plain | / ours, torch | first step s |\n|---|---|---|---|---|---|")
     rows = {}
-    for name in engines:
-        to_plain, to_torch = ratio(name, reference), ratio(name, torch_engine)
+    for name, (numbers, _) in found.items():
+        middle = statistics.median(seconds[name])
+        to_plain, to_torch = rounds.ratio(seconds, name, PLAIN), rounds.ratio(seconds, name, OURS)
         rows[name] = {
-            "median_seconds": statistics.median(seconds[name]),
+            "numbers": numbers,
+            "median_seconds": middle,
             "ratio_to_plain": to_plain,
             "ratio_to_ours_torch": to_torch,
             "first_step_seconds": first[name],
             "seconds": seconds[name],
         }
-        cells = "".join(f"{m:>8.2f} [{low:.2f}..{high:.2f}]".rjust(22) for m, low, high in (to_plain, to_torch))
-        print(f"{name:32}{rows[name]['median_seconds']:>9.2f}{cells}{first[name]:>14.1f}")
+        cells = f"{middle:.2f} | {rounds.said(to_plain)} | {rounds.said(to_torch)} | {first[name]:.1f}"
+        print(f"| {name} | {numbers} | {cells} |")
     if args.json:
-        about = {"platform": platform.platform(), "torch": torch.__version__, "numpy": np.__version__}
         settings = {k: v for k, v in vars(args).items() if k != "json"}
-        args.json.write_text(json.dumps({"settings": settings, "environment": about, "engines": rows}, indent=2))
+        rounds.keep(args.json, settings, load_backend("torch").versions(), engines=rows)
 
 
 if __name__ == "__main__":

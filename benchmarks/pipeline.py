@@ -1,0 +1,79 @@
+"""What the data pipeline costs beside training: batches from the host, and from images that live on the device.
+
+    python benchmarks/pipeline.py [--backend torch] [--images 10000] [--batch 128] [--rounds 5] [--threads 1]
+
+An epoch of batches, shuffled, cropped, flipped and put on the device, without any training; standard training of
+the same batches beside it, the cheapest there is. `--json FILE` keeps the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import rounds
+import steps
+
+from stcore import StandardConfig
+from stcore.data import ImageData
+from stcore.data.batches import Batches
+from stcore.data.resident import OnDevice, resident
+from stcore.dispatch import load_backend
+from stcore.protocols import Learner
+
+
+def epoch_of(batches: Batches, learner: Learner) -> Callable[[], float]:
+    """All batches of an epoch as tensors; the last one is read, so that nothing is still under way."""
+
+    def run() -> float:
+        for batch in batches.epoch(1):
+            images = batch.images
+            last = images.tensor() if isinstance(images, OnDevice) else learner.images(images)
+        return float(learner.ops.to_numpy(learner.ops.total(last)))
+
+    return run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", choices=("torch", "keras"), default="torch")
+    parser.add_argument("--model", default="resnet8")
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+
+    backend = load_backend(args.backend)
+    backend.use_threads(args.threads)
+    learner = steps.learner_of(args.backend, args.model)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (args.images, 32, 32, 3), np.uint8)
+    data = ImageData(pixels, rng.integers(0, 10, args.images), 10, "random")
+    host = Batches(data, args.batch, 0, "crop-flip")
+    device = resident(host, "on", 0, learner.resident)
+    train = steps.step_of(learner, StandardConfig(), args.batch)
+    count = args.images // args.batch
+    runners = {
+        "from the host": epoch_of(host, learner),
+        "on the device": epoch_of(device, learner),
+        "standard training of as many": lambda: [train() for _ in range(count)][-1],
+    }
+    first, seconds = rounds.take_turns(runners, args.rounds)
+    print(f"\n{args.backend}, {args.images} images in batches of {args.batch}, {args.threads} thread(s)\n")
+    print("| batches | s/epoch | images/s | / from the host | first epoch s |\n|---|---|---|---|---|")
+    for name in runners:
+        middle = statistics.median(seconds[name])
+        ratio = rounds.said(rounds.ratio(seconds, name, "from the host"))
+        print(f"| {name} | {middle:.3f} | {args.images / middle:.0f} | {ratio} | {first[name]:.2f} |")
+    if args.json:
+        settings = {k: v for k, v in vars(args).items() if k != "json"}
+        rounds.keep(args.json, settings, backend.versions(), first=first, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()

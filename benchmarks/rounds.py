@@ -1,0 +1,67 @@
+"""How the benchmarks time: runners take turns within each round, so a machine that slows down slows all of them.
+
+Ratios are taken round by round, and their median is given with their range.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one engine must not spin beside another
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+Seconds = dict[str, list[float]]
+
+
+def take_turns(runners: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], Seconds]:
+    """Seconds of each runner's first run, which warms up, traces and compiles; and of its run in each round."""
+    first = {name: _timed(run) for name, run in runners.items()}
+    seconds: Seconds = {name: [] for name in runners}
+    for number in range(rounds):
+        for name, run in runners.items():
+            seconds[name].append(_timed(run))
+        print(f"round {number + 1}/{rounds} done", flush=True)
+    return first, seconds
+
+
+def ratio(seconds: Seconds, one: str, other: str) -> tuple[float, float, float]:
+    """How much longer one takes than the other, round by round: median, smallest, largest."""
+    return spread(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+
+
+def spread(values: Iterable[float]) -> tuple[float, float, float]:
+    """Median, smallest and largest."""
+    ordered = sorted(values)
+    return statistics.median(ordered), ordered[0], ordered[-1]
+
+
+def said(values: tuple[float, float, float]) -> str:
+    """0.86 [0.85..0.87]"""
+    return "{:.2f} [{:.2f}..{:.2f}]".format(*values)
+
+
+def keep(path: Path, settings: Mapping[str, Any], versions: Mapping[str, str], **results: Any) -> None:
+    """The figures as JSON, with what they were measured on."""
+    environment = {"platform": platform.platform(), "processor": processor(), "cpus": os.cpu_count(), **versions}
+    content = {"settings": settings, "environment": environment, **results}
+    path.write_text(json.dumps(content, indent=1, default=str) + "\n")
+
+
+def processor() -> str:
+    """Which processor, and whether it multiplies in bfloat16 itself: what bf16 is worth depends on that."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    name = next((line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line), "")
+    return f"{name or platform.processor()}, {'with' if 'bf16' in info else 'without'} bfloat16 instructions"
+
+
+def _timed(run: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun

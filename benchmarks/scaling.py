@@ -1,0 +1,120 @@
+"""How a squeeze-training step's time grows with K, batch, width and resolution, and with what law.
+
+    python benchmarks/scaling.py [--backend torch] [--rounds 5] [--threads 1] [--out docs/results]
+
+Along each axis the settings take turns within each round. The medians are fitted by least squares: time is affine
+in K, in the batch and in the number of pixels; of a wide network's width there is a linear and a quadratic part.
+The largest residual says how well that describes it. Writes scaling-BACKEND.json and .md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rounds
+import steps
+
+from stcore import SqueezeConfig
+from stcore.dispatch import load_backend
+
+MODEL, BATCH, K, SIDE = "resnet8", 32, 10, 32
+AXES: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
+    "steps": ("K", (0, 1, 2, 5, 10, 20), (0, 1)),
+    "batch": ("images", (8, 16, 32, 64, 128), (0, 1)),
+    "side": ("pixels a side", (16, 24, 32, 48, 64), (0, 2)),
+    "width": ("times the base width of wrn-10", (1, 2, 3, 4, 6), (0, 1, 2)),
+}
+"""By axis: what it counts, its values, and the powers of them that the time is fitted by."""
+
+
+def runner(backend: str, axis: str, value: int) -> Callable[[], float]:
+    """A step with all but the axis as by default."""
+    chosen = {"steps": K, "batch": BATCH, "side": SIDE} | {axis: value}
+    model = f"wrn-10-{value}" if axis == "width" else MODEL
+    learner = steps.learner_of(backend, model, chosen["side"])
+    return steps.step_of(learner, SqueezeConfig(steps=chosen["steps"]), chosen["batch"], chosen["side"])
+
+
+def fit(values: tuple[int, ...], seconds: list[float], powers: tuple[int, ...]) -> dict[str, Any]:
+    """Non-negative coefficients of the powers, weighing each point alike in relative terms, and the residuals."""
+    from scipy.optimize import nnls
+
+    columns = np.array([[float(value) ** power for power in powers] for value in values])
+    measured = np.array(seconds)
+    coefficients, _ = nnls(columns / measured[:, None], np.ones_like(measured))
+    residuals = columns @ coefficients / measured - 1.0
+    return {"powers": powers, "coefficients": coefficients.tolist(), "relative_residuals": residuals.tolist()}
+
+
+def law(fitted: dict[str, Any]) -> str:
+    """0.052 + 0.061·n"""
+    names = {0: "", 1: "·n", 2: "·n²"}
+    terms = zip(fitted["coefficients"], fitted["powers"], strict=True)
+    return " + ".join(f"{coefficient:.3g}{names[power]}" for coefficient, power in terms)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", choices=("torch", "keras"), default="torch")
+    parser.add_argument("--axes", nargs="+", choices=tuple(AXES), default=list(AXES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    args = parser.parse_args()
+
+    backend = load_backend(args.backend)
+    backend.use_threads(args.threads)
+    found = {}
+    for axis in args.axes:
+        unit, values, powers = AXES[axis]
+        _, seconds = rounds.take_turns({str(v): runner(args.backend, axis, v) for v in values}, args.rounds)
+        medians = [statistics.median(seconds[str(value)]) for value in values]
+        fitted = fit(values, medians, powers)
+        found[axis] = {
+            "unit": unit,
+            "values": values,
+            "median_seconds": medians,
+            "seconds": seconds,
+            "fit": fitted,
+        }
+
+    settings = {name: value for name, value in vars(args).items() if name != "out"}
+    rounds.keep(args.out / f"scaling-{args.backend}.json", settings, backend.versions(), axes=found)
+    (args.out / f"scaling-{args.backend}.md").write_text(page := text(args, found))
+    print(page)
+
+
+def text(args: argparse.Namespace, found: dict[str, Any]) -> str:
+    """The results as a page."""
+    given = f"--backend {args.backend} --rounds {args.rounds} --threads {args.threads}"
+    lines = [
+        f"# How a step's time grows: {args.backend}",
+        "",
+        f"One squeeze-training step on a CPU ({rounds.processor()}), {args.threads} thread(s), float32; {MODEL}, "
+        f"batch {BATCH}, K = {K}, {SIDE} × {SIDE} × 3 where the axis says nothing else. Medians of {args.rounds} "
+        "rounds; the law is fitted to them by least squares in relative terms, without negative parts.",
+        "",
+        f"    python benchmarks/scaling.py {given}",
+        "",
+    ]
+    for axis, row in found.items():
+        residual = max(map(abs, row["fit"]["relative_residuals"]))
+        lines += [
+            f"**{axis}** (n {row['unit']}): {law(row['fit'])} seconds, off by at most {residual:.0%}",
+            "",
+            "| n | " + " | ".join(map(str, row["values"])) + " |",
+            "|---" * (len(row["values"]) + 1) + "|",
+            "| s | " + " | ".join(f"{value:.3f}" for value in row["median_seconds"]) + " |",
+            "| law / s | " + " | ".join(f"{1 + r:.2f}" for r in row["fit"]["relative_residuals"]) + " |",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Steps to time: one update of a network on random images, as `stcli train` takes it, or written plainly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from stcore import models
+from stcore.dispatch import load_backend
+from stcore.noise import sample
+from stcore.objective import Objective, WeightPerturbation, training_step
+from stcore.protocols import Learner
+from stcore.seeding import Stream
+
+
+def learner_of(backend: str, model: str, side: int = 32, **prepared: Any) -> Learner:
+    """A network with its optimizer, prepared as `stcli train` does; `prepared` are precisions and the like."""
+    package = load_backend(backend)
+    network = models.build(model, backend, num_classes=10, image_size=(side, side))  # type: ignore[arg-type]
+    learner = package.make_learner(network, package.make_sgd(network, 0.01, 0.9, 5e-4, False))
+    return package.prepare_training(learner, prepared.pop("compile", "auto"), **prepared)  # type: ignore[no-any-return]
+
+
+def images(size: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Random pixels in [0, 1], and labels of ten classes."""
+    rng = np.random.default_rng(0)
+    return rng.random((size, side, side, 3), np.float32), rng.integers(0, 10, size)
+
+
+def step_of(
+    learner: Learner,
+    objective: Objective,
+    size: int,
+    side: int = 32,
+    phase: int = 0,
+    perturbation: WeightPerturbation | None = None,
+) -> Callable[[], float]:
+    """One update on the same batch each time; its loss."""
+    step = learner.compile(lambda x, y, noise: training_step(learner, objective, x, y, noise, phase, perturbation))
+    pixels, labels = images(size, side)
+    laws = sample(objective.noise_laws, 0, Stream.NOISE, np.arange(size), (side, side, 3))
+    x, y, noise = learner.images(pixels), learner.labels(labels), tuple(map(learner.images, laws))
+    return lambda: float(learner.ops.to_numpy(step(x, y, noise).loss))

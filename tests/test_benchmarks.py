@@ -1,0 +1,101 @@
+"""What the benchmarks compare is alike, and what they say of it is right."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import load
+
+import stcore
+from stcore import SqueezeConfig
+from stcore.objective import training_step
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A script's module by its name."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
+            del sys.modules[name]
+
+
+def test_the_plain_step_and_ours_are_one_step_in_float64(benchmark):
+    """Three updates of ResNet-8: so the ratio of their times is one of the same work."""
+    backend = load("torch")
+    import torch
+
+    plain_torch = benchmark("plain_torch")
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.random((4, 16, 16, 3)), rng.integers(0, 10, 4)
+    draws = [rng.standard_normal(pixels.shape) for _ in range(2)]
+
+    def updated(ours):
+        model = stcore.models.build("resnet8", "torch", num_classes=10, dtype="float64")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+        learner = stcore.make_learner(model, optimizer)
+        x, y, noise = learner.images(pixels), learner.labels(labels), tuple(map(learner.images, draws))
+        for _ in range(3):
+            if ours:
+                loss = training_step(learner, SqueezeConfig(steps=3), x, y, noise).loss
+            else:
+                loss = plain_torch.step(model, optimizer, x, y, noise, steps=3)
+        return float(loss), learner.weights()
+
+    (loss, weights), (other, theirs) = updated(ours=True), updated(ours=False)
+    assert loss == pytest.approx(other, rel=1e-12)
+    for name, array in weights.items():
+        if "running" not in name:  # the plain step's first forward is made for nothing but its logits
+            np.testing.assert_allclose(array, theirs[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    assert backend.name == "torch"
+
+
+@pytest.mark.parametrize("powers", [(0, 1), (0, 2), (0, 1, 2)])
+def test_a_law_is_found_again(benchmark, powers):
+    scaling = benchmark("scaling")
+    values, coefficients = (1, 2, 3, 5, 8), [0.3, 0.02, 0.01][: len(powers)]
+    seconds = [sum(c * value**power for c, power in zip(coefficients, powers, strict=True)) for value in values]
+    fitted = scaling.fit(values, seconds, powers)
+    np.testing.assert_allclose(fitted["coefficients"], coefficients, rtol=1e-6)
+    np.testing.assert_allclose(fitted["relative_residuals"], 0, atol=1e-6)
+
+
+def test_ratios_are_taken_round_by_round(benchmark):
+    rounds = benchmark("rounds")
+    seconds = {"slow": [2.0, 4.0, 9.0], "plain": [1.0, 2.0, 3.0]}
+    assert rounds.ratio(seconds, "slow", "plain") == (2.0, 2.0, 3.0)
+
+
+def test_two_result_files_are_compared(benchmark, tmp_path, monkeypatch, capsys):
+    compare = benchmark("compare")
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    same, twice = [1.0, 1.1, 0.9, 1.05, 0.95], [2.0, 2.2, 1.8, 2.1, 1.9]
+    for path, late, cpu in ((before, same, "A"), (after, twice, "B")):
+        rows = {"steady": {"seconds": same}, "late": {"seconds": late, "passes": [1.0, 2.0]}}
+        path.write_text(json.dumps({"settings": {"batch": 4}, "environment": {"cpu": cpu}, "engines": rows}))
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(before), str(after)])
+    compare.main()
+    said = capsys.readouterr().out
+    assert "environment differ: cpu was A, is B" in said
+    assert "settings differ" not in said
+    assert "| engines / steady | 1.000 | 1.000 | 1.00 | 1.000 | alike |" in said
+    assert "| engines / late | 1.000 | 2.000 | 2.00 | 0.008 | slower |" in said
+    assert "passes" not in said
+
+
+def test_files_without_a_row_in_common_are_refused(benchmark, tmp_path, monkeypatch, capsys):
+    compare = benchmark("compare")
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(json.dumps({name: {"seconds": [1.0]}}))
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path / "a"), str(tmp_path / "b")])
+    with pytest.raises(SystemExit) as stopped:
+        compare.main()
+    assert stopped.value.code == 2
+    assert "no row of seconds in common" in capsys.readouterr().err
