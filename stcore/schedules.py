@@ -1,12 +1,15 @@
-"""Learning rates by epoch, counted from 1 and set before the epoch."""
+"""Learning rates by epoch, counted from 1 and set before the epoch; `one-cycle` by step, before each."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-Schedule = Callable[[int, int], float]
-"""(epoch, epochs) → factor of the base learning rate."""
+Schedule = Callable[[float, int], float]
+"""(epoch, epochs) → factor of the base learning rate; 3.25 is a quarter into epoch 3."""
+
+PEAK = 0.4
+"""Where in training `one-cycle` is highest."""
 
 
 def step(drops: Sequence[float]) -> Schedule:
@@ -15,26 +18,35 @@ def step(drops: Sequence[float]) -> Schedule:
     The first epoch always has the base rate, however short the run.
     """
 
-    def factor(epoch: int, epochs: int) -> float:
+    def factor(epoch: float, epochs: int) -> float:
         passed = sum(epoch >= max(2, math.floor(drop * epochs + 0.5)) for drop in drops)
         return float(10.0**-passed)
 
     return factor
 
 
-def cosine(epoch: int, epochs: int) -> float:
+def cosine(epoch: float, epochs: int) -> float:
     """½·(1 + cos(π·(epoch − 1)/epochs)): 1 in the first epoch, near 0 in the last."""
     return 0.5 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
 
 
-def constant(epoch: int, epochs: int) -> float:
+def constant(epoch: float, epochs: int) -> float:
     """Always 1."""
     return 1.0
 
 
+def one_cycle(epoch: float, epochs: int) -> float:
+    """From 0 straight up to 1 at two fifths of training, and straight down to 0 (Smith & Topin, 2018; Wong et al.,
+    2020, who train for few epochs so)."""
+    done = (epoch - 1) / epochs
+    return done / PEAK if done < PEAK else (1 - done) / (1 - PEAK)
+
+
 def make_schedule(name: str, drops: Sequence[float]) -> Schedule:
     """The schedule of this name; `drops` concerns `step` alone."""
-    return {"step": step(drops), "cosine": cosine, "constant": constant}[name]
+    return {"step": step(drops), "cosine": cosine, "constant": constant, "one-cycle": one_cycle}[name]
 
 
-SCHEDULES = ("step", "cosine", "constant")
+SCHEDULES = ("step", "cosine", "constant", "one-cycle")
+BY_STEP = ("one-cycle",)
+"""Those whose rate is set anew before each step."""

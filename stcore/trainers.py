@@ -14,7 +14,7 @@ from stcore.progress import Progress
 from stcore.protocols import Learner
 from stcore.ranks import Alone, Ranks
 from stcore.remedies import Remedies
-from stcore.schedules import make_schedule
+from stcore.schedules import BY_STEP, make_schedule
 from stcore.training import Average, Schedules, Store, Trainer
 from stcore.watchers import Watch
 
@@ -40,7 +40,7 @@ def make_trainer(
         selection=selection,
         evaluator=Evaluator(learner, monitors(plan), plan.seed),
         select_by=plan.select_by,
-        schedules=Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops)),
+        schedules=schedules_of(plan),
         seed=plan.seed,
         store=store,
         progress=progress,
@@ -49,6 +49,12 @@ def make_trainer(
         accumulate=plan.accumulate,
         ranks=ranks,
     )
+
+
+def schedules_of(plan: Plan) -> Schedules:
+    """The plan's learning rates."""
+    schedule = make_schedule(plan.schedule, plan.drops)
+    return Schedules(plan.epochs, plan.learning_rate, schedule, plan.schedule in BY_STEP)
 
 
 def average_of(plan: Plan, learner: Learner) -> Average | None:

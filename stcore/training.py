@@ -64,14 +64,16 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedules:
-    """What changes with the epoch, and how many there are."""
+    """What changes with the epoch, and how many there are.   by_step: or within it, with each step."""
 
     epochs: int
     learning_rate: float
     schedule: Schedule
+    by_step: bool = False
 
-    def rate(self, epoch: int) -> float:
-        return self.learning_rate * self.schedule(epoch, self.epochs)
+    def rate(self, epoch: int, done: float = 0.0) -> float:
+        """The learning rate, this share of the epoch being done."""
+        return self.learning_rate * self.schedule(epoch + done if self.by_step else epoch, self.epochs)
 
 
 @dataclass
@@ -235,13 +237,13 @@ class Trainer:
         learner, so_far, x = self.learner, self._under_way, None
         begun = time.perf_counter() - so_far.seconds
         phase, perturbing = stage(self.objective, self.perturbation, epoch)
-        rate = self.schedules.rate(epoch) * self.remedies.factor
-        learner.set_learning_rate(rate)
+        rate = self._set_rate(epoch)
         totals = RunningMeans(learner.ops, so_far)
         with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples):
             self.progress.advance(so_far.examples)
             for batch in self.batches.epoch(epoch, start=so_far.steps):
                 parts = self._parts(batch, epoch)
+                rate = self._set_rate(epoch) if self.schedules.by_step else rate
                 result, x = self._compiled(phase, perturbing, len(parts))(*parts), parts[-1][0]
                 totals.add({"loss": result.loss, **result.metrics}, len(batch.labels))
                 so_far.steps += 1
@@ -267,6 +269,13 @@ class Trainer:
             "seconds": round(so_far.seconds, 3),
             "images_per_second": round(so_far.examples / so_far.seconds, 1),
         }
+
+    def _set_rate(self, epoch: int) -> float:
+        """The learning rate from here on, which the learner takes."""
+        done = (self._under_way.steps + 0.5) / len(self.batches)  # the middle of the step: no step has rate 0
+        rate = self.schedules.rate(epoch, done) * self.remedies.factor
+        self.learner.set_learning_rate(rate)
+        return rate
 
     def _evaluate(self, epoch: int) -> dict[str, Any]:
         row = self._select(self, "best", epoch) | {"best_epoch": self.best[1]}

@@ -48,6 +48,11 @@ def test_cosine_has_the_published_values(epoch, rate):
     assert 0.1 * factor(epoch, 200) == pytest.approx(rate, rel=1e-3, abs=5e-9)
 
 
+@pytest.mark.parametrize(("epoch", "factor"), [(1, 0), (2, 0.5), (3, 1), (3.6, 0.8), (5, 1 / 3), (6, 0)])
+def test_one_cycle_rises_for_two_fifths_and_falls(epoch, factor):
+    assert make_schedule("one-cycle", ())(epoch, 5) == pytest.approx(factor, abs=1e-12)
+
+
 def test_constant_is_constant():
     assert rates("cifar10", schedule="constant") == [(0.1, 120)]
 

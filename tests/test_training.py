@@ -1,5 +1,6 @@
 """The loop: what it selects, logs, keeps, and how it ends."""
 
+import dataclasses
 import gc
 import os
 import signal
@@ -108,6 +109,17 @@ def trainer(recorder, epochs=3, schedule=CONSTANT, images=64):
         store=recorder,
         progress=recorder,
     )
+
+
+def test_one_cycle_sets_its_rate_before_each_step():
+    recorder = Recorder(accuracies=[3, 3])
+    run = trainer(recorder, epochs=2, schedule=make_schedule("one-cycle", ()), images=200)  # 5 steps an epoch
+    run.schedules = dataclasses.replace(run.schedules, by_step=True)
+    run.run()
+    middles = [(step + 0.5) / 10 for step in range(10)]
+    expected = [0.1 * (m / 0.4 if m < 0.4 else (1 - m) / 0.6) for m in middles]
+    assert recorder.rates[1:6] + recorder.rates[7:] == pytest.approx(expected)  # an epoch begins with one, too
+    assert recorder.rows[-1]["learning_rate"] == recorder.rates[-1]
 
 
 def saved(recorder, name):

@@ -25,6 +25,9 @@ class Batch(NamedTuple):
 class Epochs(Protocol):
     """The batches of each epoch, wherever they come from."""
 
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
     @property
     def examples(self) -> int:
         """Examples per epoch."""
