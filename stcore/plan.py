@@ -12,6 +12,7 @@ from stcore import checks, methods, models, presets
 from stcore.attack_names import MONITORS, attack_of
 from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
+from stcore.growing import growing
 from stcore.objective import Objective, WeightPerturbation
 from stcore.paper import PRESETS as PAPER
 from stcore.perturbation import AWP, RWP
@@ -81,6 +82,7 @@ class Plan:
     rwp_steps: int | None = None
     rwp_threshold: float | None = None
     ema: float | None = None
+    early_steps: tuple[str, ...] = ()
     extra_data: str | None = None
     extra_fraction: float | None = None
 
@@ -160,7 +162,7 @@ class Plan:
             )
         if self.rwp is None and (self.rwp_steps is not None or self.rwp_threshold is not None):
             raise UsageError("rwp_steps, rwp_threshold: expected rwp beside them; received none")
-        _ = self.perturbation  # whose settings are checked as it is made
+        _ = self.objective, self.perturbation  # whose settings are checked as it is made
         if self.ema is not None:
             checks.number("ema", self.ema, high=1.0)
         if self.extra_data is None and self.extra_fraction is not None:
@@ -189,8 +191,8 @@ class Plan:
 
     @property
     def objective(self) -> Objective:
-        """The method with its settings."""
-        return methods.make_objective(self.method, self.settings)
+        """The method with its settings, and fewer inner steps at first where that is asked for."""
+        return growing(methods.make_objective(self.method, self.settings), self.early_steps, self.epochs)
 
     @property
     def perturbation(self) -> WeightPerturbation | None:
@@ -345,6 +347,6 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
             )
     if isinstance(complete["attacks"], str):
         complete["attacks"] = [name for name in complete["attacks"].split(",") if name]
-    for name in ("attacks", "drops"):
-        complete[name] = tuple(complete[name])
+    for name in ("attacks", "drops", "early_steps"):
+        complete[name] = tuple(complete.get(name, ()))
     return Plan(**complete)

@@ -40,6 +40,9 @@ class _Steps(Unkept):
     batches: Epochs
     watch: Stopwatch = field(init=False)
 
+    def __len__(self) -> int:
+        return len(self.batches)
+
     @property
     def examples(self) -> int:
         return self.batches.examples
