@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import partial
+from typing import cast
 
 from stcore.errors import UsageError
 from stcore.models.description import (
@@ -22,7 +23,9 @@ from stcore.models.description import (
     ReLU,
     Residual,
     Sequence,
+    SiLU,
     Softplus,
+    replaced,
     sequence,
 )
 
@@ -168,22 +171,28 @@ ARCHITECTURES: dict[str, Callable[[int, int], Sequence]] = {
     "preact-resnet18": partial(preact_resnet, stem=64, widths=STAGES, blocks=2),
     "vgg16-bn": vgg16_bn,
 }
+SILU = "-silu"
+"""Behind a name: x · sigmoid(x) for max(x, 0), which makes robust networks better (Gowal et al., 2020)."""
 WRN_EXAMPLES = ("wrn-10-1", "wrn-28-10", "wrn-34-5", "wrn-34-10")
 
 
 def known_names() -> tuple[str, ...]:
-    """The names `describe` knows; of the endless family wrn-D-K, those of the paper and of the tests."""
+    """The names `describe` knows, but for a -silu behind them; of the family wrn-D-K those of paper and tests."""
     return (*ARCHITECTURES, *WRN_EXAMPLES)
 
 
 def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
     """The description of the network called `name`: one of `known_names()`, or wrn-D-K with D = 6n + 4.
 
+    With -silu behind the name its ReLUs are SiLUs, and all else is the same, the initial weights too.
     Raises UsageError for a name it does not know, or counts below 1.
     """
     for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value < 1:
             raise UsageError(f"expected {what} of at least 1, received {value}")
+    if name.endswith(SILU):
+        plain = describe(name.removesuffix(SILU), num_classes, in_channels)
+        return cast(Sequence, replaced(plain, ReLU(), SiLU()))
     if name in ARCHITECTURES:
         return ARCHITECTURES[name](num_classes, in_channels)
     if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):

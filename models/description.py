@@ -50,6 +50,11 @@ class ReLU:
 
 
 @dataclass(frozen=True)
+class SiLU:
+    """x · sigmoid(x)."""
+
+
+@dataclass(frozen=True)
 class Softplus:
     """log(1 + exp(x)): a smooth activation, for tests that no sign of a rounding error may decide."""
 
@@ -95,13 +100,29 @@ class Residual:
         return self.body if self.shortcut is None else sequence(*self.body.steps, ("shortcut", self.shortcut))
 
 
-Leaf = Normalize | Conv | BatchNorm | ReLU | Softplus | MaxPool | GlobalAveragePool | Linear
+Leaf = Normalize | Conv | BatchNorm | ReLU | SiLU | Softplus | MaxPool | GlobalAveragePool | Linear
 Node = Leaf | Sequence | Residual
 
 
 def sequence(*steps: tuple[str, Node]) -> Sequence:
     """Sequence, with the steps as arguments."""
     return Sequence(steps)
+
+
+def replaced(node: Node, old: Leaf, new: Leaf) -> Node:
+    """The node with another leaf wherever it has this one; names stay."""
+    match node:
+        case Sequence():
+            return _steps_replaced(node, old, new)
+        case Residual(body, shortcut):
+            other = None if shortcut is None else _steps_replaced(shortcut, old, new)
+            return Residual(_steps_replaced(body, old, new), other)
+        case _:
+            return new if node == old else node
+
+
+def _steps_replaced(node: Sequence, old: Leaf, new: Leaf) -> Sequence:
+    return sequence(*((name, replaced(step, old, new)) for name, step in node.steps))
 
 
 def join(path: str, name: str) -> str:

@@ -15,6 +15,7 @@ from stcore.models.description import (
     ReLU,
     Residual,
     Sequence,
+    SiLU,
     Softplus,
     join,
 )
@@ -42,6 +43,8 @@ def _apply(node: Node, x: Any, path: str, dtype: Any) -> Any:
             return TorchBatchNormalization(momentum=1 - update, epsilon=epsilon, **layer)(x)
         case ReLU():
             return keras.layers.ReLU(**layer)(x)
+        case SiLU():
+            return keras.layers.Activation("silu", **layer)(x)
         case Softplus():
             return keras.layers.Activation("softplus", **layer)(x)
         case MaxPool(size):

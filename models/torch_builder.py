@@ -16,6 +16,7 @@ from stcore.models.description import (
     ReLU,
     Residual,
     Sequence,
+    SiLU,
     Softplus,
 )
 from stcore.models.torch_layers import Normalization
@@ -73,6 +74,8 @@ def _module(node: Node) -> nn.Module:
             return nn.BatchNorm2d(channels, eps=epsilon, momentum=update)
         case ReLU():
             return nn.ReLU()
+        case SiLU():
+            return nn.SiLU()
         case Softplus():
             return nn.Softplus(threshold=40)  # the default, 20, is 2e-9 off where it becomes linear
         case MaxPool(size):

@@ -31,6 +31,8 @@ TWINS = [
     ("preact-resnet8", 8, 4),
     ("wrn-10-1", 8, 4),
     ("vgg16-bn", 32, 4),
+    ("resnet8-silu", 8, 4),
+    ("wrn-10-1-silu", 8, 4),
 ]
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax")
 
@@ -117,6 +119,7 @@ def test_every_known_name_is_described_and_hashable(name):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
+        ("resnet-18-silu", "did you mean 'resnet18'"),
         ("resnet-18", "did you mean 'resnet18'"),
         ("wrn-32-10", "6n \\+ 4"),
         ("wrn-4-10", "6n \\+ 4"),
@@ -217,10 +220,11 @@ def test_twins_agree_in_float64(torch, keras, name, side, batch):
             np.testing.assert_array_equal(right[key], start[key])
 
 
-def test_input_gradients_agree_with_batch_statistics(torch, keras):
+@pytest.mark.parametrize("name", ["resnet8", "resnet8-silu", "preact-resnet8-silu"])
+def test_input_gradients_agree_with_batch_statistics(torch, keras, name):
     import tensorflow as tf
 
-    ours, theirs = twins("resnet8")
+    ours, theirs = twins(name)
     x = images(4, 8)
     theirs_x = tf.constant(x)
     with tf.GradientTape() as tape:
@@ -230,6 +234,21 @@ def test_input_gradients_agree_with_batch_statistics(torch, keras):
     ours.train()(ours_x).square().sum().backward()
     expected = ours_x.grad.numpy().transpose(0, 2, 3, 1)
     assert worst(tape.gradient(total, theirs_x).numpy(), expected) <= 1e-9
+
+
+def test_silu_is_the_same_network_but_for_its_activation(torch):
+    """By the activation's own formula: pre-activations of both signs, before the classifier's pool."""
+    plain, other = (build(name, "torch", num_classes=10, dtype="float64") for name in ("tiny", "tiny-silu"))
+    assert_same_weights(export_weights(plain), export_weights(other))
+    seen = {}
+    activations = [module for module in other.modules() if isinstance(module, torch.nn.SiLU)]
+    assert len(activations) == 2
+    assert not any(isinstance(module, torch.nn.ReLU) for module in other.modules())
+    activations[0].register_forward_hook(lambda module, given, out: seen.update(x=given[0], y=out))
+    other(nchw(torch, images(2, 8)))
+    x = seen["x"].detach().numpy()
+    assert x.min() < 0 < x.max()
+    np.testing.assert_allclose(seen["y"].detach().numpy(), x / (1 + np.exp(-x)), rtol=1e-12)
 
 
 def test_traced_with_an_unknown_batch(torch, keras):
