@@ -4,6 +4,7 @@
 #   make train BACKEND=keras    the same with Keras on TensorFlow
 #   make test                   lint, types and the test suite
 #   make test-all               the same with the slow tests
+#   make docs                   the documentation's site, in build/docs, and its notebooks
 #
 # Tests run in WORKERS processes, 2 by default, of up to 1.5 GB each.
 
@@ -14,7 +15,7 @@ ARGS ?=
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all lint types clean
+.PHONY: train test test-all lint types docs clean
 
 train: $(VENV)/$(BACKEND)
 	$(BIN)/stcli train --backend $(BACKEND) $(ARGS)
@@ -37,15 +38,19 @@ types: $(VENV)/dev
 	cp -r backends models cli build/types/stcore/
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) -p stcore
 
+docs: $(VENV)/dev
+	$(BIN)/python docs/_ext/notebooks.py
+	$(BIN)/sphinx-build --fail-on-warning --nitpicky docs build/docs
+
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*,hub]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*,hub,plots]'
 	touch $@
 
 $(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,keras,jax,hub,autoattack,tensorboard,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,keras,jax,hub,autoattack,tensorboard,plots,docs,dev]'
 	touch $@
 
 clean:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from stcore.cli.seeds import parse_seeds
-from stcore.run_table import Row
-from stcore.run_table_reading import FinishedRun, read_run
+from stcore.tables.reading import FinishedRun, read_run
+from stcore.tables.table import Row
 
 VARIANTS = {
     "fp32": {},

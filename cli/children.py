@@ -48,7 +48,7 @@ class Children:
                 return None
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # open for as long as we are: see cli/child.py
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -16,9 +16,13 @@ from stcore.cli import ranks
 COMMANDS = {
     "train": "train a network by squeeze training (or another method) and evaluate it",
     "plan": "say what a run will cost before it begins: passes, memory, hours, from a short probe",
+    "sweep": "train a run for each point of a grid of settings; resumable",
     "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack; resumable",
+    "analyze": "the paper's figures from your own networks and runs, with the numbers behind them",
     "merge": "put the shards of an evaluation together",
     "presets": "list the rows of the paper's tables: settings with their sources, expected numbers, cost",
+    "demo": "the first five minutes: train three networks on digits, attack them, see the report",
+    "report": "runs as a page to look at (HTML), as Markdown, or as a model card",
     "table": "finished runs, and their seeds, in a table: Markdown, CSV, JSON or LaTeX",
     "verify": "do finished runs reproduce a row of the paper?",
     "pseudo-label": "let a trained network label images, as extra data for training",

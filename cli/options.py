@@ -27,7 +27,8 @@ class TrainOptions:
     stream:DIR (train-*.tar, test-*.tar in webdataset's layout, read epoch by epoch)."""
     model: str = "small-cnn"
     """small-cnn, resnet8, resnet18, preact-resnet18, wrn-D-K such as wrn-28-10, or vgg16-bn; timm:NAME (torch),
-    keras.applications:NAME (keras), or package.module:factory, a function of yours that returns a network."""
+    keras.applications:NAME (keras), or package.module:factory, a function of yours that returns a network.
+    With -silu behind our own names SiLU stands for ReLU."""
     normalize: str = "none"
     """What the network does to pixels first: none, cifar10, cifar100, svhn, imagenet, or MEAN/STD with a number
     for each channel, such as 0.49,0.48,0.45/0.25,0.24,0.26; with --pretrained by default what its weights want."""
@@ -70,7 +71,7 @@ class TrainOptions:
     """Under torchrun on GPUs: batch statistics over all ranks, instead of each rank's own share."""
     learning_rate: Number = 0.1
     schedule: str = "step"
-    """step (×0.1 at each drop), cosine, or constant."""
+    """step (×0.1 at each drop), cosine, constant, or one-cycle (up to two fifths, then down, step by step)."""
     drops: tuple[Number, ...] = ()
     """Where `step` drops, as shares of the epochs."""
     momentum: Number = 0.9
@@ -92,6 +93,8 @@ class TrainOptions:
     """Length α of an inner step; keeps the preset's share of ε unless given."""
     steps: Int = 10
     """Number K of inner steps."""
+    early_steps: tuple[str, ...] = ()
+    """Fewer at first: 3@0.3 5@0.6 for 3 until three tenths of the epochs are over, 5 until six tenths, then K."""
     norm: str = "linf"
     """linf or l2."""
     init: str = "gaussian"
@@ -212,6 +215,31 @@ class PlanOptions(TrainOptions):
 
     probe_seconds: Number = 30.0
     """Time for the probe; the least there is to it, some steps and batches of each kind, is done in any case."""
+
+
+@dataclass(frozen=True)
+class Varied:
+    """What a sweep has beside the options of its runs."""
+
+    vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting and its values, such as beta=1,2,4,6 or epsilon=4/255,8/255; given several times, in all
+    combinations. Of preset, table2 stands for all rows of the paper below it (Fig. 6), table2/st for st's."""
+    grid: MaybeText = None
+    """A TOML file of settings with lists of values, such as beta = [1, 2]: all combinations. For a grid that is no
+    whole product it has tables [[grid]], each of them with all combinations of its own and the settings above."""
+    dry_run: bool = False
+    """List the runs, and how far each of them is, and train none."""
+
+
+@dataclass(frozen=True)
+class SweepOptions(TrainOptions, Varied):  # in this order: --help then begins with what is varied
+    """Train a run for each point of a grid of settings, and print the table over them.
+
+    Takes the options of `stcli train`, --seeds, --devices and --max-hours (of all together) too. Each run has a
+    folder named by its point, such as out/method=st,beta=6, and a process of its own. The same command, given
+    again, skips what is finished and goes on where it was; another grid in the same folder adds its runs. What one
+    run fails at does not keep the others from training; it is said at the end.
+    """
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,12 @@ Number = typing.Annotated[float, _one_word(number, "NUMBER")]
 MaybeNumber = typing.Annotated[float | None, _one_word(_or_none(number), "NUMBER")]
 Int = typing.Annotated[int, _one_word(whole, "INT")]
 MaybeInt = typing.Annotated[int | None, _one_word(_or_none(whole), "INT")]
+MaybeNumbers = typing.Annotated[
+    tuple[float, ...] | None, _one_word(_or_none(lambda text: tuple(map(number, text.split(",")))), "NUMBER,…")
+]
+MaybeInts = typing.Annotated[
+    tuple[int, ...] | None, _one_word(_or_none(lambda text: tuple(map(whole, text.split(",")))), "INT,…")
+]
 MaybeText = typing.Annotated[str | None, _one_word(_or_none(str), "STR")]
 
 

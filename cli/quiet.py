@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from stcore.dispatch import load_backend
 
 def load_quietly(name: str) -> Any:
     """`stcore.dispatch.load_backend`; what goes wrong is raised, not logged."""
+    # Several networks in one process look to TensorFlow like one that is traced again and again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with _silent_stderr():
         return load_backend(name)
 

@@ -11,12 +11,15 @@ import tyro
 from stcore import checks, errors
 from stcore.cli.parsing import MaybeText, parse
 from stcore.errors import UsageError
-from stcore.run_table import make_table
-from stcore.run_table_evaluations import with_evaluations
-from stcore.run_table_notes import notes
-from stcore.run_table_reading import FinishedRun, find_runs, read_run
-from stcore.run_table_text import FORMATS
 from stcore.runs import CHECKPOINTS
+from stcore.tables import paper, paper_text
+from stcore.tables.evaluations import with_evaluations
+from stcore.tables.notes import notes
+from stcore.tables.reading import FinishedRun, find_runs, read_run
+from stcore.tables.table import make_table
+from stcore.tables.text import FORMATS
+
+STYLES = {"runs": (FORMATS, notes), "paper": (paper_text.FORMATS, paper_text.told)}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class TableOptions:
     """With what stcli evaluate found later, such as autoattack: the finished ones in the runs' evaluations/."""
     sort: MaybeText = None
     """Order the rows by this column: accuracies from the highest, all else from the lowest."""
+    style: str = "runs"
+    """runs: settings, figures and costs; paper: as the paper prints its tables, the best of each column in bold,
+    and below the runs of a row's preset what is printed there."""
     format: str = "markdown"
     """markdown, csv, json or latex (booktabs)."""
 
@@ -46,13 +52,17 @@ def main(args: Sequence[str]) -> int:
     """Prints the table on stdout, all else on stderr; returns the exit code."""
     options = parse(TableOptions, args, "stcli table")
     checks.choice("checkpoint", options.checkpoint, CHECKPOINTS)
+    checks.choice("style", options.style, STYLES)
     checks.choice("format", options.format, FORMATS)
     runs = read_runs(options.runs, options.checkpoint, options.evaluations)
     columns = None if options.columns is None else [name for name in options.columns.split(",") if name]
     table = make_table(runs, options.checkpoint, columns, options.sort)
-    print(FORMATS[options.format](table), end="")
+    if options.style == "paper" and columns is None:
+        table = paper.narrowed(table)
+    formats, told = STYLES[options.style]
+    print(formats[options.format](table), end="")
     if options.format == "csv":
-        for note in notes(table):
+        for note in told(table):
             print(note, file=sys.stderr)
     return errors.OK
 
@@ -60,14 +70,15 @@ def main(args: Sequence[str]) -> int:
 def read_runs(words: Sequence[str], checkpoint: str, evaluations: bool = False) -> list[FinishedRun]:
     """The finished ones of the runs that are named; the others, and why they are left out, go to stderr."""
     runs = []
-    for path in find_runs(words, _left_out):
+    for path in find_runs(words, left_out):
         try:
             run = read_run(path, checkpoint)
-            runs.append(with_evaluations(run, checkpoint, _left_out) if evaluations else run)
+            runs.append(with_evaluations(run, checkpoint, left_out) if evaluations else run)
         except UsageError as reason:
-            _left_out(str(reason))
+            left_out(str(reason))
     return runs
 
 
-def _left_out(reason: str) -> None:
+def left_out(reason: str) -> None:
+    """Says on stderr what is left out, and why."""
     print(f"left out: {reason}", file=sys.stderr)

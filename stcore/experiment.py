@@ -134,6 +134,7 @@ def run_on(
     on_begin()
     if not keeping.resume and not ranks.rank:
         folder.write_config(plan.flat())
+    if folder.read_json(ENVIRONMENT) is None and not ranks.rank:  # a kill may have come between the two
         folder.write_json(ENVIRONMENT, surroundings)
 
     average = average_of(plan, learner)

@@ -176,7 +176,10 @@ def dependencies(plan: Plan, backend: Any, device: str) -> dict[str, Any]:
 
 def check_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
     """DataError unless the data are those that the run was begun with."""
-    then = (folder.read_json(ENVIRONMENT) or {}).get("data", {})
+    recorded = folder.read_json(ENVIRONMENT)
+    if recorded is None:  # killed before it was written, so before anything was trained
+        return
+    then = recorded.get("data", {})
     for part, known in now["data"].items():
         if then.get(part) != known:
             raise DataError(

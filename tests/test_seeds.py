@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from small import SETTINGS, contents, stcli, train, trained, words
 
 from stcore.cli.children import Children
-from stcore.cli.seed_jobs import Job
+from stcore.cli.jobs import Job
 from stcore.cli.seeds import MOST, parse_seeds, without
 from stcore.errors import UsageError
-from stcore.runs import load_weights
+from stcore.plan import make_plan
+from stcore.runs import RunFolder, load_weights
 
 SMALL = {"model": "tiny", "train_size": 100, "validation_size": 32, "test_size": 32, "batch_size": 50}
 
@@ -113,14 +115,17 @@ def test_options_are_taken_out_with_their_values():
     assert without(args, "seeds", "devices", "json") == ["--epochs", "3", "--out", "x"]
 
 
-def test_what_is_done_for_a_seed():
-    fresh, begun = Job(3, Path("o/seed3"), None), Job(3, Path("o/seed3"), "cuda:1")
-    args, on = ["--epochs", "1", "--save-every", "60"], ["--device", "cuda:0", "--max-hours", "1.500000"]
-    begin, go_on = ["train", *args, "--seed", "3", "--out", "o/seed3"], ["train", "--resume", "o/seed3"]
-    assert fresh.words(args, None, None) == begin
-    assert fresh.words(args, "cuda:0", 1.5) == [*begin, *on]
-    assert begun.words(args, None, None) == [*go_on, "--save-every", "60"]
-    assert begun.words([], "cuda:0", 1.5) == [*go_on, *on]
+def test_what_is_done_for_a_run(tmp_path):
+    args = ("--epochs", "1", "--save-every", "60", "--seed", "3")
+    fresh, begun = (Job("seed 3", tmp_path / name, args, make_plan({}), {"seed": 3}) for name in ("new", "old"))
+    RunFolder.create(tmp_path / "old").write_config({"device": "cuda:1"})
+    assert (fresh.device, begun.device) == (None, "cuda:1")
+    on = ["--device", "cuda:0", "--max-hours", "1.500000"]
+    begin, go_on = ["train", *args, "--out", f"{tmp_path}/new"], ["train", "--resume", f"{tmp_path}/old"]
+    assert fresh.words(None, None) == begin
+    assert fresh.words("cuda:0", 1.5) == [*begin, *on]
+    assert begun.words(None, None) == [*go_on, "--save-every", "60"]
+    assert replace(begun, args=()).words("cuda:0", 1.5) == [*go_on, *on]
 
 
 # Runs

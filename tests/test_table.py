@@ -4,6 +4,8 @@ import csv
 import io
 import itertools
 import json
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import example, given
@@ -12,8 +14,8 @@ from small import stcli, trained
 
 from stcore.evaluation_about import fingerprint
 from stcore.plan import make_plan
-from stcore.run_table_text import _LATEX, latex_text
 from stcore.runs import RunFolder, save_weights
+from stcore.tables.sheet import _LATEX, latex_text
 
 TOTAL = 1000
 WEIGHTS = {"w": [1.0, 2.0]}
@@ -514,3 +516,138 @@ def test_runs_as_stcli_leaves_them():
         assert row["accuracies"][attack]["interval_95"] == pytest.approx(
             [100 * end for end in score["interval_95"]]
         )
+
+
+# The paper's style
+
+
+@pytest.fixture
+def papers(tmp_path):
+    """Seven seeds of a row's preset, two of TRADES with and one without AWP."""
+    for seed in range(7):
+        make_run(tmp_path / f"st-{seed}", seed, 0.50 + seed / 100, preset="table1/cifar10/st")
+    for seed in range(2):
+        trades = {"dataset": "cifar10", "method": "trades", "epsilon": 8 / 255, "threads": 1}
+        make_run(tmp_path / f"awp-{seed}", seed, 0.60, awp=0.005, natural=0.8, **trades)
+    make_run(tmp_path / "trades", 0, 0.45, natural=0.95, **trades)
+    return tmp_path
+
+
+def test_the_papers_style_in_markdown(papers):
+    """Means and intervals as everywhere else; the best of each column in bold; the paper's row below ours."""
+    said = stcli("table", papers, "--style", "paper", "--sort", "pgd20")
+    assert (said.code, said.err) == (0, "")
+    low, high = t_interval([50, 51, 52, 53, 54, 55, 56]).expected
+    ends = over_images(450).expected
+    natural = over_images(950).expected
+    caption, blank, *lines = said.out.splitlines()
+    assert lines[:7] == [
+        "| Method | Natural | PGD-20 |",
+        "|---|---:|---:|",
+        "| TRADES+AWP | 80.00 ± 0.00 | **60.00 ± 0.00** |",
+        f"| ST | 90.00 ± 0.00 | 53.00 ± {(high - low) / 2:.2f} |",
+        "| – as printed | 83.10 ± 0.10 | 54.62 ± 0.14 |",
+        f"| TRADES | **95.00 [{natural[0]:.2f}, {natural[1]:.2f}]** | 45.00 [{ends[0]:.2f}, {ends[1]:.2f}] |",
+        "",
+    ]
+    assert blank == ""
+    assert caption == (
+        "Accuracy in % on the test split of CIFAR-10; ResNet-18; ℓ∞, ε = 8/255; best checkpoint; 1 or 2 or 7 "
+        "seeds; mean ± 95 % t-interval over seeds; a single run with its 95 % Clopper–Pearson interval [low, "
+        "high] over images. The best of each column is in bold."
+    )
+    assert "- ST as printed: table1/cifar10/st; not comparable: " in said.out  # 1000 images are not the test split
+
+
+def test_the_papers_style_as_csv_and_json(papers):
+    said = stcli("table", papers, "--style", "paper", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(said.out)))
+    assert [(row["method"], row["source"]) for row in rows] == [
+        ("TRADES+AWP", "runs"),
+        ("ST", "runs"),
+        ("ST", "table1/cifar10/st"),
+        ("TRADES", "runs"),
+    ]
+    assert [float(rows[2][f"pgd20{part} %"]) for part in ("", " low", " high")] == [54.62, 54.48, 54.76]
+    assert [float(rows[1][f"pgd20{part} %"]) for part in (" low", " high")] == t_interval(range(50, 57))
+    assert "not comparable" in said.err
+
+    content = json.loads(stcli("table", papers, "--style", "paper", "--format", "json").out)
+    assert [row["best"] for row in content["rows"]] == [["pgd20"], [], ["natural"]]
+    assert [row["paper"] and row["paper"]["preset"] for row in content["rows"]] == [
+        None,
+        "table1/cifar10/st",
+        None,
+    ]
+    assert content["rows"][1]["paper"]["accuracies"]["pgd20"] == {"mean": 54.62, "half_width": 0.14}
+    assert any("data:" in reason for reason in content["rows"][1]["paper"]["not_comparable"])
+    assert content["caption"].startswith("Accuracy in % on the test split of CIFAR-10")
+
+
+def test_a_row_is_best_among_several_alone_and_ties_are_all_best(tmp_path):
+    make_run(tmp_path / "a", best=0.5)
+    assert "**" not in stcli("table", tmp_path, "--style", "paper").out
+    make_run(tmp_path / "b", best=0.5, natural=0.8, method="trades")
+    assert stcli("table", tmp_path, "--style", "paper").out.count("**50.00 [46.85, 53.15]**") == 2
+
+
+@pytest.mark.parametrize("other", [{"data": "cd"}, {"eval_epsilon": 0.1}])
+def test_nothing_is_best_of_what_does_not_compare(tmp_path, other):
+    make_run(tmp_path / "a", best=0.5)
+    make_run(tmp_path / "b", best=0.6, method="trades", **other)
+    said = stcli("table", tmp_path, "--style", "paper").out
+    assert "**" not in said
+    assert "in bold" not in said
+    assert "- not comparable, for the rows differ in" in said
+
+
+def test_the_papers_row_is_of_its_own_checkpoint(papers):
+    assert "as printed" not in stcli("table", papers, "--style", "paper", "--checkpoint", "last").out
+
+
+def test_settings_are_columns_only_where_methods_are_called_alike(tmp_path):
+    for beta in (2.0, 6.0):
+        make_run(tmp_path / f"st-{beta}", beta=beta)
+    make_run(tmp_path / "at", method="at", batch_size=64)
+    title = stcli("table", tmp_path, "--style", "paper").out.splitlines()[2]
+    assert title == "| Method | beta | Natural | PGD-20 |"
+    title = stcli("table", tmp_path, "--style", "paper", "--columns", "method,batch_size").out.splitlines()[2]
+    assert title == "| Method | batch_size | Natural | PGD-20 |"
+
+
+def test_attacks_stand_in_the_papers_order(tmp_path):
+    make_run(tmp_path / "a")
+    for attack, about in (("autoattack", {}), ("cw100", {}), ("square", {}), ("autoattack", {"subset": 100})):
+        make_evaluation(tmp_path / "a", attack, **about)
+    title = stcli("table", tmp_path, "--style", "paper", "--evaluations").out.splitlines()[2]
+    assert title == "| Method | Natural | PGD-20 | C&W | AA | AA (subset 100) | square |"
+
+
+def test_latex_in_the_papers_style(papers):
+    """Balanced, with as many cells in each row as there are columns, and bold where Markdown is."""
+    said = stcli("table", papers, "--style", "paper", "--format", "latex").out
+    lines = said.splitlines()
+    assert lines[0] == "% needs \\usepackage{booktabs}"
+    begun = [line for line in lines if line.startswith("\\begin")]
+    assert begun == ["\\begin{table}", "\\begin{tabular}{lrr}"]
+    assert [line for line in lines if line.startswith("\\end")] == ["\\end{tabular}", "\\end{table}"]
+    rows = [line for line in lines if line.endswith(r" \\")]
+    assert len(rows) == 5
+    assert {line.count(" & ") for line in rows} == {2}
+    assert said.count("{") == said.count("}")
+    assert r"\textbf{60.00 $\pm$ 0.00}" in said
+    assert r"\textendash{} as printed & 83.10 $\pm$ 0.10 & 54.62 $\pm$ 0.14 \\" in said
+    assert r"$\ell$$_\infty$, $\varepsilon$ = 8/255" in said
+    assert said.isascii()
+
+
+@pytest.mark.parametrize("style", ["runs", "paper"])
+def test_latex_compiles(papers, tmp_path, style):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("pdflatex is not installed")
+    table = stcli("table", papers, "--style", style, "--format", "latex").out
+    text = f"\\documentclass{{article}}\n\\usepackage{{booktabs}}\n\\begin{{document}}\n{table}\\end{{document}}\n"
+    (tmp_path / "t.tex").write_text(text)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stdout[-2000:]

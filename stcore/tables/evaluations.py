@@ -11,8 +11,8 @@ from stcore.errors import DataError, UsageError
 from stcore.evaluation import Accuracy
 from stcore.evaluation_about import fingerprint
 from stcore.evaluation_folder import ABOUT, EVALUATIONS, RESULT, read_json
-from stcore.run_table_reading import FinishedRun
 from stcore.runs import load_weights
+from stcore.tables.reading import FinishedRun
 
 
 def with_evaluations(run: FinishedRun, checkpoint: str, leave_out: Callable[[str], None]) -> FinishedRun:

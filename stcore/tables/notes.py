@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stcore.run_table import Row, RunTable
-from stcore.run_table_reading import FinishedRun
+from stcore.tables.reading import FinishedRun
+from stcore.tables.table import Row, RunTable
 
 
 def notes(table: RunTable) -> list[str]:
     """A sentence each."""
-    said = [_about(table)]
+    return [_about(table), *warnings(table)]
+
+
+def warnings(table: RunTable) -> list[str]:
+    """Those that stand against taking the figures as they are."""
+    said = []
     if table.checkpoint.startswith("best") and any(run.plan.select == "test" for run in _runs(table)):
         said.append("best was selected on the TEST split (the paper's rule): its figures are optimistic")
     for what, value_of in _COMPARED.items():
@@ -21,6 +26,11 @@ def notes(table: RunTable) -> list[str]:
 
 
 def _about(table: RunTable) -> str:
+    return f"{table.checkpoint} checkpoint, test split; {'; '.join(intervals(table))}"
+
+
+def intervals(table: RunTable) -> list[str]:
+    """What the figures' intervals are: of one seed, of several, or of both kinds."""
     figures = [figure for row in table.rows for attack in table.attacks if (figure := row.figure(attack))]
     kinds = {
         "mean ± 95 % t-interval over seeds": any(figure.seeds > 1 for figure in figures),
@@ -28,7 +38,7 @@ def _about(table: RunTable) -> str:
             figure.seeds == 1 for figure in figures
         ),
     }
-    return f"{table.checkpoint} checkpoint, test split; " + "; ".join(k for k, there in kinds.items() if there)
+    return [kind for kind, there in kinds.items() if there]
 
 
 def _test_data(run: FinishedRun) -> str:
@@ -41,6 +51,13 @@ _COMPARED: dict[str, Callable[[FinishedRun], str]] = {
     "the attacks' ε": lambda run: f"{run.plan.norm} ε = {run.plan.eval_epsilon:.4g}",
     "what selects the best epoch": lambda run: f"{run.plan.select_by} on {run.plan.select}",
 }
+
+
+def same_task(table: RunTable) -> bool:
+    """Whether all rows were attacked alike on the same images."""
+    return all(
+        len({_COMPARED[what](row.runs[0]) for row in table.rows}) == 1 for what in ("test data", "the attacks' ε")
+    )
 
 
 def _apart(table: RunTable, what: str, value_of: Callable[[FinishedRun], str]) -> list[str]:

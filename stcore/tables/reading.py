@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stcore.comparison import read_record
+from stcore.comparison import Record, read_record
 from stcore.errors import UsageError
 from stcore.evaluation import Accuracy
 from stcore.plan import Plan, make_plan
@@ -66,27 +66,42 @@ def read_run(path: Path, checkpoint: str) -> FinishedRun:
     """A run's record, with `checkpoint`'s accuracies; UsageError where it has none, or a file is damaged."""
     record = read_record(path)
     if record.result is None:
-        epochs = len(_read_metrics(path)) if (path / METRICS).is_file() else 0
+        epochs = len(read_metrics(path)) if (path / METRICS).is_file() else 0
         raise UsageError(
             f"{path} is unfinished after {epochs} epochs. To go on: stcli train --resume {shlex.quote(str(path))}"
         )
-    try:
-        # A preset's settings are all in the config but for those that are none, which it would bring back.
-        plan = make_plan({name: value for name, value in record.config.items() if name != "preset"})
-    except UsageError as error:
-        raise UsageError(f"{path} was not made by this version of stcli train: {error}") from error
+    plan = plan_of(record)
     try:
         checkpoints = record.result["checkpoints"]
         scores = {name: Accuracy(s["correct"], s["total"]) for name, s in checkpoints.get(checkpoint, {}).items()}
-        metrics = _read_metrics(path)
+        metrics = read_metrics(path)
         costs = [tuple(float(row[name]) for row in metrics) for name in ("seconds", "images_per_second")]
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path}: {RESULT} or {METRICS} is not as stcli train leaves it ({error!r})") from error
     if not scores:
         raise UsageError(f"{path} has no checkpoint {checkpoint}; it has {', '.join(checkpoints)}")
+    return FinishedRun(path, plan, told(record, plan), data_of(record), scores, *costs)
+
+
+def plan_of(record: Record) -> Plan:
+    """What the run was asked for; UsageError where another version's settings are not ours."""
+    try:
+        # A preset's settings are all in the config but for those that are none, which it would bring back.
+        return make_plan({name: value for name, value in record.config.items() if name != "preset"})
+    except UsageError as error:
+        raise UsageError(f"{record.name} was not made by this version of stcli train: {error}") from error
+
+
+def told(record: Record, plan: Plan) -> dict[str, Any]:
+    """The settings of a run, complete, with its preset and the device that it was trained on."""
     ran_on = record.environment or {}
-    told = {"preset": record.config.get("preset", plan.preset), "device": ran_on.get("device", plan.device)}
-    return FinishedRun(path, plan, settings_of({**plan.flat(), **told}), ran_on.get("data", {}), scores, *costs)
+    preset = record.config.get("preset", plan.preset)
+    return settings_of({**plan.flat(), "preset": preset, "device": ran_on.get("device", plan.device)})
+
+
+def data_of(record: Record) -> Mapping[str, Any]:
+    """Sizes and fingerprints by part of the data."""
+    return (record.environment or {}).get("data", {})  # type: ignore[no-any-return]
 
 
 def settings_of(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,8 +113,10 @@ def settings_of(flat: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_metrics(path: Path) -> list[Any]:
+def read_metrics(path: Path) -> list[Any]:
+    """A run's metrics, an epoch each; without the last where it is being written, or a kill cut it short."""
     try:
-        return [json.loads(line) for line in (path / METRICS).read_text(encoding="utf-8").splitlines()]
+        *lines, _ = (path / METRICS).read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
         raise UsageError(f"{path / METRICS} is missing or damaged ({error})") from error

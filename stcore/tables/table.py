@@ -13,7 +13,7 @@ import numpy as np
 from stcore.comparison.verdict import interval
 from stcore.errors import UsageError
 from stcore.plan import Plan, of_methods
-from stcore.run_table_reading import FinishedRun
+from stcore.tables.reading import FinishedRun
 
 SELDOM_SHOWN = ("threads", "device", "dataset", "init", "step_size", "attacks")
 """Told elsewhere, or following from the rest: settings that are columns only where rows look alike without."""
@@ -81,12 +81,12 @@ def make_table(
     for run in runs:
         groups.setdefault(json.dumps([run.settings, run.data], sort_keys=True), []).append(run)
     rows = [Row(tuple(sorted(group, key=lambda run: run.plan.seed))) for group in groups.values()]
-    shown = _varied([row.settings for row in rows]) if columns is None else _known(columns)
+    shown = varied([row.settings for row in rows]) if columns is None else _known(columns)
     attacks = dict.fromkeys(attack for run in runs for attack in run.accuracies)
     return _sorted(RunTable(checkpoint, tuple(shown), tuple(attacks), tuple(rows)), sort)
 
 
-def _varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names that tell rows apart; that a method has no such setting does not count as a difference."""
     of_some = of_methods()
 

@@ -5,45 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
-from stcore.run_table import Figure, Row, RunTable
-from stcore.run_table_notes import notes
+from stcore.tables import sheet
+from stcore.tables.notes import notes
+from stcore.tables.sheet import Cell, Sheet
+from stcore.tables.table import Figure, Row, RunTable
 
 
-def markdown(table: RunTable) -> str:
-    """A pipe table, the notes in a list below it."""
-
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(re.sub(r"([\\|*<`])", r"\\\1", cell) for cell in cells) + " |"
-
-    titles = _titles(table)
-    rule = "|" + "|".join(["---"] * _texts(table) + ["---:"] * (len(titles) - _texts(table))) + "|"
-    rows = [line([_show(value) for value in _cells(table, row)]) for row in table.rows]
-    return "\n".join([line(titles), rule, *rows, "", *(f"- {note}" for note in notes(table))]) + "\n"
-
-
-def latex(table: RunTable) -> str:
-    """A booktabs tabular for a document in UTF-8, the notes below it."""
-
-    def line(cells: list[str]) -> str:
-        return " & ".join(map(latex_text, cells)) + r" \\"
-
-    titles = _titles(table)
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{{'l' * _texts(table)}{'r' * (len(titles) - _texts(table))}}}",
-        "\\toprule",
-        line(titles),
-        "\\midrule",
-        *(line([_show(value) for value in _cells(table, row)]) for row in table.rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-        *(f"\\par{{\\footnotesize {latex_text(note)}\\par}}" for note in notes(table)),
-    ]
-    return "\n".join(lines) + "\n"
+def sheet_of(table: RunTable) -> Sheet:
+    """The shown settings, the seeds, the figures and the costs."""
+    titles = [*table.columns, "seeds", *(f"{attack} %" for attack in table.attacks), *table.rows[0].costs]
+    rows = [[Cell(show(value)) for value in _cells(table, row)] for row in table.rows]
+    return Sheet(titles, len(table.columns) + 1, rows, notes(table))
 
 
 def comma_separated(table: RunTable) -> str:
@@ -55,12 +30,12 @@ def comma_separated(table: RunTable) -> str:
     for row in table.rows:
         figures = [row.figure(attack) for attack in table.attacks]
         numbers = [x for figure in figures for x in (vars(figure).values() if figure else [None] * 4)]
-        settings = ["" if (value := row.settings.get(name)) is None else _show(value) for name in table.columns]
-        writer.writerow([*settings, _show(row.seeds), *numbers, *row.costs.values()])
+        settings = ["" if (value := row.settings.get(name)) is None else show(value) for name in table.columns]
+        writer.writerow([*settings, show(row.seeds), *numbers, *row.costs.values()])
     return text.getvalue()
 
 
-def as_json(table: RunTable) -> str:
+def content(table: RunTable) -> dict[str, Any]:
     """One object: checkpoint, rows, notes; accuracies in percent."""
     rows = [
         {
@@ -72,64 +47,39 @@ def as_json(table: RunTable) -> str:
         }
         for row in table.rows
     ]
-    said = {"checkpoint": table.checkpoint, "rows": rows, "notes": notes(table)}
+    return {"checkpoint": table.checkpoint, "rows": rows, "notes": notes(table)}
+
+
+def dumped(said: dict[str, Any]) -> str:
+    """As the lines of a JSON file."""
     return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[RunTable], str]] = {
-    "markdown": markdown,
+    "markdown": lambda table: sheet.markdown(sheet_of(table)),
     "csv": comma_separated,
-    "json": as_json,
-    "latex": latex,
+    "json": lambda table: dumped(content(table)),
+    "latex": lambda table: sheet.latex(sheet_of(table)),
 }
 
-_LATEX = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        **{character: f"{{{character}}}" for character in "[]*"},  # after \\ they would be its arguments
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "±": r"$\pm$",
-        "ε": r"$\varepsilon$",
-        "–": r"\textendash{}",
-    }
-)
 
-
-def latex_text(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
-    return re.sub("-(?=-)", "-{}", text.translate(_LATEX))  # two hyphens would make a dash
-
-
-def _texts(table: RunTable) -> int:
-    """How many columns, from the left, are no figures."""
-    return len(table.columns) + 1
-
-
-def _titles(table: RunTable) -> list[str]:
-    return [*table.columns, "seeds", *(f"{attack} %" for attack in table.attacks), *table.rows[0].costs]
-
-
-def _cells(table: RunTable, row: Row) -> list[Any]:
-    settings = [row.settings.get(name) for name in table.columns]
-    return [*settings, row.seeds, *map(row.figure, table.attacks), *row.costs.values()]
-
-
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A setting, seeds, a cost or a figure, as they stand in a cell."""
     if isinstance(value, Figure):
         width = f"± {value.high - value.mean:.2f}" if value.seeds > 1 else f"[{value.low:.2f}, {value.high:.2f}]"
         return f"{value.mean:.2f} {width}"
     if isinstance(value, (tuple, list)):
-        return ", ".join(map(_show, value))
+        return ", ".join(map(show, value))
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     return " ".join(str(value).split())
+
+
+def _cells(table: RunTable, row: Row) -> list[Any]:
+    settings = [row.settings.get(name) for name in table.columns]
+    return [*settings, row.seeds, *map(row.figure, table.attacks), *row.costs.values()]
 
 
 def _json(figure: Figure) -> dict[str, Any]:

@@ -1,0 +1,118 @@
+"""The points of a sweep: settings with several values each, from words and a file, in all combinations."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from stcore.cli.options import TrainOptions
+from stcore.cli.train import NOT_SETTINGS
+from stcore.errors import UsageError
+from stcore.paper import PRESETS, matching
+from stcore.plan import Plan
+from stcore.runs import read_toml
+
+Point: TypeAlias = Mapping[str, Any]
+"""A value for each setting that is varied: a word, as on the command line, or what TOML has for it."""
+
+_TYPES = typing.get_type_hints(TrainOptions)
+_FIXED = {**dict.fromkeys(NOT_SETTINGS, "the sweep's own"), "seed": "by --seeds 1..7", "device": "by --devices"}
+_SWITCH = {"true": True, "yes": True, "false": False, "no": False}
+
+
+def points(vary: Sequence[str], file: str | None) -> list[Point]:
+    """All points, in order, the last setting changing first.
+
+    vary: `name=value,value` each.   file: of TOML, or none.
+    Raises UsageError for what is no setting, or has no value, or is there twice.
+    """
+    of_words = [_from_word(word) for word in vary]
+    whole, *grids = _from_file(Path(file)) if file is not None else [{}]
+    factors: dict[str, list[Any]] = {}
+    for name, values in [*whole.items(), *of_words]:
+        _add(factors, name, values)
+    found: list[Point] = []
+    for grid in grids or [{}]:
+        own = dict(factors)
+        for name, values in grid.items():
+            _add(own, name, values)
+        found += [dict(zip(own, point, strict=True)) for point in itertools.product(*own.values())]
+    if found == [{}]:
+        raise UsageError("vary: expected settings, such as --vary beta=1,2,4, or --grid FILE; received none")
+    return found
+
+
+def words(point: Point) -> list[str]:
+    """The flags of `stcli train` that set it."""
+    return [word for name, value in point.items() for word in _flag(name, value)]
+
+
+def label(point: Point, plan: Plan) -> str:
+    """What tells a run from the others, in every order of the same settings the same: method=st,beta=6."""
+    flat = {**plan.flat(), "preset": plan.preset}
+    said = [f"{name}={_show(flat.get(name))}" for name in _TYPES if name in point]
+    return ",".join(said)
+
+
+def _from_word(word: str) -> tuple[str, list[Any]]:
+    name, equals, values = word.partition("=")
+    if not equals:
+        raise UsageError(f"vary: expected a setting and its values, such as beta=1,2,4; received {word!r}")
+    return name.strip().replace("-", "_"), [value.strip() for value in values.split(",")]
+
+
+def _from_file(path: Path) -> list[dict[str, list[Any]]]:
+    """What all grids have, and then each grid's own."""
+    content = read_toml(path)
+    grids = content.pop("grid", [])
+    if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
+        raise UsageError(f"{path}: grid: expected tables [[grid]]; received {grids!r}")
+    return [
+        {name: values if isinstance(values, list) else [values] for name, values in table.items()}
+        for table in [content, *grids]
+    ]
+
+
+def _add(factors: dict[str, list[Any]], name: str, values: Sequence[Any]) -> None:
+    if name in _FIXED:
+        raise UsageError(f"vary: expected a setting of training; received {name}, which is {_FIXED[name]}")
+    if name not in _TYPES:
+        known = ", ".join(known for known in _TYPES if known not in _FIXED)
+        raise UsageError(f"vary: expected a setting of training; received {name!r}; known are {known}")
+    if name in factors:
+        raise UsageError(f"vary: expected {name} once; received it twice. Put all its values into one list")
+    if not values or "" in values:
+        received = ",".join(map(str, values))
+        raise UsageError(f"vary: expected values of {name}, such as {name}=1,2; received {received!r}")
+    factors[name] = [one for value in values for one in _rows(name, value)]
+
+
+def _rows(name: str, value: Any) -> list[Any]:
+    """Of `preset`, the rows of the paper below a name; else the value alone."""
+    below = name == "preset" and any(row.startswith(f"{value}/") for row in PRESETS)
+    return [row.name for row in matching(value)] if below else [value]
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = "--" + name.replace("_", "-")
+    if _TYPES[name] is bool:
+        on = _SWITCH.get(str(value).lower())
+        if on is None:
+            raise UsageError(f"vary: expected yes or no for {name}; received {value!r}")
+        return [flag if on else flag.replace("--", "--no-", 1)]
+    if isinstance(value, list):
+        return [flag, *map(str, value)]
+    return [f"{flag}={value}"]
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return "+".join(map(_show, value)) or "none"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    shown = f"{value:g}" if isinstance(value, float) else str(value).replace(",", "+")
+    return re.sub(r"[^\w.+-]", "-", shown)  # a folder's name takes no slash

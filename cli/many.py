@@ -1,0 +1,77 @@
+"""Several runs by one command: what is left of them is trained, and what they came to is said, as text or JSON.
+
+A finished run is not trained again, and an unfinished one goes on, so that the same command takes up all that is
+left. What one run fails at does not keep the others from training.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from stcore import errors
+from stcore.cli.children import Ended
+from stcore.cli.jobs import Job, train
+from stcore.cli.options import TrainOptions
+from stcore.cli.table import read_runs
+from stcore.cli.train import keeping_from
+from stcore.comparison import read_record
+from stcore.runs import CHECKPOINTS
+from stcore.tables.table import make_table
+from stcore.tables.text import FORMATS
+
+
+def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: TrainOptions) -> int:
+    """Trains what is not finished, prints the tables over all, or JSON; returns 0, the first failure's exit code,
+    or 130 when interrupted. UsageError, before any begins, where a run that is there is not the one asked for."""
+    for job in jobs:
+        job.check_same(devices)
+    stream = sys.stderr if options.json else sys.stdout
+
+    def say(text: str) -> None:
+        stream.write(f"{text}\n")  # at once, for lines of several runs not to mix
+        stream.flush()
+
+    before = [job for job in jobs if job.finished]
+    for job in before:
+        say(f"[{job.name}] finished before: {job.folder}")
+    left = [job for job in jobs if job not in before]
+    ended = train(left, devices, say, keeping_from(options, say).seconds)
+    ended |= {job.name: Ended(errors.OK, ()) for job in before}
+    if options.json:
+        print(json.dumps([_result(job, ended[job.name]) for job in jobs], indent=2))
+    else:
+        _say_tables([job for job in jobs if job.finished], say)
+    return _conclude({job.name: ended[job.name] for job in jobs})
+
+
+def _say_tables(finished: Sequence[Job], say: Callable[[str], None]) -> None:
+    """One for each checkpoint that the runs have, `best` first."""
+    result = read_record(finished[0].folder).result if finished else None
+    for checkpoint in CHECKPOINTS:
+        if checkpoint in (result or {}).get("checkpoints", {}):
+            runs = read_runs([str(job.folder) for job in finished], checkpoint)
+            say(f"\n{FORMATS['markdown'](make_table(runs, checkpoint))}".rstrip())
+
+
+def _result(job: Job, how: Ended | None) -> dict[str, Any]:
+    """What JSON says of a run: how it ended, and its own result."""
+    code = errors.INTERRUPTED if how is None else how.code
+    said = {"last_lines": how.last_lines} if how is not None and code != errors.OK else {}
+    result = read_record(job.folder).result if job.begun else None
+    return {**job.about, "exit_code": code, "run": str(job.folder), **said, **(result or {})}
+
+
+def _conclude(ended: Mapping[str, Ended | None]) -> int:
+    """Says on stderr which runs failed, and returns the exit code."""
+    for name, how in ended.items():
+        if how is not None and how.code != errors.OK:
+            said = "".join(f"\n    {line}" for line in how.last_lines)
+            print(f"stcli: {name} ended with exit code {how.code}; it said last:{said}", file=sys.stderr)
+    codes = [errors.INTERRUPTED if how is None else how.code for how in ended.values()]
+    if errors.INTERRUPTED in codes:
+        print("stcli: interrupted; the same command goes on", file=sys.stderr)
+        return errors.INTERRUPTED
+    return next((code for code in codes if code != errors.OK), errors.OK)

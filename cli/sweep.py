@@ -1,0 +1,91 @@
+"""`stcli sweep`: a run for each point of a grid, each resumable, and the table over them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from stcore import errors
+from stcore.cli.grid import Point, label, points, words
+from stcore.cli.jobs import Job
+from stcore.cli.many import carry_out
+from stcore.cli.options import SweepOptions, TrainOptions
+from stcore.cli.parsing import named_in, parse
+from stcore.cli.seeds import DRY_RUN, check_together, jobs_of, own, parse_devices, parse_seeds, without
+from stcore.cli.train import plan_from
+from stcore.errors import UsageError
+from stcore.runs import METRICS
+
+
+def main(args: Sequence[str]) -> int:
+    """Trains each run that `args` ask for; returns 0, the first failure's exit code, or 130 when interrupted."""
+    options = parse(SweepOptions, args, "stcli sweep")
+    if options.resume is not None:
+        raise UsageError("resume: expected none, for the same sweep goes on by itself; received it. Leave it out")
+    check_together(args, several=True)
+    devices = parse_devices(args)
+    jobs = asked_for(args, options)
+    if options.dry_run:
+        for job in jobs:
+            job.check_same(devices)
+        return _list(jobs, as_json=options.json)
+    return carry_out(jobs, devices, options)
+
+
+def asked_for(args: Sequence[str], options: SweepOptions) -> list[Job]:
+    """Every run with its plan; UsageError, with its point, for one that cannot be."""
+    base = without(args, "vary", "grid", *DRY_RUN, "seeds", "devices")
+    seeds = None if options.seeds is None else parse_seeds(options.seeds)
+    found: dict[Path, Job] = {}
+    for point in points(options.vary, options.grid):
+        if fixed := set(point) & named_in(base, TrainOptions):
+            raise UsageError(f"vary: expected no --{fixed.pop()} beside its values; received both. Leave it out")
+        for job in _of_point(point, base, seeds):
+            if job.folder in found:
+                raise UsageError(f"vary: expected each run once; received {job.name} twice")
+            found[job.folder] = job
+    return [
+        replace(job, name=f"{number}/{len(found)} {job.name}")
+        for number, job in enumerate(found.values(), start=1)
+    ]
+
+
+def _of_point(point: Point, base: Sequence[str], seeds: Sequence[int] | None) -> list[Job]:
+    """Its run, or its runs over seeds."""
+    given = words(point)
+    try:
+        plan, out, _ = plan_from([*base, *given])
+    except UsageError as error:
+        raise UsageError(f"{' '.join(given)}: {error}. No run was begun") from error
+    if out is None:
+        raise UsageError("out: expected a folder for the sweep's runs; received none. Give --out DIR")
+    name = label(point, plan)
+    folder, args = Path(out) / name, (*own(base), *given)
+    about = {"settings": {setting: plan.flat().get(setting) for setting in point}, "seed": plan.seed}
+    if seeds is None:
+        return [Job(name, folder, args, plan, about)]
+    return [
+        replace(job, name=f"{name} {job.name}", about={**about, **job.about})
+        for job in jobs_of(seeds, folder, args, plan)
+    ]
+
+
+def _list(jobs: Sequence[Job], *, as_json: bool) -> int:
+    states = [_state(job) for job in jobs]
+    if as_json:
+        said = [{**job.about, "run": str(job.folder), "state": how} for job, how in zip(jobs, states, strict=True)]
+        print(json.dumps(said, indent=2))
+        return errors.OK
+    for job, how in zip(jobs, states, strict=True):
+        print(f"[{job.name}] {how}: {job.folder}")
+    return errors.OK
+
+
+def _state(job: Job) -> str:
+    if job.finished or not job.begun:
+        return "finished" if job.finished else "to train"
+    metrics = job.folder / METRICS
+    epochs = len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.is_file() else 0
+    return f"goes on after {epochs} of {job.plan.epochs} epochs"
