@@ -4,6 +4,7 @@ Importing this imports numpy and no framework.
 """
 
 from stcore import attacks, presets
+from stcore.analysis_api import analyze
 from stcore.api import (
     SqueezeLoss,
     TrainingLoss,
@@ -44,6 +45,7 @@ __all__ = [
     "StandardConfig",
     "TradesConfig",
     "TrainingLoss",
+    "analyze",
     "attacks",
     "available_backends",
     "evaluate",

@@ -10,6 +10,7 @@ from stcore.assessment import Assessed, Assessment, Store
 from stcore.attack_names import apart, named
 from stcore.attacks import preset
 from stcore.audit import CHECKS, Finding, audit
+from stcore.data import Splits
 from stcore.data.batches import Batch
 from stcore.evaluation import Evaluator
 from stcore.evaluation_about import about
@@ -29,6 +30,7 @@ AUDITED = 64
 class CheckpointEvaluation:
     """A plan's attacks on its network, weights yet to be loaded; traced once for all weights.
 
+    data: the plan's data set, where it is loaded already.
     places: which of the test images, by their place in the test split.
     """
 
@@ -36,10 +38,11 @@ class CheckpointEvaluation:
     subset: str | None = None
     shard: str | None = None
     save_examples: bool = False
+    data: Splits | None = None
 
     def __post_init__(self) -> None:
         backend, device = prepare(self.plan)
-        self.splits = load_data(self.plan)
+        self.splits = self.data or load_data(self.plan)
         self.classifier = backend.make_classifier(build_model(self.plan, device, self.splits))
         self.asked = named(self.plan.attacks, self.plan.eval_epsilon, self.plan.norm)
         by_batch, self.cascades = apart(self.asked)

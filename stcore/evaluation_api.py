@@ -41,6 +41,19 @@ def evaluate(
     Raises DataError for pixels or labels out of range, UsageError for an unknown attack or a batch size below 1.
     """
     classifier = make_classifier(model)
+    images, y = on_host(classifier, data, batch_size)
+    asked = named(attacks, epsilon, norm)
+    by_batch, cascades = apart(asked)
+    assessment = Assessment(Evaluator(classifier, by_batch, seed), cascades, images, y, batch_size=batch_size)
+    found = assessment.run(progress or Silent())
+    if found is None:  # nobody was there to stop it
+        raise AssertionError
+    return {name: found.accuracies[name] for name in ("natural", *asked)}
+
+
+def on_host(classifier: Classifier, data: Any, batch_size: int) -> tuple[Array, Array]:
+    """Images (N, H, W, C), or flat, and labels (N,) on the host, checked against the model; `data`, and what is
+    raised, as in `evaluate`."""
     x, y = _whole(classifier, data)
     inspection.check_pixels(x)
     if len(x) != len(y):
@@ -50,14 +63,7 @@ def evaluate(
     num_classes = inspection.check_model(classifier, first)
     inspection.check_labels(y, num_classes or 0)
     parts = (x[i : i + batch_size] for i in range(0, len(x), batch_size))  # the device need not hold them all
-    images = np.concatenate([classifier.host_images(classifier.pixels(part)) for part in parts])
-    asked = named(attacks, epsilon, norm)
-    by_batch, cascades = apart(asked)
-    assessment = Assessment(Evaluator(classifier, by_batch, seed), cascades, images, y, batch_size=batch_size)
-    found = assessment.run(progress or Silent())
-    if found is None:  # nobody was there to stop it
-        raise AssertionError
-    return {name: found.accuracies[name] for name in ("natural", *asked)}
+    return np.concatenate([classifier.host_images(classifier.pixels(part)) for part in parts]), y
 
 
 def _whole(classifier: Classifier, data: Any) -> tuple[Array, Array]:

@@ -33,6 +33,8 @@ class Stream(IntEnum):
     SPLIT = 4
     WEIGHTS = 5
     EXTRA = 6
+    DIRECTION = 7
+    SAMPLE = 8
 
 
 def generator(

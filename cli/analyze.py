@@ -1,0 +1,140 @@
+"""`stcli analyze`."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import stcore
+from stcore import checks, errors
+from stcore.analysis.registry import ANALYSES, Analysis
+from stcore.cli.analyze_checkpoints import settings_of, subjects, targets
+from stcore.cli.analyze_options import OPTIONS, OfAny, given
+from stcore.cli.console import make_console, make_progress, say
+from stcore.cli.parsing import parse
+from stcore.cli.table import left_out
+from stcore.errors import UsageError
+from stcore.files import writing
+from stcore.runs import RunFolder, write_file
+
+HELP = f"""usage: stcli analyze WHAT RUN… [options]
+
+The paper's figures from your own networks and runs, with the numbers behind them.
+
+{chr(10).join(f"  {name:<13} {it.what} ({it.figure})" for name, it in ANALYSES.items())}
+
+  stcli analyze WHAT --help lists its options. Start with: stcli analyze angles runs/st runs/standard
+"""
+
+
+def main(args: Sequence[str]) -> int:
+    """Analyses as the arguments say; returns the exit code."""
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return errors.OK if args else UsageError.exit_code
+    what = args[0]
+    checks.choice("what", what, ANALYSES)
+    options: OfAny = parse(OPTIONS[what], args[1:], f"stcli analyze {what}")
+    drawer = importlib.import_module(ANALYSES[what].drawer)  # says what is missing, before anything is computed
+    style = importlib.import_module("stcore.figures.style")
+    formats = options.formats.split(",")
+    for kind in formats:
+        checks.choice("formats", kind, style.FORMATS)
+    runs = named_runs(options)
+    console = make_console()
+    result, about = computed(what, runs, options, console)
+    figure = drawer.draw(result, dark=options.dark)
+    folder = Path(options.out)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    files = save_numbers(result, folder / what, {**head(what), **about})
+    files += style.save(figure, folder / what, formats)
+    console.print(as_table(result.table()))
+    for reason in getattr(result, "left_out", ()):
+        left_out(reason)
+    for file in files:
+        say(console, str(file))
+    return errors.OK
+
+
+def named_runs(options: OfAny) -> dict[str, Path]:
+    """The runs by what they are called: as --names says, or as their folders are; by their whole path where two
+    are alike."""
+    runs = options.folders()
+    if not runs:
+        raise UsageError("run: expected at least one, such as runs/st; received none")
+    if options.names is not None:
+        names = options.names.split(",")
+        if len(names) != len(runs) or len(set(names)) < len(names) or not all(names):
+            raise UsageError(
+                f"names: expected {len(runs)}, one for each run, no two alike, separated by commas; "
+                f"received {options.names!r}"
+            )
+        return dict(zip(names, runs, strict=True))
+    paths = [Path(os.path.abspath(run)) for run in runs]  # of "." too, and a link keeps its name
+    short = [path.stem if path.is_file() else path.name for path in paths]
+    named = {name if short.count(name) == 1 else str(run): run for name, run in zip(short, runs, strict=True)}
+    if len(named) < len(runs):
+        raise UsageError("run: expected each run once; received one twice")
+    return named
+
+
+def computed(
+    what: str, runs: Mapping[str, Path], options: Any, console: Console
+) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """The result, and what is to be said of how it came about."""
+    module = importlib.import_module(ANALYSES[what].module)
+    if ANALYSES[what].of == "runs":
+        folders = {name: RunFolder.open(run).path for name, run in runs.items()}
+        return module.compute(folders, module.Settings(**given(module.Settings, options))), {
+            "runs": {name: str(path) for name, path in folders.items()}
+        }
+    found = targets(dict(runs), options)
+    settings = settings_of(module, found, options)
+    told: dict[str, dict[str, Any]] = {}
+    result = module.compute(subjects(found, options, told), settings, progress=make_progress(console))
+    return result, {"checkpoints": told}
+
+
+def head(what: str) -> dict[str, Any]:
+    """What the record of an analysis begins with."""
+    it: Analysis = ANALYSES[what]
+    return {"analysis": what, "what": it.what, "figure": it.figure, "stcore": stcore.__version__}
+
+
+def save_numbers(result: Any, path: Path, about: Mapping[str, Any]) -> list[Path]:
+    """Writes the rows as CSV, and all there is to say as JSON; returns the files' paths."""
+    rows = result.rows()
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    files = [path.with_name(f"{path.name}.{kind}") for kind in ("csv", "json")]
+    write_file(files[0], text.getvalue())
+    write_file(files[1], json.dumps({**about, **result.content()}, indent=1, allow_nan=False) + "\n")
+    return files
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows as they are shown on a terminal."""
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    return table
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,124 @@
+"""The networks that `stcli analyze` is asked to look at, loaded one after the other onto the same images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stcore.analysis.examples import one_per_class
+from stcore.analysis.subject import Subject
+from stcore.checkpoint_evaluation import CheckpointEvaluation
+from stcore.cli.analyze_options import OfCheckpoints, given
+from stcore.cli.evaluation_plan import checkpoints, plan_from
+from stcore.cli.options import EvaluateOptions
+from stcore.cli.quiet import load_quietly
+from stcore.errors import UsageError
+from stcore.plan import Plan
+from stcore.protocols import Array
+from stcore.run_store import check_about
+from stcore.runs import load_weights
+
+
+@dataclass(frozen=True)
+class Target:
+    """One network: what it is called, its weights, and the plan that they follow."""
+
+    name: str
+    file: Path
+    plan: Plan
+
+
+def targets(names: dict[str, Path], options: OfCheckpoints) -> list[Target]:
+    """Those of the runs, and weights files, by name; all in the framework of the first, if none is named."""
+    found: list[Target] = []
+    for name, run in names.items():
+        asked = EvaluateOptions(
+            run=run,
+            backend=found[0].plan.backend if found else options.backend,
+            model=options.model if run.is_file() else None,
+            attacks="",
+            checkpoint=options.checkpoint if run.is_file() else options.checkpoint or "best",
+            batch_size=options.batch_size,
+            subset=getattr(options, "subset", None),
+            device=options.device,
+            dtype=options.dtype,
+            threads=options.threads,
+            dataset=options.dataset,
+            image_size=options.image_size if run.is_file() else None,
+        )
+        (file,) = checkpoints(asked).values()
+        found.append(Target(name, file, plan_from(asked)))
+    return found
+
+
+def settings_of(module: Any, found: list[Target], options: OfCheckpoints) -> Any:
+    """The analysis' settings: as options say, in all else those of the paper in proportion to the runs' ε."""
+    said = given(module.Settings, options)
+    balls = {(target.plan.eval_epsilon, target.plan.norm) for target in found}
+    epsilon, norm = found[0].plan.eval_epsilon, found[0].plan.norm
+    if len(balls) > 1 and not {"epsilon", "budgets"} & said.keys():
+        radius = "budgets" if hasattr(options, "budgets") else "epsilon"
+        raise UsageError(
+            f"{radius}: expected one, as the runs have several: "
+            + ", ".join(f"{norm} {epsilon:.6g}" for epsilon, norm in sorted(balls))
+        )
+    return dataclasses.replace(module.Settings.at(said.get("epsilon", epsilon), norm), **said)
+
+
+def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[str, Any]]) -> Iterator[Subject]:
+    """Each network with its images; `told` gets what is to be said of it in the record of the analysis."""
+    loaded: dict[tuple[Any, ...], Any] = {}
+    for target in found:
+        plan = target.plan
+        backend = load_quietly(plan.backend)
+        sizes = (plan.train_size, plan.validation_size, plan.test_size)
+        source = (plan.dataset, plan.columns, plan.image_size, plan.select, sizes)
+        subset = getattr(options, "subset", None)
+        work = CheckpointEvaluation(plan, subset, data=loaded.get(source))
+        loaded[source] = work.splits
+        weights, metadata = load_weights(target.file)
+        check_about(metadata, plan, work.splits)
+        work.load(weights)
+        places = _chosen(work, options)
+        told[target.name] = {
+            "file": str(target.file),
+            "method": metadata.get("method"),
+            "epoch": metadata.get("epoch"),
+            **work.about(weights),
+            "images": len(places),
+            "versions": backend.versions(),
+        }
+        test = work.splits.test
+        yield Subject(
+            target.name,
+            work.classifier,
+            test.images[places],
+            test.labels[places],
+            places,
+            metadata.get("method"),
+            plan.eval_batch_size,
+            test.class_names,
+        )
+
+
+def _chosen(work: CheckpointEvaluation, options: OfCheckpoints) -> Array:
+    """Which of the test images, by their places in the test split."""
+    labels = work.splits.test.labels
+    images = getattr(options, "images", None)
+    if images is not None:
+        if getattr(options, "subset", None) is not None:
+            raise UsageError("subset, images: expected at most one of the two; received both")
+        if not all(0 <= place < len(labels) for place in images) or len(set(images)) < len(images):
+            raise UsageError(
+                f"images: expected places in the test split, 0 to {len(labels) - 1}, each once; received "
+                + ",".join(map(str, images))
+            )
+        return np.array(images)
+    if (classes := getattr(options, "classes", None)) is not None:
+        return one_per_class(labels, classes, getattr(options, "seed", 0))
+    return work.places[: options.usual] if getattr(options, "subset", None) is None else work.places

@@ -1,0 +1,169 @@
+"""The angle between the adversarial and the collaborative perturbation, step by step (Fig. 7).
+
+Both searches start from x itself (Eqs. 1 and 4). At the first step their gradients are opposite, and so are the
+perturbations, 180°, as long as no pixel leaves [0, 1]: of a pixel at the border (0 or 1) one of the two steps is
+cut off, and the angle is smaller by that; the median over the images without such a pixel is told beside that of
+all. Later the gradients are those at different points, and the angle may be any. Where a perturbation is zero, it
+is undefined.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stcore import checks
+from stcore.analysis.geometry import angle
+from stcore.analysis.searches import Search
+from stcore.analysis.subject import Subject, alike
+from stcore.ascent import ascend
+from stcore.attacks.climbs import CLIMBS
+from stcore.progress import Progress, stretch
+from stcore.protocols import Array, Classifier, Tensor
+
+BINS = np.arange(0.0, 181.0, 5.0)
+"""Edges of the histograms, in degrees."""
+
+
+@dataclass(frozen=True)
+class Settings(Search):
+    """As `stcore.analysis.searches.Search` has them; the paper does not say its own."""
+
+    steps: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.whole("steps", self.steps, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Angles:
+    """One model's.
+
+    degrees: (N, steps), in [0, 180], after each step; NaN where undefined.
+    border: (N,), whether the image has a pixel nearer to 0 or 1 than a step.
+    """
+
+    name: str
+    method: str | None
+    degrees: Array
+    border: Array
+
+    def at(self, step: int) -> Array:
+        """The angles that are defined after this step, counted from 1."""
+        here = self.degrees[:, step - 1]
+        return np.asarray(here[~np.isnan(here)])
+
+    def median_off_border(self, step: int) -> float | None:
+        """The median over the images without a pixel at the border; None where there is none."""
+        here = self.degrees[~self.border, step - 1]
+        return float(np.nanmedian(here)) if (~np.isnan(here)).any() else None
+
+    def histogram(self, step: int) -> Array:
+        """How many of them lie between two of `BINS`."""
+        return np.asarray(np.histogram(self.at(step), BINS)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The angles of each model."""
+
+    settings: Settings
+    models: list[Angles]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each model and step: how the angles of its images are distributed, in degrees."""
+        return [
+            {
+                "model": model.name,
+                "step": step,
+                **_summary(model.at(step)),
+                "median_off_border": model.median_off_border(step),
+                "undefined": int(np.isnan(model.degrees[:, step - 1]).sum()),
+            }
+            for model in self.models
+            for step in range(1, self.settings.steps + 1)
+        ]
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows of the steps that are shown."""
+        return [row for row in self.rows() if row["step"] in self.shown]
+
+    @property
+    def shown(self) -> list[int]:
+        """The first step, the last, and two between them in the same ratio."""
+        last = self.settings.steps
+        return sorted({round(last ** (part / 3)) for part in range(4)})
+
+    def content(self) -> dict[str, Any]:
+        steps = range(1, self.settings.steps + 1)
+        return {
+            "settings": dataclasses.asdict(self.settings),
+            "rows": self.rows(),
+            "images_with_a_pixel_at_the_border": {model.name: int(model.border.sum()) for model in self.models},
+            "bins": BINS.tolist(),
+            "histograms": {m.name: [m.histogram(step).tolist() for step in steps] for m in self.models},
+        }
+
+
+def _summary(angles: Array) -> dict[str, Any]:
+    if not len(angles):
+        return {"images": 0, "mean": None, "deviation": None, "quartile1": None, "median": None, "quartile3": None}
+    low, middle, high = np.quantile(angles, (0.25, 0.5, 0.75)).tolist()
+    return {
+        "images": len(angles),
+        "mean": float(angles.mean()),
+        "deviation": float(angles.std()),
+        "quartile1": low,
+        "median": middle,
+        "quartile3": high,
+    }
+
+
+def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
+    """The angles of some models on the same images; DataError where the images are not the same."""
+    return Result(settings, [_angles(subject, settings, progress) for subject in alike(subjects)])
+
+
+def _angles(subject: Subject, settings: Settings, progress: Progress) -> Angles:
+    model = subject.classifier
+    move = _both(model, settings)
+    degrees: list[Array] = []
+    border: list[Array] = []
+    with stretch(progress, subject.name, len(subject.labels)):
+        for batch in subject.batches():
+            x, y = model.images(batch.images), model.labels(batch.labels)
+            natural = _rows(model, x)
+            near = np.minimum(natural, 1 - natural) < settings.step_size
+            border.append(near.any(axis=1))
+            up, down = x, x
+            after = []
+            for _ in range(settings.steps):
+                up, down = move(x, y, up, down)
+                after.append(angle(_rows(model, up) - natural, _rows(model, down) - natural))
+            degrees.append(np.stack(after, axis=1))
+            progress.advance(len(batch.labels))
+    return Angles(subject.name, subject.method, np.concatenate(degrees), np.concatenate(border))
+
+
+def _both(model: Classifier, settings: Settings) -> Any:
+    """One step of each search."""
+    one = dataclasses.replace(settings, steps=1)
+
+    def move(x: Tensor, y: Tensor, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+        uphill, downhill = CLIMBS["cross_entropy"](model, x, y), CLIMBS["collaborative"](model, x, y)
+        return (
+            ascend(model, x, up, uphill, one.adversarial),
+            ascend(model, x, down, downhill, one.collaborative),
+        )
+
+    return model.compile(lambda *tensors: model.ops.unrecorded(move, *tensors), rowwise=True)
+
+
+def _rows(model: Classifier, x: Tensor) -> Array:
+    pixels = model.host_images(x).astype(np.float64)
+    return pixels.reshape(len(pixels), -1)

@@ -1,0 +1,130 @@
+"""Collaborative examples exist: the loss of natural images, and the least that was found near them (Fig. 1).
+
+From x itself, 100 sign-gradient steps of 1/255 go downhill on the cross-entropy (Eq. 4), in balls of 4, 8, 16 and
+32/255, under running statistics. On another ε these are in proportion.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from stcore.analysis.searches import PAPER, cross_entropies, towards, within
+from stcore.analysis.subject import Subject, alike
+from stcore.attacks import PGD
+from stcore.errors import UsageError
+from stcore.evaluation import Evaluator
+from stcore.progress import Progress, stretch
+from stcore.protocols import Array
+
+
+@dataclass(frozen=True)
+class Settings:
+    """budgets: radii ε of the balls, rising, above 0, in units of pixels in [0, 1]; the other fields are those of
+    `stcore.analysis.searches.Search`. UsageError for a value out of range."""
+
+    budgets: tuple[float, ...] = (4 / 255, 8 / 255, 16 / 255, 32 / 255)
+    step_size: float = 1 / 255
+    steps: int = 100
+    norm: str = "linf"
+
+    def __post_init__(self) -> None:
+        rising = all(low < high for low, high in zip((0.0, *self.budgets), self.budgets, strict=False))
+        if not self.budgets or not rising:
+            raise UsageError(f"budgets: expected radii above 0, rising; received {self.budgets}")
+        _ = self.searches  # each of which is checked as it is made
+
+    @classmethod
+    def at(cls, epsilon: float, norm: str = "linf") -> Self:
+        """The defaults, which are for 8/255, in proportion to another ε: half of it, itself, twice, four times."""
+        usual, scale = cls(), epsilon / PAPER
+        budgets = dict.fromkeys(within(budget * scale, norm) for budget in usual.budgets)
+        return cls(tuple(budgets), usual.step_size * scale, usual.steps, norm)
+
+    @property
+    def searches(self) -> dict[str, PGD]:
+        """A search for each budget."""
+        return {
+            f"{budget:.6g}": towards("collaborative", budget, self.step_size, self.steps, self.norm)
+            for budget in self.budgets
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One model's: at budget 0, which is the natural images, and at each budget after it, K + 1 in all.
+
+    losses: (K + 1, N) cross-entropies in nats.   correct: (K + 1, N), whether classified correctly.
+    """
+
+    name: str
+    method: str | None
+    losses: Array
+    correct: Array
+
+    @property
+    def mean(self) -> Array:
+        """(K + 1,), over the images."""
+        return np.asarray(self.losses.mean(axis=1))
+
+    @property
+    def deviation(self) -> Array:
+        """(K + 1,): the standard deviation over the images."""
+        return np.asarray(self.losses.std(axis=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A curve for each model."""
+
+    settings: Settings
+    curves: list[Curve]
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """0 for the natural images, and the budgets."""
+        return (0.0, *self.settings.budgets)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each model and budget."""
+        return [
+            {
+                "model": curve.name,
+                "budget": budget,
+                "loss": float(curve.mean[k]),
+                "loss_deviation": float(curve.deviation[k]),
+                "accuracy": float(curve.correct[k].mean()),
+                "images": curve.losses.shape[1],
+            }
+            for curve in self.curves
+            for k, budget in enumerate(self.budgets)
+        ]
+
+    def table(self) -> list[dict[str, Any]]:
+        return self.rows()
+
+    def content(self) -> dict[str, Any]:
+        return {"settings": dataclasses.asdict(self.settings), "rows": self.rows()}
+
+
+def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
+    """The curves of some models on the same images; DataError where the images are not the same."""
+    return Result(settings, [_curve(subject, settings, progress) for subject in alike(subjects)])
+
+
+def _curve(subject: Subject, settings: Settings, progress: Progress) -> Curve:
+    evaluator = Evaluator(subject.classifier, settings.searches)
+    losses: list[Array] = []
+    correct: list[Array] = []
+    with stretch(progress, subject.name, len(subject.labels)):
+        for batch in subject.batches():
+            natural, _, found = evaluator.look(batch)
+            logits = [natural, *(evaluator.logits(x) for x in found.values())]
+            losses.append(np.stack([cross_entropies(one, batch.labels) for one in logits]))
+            correct.append(np.stack([one.argmax(axis=1) == batch.labels for one in logits]))
+            progress.advance(len(batch.labels))
+    return Curve(subject.name, subject.method, np.concatenate(losses, axis=1), np.concatenate(correct, axis=1))

@@ -1,0 +1,129 @@
+"""What runs logged, epoch by epoch, finished or not; those that differ in their seed alone together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from stcore.comparison import read_record
+from stcore.errors import UsageError
+from stcore.plan import Plan
+from stcore.tables.reading import FinishedRun, data_of, plan_of, read_metrics, told
+from stcore.tables.table import varied
+
+Row: TypeAlias = Mapping[str, Any]
+Run = TypeVar("Run")
+
+
+@dataclass(frozen=True)
+class Log:
+    """A run and its epochs so far, one at least.   settings: complete, but for the seed.   data: by part."""
+
+    name: str
+    path: Path
+    plan: Plan
+    settings: Mapping[str, Any]
+    data: Mapping[str, Any]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A quantity over epochs (E,): its mean over the seeds, the lowest and the highest, and how many seeds there
+    are. Epochs that no seed has a value for are left out."""
+
+    epochs: list[int]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+    seeds: list[int]
+
+    def at(self) -> dict[int, float]:
+        """The mean by epoch."""
+        return dict(zip(self.epochs, self.mean, strict=True))
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs that differ in their seed alone."""
+
+    label: str
+    logs: tuple[Log, ...]
+
+    @property
+    def method(self) -> str:
+        return self.logs[0].plan.method
+
+    def course(self, value: Callable[[Row], float | None]) -> Course:
+        """What `value` finds in the rows; None is no value."""
+        found: dict[int, list[float]] = {}
+        for row in (row for log in self.logs for row in log.rows):
+            if (one := value(row)) is not None:
+                found.setdefault(int(row["epoch"]), []).append(float(one))
+        epochs = sorted(found)
+        values = [found[epoch] for epoch in epochs]
+        means = [sum(one) / len(one) for one in values]
+        return Course(epochs, means, [*map(min, values)], [*map(max, values)], [*map(len, values)])
+
+
+def read_logs(runs: Mapping[str, Path]) -> dict[str, Log]:
+    """By name; UsageError for none, one without an epoch yet, or runs on different test data."""
+    if not runs:
+        raise UsageError("runs: expected at least one run's folder, as stcli train leaves it; received none")
+    logs = {name: _read(name, path) for name, path in runs.items()}
+    alike(logs, "data set", test_data)
+    return logs
+
+
+def _read(name: str, path: Path) -> Log:
+    record = read_record(path)
+    plan = plan_of(record)
+    try:
+        rows = read_metrics(path)
+    except UsageError:
+        rows = []
+    if not rows:
+        raise UsageError(f"runs: expected a finished epoch; {path} has none yet. Wait for it, or leave it out")
+    return Log(name, path, plan, told(record, plan), data_of(record), rows)
+
+
+def alike(runs: Mapping[str, Run], what: str, value: Callable[[Run], str]) -> str:
+    """What they have in common; UsageError where they differ in it."""
+    found: dict[str, str] = {}
+    for name, run in runs.items():
+        found.setdefault(value(run), name)
+    if len(found) > 1:
+        said = "; ".join(f"{name} has {one}" for one, name in found.items())
+        raise UsageError(f"runs: expected one {what} for all; received {said}. Analyse them apart")
+    return next(iter(found))
+
+
+def test_data(run: Log | FinishedRun) -> str:
+    """The data set, with the fingerprint of its test images, which no subset for training changes."""
+    return f"{run.plan.dataset.partition(':')[0]} ({str(run.data.get('test', {}).get('sha256'))[:8]})"
+
+
+def attacked_at(run: Log | FinishedRun) -> str:
+    """The norm and ε of the attacks."""
+    return f"{run.plan.norm} {run.plan.eval_epsilon:.6g}"
+
+
+def in_series(logs: Iterable[Log]) -> list[Series]:
+    """Together what differs in its seed alone. A single run is called by its name, several by their settings."""
+    groups: dict[str, list[Log]] = {}
+    for log in logs:
+        groups.setdefault(json.dumps([log.settings, log.data], sort_keys=True), []).append(log)
+    return [Series(_label(group, [*groups.values()]), tuple(group)) for group in groups.values()]
+
+
+def _label(group: Sequence[Log], groups: Sequence[Sequence[Log]]) -> str:
+    """With what tells it from the others of its method."""
+    if len(group) == 1:
+        return group[0].name
+    method, settings = group[0].plan.method, group[0].settings
+    names = varied([other[0].settings for other in groups if other[0].plan.method == method])
+    said = [f"{name} {settings[name]}" for name in names if name in settings]
+    return ", ".join([method, *said, f"{len(group)} seeds"])
