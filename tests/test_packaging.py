@@ -69,11 +69,12 @@ def wheel(tmp_path_factory):
         return set(archive.namelist())
 
 
-def test_the_wheel_holds_every_module_and_the_type_marker(wheel):
+def test_the_wheel_holds_every_module_and_what_lies_beside_them(wheel):
     expected = {
         f"{name.replace('.', '/')}/{path.name}"
         for name, folder in packages_on_disk()
-        for path in folder.glob("*.py")
+        for path in folder.iterdir()
+        if path.is_file()
     }
     assert expected <= wheel
     assert "stcore/py.typed" in wheel

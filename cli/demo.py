@@ -1,0 +1,137 @@
+"""`stcli demo`: three networks on the embedded digits, attacked, and the report of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from stcore import checks, errors
+from stcore.cli.console import make_console, make_progress, say
+from stcore.cli.demo_words import seen, table
+from stcore.cli.evaluate import evaluated, folder_of
+from stcore.cli.evaluation_plan import checkpoints, plan_from
+from stcore.cli.jobs import Job
+from stcore.cli.options import EvaluateOptions
+from stcore.cli.parsing import Int, MaybeText, parse
+from stcore.cli.quiet import load_quietly
+from stcore.cli.report import tell
+from stcore.dispatch import BACKENDS
+from stcore.evaluation import Accuracy
+from stcore.plan import Plan, make_plan
+
+METHODS = {
+    "standard": "standard training, on the images as they are",
+    "trades": "TRADES, which also trains on adversarial examples: neighbours that the network is most wrong about",
+    "st": "squeeze training, which also trains on collaborative ones: neighbours that it is most right about",
+}
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """See it all in two minutes, without a network: three small networks learn the digits that come with
+    scikit-learn, by standard training, TRADES and squeeze training; PGD-20 and AutoAttack attack them within
+    ε = 0.2; and a report shows what came of it. What an interrupted demo left is taken up by the same command.
+    """
+
+    backend: str = "torch"
+    """The framework: torch or keras."""
+    out: MaybeText = None
+    """The folder of the runs and the report; by default stcore-demo-BACKEND here."""
+    epochs: Int = 6
+    images: Int = 100
+    """How many test images AutoAttack gets."""
+    open: bool = False
+    """Show the report in a browser."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Trains, attacks and reports; returns the exit code."""
+    options = parse(DemoOptions, args, "stcli demo")
+    checks.choice("backend", options.backend, BACKENDS)
+    checks.whole("images", options.images, 1)
+    from stcore.report.writing import check_installed, check_place, write
+
+    check_installed()  # before anything takes its time
+    out = Path(options.out or f"stcore-demo-{options.backend}")
+    jobs = [Job(method, out / method, (), plan_of(method, options), {}) for method in METHODS]
+    for job in jobs:
+        job.check_same([None])
+    if out.is_dir():
+        check_place(out / "report.html")
+    console = make_console()
+    tell_me = partial(say, console)
+    tell_me(
+        "Three small networks learn 1,200 digits of 8×8 grey pixels. Then an adversary may change every pixel by "
+        "up to a fifth of the range from black to white (ε = 0.2), and we count what is still classified right."
+    )
+    load_quietly(options.backend)
+    for number, job in enumerate(jobs, start=1):
+        tell_me(f"\n{number} of {len(jobs)}: {METHODS[job.name]}")
+        if not trained(job, console):
+            tell_me("interrupted: the same command goes on")
+            return errors.INTERRUPTED
+    tell_me(f"\nAutoAttack, the strongest of our attacks, on the first {options.images} test images of each")
+    scores: dict[str, dict[str, Accuracy]] = {}
+    for job in jobs:
+        found = attacked(job.folder, options.images, console)
+        if found is None:
+            tell_me("interrupted: the same command goes on")
+            return errors.INTERRUPTED
+        scores[job.name] = found
+    tell_me("")
+    console.print(table(scores, options.images))
+    for sentence in seen(scores, options.images):
+        tell_me(sentence)
+    tell_me("")
+    report = write([job.folder for job in jobs], out / "report.html", progress=make_progress(console))
+    tell(console, report, show=options.open)
+    return errors.OK
+
+
+def plan_of(method: str, options: DemoOptions) -> Plan:
+    """A run of the digits' recipe, with fewer epochs; nobody would choose a standard network by its robustness."""
+    settings = {"backend": options.backend, "method": method, "epochs": options.epochs, "attacks": "pgd20"}
+    return make_plan({**settings, "select_by": "natural" if method == "standard" else "pgd20"})
+
+
+def trained(job: Job, console: Console) -> bool:
+    """Trains a run, goes on with it, or finds it finished; False where Ctrl-C came."""
+    from stcore.experiment import Keeping, run
+
+    if job.finished:
+        say(console, f"  trained before: {job.folder}")
+        return True
+
+    def on_row(row: Mapping[str, Any]) -> None:
+        natural, robust = (100 * row[f"{name}_accuracy"] for name in ("natural", "pgd20"))
+        say(
+            console,
+            f"  epoch {row['epoch']} of {job.plan.epochs}: {natural:5.1f} % of held-out digits correct, "
+            f"{robust:5.1f} % under attack",
+        )
+
+    keeping = Keeping(resume=job.begun)
+    return not run(job.plan, job.folder, make_progress(console), on_row=on_row, keeping=keeping).interrupted
+
+
+def attacked(folder: Path, images: int, console: Console) -> dict[str, Accuracy] | None:
+    """The best checkpoint's accuracies: on all test images, and under AutoAttack; None where Ctrl-C came."""
+    from stcore.checkpoint_evaluation import CheckpointEvaluation
+    from stcore.comparison import read_record
+    from stcore.runs import load_weights
+
+    options = EvaluateOptions(folder, attacks="autoattack", checkpoint="best", subset=str(images))
+    work = CheckpointEvaluation(plan_from(options), options.subset)
+    weights = {name: load_weights(path)[0] for name, path in checkpoints(options).items()}
+    base = folder_of(options, work, weights["best"])
+    found = evaluated(work, weights, base, options, console, make_progress(console))
+    if found is None:
+        return None
+    own = (read_record(folder).result or {})["checkpoints"]["best"]
+    scores = {name: Accuracy(score["correct"], score["total"]) for name, score in own.items()}
+    return {**scores, "autoattack": found["best"].assessed.accuracies["autoattack"]}

@@ -1,0 +1,47 @@
+"""What `stcli demo` says of its figures in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.table import Table
+
+from stcore.cli.console import percent
+from stcore.evaluation import Accuracy
+
+ATTACKS = ("natural", "pgd20", "autoattack")
+
+
+def table(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Table:
+    """Methods by attacks."""
+    made = Table(title="correct, in percent, with 95 % intervals", title_justify="left")
+    made.add_column("trained by", no_wrap=True)
+    for title in ("no attack", "PGD-20", f"AutoAttack ({images} images)"):
+        made.add_column(title, justify="right", no_wrap=True)
+    for method, found in scores.items():
+        made.add_row(method, *(percent(found[name]) for name in ATTACKS))
+    return made
+
+
+def seen(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Iterator[str]:
+    """What these figures say, in words."""
+    plain = scores["standard"]
+    yield (
+        f"The standard network is right on {plain['natural'].value:.0%} of the test images as they are, and on "
+        f"{plain['pgd20'].value:.0%} of those that PGD-20 changed."
+    )
+    robust = {name: found for name, found in scores.items() if name != "standard"}
+    best = max(robust, key=lambda name: robust[name]["pgd20"].value)
+    other = next(name for name in robust if name != best)
+    high, low = robust[best]["pgd20"], robust[other]["pgd20"]
+    apart = "their intervals overlap, so these images do not tell the two apart"
+    if high.interval()[0] > low.interval()[1]:
+        apart = "their intervals are apart"
+    yield (
+        f"Under the same attack {best} is right on {high.value:.0%}, and {other} on {low.value:.0%}; {apart}. "
+        f"On unchanged images {best} is right on {robust[best]['natural'].value:.0%}."
+    )
+    yield (
+        f"AutoAttack leaves {best} {robust[best]['autoattack'].value:.0%} of {images} images: what one attack "
+        "does not find, another may, so a robust accuracy is always an upper bound."
+    )

@@ -1,0 +1,81 @@
+"""Examples of a run to look at, found on its checkpoint now; or why there are none."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from stcore.analysis.examples import KINDS, Result, Settings, compute, one_per_class
+from stcore.analysis.subject import Subject
+from stcore.checkpoint_evaluation import CheckpointEvaluation
+from stcore.errors import DataError, DeviceError, UsageError
+from stcore.plan import Plan
+from stcore.progress import Progress
+from stcore.report.blocks import Block, Picture, Pictures, Text
+from stcore.report.gathered import GatheredRun
+from stcore.report.words import radius
+from stcore.run_store import check_about
+from stcore.runs import load_weights
+from stcore.tables.reading import data_of
+
+IMAGES = 4
+"""So many, of as many classes, fit a page."""
+
+
+def examples_of(run: GatheredRun, progress: Progress) -> tuple[Block, ...]:
+    """The pictures of the best checkpoint, or of the last where the run has no best yet; a sentence where there
+    can be none, for a report is worth having without."""
+    name = next((name for name in ("best", "last") if name in run.weights), None)
+    if run.plan is None or name is None:
+        return (Text("No examples: the run has no weights that this version of stcore can load.", "note"),)
+    try:
+        subject = _subject(run, run.plan, name)
+    except (DataError, UsageError, DeviceError) as error:
+        return (Text(f"No examples could be found here and now: {error}", "note"),)
+    settings = dataclasses.replace(
+        Settings.at(run.plan.eval_epsilon, run.plan.norm), epsilon=run.plan.eval_epsilon
+    )
+    result = compute([subject], settings, progress=progress)
+    return (Text(_about(result, run.plan, name)), Pictures((_picture(run, result),)))
+
+
+def _subject(run: GatheredRun, plan: Plan, checkpoint: str) -> Subject:
+    work = CheckpointEvaluation(dataclasses.replace(plan, attacks=()))
+    test = work.splits.test
+    known = data_of(run.record).get("test", {}).get("sha256")
+    if known is not None and known != test.fingerprint():
+        raise DataError(f"{plan.dataset} holds other test images than those that the run was judged on")
+    weights, about = load_weights(run.path / f"{checkpoint}.safetensors")
+    check_about(about, plan, work.splits)
+    work.load(weights)
+    places = np.sort(one_per_class(test.labels, IMAGES, seed=0))
+    shown = test.subset(places)
+    names = test.class_names
+    return Subject(checkpoint, work.classifier, shown.images, shown.labels, places, plan.method, class_names=names)
+
+
+def _about(result: Result, plan: Plan, checkpoint: str) -> str:
+    return (
+        f"One test image of each of {len(result.labels)} classes, and what {result.settings.steps} steps within "
+        f"{radius(plan.eval_epsilon, plan.norm)} make of it on the {checkpoint} checkpoint: adversarial examples "
+        "climb the loss, collaborative ones go down."
+    )
+
+
+def _picture(run: GatheredRun, result: Result) -> Picture:
+    from stcore.figures.examples import draw
+
+    model, count = result.models[0], len(result.labels)
+    said = [
+        f"{kind} images: {int((model.predicted[kind] == result.labels).sum())} of {count} classified correctly, "
+        f"mean cross-entropy {model.losses[kind].mean():.3g}"
+        for kind in KINDS
+    ]
+    return Picture(
+        f"{run.name.replace('/', '-')}-examples",
+        f"{count} test images with their perturbations and the results. {'; '.join(said)}.",
+        f"Perturbations are shown times {result.amplification:.3g}. {'; '.join(said)}.",
+        lambda dark: draw(result, dark=dark),
+        wide=True,
+    )

@@ -1,0 +1,74 @@
+"""What the hub reads of a model card: YAML before the text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from stcore.plan import Plan
+from stcore.report.gathered import GatheredRun
+from stcore.report.summary import figures
+from stcore.report.words import radius
+
+HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "svhn": "ufldl-stanford/svhn"}
+"""The published sets' names on the hub."""
+
+
+def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any]:
+    """What the hub reads. The licence of the weights is for whoever publishes them to choose."""
+    name = run.name.replace("/", "-")
+    kind = plan.dataset.partition(":")[0]
+    hub = _hub_dataset(plan)
+    metrics = [
+        {
+            "type": "accuracy",
+            "name": "accuracy"
+            if what == "natural"
+            else f"robust accuracy, {what}, {radius(plan.eval_epsilon, plan.norm)}",
+            "value": round(100 * score["accuracy"], 2),
+            "verified": False,
+        }
+        for what, score in figures(run, checkpoint).items()
+    ]
+    return {
+        "license": "unknown",
+        "library_name": "stcore",
+        "pipeline_tag": "image-classification",
+        "tags": ["adversarial-robustness", "adversarial-training", plan.method, plan.model],
+        **({} if hub is None else {"datasets": [hub]}),
+        "metrics": ["accuracy"],
+        "model-index": [
+            {
+                "name": name,
+                "results": [
+                    {
+                        "task": {"type": "image-classification", "name": "Image classification"},
+                        "dataset": {"type": hub or kind, "name": kind, "split": "test"},
+                        "metrics": metrics,
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _hub_dataset(plan: Plan) -> str | None:
+    kind, _, place = plan.dataset.partition(":")
+    return place if kind == "hub" else HUB_DATASETS.get(kind)
+
+
+def yaml(content: Any, indent: str = "") -> Iterator[str]:
+    """Dicts and lists in blocks; a scalar as JSON writes it, which is YAML too."""
+    items = content.items() if isinstance(content, dict) else ((None, item) for item in content)
+    for name, item in items:
+        lead = indent + ("- " if name is None else f"{name}:")
+        if not isinstance(item, (dict, list)):
+            yield f"{lead}{'' if name is None else ' '}{json.dumps(item, ensure_ascii=False)}"
+        elif name is None:
+            first, *rest = yaml(item, indent + "  ")
+            yield indent + "- " + first.lstrip()
+            yield from rest
+        else:
+            yield lead
+            yield from yaml(item, indent + "  ")

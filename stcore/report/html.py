@@ -1,0 +1,48 @@
+"""A report as one HTML file, which asks nothing of a network and runs no script."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import stcore
+from stcore.figures import style
+from stcore.report.blocks import Document, Picture
+
+
+def html(document: Document) -> str:
+    """The page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("stcore.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.jinja")
+    return page.render(document=document, css=_css(), version=stcore.__version__, sources=sources)
+
+
+def sources(picture: Picture) -> dict[str, Any]:
+    """The drawing on a light and on a dark ground, as addresses that hold it, and its size in CSS pixels."""
+    light, dark = picture.draw(False), picture.draw(True)
+    width, height = (round(96 * inches) for inches in light.get_size_inches())
+    return {
+        "light": _address(style.svg(light)),
+        "dark": _address(style.svg(dark)),
+        "width": width,
+        "height": height,
+    }
+
+
+def _address(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+@cache
+def _css() -> str:
+    return (files("stcore.report") / "report.css").read_text(encoding="utf-8")

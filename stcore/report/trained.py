@@ -1,0 +1,125 @@
+"""What was trained, on what, and how the best epoch was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stcore.plan import Plan
+from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
+from stcore.report.gathered import GatheredRun
+from stcore.report.settings import defaults
+from stcore.report.words import METHODS, attack, listed, plural, radius, value
+from stcore.tables.reading import data_of
+
+NO_PLAN = (
+    "These settings were written by another version of stcli train, which this one does not know in full: they "
+    "are listed as they stand, and what differs from the defaults is not marked."
+)
+
+
+def trained(run: GatheredRun, key: str) -> Section:
+    """In words, then as tables."""
+    blocks: list[Block] = []
+    if run.plan is None:
+        blocks += [Text(NO_PLAN, "note")]
+    else:
+        blocks += [Text(" ".join(sentences(run, run.plan))), *chosen(run, run.plan)]
+    settings = settings_table(run)
+    marked = tuple(row for row in settings.rows if row[0].marked)
+    if marked:
+        preset = run.config.get("preset", "")
+        blocks.append(Table(f"Settings that differ from what the preset {preset} has", settings.titles, marked))
+    elif run.plan is not None:
+        blocks.append(Text(f"Every setting is the default of the preset {run.config.get('preset', '')}."))
+    blocks.append(Folded(f"All {len(settings.rows)} settings", (settings,)))
+    blocks.append(Folded("Environment and data", tuple(surroundings(run))))
+    return Section(key, "What was trained", tuple(blocks))
+
+
+def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
+    """The settings that a reader asks for first."""
+    size = run.weights.get("best", run.weights.get("last"))
+    network = plan.model if size is None else f"{plan.model} ({size:,} weights)"
+    yield f"The network {network} was trained by {METHODS[plan.method]} on {plan.dataset}, with {plan.backend}."
+    own = plan.settings
+    if plan.method != "standard":
+        ball = f"the ball of {radius(own['epsilon'], own.get('norm', 'linf'))}"
+        yield f"In every step examples were searched in {ball}, in {plural(own['steps'], 'step')} of " + (
+            f"{own['step_size']:.4g}."
+        )
+    weight = {"beta": "the weight β", "divergence": "the divergence"}
+    if said := [f"{what} is {value(own[name])}" for name, what in weight.items() if name in own]:
+        yield f"In the loss {listed(said)}."
+    yield (
+        f"It took {plural(plan.epochs, 'epoch')} of SGD in batches of {plan.batch_size} images, with a learning "
+        f"rate of {plan.learning_rate:g}{_schedule(plan)}, momentum {plan.momentum:g} and weight decay "
+        f"{plan.weight_decay:g}."
+    )
+    around = {
+        "adversarial weight perturbation": plan.awp,
+        "robust weight perturbation": plan.rwp,
+        "averaged weights with decay": plan.ema,
+        "extra data as a share of each batch of": plan.extra_fraction,
+    }
+    if said := [f"{what} {amount:g}" for what, amount in around.items() if amount is not None]:
+        yield f"Beside it: {listed(said)}."
+    yield f"The seed is {plan.seed}."
+
+
+def _schedule(plan: Plan) -> str:
+    if plan.schedule == "step" and plan.drops:
+        return f", divided by ten after {listed([f'{100 * drop:.0f} %' for drop in plan.drops])} of the epochs"
+    return " on a cosine" if plan.schedule == "cosine" else ""
+
+
+def chosen(run: GatheredRun, plan: Plan) -> Iterator[Text]:
+    """How the best epoch was chosen."""
+    images = data_of(run.record).get("validation" if plan.select == "val" else "test", {}).get("images")
+    number = "" if images is None else f" ({images:,} images)"
+    rule = f"The best epoch is the one with the highest accuracy under {attack(plan.select_by)} on the "
+    if plan.select_by == "natural":
+        rule = "The best epoch is the one with the highest natural accuracy on the "
+    if plan.select == "val":
+        yield Text(f"{rule}validation images{number}, which were held out of training.")
+    else:
+        yield Text(
+            f"{rule}TEST images{number}: the paper's rule. Its figures are optimistic, since the images that "
+            "chose the epoch are those that judge it.",
+            "warning",
+        )
+
+
+def settings_table(run: GatheredRun) -> Table:
+    """Every setting; those that differ from the preset's marked, with the preset's beside them."""
+    preset = run.config.get("preset", "")
+    if run.plan is None:
+        rows = [(Cell(name), Cell(value(given))) for name, given in run.config.items()]
+        return Table("Settings", ("setting", "this run"), tuple(rows))
+    usual = defaults(run.plan, preset)
+    flat = {**run.plan.flat(), "preset": preset}
+    rows3 = []
+    for name, given in sorted(flat.items()):
+        other = name != "preset" and usual.get(name) != given
+        rows3.append((Cell(name, marked=other), Cell(value(given), marked=other), _usual(usual, name)))
+    return Table("Settings", ("setting", "this run", "by default"), tuple(rows3))
+
+
+def _usual(usual: Mapping[str, Any], name: str) -> Cell:
+    return Cell(value(usual[name]) if name in usual else "")
+
+
+def surroundings(run: GatheredRun) -> Iterator[Block]:
+    """Versions, device and data, as environment.json has them."""
+    environment = run.record.environment
+    if environment is None:
+        yield Text("The run has no environment.json: what it ran on is not known.", "note")
+        return
+    plain = {name: it for name, it in environment.items() if name != "data"}
+    rows = [(Cell(name), Cell(value(it))) for name, it in plain.items()]
+    yield Table("What it ran on", ("", ""), tuple(rows))
+    parts = [
+        (Cell(part), Cell(f"{it['images']:,}"), Cell(it["sha256"][:16]))
+        for part, it in data_of(run.record).items()
+    ]
+    yield Table("Data", ("part", "images", "SHA-256, first 16 digits"), tuple(parts))

@@ -1,0 +1,84 @@
+"""From run folders to a file to look at."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from stcore import checks
+from stcore.errors import UsageError
+from stcore.files import writing
+from stcore.progress import Progress, Silent
+from stcore.report.gathered import gather
+from stcore.runs import write_file
+
+FORMATS = {"html": "report.html", "markdown": "report.md", "card": "model-card.md"}
+"""Each with the file that it is written to by default."""
+
+
+def check_installed() -> None:
+    """UsageError unless what draws and writes reports is there."""
+    missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"report: {' and '.join(missing)} not installed: pip install 'stcore[plots]', or in the repository "
+            "pip install '.[plots]'"
+        )
+
+
+def check_place(out: Path) -> None:
+    """UsageError where no file can be written."""
+    if out.is_dir():
+        raise UsageError(f"out: expected a file, such as {out / 'report.html'}; received the folder {out}")
+    if not out.parent.is_dir():
+        raise UsageError(f"out: expected a file in an existing folder; received {out}. Make {out.parent} first")
+
+
+def write(
+    runs: Sequence[Path],
+    out: Path,
+    form: str = "html",
+    *,
+    examples: bool = True,
+    progress: Progress | None = None,
+) -> Path:
+    """Writes a report of the runs in these folders; returns its file, which is whole or as it was before.
+
+    form: `html`, one file; `markdown`, with its figures in a folder beside it; `card`, a model card of one run.
+    examples: find examples for the pictures, which takes each run's backend and its data; a report says so where
+    one is missing.
+    UsageError for what is no run's folder, for a place that cannot be written to, or where a package is missing.
+    """
+    check_installed()
+    checks.choice("format", form, tuple(FORMATS))
+    check_place(out)
+    gathered = gather(runs)
+    if form == "card":
+        from stcore.report.card import card
+
+        if len(gathered) != 1:
+            raise UsageError(
+                f"runs: expected one run for a model card; received {len(gathered)}. Write one for each"
+            )
+        write_file(out, card(gathered[0]))
+        return out
+    from stcore.report.document import document
+    from stcore.report.examples import examples_of
+
+    found = {run.name: examples_of(run, progress or Silent()) for run in gathered} if examples else {}
+    content = document(gathered, found)
+    if form == "html":
+        from stcore.report.html import html
+
+        write_file(out, html(content))
+        return out
+    from stcore.report.markdown import markdown, pictures, save_pictures
+
+    folder = out.with_name(f"{out.stem}-figures")
+    if any(pictures(content)):
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+        save_pictures(content, folder)
+    write_file(out, markdown(content, folder.name))
+    return out

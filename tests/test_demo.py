@@ -1,0 +1,129 @@
+"""`stcli demo`, shortened: what it prints is what its runs found, and it takes up what is there."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from reported import Page, shown
+from small import contents, stcli
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+METHODS = ("standard", "trades", "st")
+SMALL = {"model": "tiny", "batch_size": 40, "train_size": 64, "validation_size": 32, "test_size": 32}
+
+
+def demo(out, backend, *more, epochs=1):
+    return stcli("demo", "--backend", backend, "--out", out, "--epochs", epochs, "--images", 4, *more)
+
+
+def accuracies(out, method):
+    """Of the best checkpoint: natural, PGD-20 and AutoAttack, from the files."""
+    own = json.loads((out / method / "result.json").read_text())["checkpoints"]["best"]
+    (later,) = (out / method).glob("evaluations/*/best/result.json")
+    return [own["natural"], own["pgd20"], json.loads(later.read_text())["accuracies"]["autoattack"]]
+
+
+def printed(said):
+    """The rows of the closing table."""
+    cells = [re.split(r"\s*│\s*", line.strip("│ ")) for line in said.splitlines() if "│" in line]
+    return {row[0]: row[1:] for row in cells}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small():
+    """The demo's runs with the smallest network, on few digits."""
+    from stcore.cli import demo
+
+    plan_of = demo.plan_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "plan_of", lambda *asked: dataclasses.replace(plan_of(*asked), **SMALL))
+        yield
+
+
+@pytest.fixture(scope="module")
+def made(backend, tmp_path_factory):
+    """A demo that came to its end after its first run had been interrupted."""
+    from stcore.cli.demo import DemoOptions, plan_of
+    from stcore.experiment import Keeping, run
+    from stcore.progress import Silent
+
+    out = tmp_path_factory.mktemp("demo") / "here"
+    plan = plan_of("standard", DemoOptions(backend=backend.name, epochs=1))
+    assert run(plan, out / "standard", Silent(), keeping=Keeping(seconds=0)).interrupted
+    said = demo(out, backend.name)
+    assert said.code == 0, said.err
+    return out, said
+
+
+def test_the_table_and_the_words_are_what_was_found(made):
+    out, said = made
+    found = {method: accuracies(out, method) for method in METHODS}
+    assert printed(said.out) == {method: [shown(score) for score in scores] for method, scores in found.items()}
+    shares = {method: [score["correct"] / score["total"] for score in scores] for method, scores in found.items()}
+    natural, robust, _ = shares["standard"]
+    assert (
+        f"The standard network is right on {natural:.0%} of the test images as they are, and on {robust:.0%}"
+        in (said.out)
+    )
+    best = max(("trades", "st"), key=lambda method: shares[method][1])
+    assert f"Under the same attack {best} is right on {shares[best][1]:.0%}" in said.out
+    assert f"AutoAttack leaves {best} {shares[best][2]:.0%} of 4 images" in said.out
+
+
+def test_the_report_is_of_the_three(made):
+    out, said = made
+    assert f"the report is in {out / 'report.html'}" in said.out
+    rows = Page.of(out / "report.html").table("Best checkpoints")
+    assert [row[0] for row in rows[1:]] == list(METHODS)
+    assert rows[1:] == [[m, m, *map(shown, accuracies(out, m))] for m in METHODS]
+    assert (out / "report.html").stat().st_size < 3e6
+
+
+def test_the_same_command_takes_up_what_is_there(made, backend, monkeypatch):
+    out, first = made
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    before = {method: contents(out / method) for method in METHODS}
+    again = demo(out, backend.name, "--open")
+    assert again.code == 0, again.err
+    assert again.out.count("trained before") == 3
+    assert printed(again.out) == printed(first.out)
+    assert f"no browser is to be had here: open {out / 'report.html'} in one" in again.out
+    known = {method: contents(out / method) for method in METHODS}
+    assert known == before
+
+
+def test_another_demo_s_folder_is_refused(made, backend):
+    out, _ = made
+    before = contents(out)
+    said = demo(out, backend.name, epochs=2)
+    assert said.code == 2
+    assert "its epochs is 1, here it is 2. Choose another --out" in said.err
+    assert contents(out) == before
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    (tmp_path / "standard").mkdir()
+    (tmp_path / "standard" / "mine.txt").write_text("mine")
+    said = demo(tmp_path, "torch")
+    assert said.code == 2
+    assert "expected a new or empty folder" in said.err
+    assert contents(tmp_path).keys() == {"standard/mine.txt"}
+
+
+def test_words_follow_the_figures():
+    from stcore.cli.demo_words import seen
+    from stcore.evaluation import Accuracy
+
+    def scores(trades, st):
+        names = ("natural", "pgd20", "autoattack")
+        by_method = {"standard": 0, "trades": trades, "st": st}
+        return {method: {name: Accuracy(n, 1000) for name in names} for method, n in by_method.items()}
+
+    assert "trades is right on 60%, and st on 40%; their intervals are apart" in " ".join(
+        seen(scores(600, 400), 9)
+    )
+    assert "st is right on 61%, and trades on 60%; their intervals overlap" in " ".join(seen(scores(600, 610), 9))

@@ -1,0 +1,391 @@
+"""`stcli report`: its numbers against the run's JSON, and that nothing in a run's folder becomes markup."""
+
+import base64
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown
+from small import contents, stcli, trained
+
+from stcore.cli.train import plan_from
+from stcore.comparison import compare, read_record
+from stcore.evaluation import Accuracy
+from stcore.paper import PRESETS
+from stcore.plan import make_plan
+from stcore.report.settings import asked_for, train_command
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+RESULTS = "Accuracy on the test split"
+LATER = "Evaluated later, by stcli evaluate"
+
+
+def report(out, *runs, examples=False):
+    """The page of a report."""
+    said = stcli("report", *runs, "--out", out, "--examples" if examples else "--no-examples")
+    assert said.code == 0, said.err
+    return Page.of(out)
+
+
+@pytest.fixture
+def evaluated(backend, tmp_path):
+    """A real run, tiny, evaluated once more and audited."""
+    run = tmp_path / "run"
+    shutil.copytree(trained(backend.name).path, run)
+    said = stcli("evaluate", run, "--checkpoint", "best", "--attacks", "apgd-ce", "--subset", "8")
+    assert said.code == 0, said.err
+    return run
+
+
+def test_a_real_run_is_told_as_its_files_have_it(evaluated, tmp_path):
+    page = report(tmp_path / "report.html", evaluated, examples=True)
+    result = json.loads((evaluated / "result.json").read_text())
+    titles, *rows = page.table(RESULTS)
+    attacks = ["natural", "fgsm", "pgd20"]
+    assert titles == ["checkpoint", "natural %", "FGSM %", "PGD-20 %"]
+    expected = [
+        [f"{name} epoch {result['checkpoint_epochs'][name]}", *(shown(scores[attack]) for attack in attacks)]
+        for name, scores in result["checkpoints"].items()
+    ]
+    assert rows == expected
+    (file,) = evaluated.glob("evaluations/*/best/result.json")
+    found = json.loads(file.read_text())
+    _, *later = page.table(LATER)
+    assert [row[-1] for row in later] == [shown(found["accuracies"][name]) for name in ("natural", "apgd-ce")]
+    answers = {row[0]: row[2:] for row in page.table("The audit")[1:]}
+    assert answers == {one["check"]: [one["value"], one["meaning"]] for one in found["audit"]}
+    settings = {row[0]: row[1] for row in page.table("Settings")[1:]}
+    assert settings["batch_size"] == "40"
+    assert settings["model"] == "tiny"
+    data = {row[0]: row[1] for row in page.table("Data")[1:]}
+    assert data == {"train": "64", "validation": "32", "test": "32"}
+    assert (tmp_path / "report.html").stat().st_size < 3e6
+
+
+def test_a_real_run_is_seen(evaluated, tmp_path):
+    page = report(tmp_path / "report.html", evaluated, examples=True)
+    images = [image for image in page.all("img") if image["class"] == "light"]
+    assert len(images) == 3  # accuracies, losses, examples
+    assert [image["alt"] for image in page.all("img")] == [image["alt"] for image in images for _ in range(2)]
+    rows = [json.loads(line) for line in (evaluated / "metrics.jsonl").read_text().splitlines()]
+    first, last = (f"{100 * row['natural_accuracy']:.2f} %" for row in rows)
+    assert f"natural from {first} in epoch 1 to {last} in epoch 2" in images[0]["alt"]
+    assert f"natural from {rows[0]['natural_loss']:.3g} nats" in images[1]["alt"]
+    assert re.search(r"adversarial images: \d of 4 classified correctly", images[2]["alt"])
+
+
+def addresses(page):
+    """All that a browser would follow by itself, and links."""
+    loaded = [
+        tag.attributes[name] for tag in page.tags for name in ("src", "srcset", "data") if name in tag.attributes
+    ]
+    return loaded, [tag.attributes["href"] for tag in page.tags if "href" in tag.attributes]
+
+
+def test_the_page_asks_for_nothing(tmp_path):
+    run = make_run(tmp_path / "run")
+    make_evaluation(run)
+    page = report(tmp_path / "report.html", run, make_run(tmp_path / "other", method="trades"))
+    loaded, links = addresses(page)
+    assert loaded
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in loaded)
+    assert all(link.startswith("#") or link == "data:," for link in links)
+    ids = [tag.attributes["id"] for tag in page.tags if "id" in tag.attributes]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert not page.all("script")
+    css = re.search(r"<style>(.*?)</style>", (tmp_path / "report.html").read_text(), re.S)[1]
+    assert "url(" not in css
+    assert "@import" not in css
+    for address in loaded:
+        svg = base64.b64decode(address.partition(",")[2]).decode()
+        assert all(link.startswith(("#", "data:")) for link in re.findall(r'href="([^"]*)"', svg))
+        assert not re.search(r"<script|@import|url\((?!#)", svg)
+
+
+HOSTILE = "<img src=x onerror=alert(1)> & \"$x_1$' `#|*"
+
+
+def test_what_a_run_is_called_and_says_is_text(tmp_path):
+    rows = [make_row(1), make_row(2, trouble={"collapse": f"epoch 2: {HOSTILE}"})]
+    run = make_run(tmp_path / HOSTILE, dataset=f"npz:{HOSTILE}", rows=rows, epochs=2, result={"stopped": HOSTILE})
+    make_evaluation(run, attack=HOSTILE.replace("/", ""), subset=HOSTILE)
+    page = report(tmp_path / "report.html", run)
+    assert page.text.count(HOSTILE) > 5
+    assert all(image["src"].startswith("data:") for image in page.all("img"))
+    assert not any(name.startswith("on") for tag in page.tags for name in tag.attributes)
+    assert not page.all("b")  # which an audit's meaning holds
+    assert "Misleads <b>here</b>." in page.text
+    said = stcli("report", run, "--out", tmp_path / "report.md", "--format", "markdown", "--no-examples")
+    assert said.code == 0, said.err
+    text = (tmp_path / "report.md").read_text()
+    outside_code = re.sub(r"^(`{3,})\w*\n.*?^\1$", "", text, flags=re.S | re.M)
+    assert not re.search(r"(?<!\\)<", outside_code)
+
+
+def test_settings_that_differ_are_marked(tmp_path):
+    run = make_run(tmp_path / "run", beta=2.0, batch_size=32)
+    page = report(tmp_path / "report.html", run)
+    changed = {row[0]: row[1:] for row in page.table("Settings that differ from what the preset digits has")[1:]}
+    assert changed == {
+        "attacks": ["pgd20", "fgsm,pgd20"],
+        "batch_size": ["32", "64"],
+        "beta": ["2", "6"],
+        "epochs": ["3", "20"],
+    }
+    whole = {row[0]: row[1] for row in page.table("Settings")[1:]}
+    assert whole.keys() == make_plan({}).flat().keys()
+
+
+PLANS = {
+    "nothing": {},
+    "another ε": {"epsilon": 0.1},
+    "an ε with another step": {"epsilon": 0.1, "step_size": 0.05},
+    "l2": {"norm": "l2", "epsilon": 0.5},
+    "a row of the paper": {"preset": "table1/cifar10/st-awp"},
+    "a row without its perturbation": {"preset": "table1/cifar10/st-awp", "awp": None},
+    "no drops": {"schedule": "cosine"},
+    "other drops": {"drops": (0.25, 0.5)},
+    "switches": {"nesterov": True, "method": "trades", "share_natural": True, "stop_gradient_targets": False},
+    "words with blanks": {"dataset": "npz:a folder", "method": "gairat", "backend": "keras", "epochs": 7},
+    "around": {"ema": 0.995, "rwp": 0.01, "perturbation_warmup": 2, "extra_data": "npz:more.npz"},
+}
+
+
+@pytest.mark.parametrize("given", PLANS.values(), ids=PLANS)
+def test_the_command_makes_the_plan_again(given):
+    plan = make_plan(given)
+    preset = given.get("preset", plan.preset)
+    command, train, *words = shlex.split(train_command(plan, preset, "out"))
+    assert (command, train) == ("stcli", "train")
+    again, out, _ = plan_from(words)
+    assert out == "out"
+    assert {**again.flat(), "preset": None} == {**plan.flat(), "preset": None}
+
+
+def test_a_default_run_needs_no_more_than_its_choices():
+    assert asked_for(make_plan({}), "digits") == {}
+
+
+def test_an_unfinished_run_is_reported_as_such(tmp_path):
+    run = make_run(tmp_path / "run", finished=False, rows=[make_row(1)])
+    page = report(tmp_path / "report.html", run)
+    assert "1 run, none of them finished." in page.text
+    assert f"Unfinished: 1 of 3 epochs are there. To go on: stcli train --resume {run}" in page.text
+    caption = "The last epoch, on the images that choose the best one, not on the test split"
+    assert page.table(caption)[1] == ["1", "60.00", "25.00"]
+    fresh = make_run(tmp_path / "fresh", finished=False, rows=[])
+    assert "Unfinished: 0 of 3 epochs" in report(tmp_path / "report.html", fresh).text
+
+
+def test_troubles_and_rollbacks_are_told(tmp_path):
+    undone = {"trouble": "nan", "epoch": 2, "to": 0, "said": "no number"}
+    rows = [make_row(1, rolled_back=[undone]), make_row(2, trouble={"collapse": "epoch 2: collapse. Take more."})]
+    page = report(
+        tmp_path / "a.html", make_run(tmp_path / "a", rows=rows, result={"stopped": "collapse in epoch 2"})
+    )
+    assert "The watchers said at epoch 2: collapse. Take more." in page.text
+    assert "Training was stopped early: collapse in epoch 2." in page.text
+    assert page.table("Rollbacks, each to a tenth of the learning rate")[1] == ["2", "start", "no number"]
+    assert "resumed" not in page.text
+    later = make_run(tmp_path / "b", result={"started": "2026-01-01T09:00:06+00:00"})
+    page = report(tmp_path / "b.html", later)
+    assert "resumed: the process that finished it began at 2026-01-01T09:00:06+00:00" in page.text
+    assert "No epoch's figures showed trouble." in page.text
+
+
+def test_an_evaluation_of_other_weights_counts_for_nothing(tmp_path):
+    run = make_run(tmp_path / "run")
+    make_evaluation(run, correct=40)
+    make_evaluation(run, attack="square", correct=99, weights="others")
+    make_evaluation(run, attack="fab", finished=False)
+    page = report(tmp_path / "report.html", run)
+    rows = {row[1]: row for row in page.table(LATER)[1:] if row[1] != "natural"}
+    assert rows["square"][0] == "best other weights"
+    assert rows["fab"][-1] == "unfinished"
+    values = set(re.findall(r"accuracy under ([^ ]+)", page.text))
+    assert "AutoAttack" in values
+    assert "square" not in values
+    assert "--attacks square" not in page.text
+    assert "--attacks autoattack --subset 100" in page.text
+    assert "of 3 questions 1 found nothing, 1 could not be asked, and 1 raised doubt:" in page.text
+
+
+def test_runs_are_compared(tmp_path):
+    counts = {"a": 200, "b": 205, "c": 20}
+    runs = [
+        make_run(tmp_path / name, correct=correct, beta=beta)
+        for (name, correct), beta in zip(counts.items(), (1.0, 2.0, 3.0), strict=True)
+    ]
+    page = report(tmp_path / "report.html", *runs)
+    _, *rows = page.table("Best checkpoints")
+    assert [row[0] for row in rows] == ["a", "b", "c"]
+    assert [row[-1] for row in rows] == [
+        shown({"correct": correct, "total": TOTAL}) for correct in counts.values()
+    ]
+    assert page.table("Settings in which the runs differ") == [["setting", "a", "b", "c"], ["beta", "1", "2", "3"]]
+    low = Accuracy(205, TOTAL).interval()[0]
+    assert Accuracy(200, TOTAL).interval()[1] > low > Accuracy(20, TOTAL).interval()[1]
+    assert f"{20500 / TOTAL:.2f} %" in page.text
+    assert "not clearly above a" in page.text
+    assert "not clearly above a and c" not in page.text.partition("All runs")[0].partition("PGD-20")[2]
+    assert "Compare with care" not in page.text
+
+
+def test_what_keeps_runs_from_comparing_is_said(tmp_path):
+    one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other", data="cd", eval_epsilon=0.1)
+    unfinished = make_run(tmp_path / "third", finished=False)
+    page = report(tmp_path / "report.html", one, other, unfinished)
+    assert "the runs differ in their test images. one: 347 test images (abtestab); other: 347" in page.text
+    assert "the runs differ in the attacks' budget. one: ε = 0.2 in l∞; other: ε = 0.1 in l∞." in page.text
+    assert page.table("Best checkpoints")[3] == ["third unfinished", "st", "–", "–"]
+    assert "No figure of accuracies: runs: expected one data set for all" in page.text
+
+
+def test_the_paper_stands_beside_a_run_of_its_row(tmp_path):
+    preset = "table1/cifar10/st"
+    run = make_run(tmp_path / "run", preset=preset, select="test", epochs=120)
+    page = report(tmp_path / "report.html", run)
+    verdict = compare(PRESETS[preset], [read_record(run)])
+    assert verdict.reasons
+    _, *rows = page.table(f"Beside the paper's row {preset}, best checkpoint")
+    assert len(rows) == len(verdict.rows) > 0
+    for cells, row in zip(rows, verdict.rows, strict=True):
+        assert cells[1] == f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}]"
+        assert cells[2].startswith(f"{row.expected.mean:.2f}")
+        assert cells[3:] == [f"{row.difference:+.2f}", "not comparable"]
+    assert all(reason in page.text for reason in verdict.reasons)
+    assert "optimistic" in page.text
+
+
+def test_without_its_data_a_run_is_reported_without_examples(tmp_path):
+    run = make_run(tmp_path / "run", dataset=f"npz:{tmp_path / 'gone'}")
+    page = report(tmp_path / "report.html", run, examples=True)
+    assert "No examples could be found here and now:" in page.text
+    assert str(tmp_path / "gone") in page.text
+
+
+def test_other_test_images_are_not_shown_as_the_run_s(evaluated, tmp_path):
+    about = json.loads((evaluated / "environment.json").read_text())
+    about["data"]["test"]["sha256"] = "0" * 64
+    (evaluated / "environment.json").write_text(json.dumps(about))
+    page = report(tmp_path / "report.html", evaluated, examples=True)
+    assert "digits holds other test images than those that the run was judged on" in page.text
+
+
+def test_settings_of_another_version_are_listed_as_they_stand(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "config.toml").write_text('method = "st"\nnovelty = 3\n')
+    page = report(tmp_path / "report.html", run)
+    assert page.table("Settings")[1:] == [["method", "st"], ["novelty", "3"]]
+    assert "another version of stcli train" in page.text
+    assert f"stcli train --config {run / 'config.toml'}" in page.text
+
+
+def test_markdown_says_the_same(evaluated, tmp_path):
+    page = report(tmp_path / "report.html", evaluated, examples=True)
+    said = stcli("report", evaluated, "--out", tmp_path / "report.md", "--format", "markdown")
+    assert said.code == 0, said.err
+    text = (tmp_path / "report.md").read_text()
+    plain = re.sub(r"\\(?=[\W_])", "", text)
+    for row in (*page.table(RESULTS), *page.table(LATER), *page.table("The audit")):
+        assert all(cell in plain for cell in row)
+    links = re.findall(r"^!\[.*\]\((.*)\)$", text, re.M)
+    assert 2 * len(links) == len(page.all("img"))
+    assert all((tmp_path / link).read_bytes().startswith(b"\x89PNG") for link in links)
+
+
+@pytest.fixture
+def card(evaluated, tmp_path):
+    said = stcli("report", evaluated, "--out", tmp_path / "card.md", "--format", "card")
+    assert said.code == 0, said.err
+    return evaluated, (tmp_path / "card.md").read_text()
+
+
+def test_a_card_begins_with_what_the_hub_reads(card):
+    yaml = pytest.importorskip("yaml")
+    run, text = card
+    _, front, body = text.split("---\n", 2)
+    content = yaml.safe_load(front)
+    (index,) = content["model-index"]
+    (results,) = index["results"]
+    best = json.loads((run / "result.json").read_text())["checkpoints"]["best"]
+    values = [metric["value"] for metric in results["metrics"]]
+    assert values[:3] == [round(100 * best[name]["accuracy"], 2) for name in ("natural", "fgsm", "pgd20")]
+    assert len(values) == 4
+    assert results["dataset"] == {"type": "digits", "name": "digits", "split": "test"}
+    assert content["license"] == "unknown"
+    for title in ("Intended use", "Threat model", "Results", "What was trained", "How to load it"):
+        assert f"\n## {title}\n" in body
+
+
+def test_the_card_s_code_loads_the_weights(card, backend, monkeypatch):
+    run, text = card
+    monkeypatch.chdir(run)
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if f'"{backend.name}"' in block)
+    names = {}
+    exec(compile(code, "card", "exec"), names)
+    from stcore.models import export_weights
+    from stcore.runs import load_weights
+
+    loaded, there = export_weights(names["model"]), load_weights(run / "best.safetensors")[0]
+    assert all((loaded[name] == there[name]).all() for name in there)
+
+
+def test_what_cannot_be_reported_is_a_sentence(tmp_path, monkeypatch):
+    run = make_run(tmp_path / "run")
+    before = contents(tmp_path)
+    for words, part in {
+        (tmp_path,): "expected a folder with config.toml",
+        (run, run): "expected each run once",
+        (run, "--out", tmp_path): "expected a file",
+        (run, "--out", tmp_path / "no" / "report.html"): "existing folder",
+        (run, "--format", "pdf"): "format: expected one of html, markdown, card",
+        (run, make_run(tmp_path / "two"), "--format", "card", "--out", tmp_path / "c.md"): "expected one run",
+        (make_run(tmp_path / "three", finished=False), "--format", "card", "--out", tmp_path / "c.md"): "finished",
+        (): "expected one run's folder or more",
+    }.items():
+        said = stcli("report", *words)
+        assert said.code == 2, said
+        assert part in said.err
+    assert contents(tmp_path).items() >= before.items()
+    assert not list(tmp_path.glob("*.md"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = stcli("report", run, "--out", tmp_path / "report.html")
+    assert said.code == 2
+    assert "matplotlib and jinja2 not installed: pip install 'stcore[plots]'" in said.err
+
+
+def test_an_earlier_report_stays_where_a_new_one_fails(tmp_path, monkeypatch):
+    run, out = make_run(tmp_path / "run"), tmp_path / "report.html"
+    out.write_text("earlier")
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    said = stcli("report", run, "--out", out, "--no-examples")
+    assert said.code == 2
+    assert "No space left" in said.err
+    assert out.read_text() == "earlier"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_many_runs_are_rows(tmp_path):
+    runs = [make_run(tmp_path / str(n), seed=n, correct=200 + n) for n in range(7)]
+    page = report(tmp_path / "report.html", *runs)
+    assert page.table("Settings in which the runs differ") == [
+        ["run", "seed"],
+        *([str(n), str(n)] for n in range(7)),
+    ]
+    assert [row[0] for row in page.table("Best checkpoints")[1:]] == [str(n) for n in range(7)]
+
+
+def test_runs_of_one_name_are_told_apart_by_where_they_are(tmp_path):
+    runs = [make_run(tmp_path / parent / "seed1") for parent in ("a", "b")]
+    page = report(tmp_path / "report.html", *runs)
+    assert [row[0] for row in page.table("Best checkpoints")[1:]] == ["a/seed1", "b/seed1"]
