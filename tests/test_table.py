@@ -552,7 +552,7 @@ def test_the_papers_style_in_markdown(papers):
     ]
     assert blank == ""
     assert caption == (
-        "Accuracy in % on the test split of CIFAR-10; ResNet-18; ℓ∞, ε = 8/255; best checkpoint; 1 or 2 or 7 "
+        "Accuracy in % on the test split of CIFAR-10; ResNet-18; l∞, ε = 8/255; best checkpoint; 1 or 2 or 7 "
         "seeds; mean ± 95 % t-interval over seeds; a single run with its 95 % Clopper–Pearson interval [low, "
         "high] over images. The best of each column is in bold."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stcore import names
 from stcore.report.blocks import Cell
 
 METHODS = {
@@ -35,8 +36,6 @@ ATTACKS = {
     "deepfool": "DeepFool",
 }
 
-NORMS = {"linf": "l∞", "l2": "l2", "l1": "l1"}
-
 
 def attack(name: str) -> str:
     """As papers write it."""
@@ -56,10 +55,7 @@ def percent(share: float) -> str:
 
 def radius(value: float, norm: str = "linf") -> str:
     """ε = 8/255 in l∞, or ε = 0.5 in l2."""
-    steps = value * 255
-    whole = norm == "linf" and steps >= 1 and abs(steps - round(steps)) < 1e-6 and round(steps) < 33
-    size = f"{round(steps)}/255" if whole else f"{value:.4g}"
-    return f"ε = {size} in {NORMS.get(norm, norm)}".replace(" ", "\u00a0")  # it stays in one line
+    return f"ε = {names.radius(value)} in {names.norm(norm)}".replace(" ", "\u00a0")  # it stays in one line
 
 
 def value(given: Any) -> str:

@@ -10,10 +10,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from stcore import names
 from stcore.comparison import compare, read_record
 from stcore.paper import PRESETS
 from stcore.paper.preset import ATTACKS, Expected, Preset
-from stcore.tables import names
 from stcore.tables.notes import intervals, same_task, warnings
 from stcore.tables.table import Row, RunTable, varied
 

@@ -7,8 +7,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from stcore import names
 from stcore.paper.preset import Expected, accuracies_as_json
-from stcore.tables import names, sheet
+from stcore.tables import sheet
 from stcore.tables.paper import PaperTable, Printed, caption, in_paper_style, notes
 from stcore.tables.sheet import Cell, Sheet
 from stcore.tables.table import RunTable

@@ -89,4 +89,4 @@ _LATEX = str.maketrans(
 
 def latex_text(text: str) -> str:
     """Text that LaTeX sets as it stands."""
-    return re.sub("-(?=-)", "-{}", text.translate(_LATEX))  # two hyphens would make a dash
+    return re.sub("-(?=-)", "-{}", text.replace("l∞", "ℓ∞").translate(_LATEX))  # two hyphens would make a dash

@@ -32,7 +32,7 @@ ATTACKS = {
     "pgd_rst": "PGD_RST",
 }
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}
-NORMS = {"linf": "ℓ∞", "l2": "ℓ2", "l1": "ℓ1"}
+NORMS = {"linf": "l∞", "l2": "l2", "l1": "l1"}
 
 
 def method(settings: Mapping[str, Any]) -> str:
@@ -50,7 +50,7 @@ def attack(name: str) -> str:
 
 
 def attacked(name: str, epsilon: float, norm_name: str) -> str:
-    """PGD-20 (ℓ∞, ε = 8/255)."""
+    """PGD-20 (l∞, ε = 8/255)."""
     return f"{attack(name)} ({norm(norm_name)}, ε = {radius(epsilon)})"
 
 
