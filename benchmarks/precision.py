@@ -19,6 +19,8 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import rounds
+
 from stcore.cli.seeds import parse_seeds
 from stcore.tables.reading import FinishedRun, read_run
 from stcore.tables.table import Row
@@ -77,8 +79,10 @@ def summary(args: argparse.Namespace, backend: str, variant: str) -> dict[str, A
 
 def text(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
     lines = [
+        "# Precision: accuracy and time",
+        "",
         f"scikit-learn's digits, `small-cnn`, ST, preset `digits`, {args.epochs} epochs, {len(args.seeds)} seeds, "
-        f"one CPU thread ({cpu()}); last epoch, test split, means with 95 % t-intervals. By "
+        f"one CPU thread ({rounds.processor()}); last epoch, test split, means with 95 % t-intervals. By "
         "`benchmarks/precision.py`. A ratio to fp32 is of the same seed's seconds per epoch, without the first "
         "epoch: median [lowest, highest].",
         "",
@@ -111,17 +115,14 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "precision.md").write_text(text(args, rows))
     settings = {"seeds": args.seeds, "epochs": args.epochs}
-    environment = {"platform": platform.platform(), "processor": cpu(), "python": platform.python_version()}
+    environment = {
+        "platform": platform.platform(),
+        "processor": rounds.processor(),
+        "python": platform.python_version(),
+    }
     report = {"settings": settings, "environment": environment, "rows": rows}
     (args.out / "precision.json").write_text(json.dumps(report, indent=2) + "\n")
     print(text(args, rows))
-
-
-def cpu() -> str:
-    """Which processor, and whether it multiplies in bfloat16 itself: what bf16 is worth depends on that."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    name = next((line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line), "")
-    return f"{name or platform.processor()}, {'with' if 'bf16' in info else 'without'} bfloat16 instructions"
 
 
 if __name__ == "__main__":

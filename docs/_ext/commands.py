@@ -1,0 +1,51 @@
+"""`{commands}`: a section for each command of `stcli` with its --help, asked of the commands themselves."""
+
+import contextlib
+import io
+import os
+import re
+from unittest import mock
+
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
+from stcore.cli.main import COMMANDS, main
+
+
+def help_of(*words):
+    """What `stcli WORDS --help` prints."""
+    said = io.StringIO()
+    plain = {"COLUMNS": "88", "FORCE_COLOR": ""}  # whatever terminal builds the site
+    with contextlib.redirect_stdout(said), mock.patch.dict(os.environ, plain):
+        code = main([*words, "--help"])
+    if code:
+        raise RuntimeError(f"stcli {' '.join(words)} --help ended with {code}")
+    return said.getvalue()
+
+
+def asked():
+    """The commands in the order of `stcli --help`, each followed by its actions, if it has some."""
+    for name in COMMANDS:
+        yield (name,)
+        listing = re.match(rf"usage: stcli {name} [A-Z]+ .*?\n\n(?=  )(.*?)\n\n", help_of(name), re.S)
+        for line in listing[1].splitlines() if listing else []:
+            yield name, line.split()[0]
+
+
+class Commands(SphinxDirective):
+    """Each command under a heading of its own, in the order of `stcli --help`."""
+
+    def run(self):
+        return [self.section(words) for words in asked()]
+
+    def section(self, words):
+        title = "stcli " + " ".join(words)
+        section = nodes.section("", nodes.title("", "", nodes.literal("", title)), names=[title])
+        self.state.document.note_implicit_target(section, section)
+        section += nodes.literal_block("", help_of(*words), language="text", classes=["help"])
+        return section
+
+
+def setup(app):
+    app.add_directive("commands", Commands)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
