@@ -10,7 +10,6 @@ run that has a result is not made again. Writes docs/results/precision.md and .j
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -115,13 +114,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "precision.md").write_text(text(args, rows))
     settings = {"seeds": args.seeds, "epochs": args.epochs}
-    environment = {
-        "platform": platform.platform(),
-        "processor": rounds.processor(),
-        "python": platform.python_version(),
-    }
-    report = {"settings": settings, "environment": environment, "rows": rows}
-    (args.out / "precision.json").write_text(json.dumps(report, indent=2) + "\n")
+    rounds.keep(args.out / "precision.json", settings, {"python": platform.python_version()}, rows=rows)
     print(text(args, rows))
 
 

@@ -137,6 +137,8 @@ def main() -> None:
     settings = {name: getattr(args, name) for name in ("model", "batch", "steps", "threads")}
     environment = {"platform": platform.platform(), "torch": torch.__version__}
     text = [
+        "# The memory of a training step",
+        "",
         f"One ST step of {args.model}, batch {args.batch}, K = {args.steps}, float32 weights, PyTorch "
         f"{torch.__version__} on the CPU, {args.threads} thread(s); by `benchmarks/step_memory.py`.",
         "",
