@@ -13,7 +13,7 @@ import numpy as np
 from stcore.analysis.examples import one_per_class
 from stcore.analysis.subject import Subject
 from stcore.checkpoint_evaluation import CheckpointEvaluation
-from stcore.cli.analyze_options import OfCheckpoints, given
+from stcore.cli.analyze_options import ExamplesOptions, OfCheckpoints, given
 from stcore.cli.evaluation_plan import checkpoints, plan_from
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.quiet import load_quietly
@@ -22,6 +22,8 @@ from stcore.plan import Plan
 from stcore.protocols import Array
 from stcore.run_store import check_about
 from stcore.runs import load_weights
+
+CLASSES = 3  # of each of which `examples` draws an image
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,16 @@ def _chosen(work: CheckpointEvaluation, options: OfCheckpoints) -> Array:
     labels = work.splits.test.labels
     images = getattr(options, "images", None)
     if images is not None:
-        if getattr(options, "subset", None) is not None:
-            raise UsageError("subset, images: expected at most one of the two; received both")
+        for name in ("classes", "seed") if isinstance(options, ExamplesOptions) else ("subset",):
+            if getattr(options, name, None) is not None:
+                raise UsageError(f"{name}, images: expected at most one of the two; received both")
         if not all(0 <= place < len(labels) for place in images) or len(set(images)) < len(images):
             raise UsageError(
                 f"images: expected places in the test split, 0 to {len(labels) - 1}, each once; received "
                 + ",".join(map(str, images))
             )
         return np.array(images)
-    if (classes := getattr(options, "classes", None)) is not None:
-        return one_per_class(labels, classes, getattr(options, "seed", 0))
+    if isinstance(options, ExamplesOptions):
+        classes = CLASSES if options.classes is None else options.classes
+        return one_per_class(labels, classes, options.seed or 0)
     return work.places[: options.usual] if getattr(options, "subset", None) is None else work.places

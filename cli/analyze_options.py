@@ -93,10 +93,10 @@ class ExamplesOptions(OfCheckpoints):
 
     images: MaybeInts = None
     """Places in the test split, from 0, separated by commas; by default one drawn of each of --classes."""
-    classes: Int = 3
-    """Without --images: how many classes, the first ones."""
-    seed: Int = 0
-    """Which images are drawn."""
+    classes: MaybeInt = None
+    """Without --images: how many classes, the first ones; by default 3."""
+    seed: MaybeInt = None
+    """Without --images: which are drawn; by default those of seed 0."""
     epsilon: MaybeNumber = None
     """Radius of the ball; by default twice the run's, for there to be something to see."""
     steps: Int = 100

@@ -61,9 +61,7 @@ def growing(objective: Any, early_steps: Sequence[str], epochs: int) -> Objectiv
     if not early_steps:
         return objective  # type: ignore[no-any-return]
     if not hasattr(objective, "steps"):
-        raise UsageError(
-            "early_steps: expected a method that searches; this one takes no inner steps"
-        )
+        raise UsageError("early_steps: expected a method that searches; this one takes no inner steps")
     begun, stages = 1, []
     shares = [0.0]
     for word in early_steps:

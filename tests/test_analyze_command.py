@@ -113,7 +113,7 @@ def test_settings_go_by_the_runs_epsilon(tmp_path):
 
 def test_which_images(tmp_path):
     run = trained("torch").path
-    analyze("examples", run, "--images", "7,3", out=tmp_path)
+    assert stcli("analyze", "examples", run, "--images", "7,3", "--steps", 3, "--out", tmp_path).code == 0
     assert [row["image"] for row in rows_of(tmp_path, "examples")[::3]] == ["7", "3"]
     drawn = []
     for seed in (0, 0, 1, 2, 3):
@@ -165,6 +165,8 @@ def test_a_dark_ground(tmp_path):
         ),
         (["examples", "RUN", "--images", "3,32"], "images: expected places in the test split, 0 to 31"),
         (["examples", "RUN", "--images", "3,3"], "each once"),
+        (["examples", "RUN", "--images", "3", "--classes", "2"], "classes, images: expected at most one"),
+        (["examples", "RUN", "--images", "3", "--seed", "2"], "seed, images: expected at most one"),
         (["examples", "RUN", "--classes", "0"], "classes: expected a whole number of at least 1"),
     ],
 )

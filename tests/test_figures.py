@@ -15,6 +15,7 @@ matplotlib = pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
+from stcore import names  # noqa: E402
 from stcore.analysis import angles, collaborative, examples, landscape  # noqa: E402
 from stcore.errors import UsageError  # noqa: E402
 from stcore.figures import angles as draw_angles  # noqa: E402
@@ -22,7 +23,7 @@ from stcore.figures import collaborative as draw_collaborative  # noqa: E402
 from stcore.figures import examples as draw_examples  # noqa: E402
 from stcore.figures import landscape as draw_landscape  # noqa: E402
 from stcore.figures.looks import METHODS, ROLES, looks  # noqa: E402
-from stcore.figures.panels import in_255, told_radius  # noqa: E402
+from stcore.figures.panels import in_255  # noqa: E402
 from stcore.figures.style import COLUMN, PAGE, save, style, styled, svg  # noqa: E402
 
 MODELS = ("standard", "at", "trades", "st")
@@ -248,4 +249,4 @@ def test_radii_as_they_are_told():
     assert in_255([4 / 255, 8 / 255, 32 / 255])
     assert not in_255([4 / 255, 0.1])
     assert not in_255([0.2, 0.4])
-    assert [told_radius(radius) for radius in (8 / 255, 0.4, 1.0, 0.123456)] == ["8/255", "0.4", "1", "0.1235"]
+    assert [names.radius(radius) for radius in (8 / 255, 0.4, 1.0, 0.123456)] == ["8/255", "0.4", "1", "0.1235"]

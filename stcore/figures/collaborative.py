@@ -7,9 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from stcore import names
 from stcore.analysis.collaborative import Curve, Result
 from stcore.figures.looks import ROLES, Look
-from stcore.figures.panels import BALLS, in_255, side_by_side
+from stcore.figures.panels import in_255, side_by_side
 from stcore.figures.style import styled
 from stcore.protocols import Array
 
@@ -34,7 +35,9 @@ def draw(result: Result) -> Figure:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xticks(radii, [f"{radius:.3g}" for radius in radii])
-    figure.supxlabel(f"radius ε of the ball{' in 1/255' if small else ''} ({BALLS[result.settings.norm]})", size=8)
+    figure.supxlabel(
+        f"radius ε of the ball{' in 1/255' if small else ''} ({names.norm(result.settings.norm)})", size=8
+    )
     figure.supylabel(f"cross-entropy in nats{' (log scale)' if scale == 'log' else ''}", size=8)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, title=SHADE)
     return figure

@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from stcore import names
 from stcore.analysis.examples import Pictures, Result
 from stcore.errors import UsageError
-from stcore.figures.panels import BALLS, told_radius
 from stcore.figures.style import PAGE, styled
 from stcore.protocols import Array
 
@@ -35,7 +35,7 @@ def draw(result: Result) -> Figure:
         _row(axes, n, model, result)
     for axes, title in zip(grid[0], _COLUMNS, strict=True):
         axes.set_title(title)
-    radius = f"{BALLS[result.settings.norm]} ε = {told_radius(result.settings.epsilon)}"
+    radius = f"{names.norm(result.settings.norm)} ε = {names.radius(result.settings.epsilon)}"
     figure.supxlabel(
         f"{radius}; perturbations × {result.amplification:.3g} around mid grey; CE: cross-entropy in nats; "
         "✗: wrong class",

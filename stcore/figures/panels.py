@@ -25,12 +25,3 @@ def in_255(radii: Sequence[float]) -> bool:
     """Whether these are whole multiples of 1/255, and to be told as such."""
     plain = all(abs(radius - round(radius, 3)) < 1e-9 for radius in radii)  # 0.2 is 51/255, too
     return not plain and all(abs(radius * 255 - round(radius * 255)) < 1e-6 for radius in radii)
-
-
-BALLS = {"linf": "l∞", "l2": "l2"}
-"""How a norm is written."""
-
-
-def told_radius(radius: float) -> str:
-    """8/255, or 0.2."""
-    return f"{round(radius * 255)}/255" if in_255([radius]) else f"{radius:.4g}"
