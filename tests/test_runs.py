@@ -81,6 +81,7 @@ BY_TYPE = {
     float | None: NUMBERS | st.none(),
     bool: st.booleans(),
     tuple[float, ...]: st.lists(NUMBERS, max_size=4).map(tuple),
+    tuple[str, ...]: st.lists(TEXTS, max_size=4).map(tuple),
 }
 
 
