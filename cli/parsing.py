@@ -140,7 +140,8 @@ def from_file(options: type[Any], path: Path) -> dict[str, Any]:
 def _typed(value: Any, kind: Any) -> Any:
     """What TOML has no type for: a list becomes a tuple, a text such as "8/255" a number."""
     if isinstance(value, list):
-        return tuple(_typed(one, float) for one in value)
+        of = next(iter(typing.get_args(kind)), None)  # of tuple[float, ...]
+        return tuple(_typed(one, of) for one in value)
     if isinstance(value, str) and kind in (float, float | None):
         with contextlib.suppress(ValueError):
             return number(value)
