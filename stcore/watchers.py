@@ -1,9 +1,9 @@
 """Is a run in trouble? Rules over its epochs' metrics, which say in a sentence what it is, why, and what helps.
 
 Every rule is a pure function of the rows of metrics.jsonl and of what they were measured on. Accuracies are counts
-over a few images: a rule speaks only where their 95 % intervals (Clopper–Pearson) leave no doubt, so the smaller
-the selection set, the more it takes. Robust accuracy is that under PGD-20, which every run watches: one-step
-attacks do not see a collapse.
+over a few images: a rule about their fall speaks only where their 95 % intervals (Clopper–Pearson) leave no doubt,
+so the smaller the selection set, the more it takes. Robust accuracy is that under PGD-20, which every run watches:
+one-step attacks do not see a collapse.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Watch:
         log_c = math.log(self.classes)
 
         def at_chance(row: Row) -> bool:
-            return self._limits(row, NATURAL)[1] < self.near_chance and row["loss"] >= NOT_LEARNING_LOSS * log_c
+            low, high = self._limits(row, NATURAL)
+            alike = low <= self.chance and row[NATURAL] <= self.near_chance  # of few images the limits are wide
+            return (high < self.near_chance or alike) and row["loss"] >= NOT_LEARNING_LOSS * log_c
 
         recent = rows[-NOT_LEARNING_EPOCHS:]
         if len(recent) < NOT_LEARNING_EPOCHS or not all(map(at_chance, recent)):

@@ -107,11 +107,21 @@ def networks(backend):
         "quantised": lambda: linear(backend, ridge(), before=lambda x: rounded(8 * x) / 8),
         "saturated": lambda: linear(backend, ridge(scale=3e7)),
         "shattered": lambda: linear(backend, ridge(), before=lambda x: x + 0.02 * sine(5000 * x)),
+        "collapsed": lambda: linear(backend, (0 * slopes, biases)),
         "diverged": lambda: linear(backend, (slopes, biases * np.nan)),
     }
 
 
-NETWORKS = ("honest", "probabilities", "randomised", "quantised", "saturated", "shattered", "diverged")
+NETWORKS = (
+    "honest",
+    "probabilities",
+    "randomised",
+    "quantised",
+    "saturated",
+    "shattered",
+    "collapsed",
+    "diverged",
+)
 
 
 @cache
@@ -150,6 +160,7 @@ EXPECTED = {
     "quantised": {"gradient of cross-entropy", "gradient of DLR", *BLIND},
     "saturated": {"gradient of cross-entropy", "whole range as budget", "another loss"},
     "shattered": {"no gradients (Square)", "transfer"},
+    "collapsed": {"several classes"},
     "diverged": {"finite logits"},
 }
 
@@ -159,8 +170,9 @@ def test_what_is_wrong_is_named_and_nothing_else(backend, name):
     load("torch")  # which makes the examples to transfer
     found = statuses(backend, name)
     assert warned(found) == EXPECTED[name]
-    if name == "diverged":
-        assert list(found.values()) == ["warn"] + ["skipped"] * (len(CHECKS) - 1)
+    if name in ("collapsed", "diverged"):
+        before = {"collapsed": 1, "diverged": 0}[name]
+        assert list(found.values()) == ["pass"] * before + ["warn"] + ["skipped"] * (len(CHECKS) - 1 - before)
     else:
         assert "skipped" not in found.values()
 
@@ -178,6 +190,18 @@ def test_the_documented_table_is_what_the_audit_finds():
         cells = (found[check.name].replace("warn", "**warn**").replace("skipped", "–") for found in columns)
         table.append(f"| {check.name} | {' | '.join(cells)} |")
     assert "\n".join(table) in PAGE.read_text(), "\n".join(table)
+
+
+def test_images_of_one_class_tell_nothing_of_several():
+    _, test = digits()
+    zeros = np.flatnonzero(test.labels == 0)[:5]
+    classifier = networks(load("torch"))["collapsed"]()
+    (finding,) = [
+        one
+        for one in audit(classifier, test.images[zeros], test.labels[zeros], epsilon=EPSILON)
+        if one.check == "several classes"
+    ]
+    assert finding.status == "skipped"
 
 
 def test_the_page_names_every_check():
@@ -264,7 +288,7 @@ def test_where_nothing_is_right_nothing_is_asked_of_it():
     classifier = networks(load("torch"))["honest"]()
     wrong = subject(classifier).logits.argmin(axis=1)
     findings = audit(classifier, test.images, wrong, epsilon=EPSILON)
-    assert [f.status for f in findings] == ["pass"] * 4 + ["skipped"] * 2 + ["pass"] + ["skipped"] * 5
+    assert [f.status for f in findings] == ["pass"] * 5 + ["skipped"] * 2 + ["pass"] + ["skipped"] * 5
 
 
 class Counts:

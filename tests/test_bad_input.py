@@ -69,7 +69,10 @@ def flags(**settings):
             ["--preset", "imagenet"],
             "preset: expected one of cifar10, cifar100, svhn, digits, or a row of the paper",
         ),
-        (["--schedule", "linear"], "schedule: expected one of step, cosine, constant; received 'linear'"),
+        (
+            ["--schedule", "linear"],
+            "schedule: expected one of step, cosine, constant, one-cycle; received 'linear'",
+        ),
         (["--norm", "l1"], "norm: expected one of linf, l2; received 'l1'"),
         (["--init", "natural"], "init: expected one of gaussian, uniform; received 'natural'"),
         (["--dtype", "float16"], "dtype: expected one of float32, float64; received 'float16'"),
@@ -174,8 +177,8 @@ def test_a_configuration_file_of_bytes(place):
 @pytest.mark.parametrize("command", ["nope", "Train", "--trian"])
 def test_unknown_commands(command):
     expected = (
-        "expected a command among train, plan, evaluate, merge, presets, table, verify, pseudo-label, import, "
-        "export, data, doctor"
+        "expected a command among train, plan, sweep, evaluate, analyze, merge, presets, demo, report, table, "
+        "verify, pseudo-label, import, export, data, doctor"
     )
     assert_refused(stcli(command), 2, f"{expected}; received '{command}'")
 

@@ -109,6 +109,14 @@ def test_a_loss_at_log_c_and_accuracy_at_chance_is_not_learning():
     assert first_epochs(history([0.25] * 8, [0.1] * 8, [LOG_C] * 8)) == {}
 
 
+def test_few_images_keep_no_collapsed_network_secret():
+    """60 images of three classes: the interval of 20 right reaches to 47 %, but nothing is learnt all the same."""
+    rows = history([1 / 3] * 6, [1 / 3] * 6, [np.log(3)] * 6)
+    assert [trouble.kind for trouble in Watch(60, 3, 1 / 3)(rows)] == ["not_learning"]
+    learning = history([0.6] * 6, [1 / 3] * 6, [np.log(3)] * 6)
+    assert Watch(60, 3, 1 / 3)(learning) == []
+
+
 def test_naming_the_commonest_class_is_not_learning():
     """As on SVHN: 19.6 % are of one class, and a loss of the classes' entropy is below log C."""
     rows = history([0.196] * 6, [0.196] * 6, [2.22] * 6)

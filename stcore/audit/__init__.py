@@ -16,7 +16,8 @@ from stcore.protocols import Array, Classifier
 
 __all__ = ["CHECKS", "Finding", "audit"]
 
-_MEANINGLESS = "The logits are no numbers, so nothing else can be asked."
+_MEANINGLESS = "{} is in doubt, and so nothing else can be asked."
+_FIRST = 2  # checks that the others make no sense without
 
 
 def audit(
@@ -56,10 +57,9 @@ def audit(
         queries=queries,
         transfer=transfer or {},
     )
-    first, *others = CHECKS
-    findings = [first.make(subject)]
-    advance(len(images))
-    for check in others:
-        findings.append(check.skip(_MEANINGLESS) if findings[0].status == "warn" else check.make(subject))
+    findings: list[Finding] = []
+    for check in CHECKS:
+        failed = next((one.check for one in findings[:_FIRST] if one.status == "warn"), None)
+        findings.append(check.make(subject) if failed is None else check.skip(_MEANINGLESS.format(f"“{failed}”")))
         advance(len(images))
     return findings

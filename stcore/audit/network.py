@@ -22,6 +22,14 @@ def is_finite(subject: Subject) -> Measured | Unmeasured:
     return Measured(True, f"{count} for each of {len(subject.images)} images")
 
 
+def tells_apart(subject: Subject) -> Measured | Unmeasured:
+    """Whether images of several classes get several classes."""
+    if len(np.unique(subject.labels)) == 1:
+        return Unmeasured("The images are all of one class.")
+    given = len(np.unique(subject.logits.argmax(axis=1)))
+    return Measured(given > 1, f"{given} class{'es' * (given > 1)} given to {len(subject.images)} images")
+
+
 def are_logits(subject: Subject) -> Measured | Unmeasured:
     """Whether rows are anything else than non-negative with sum one. Logarithms of such rows do no harm."""
     logits = subject.logits.astype(np.float64)

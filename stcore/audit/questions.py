@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stcore.audit.finding import Check
 from stcore.audit.gradients import cross_entropy_vanishes, dlr_vanishes, no_budget_harms, whole_range_wins
-from stcore.audit.network import answers_alike, are_logits, is_finite
+from stcore.audit.network import answers_alike, are_logits, is_finite, tells_apart
 from stcore.audit.strength import more_steps, noise_wins, other_loss_wins, square_wins, transfer_wins
 
 CHECKS = (
@@ -14,6 +14,13 @@ CHECKS = (
         "The network's answers are numbers.",
         "Logits are NaN or +∞, so every prediction is an accident. The weights have diverged, or the images are "
         "not in the range the network wants. Load another checkpoint.",
+    ),
+    Check(
+        "several classes",
+        tells_apart,
+        "Different images get different answers.",
+        "Every image gets the same class, under any attack whatever, so an accuracy is that class' share and "
+        "says nothing. Training has collapsed: train anew with a smaller β or ε, or a lower learning rate.",
     ),
     Check(
         "logits, not probabilities",
