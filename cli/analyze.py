@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 import stcore
 from stcore import checks, errors
@@ -20,6 +19,7 @@ from stcore.analysis.registry import ANALYSES, Analysis
 from stcore.cli.analyze_checkpoints import settings_of, subjects, targets
 from stcore.cli.analyze_options import OPTIONS, OfAny, given
 from stcore.cli.console import make_console, make_progress, say
+from stcore.cli.fitting import Fitting, fitting
 from stcore.cli.parsing import parse
 from stcore.cli.table import left_out
 from stcore.errors import UsageError
@@ -124,17 +124,17 @@ def save_numbers(result: Any, path: Path, about: Mapping[str, Any]) -> list[Path
     return files
 
 
-def as_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def as_table(rows: Sequence[Mapping[str, Any]]) -> Fitting:
     """Rows as they are shown on a terminal."""
-    table = Table()
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
-    for row in rows:
-        table.add_row(*(_shown(value) for value in row.values()))
-    return table
+    texts = [n for n, value in enumerate(rows[0].values()) if isinstance(value, str)]
+    cells = [[_shown(value) for value in row.values()] for row in rows]
+    return fitting([name.replace("_", " ") for name in rows[0]], cells, texts)
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, tuple):  # with its deviation, or with what it lies between
+        middle, *around = map(_shown, value)
+        return f"{middle} ± {around[0]}" if len(around) == 1 else f"{middle} [{', '.join(around)}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from stcore.assessment import StageResult
 from stcore.audit import Finding
+from stcore.cli.fitting import Fitting, fitting
 from stcore.evaluation import Accuracy
 
 LINE_EVERY = 30.0  # seconds between two plain progress lines
@@ -94,7 +95,7 @@ _COLUMNS = (
     ("kappa", "κ", ".1f"),
     ("selected_intended", "as meant", ".0%"),
     ("selected_flipped", "flipped", ".0%"),
-    ("selected_natural", "natural", ".0%"),
+    ("selected_natural", "x itself", ".0%"),
 )
 
 
@@ -108,16 +109,13 @@ def epoch_line(row: Mapping[str, Any], epochs: int, select: str) -> str:
     return f"epoch {row['epoch']:>3}/{epochs}  " + "  ".join(cells) + f" on {select}{mark}"
 
 
-def score_table(scores: Mapping[str, Mapping[str, Accuracy]]) -> Table:
-    """Checkpoints by attacks, each accuracy with its 95 % interval."""
-    table = Table()
-    table.add_column("checkpoint", no_wrap=True)
+def score_table(scores: Mapping[str, Mapping[str, Accuracy]]) -> Fitting:
+    """Checkpoints by attacks, each accuracy with its 95 % interval; a row for each where columns do not fit."""
     attacks = list(next(iter(scores.values())))
-    for attack in attacks:
-        table.add_column(f"{attack} %", justify="right", no_wrap=True)
-    for checkpoint, accuracies in scores.items():
-        table.add_row(checkpoint, *(percent(accuracies[attack]) for attack in attacks))
-    return table
+    rows = [(name, *(percent(found[attack]) for attack in attacks)) for name, found in scores.items()]
+    across = fitting(["checkpoint", *(f"{attack} %" for attack in attacks)], rows).layouts[:2]
+    each = [(name, attack, percent(found[attack])) for name, found in scores.items() for attack in attacks]
+    return Fitting([*across, *fitting(["checkpoint", "attack", "correct %"], each, (0, 1)).layouts])
 
 
 def percent(accuracy: Accuracy) -> str:
@@ -126,14 +124,10 @@ def percent(accuracy: Accuracy) -> str:
     return f"{100 * accuracy.value:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def stage_table(title: str, stages: Sequence[StageResult]) -> Table:
+def stage_table(title: str, stages: Sequence[StageResult]) -> Fitting:
     """A cascade's stages: what withstood them, and their cost per image that entered the evaluation."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("attack", no_wrap=True)
-    for name in ("withstand", "robust %", "forwards", "backwards", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for stage in stages:
-        table.add_row(
+    rows = [
+        (
             stage.name,
             f"{stage.robust.correct}/{stage.robust.total}",
             percent(stage.robust),
@@ -141,7 +135,9 @@ def stage_table(title: str, stages: Sequence[StageResult]) -> Table:
             f"{stage.backwards:,}",
             f"{stage.seconds:.0f}",
         )
-    return table
+        for stage in stages
+    ]
+    return fitting(["attack", "withstand", "robust %", "forwards", "backwards", "seconds"], rows, title=title)
 
 
 def say(console: Console, text: str) -> None:
@@ -154,8 +150,8 @@ def findings_table(title: str, findings: Sequence[Finding]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("measured")
-    table.add_column("what it means")
+    table.add_column("measured", overflow="fold")
+    table.add_column("what it means", overflow="fold")
     for finding in findings:
         meaning = "" if finding.status == "pass" else finding.meaning
         table.add_row(finding.check, finding.status, finding.value, meaning)

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from stcore import checks, errors
+from stcore.audit import Finding
 from stcore.cli.console import make_console, make_progress, say
-from stcore.cli.demo_words import seen, table
+from stcore.cli.demo_words import doubts, seen, table
 from stcore.cli.evaluate import evaluated, folder_of
 from stcore.cli.evaluation_plan import checkpoints, plan_from
 from stcore.cli.jobs import Job
@@ -77,15 +78,16 @@ def main(args: Sequence[str]) -> int:
             return errors.INTERRUPTED
     tell_me(f"\nAutoAttack, the strongest of our attacks, on the first {options.images} test images of each")
     scores: dict[str, dict[str, Accuracy]] = {}
+    audits: dict[str, Sequence[Finding]] = {}
     for job in jobs:
         found = attacked(job.folder, options.images, console)
         if found is None:
             tell_me("interrupted: the same command goes on")
             return errors.INTERRUPTED
-        scores[job.name] = found
+        scores[job.name], audits[job.name] = found
     tell_me("")
     console.print(table(scores, options.images))
-    for sentence in seen(scores, options.images):
+    for sentence in (*seen(scores, options.images), *doubts(audits)):
         tell_me(sentence)
     tell_me("")
     report = write([job.folder for job in jobs], out / "report.html", progress=make_progress(console))
@@ -119,8 +121,11 @@ def trained(job: Job, console: Console) -> bool:
     return not run(job.plan, job.folder, make_progress(console), on_row=on_row, keeping=keeping).interrupted
 
 
-def attacked(folder: Path, images: int, console: Console) -> dict[str, Accuracy] | None:
-    """The best checkpoint's accuracies: on all test images, and under AutoAttack; None where Ctrl-C came."""
+def attacked(folder: Path, images: int, console: Console) -> tuple[dict[str, Accuracy], Sequence[Finding]] | None:
+    """The best checkpoint's accuracies: on all test images, and under AutoAttack; and what its audit found.
+
+    None where Ctrl-C came.
+    """
     from stcore.checkpoint_evaluation import CheckpointEvaluation
     from stcore.comparison import read_record
     from stcore.runs import load_weights
@@ -134,4 +139,5 @@ def attacked(folder: Path, images: int, console: Console) -> dict[str, Accuracy]
         return None
     own = (read_record(folder).result or {})["checkpoints"]["best"]
     scores = {name: Accuracy(score["correct"], score["total"]) for name, score in own.items()}
-    return {**scores, "autoattack": found["best"].assessed.accuracies["autoattack"]}
+    best = found["best"]
+    return {**scores, "autoattack": best.assessed.accuracies["autoattack"]}, best.audit or ()

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich.table import Table
-
+from stcore.audit import Finding
 from stcore.cli.console import percent
+from stcore.cli.fitting import Fitting, fitting
 from stcore.evaluation import Accuracy
 
 ATTACKS = ("natural", "pgd20", "autoattack")
 
 
-def table(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Table:
+def table(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Fitting:
     """Methods by attacks."""
-    made = Table(title="correct, in percent, with 95 % intervals", title_justify="left")
-    made.add_column("trained by", no_wrap=True)
-    for title in ("no attack", "PGD-20", f"AutoAttack ({images} images)"):
-        made.add_column(title, justify="right", no_wrap=True)
-    for method, found in scores.items():
-        made.add_row(method, *(percent(found[name]) for name in ATTACKS))
-    return made
+    titles = ["trained by", "no attack", "PGD-20", f"AutoAttack ({images} images)"]
+    rows = [(method, *(percent(found[name]) for name in ATTACKS)) for method, found in scores.items()]
+    return fitting(titles, rows, title="correct, in percent, with 95 % intervals")
 
 
 def seen(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Iterator[str]:
@@ -45,3 +41,15 @@ def seen(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Iterator[
         f"AutoAttack leaves {best} {robust[best]['autoattack'].value:.0%} of {images} images: what one attack "
         "does not find, another may, so a robust accuracy is always an upper bound."
     )
+
+
+def doubts(audits: Mapping[str, Sequence[Finding]]) -> Iterator[str]:
+    """Of which networks the audit says that their figures are not to be believed as they stand."""
+    warned = {name: [one for one in found if one.status == "warn"] for name, found in audits.items()}
+    said = [
+        f"of {name} ({', '.join(f'{one.check}: {one.value}' for one in found)})"
+        for name, found in warned.items()
+        if found
+    ]
+    if said:
+        yield f"The audit of these figures warns {' and '.join(said)}: the report says what that means."

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stcore import checks, errors
+from stcore import checks, errors, names
 from stcore.assessment import Assessed, CascadeResult
 from stcore.audit import Finding
 from stcore.autoattack.versions import notes
@@ -150,7 +150,7 @@ def _show(
         f", {name} {value}" for name, value in (("subset", options.subset), ("shard", options.shard)) if value
     )
     what = f"{plan.method}, {plan.backend}, test split of {plan.dataset}{part}"
-    say(console, f"{what}, {plan.norm} ε = {plan.eval_epsilon:.4g}, 95 % intervals")
+    say(console, f"{what}, {plan.norm} ε = {names.radius(plan.eval_epsilon)}, 95 % intervals")
     console.print(score_table(scores))
 
 

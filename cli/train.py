@@ -21,6 +21,7 @@ from stcore.comparison import read_record
 from stcore.evaluation_folder import EVALUATIONS
 from stcore.experiment import Keeping, Outcome, run
 from stcore.merging import over
+from stcore.names import radius
 from stcore.plan import Plan, make_plan
 from stcore.ranks import launched
 from stcore.runs import CONFIG, RESULT, RunFolder
@@ -82,7 +83,7 @@ def main(args: Sequence[str]) -> int:
         "validation" if plan.select == "val" else "TEST, the paper's optimistic rule"
     )
     scores = {f"{name} (epoch {e})": outcome.scores[name] for name, e in outcome.checkpoints.items()}
-    say(f"test split, ε = {plan.eval_epsilon:.4g}, 95 % intervals; best by {rule}")
+    say(f"test split, ε = {radius(plan.eval_epsilon)}, 95 % intervals; best by {rule}")
     console.print(score_table(scores))
     say(f"everything is in {folder}")
     return print_result(folder) if as_json and ranks.is_first() else errors.OK
@@ -109,8 +110,8 @@ def epsilons(plan: Plan) -> str:
     """The ε of training and of the evaluation, once where they are the same."""
     trained = plan.settings.get("epsilon", plan.eval_epsilon)
     norm = " in l2" if plan.norm == "l2" else ""
-    apart = f", evaluated at {plan.eval_epsilon:.4g}" if trained != plan.eval_epsilon else ""
-    return f"ε = {trained:.4g}{norm}{apart}"
+    apart = f", evaluated at {radius(plan.eval_epsilon)}" if trained != plan.eval_epsilon else ""
+    return f"ε = {radius(trained)}{norm}{apart}"
 
 
 def how_to_go_on(outcome: Outcome, plan: Plan) -> str:

@@ -20,9 +20,22 @@ FINDINGS = [
 
 
 def make_run(
-    path, *, correct=200, natural=300, epochs=3, finished=True, rows=None, result=None, data="ab", **settings
+    path,
+    *,
+    correct=200,
+    natural=300,
+    epochs=3,
+    finished=True,
+    rows=None,
+    result=None,
+    data="ab",
+    about=None,
+    **settings,
 ):
-    """A run's folder. correct, natural: of TOTAL test images, under PGD-20 and as they are, of the best."""
+    """A run's folder. correct, natural: of TOTAL test images, under PGD-20 and as they are, of the best.
+
+    about: what the weights' files say.
+    """
     folder = RunFolder.create(path)
     plan = make_plan({"attacks": "pgd20", "epochs": epochs, **settings})
     folder.write_config({**plan.flat(), "preset": settings.get("preset", plan.preset)})
@@ -33,7 +46,7 @@ def make_run(
     for row in rows if rows is not None else [make_row(epoch) for epoch in range(1, epochs + 1)]:
         folder.append_metrics(row)
     for name in ("best", "last"):
-        save_weights(path / f"{name}.safetensors", WEIGHTS, {})
+        save_weights(path / f"{name}.safetensors", WEIGHTS, about or {})
     if finished:
         best = {"natural": Accuracy(natural, TOTAL), "pgd20": Accuracy(correct, TOTAL)}
         last = {"natural": Accuracy(natural - 1, TOTAL), "pgd20": Accuracy(correct - 7, TOTAL)}
@@ -69,7 +82,9 @@ def make_row(epoch, **more):
     }
 
 
-def make_evaluation(run, attack="autoattack", correct=40, images=100, checkpoint="best", finished=True, **about):
+def make_evaluation(
+    run, attack="autoattack", correct=40, images=100, checkpoint="best", finished=True, audit=None, **about
+):
     """An evaluation's folder in a run's, with an audit."""
     path = run / "evaluations" / f"{attack}-{len(list(run.glob('evaluations/*')))}" / checkpoint
     path.mkdir(parents=True)
@@ -93,7 +108,12 @@ def make_evaluation(run, attack="autoattack", correct=40, images=100, checkpoint
     if finished:
         accuracies = as_json({"natural": Accuracy(90, images), attack: Accuracy(correct, images)})
         stage = {"attack": "apgd-ce", "robust": 41, "total": 100, "forwards": 1234, "backwards": 9, "seconds": 0.5}
-        found = {"images": images, "accuracies": accuracies, "cascades": {attack: [stage]}, "audit": FINDINGS}
+        found = {
+            "images": images,
+            "accuracies": accuracies,
+            "cascades": {attack: [stage]},
+            "audit": audit or FINDINGS,
+        }
         (path / "result.json").write_text(json.dumps(found))
     return path
 

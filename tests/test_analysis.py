@@ -66,7 +66,7 @@ def two_classes(images=5, pixels=12, seed=0, low=0.3, high=0.7):
 def numbers(content):
     if isinstance(content, dict):
         return [n for one in content.values() for n in numbers(one)]
-    if isinstance(content, list):
+    if isinstance(content, (list, tuple)):
         return [n for one in content for n in numbers(one)]
     return [content] if isinstance(content, (int, float)) else []
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from harness import NAMES, load
 from small import contents, stcli, trained, words
+from terminal import on_a_terminal
 
 from stcore.analysis import collaborative
 from stcore.analysis.registry import ANALYSES
+from stcore.cli.analyze import as_table
 from stcore.cli.analyze_options import OPTIONS
 from stcore.evaluation_about import fingerprint
 from stcore.runs import load_weights
@@ -50,6 +52,7 @@ def test_the_figure_and_its_numbers_are_written(what, tmp_path):
     names = [f"{what}.{kind}" for kind in ("csv", "json", "pdf", "png", "svg")]
     assert sorted(path.name for path in folder.iterdir()) == names
     assert all(str(folder / name) in said.out for name in names)
+    assert all(name.replace("_", " ") in said.out for name in TABLES[what][0])
     starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
     assert all((folder / f"{what}.{kind}").read_bytes().startswith(start) for kind, start in starts.items())
     record = record_of(folder, what)
@@ -65,6 +68,106 @@ def test_the_figure_and_its_numbers_are_written(what, tmp_path):
         assert [{name: "" if v is None else str(v) for name, v in row.items()} for row in record["rows"]] == rows
     else:
         assert [float(row["loss"]) for row in rows] == np.ravel(record["surfaces"][0]["loss"]).tolist()
+
+
+LONG = "a-name-that-is-longer-than-most"
+TABLES = {
+    "angles": [
+        {
+            "model": LONG,
+            "step": step,
+            "images": 10000,
+            "mean ± deviation": (178.31, 12.342),
+            "median [quartiles]": (179.42, 178.53, 179.94),
+            "median_off_border": 179.1234,
+            "undefined": 1234,
+        }
+        for step in (1, 20)
+    ],
+    "collaborative": [
+        {
+            "model": LONG,
+            "budget": 0.031372549,
+            "loss": 1.2345e-05,
+            "loss_deviation": 2.3456e-05,
+            "accuracy": 0.98765,
+            "images": 10000,
+        }
+    ],
+    "examples": [
+        {
+            "image": 9999,
+            "label": "automobile",
+            "model": LONG,
+            "kind": "collaborative",
+            "loss": 1.2345e-05,
+            "predicted": "aeroplane",
+            "largest_change": 0.031372549,
+        }
+    ],
+    "landscape": [
+        {
+            "model": LONG,
+            "images": 10000,
+            "undefined": 1234,
+            "length_of_u": 1.2345e-05,
+            "lowest": 2.3456e-05,
+            "highest": 12345.6789,
+        }
+    ],
+    "curves": [
+        {
+            "run": LONG,
+            "epochs": 120,
+            "natural": 0.81234,
+            "robust": 0.51234,
+            "highest robust": 0.5432,
+            "in epoch": 118,
+        }
+    ],
+    "losses": [{"run": LONG, "epoch": 120, "natural": 1.2345e-05, "adversarial": 2.3456, "collaborative": None}],
+    "ratio": [{"run": LONG, "epochs": 120, "first": 0.12345, "highest": 0.98765, "last": 0.54321}],
+    "tradeoff": [
+        {
+            "line": LONG,
+            "divergence": "squared l2 of the logits",
+            "beta": 6.0,
+            "natural": 0.81234,
+            "robust": 0.51234,
+            "seeds": 3,
+            "pareto_optimal": True,
+            "source": "paper",
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("what", ANALYSES)
+def test_no_figure_is_cut_off_on_a_terminal(what):
+    cells = on_a_terminal(as_table(TABLES[what]))
+    for row in TABLES[what]:
+        assert row.keys() == TABLES[what][0].keys()
+        for value in row.values():
+            if isinstance(value, str):  # which may be folded
+                continue
+            first, *around = value if isinstance(value, tuple) else (value,)
+            assert ("–" if first is None else f"{first:.4g}" if isinstance(first, float) else str(first)) in cells
+            bounds = [f"{one:.4g}" for one in around]
+            below = {0: None, 1: f"± {', '.join(bounds)}", 2: f"[{', '.join(bounds)}]"}[len(bounds)]
+            assert below is None or below in cells
+
+
+def test_the_terminal_s_angles_are_those_of_the_file(tmp_path):
+    said = analyze("angles", trained("torch").path, out=tmp_path)
+    rows = rows_of(tmp_path, "angles")
+    assert rows[0].keys() > {"mean", "deviation", "quartile1", "median", "quartile3", "median_off_border"}
+    line = next(line for line in said.out.splitlines() if line.startswith("│ torch"))
+    cells = [cell.strip() for cell in line.strip("│").split("│")]
+    number = {name: f"{float(value):.4g}" for name, value in rows[0].items() if name != "model" and value}
+    assert cells[3:5] == [
+        f"{number['mean']} ± {number['deviation']}",
+        f"{number['median']} [{number['quartile1']}, {number['quartile3']}]",
+    ]
 
 
 @pytest.mark.parametrize("what", QUICK)

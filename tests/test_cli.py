@@ -10,13 +10,16 @@ import pytest
 from harness import NAMES, assert_same, load
 from rich.console import Console
 from small import SETTINGS, Run, contents, stcli, train, trained, words
+from terminal import on_a_terminal
 
 import stcore
+from stcore.assessment import StageResult
 from stcore.cli import console
 from stcore.cli.evaluation_plan import plan_from as evaluate_plan
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
-from stcore.cli.train import default_name, keeping_from, plan_from
+from stcore.cli.train import default_name, keeping_from, plan_from, title
+from stcore.evaluation import Accuracy
 from stcore.plan import make_plan
 from stcore.runs import RunFolder, load_weights
 
@@ -424,6 +427,49 @@ def test_the_table_holds_the_same_numbers():
             accuracy = scores[attack]["accuracy"]
             assert f"{100 * accuracy:.2f} [{100 * low:.2f}, {100 * high:.2f}]" in line
             assert f"{100 * accuracy:.2f} [" in run.said.out  # as training printed it
+
+
+@pytest.mark.parametrize("attacks", [3, 5, 8])
+def test_no_figure_is_cut_off_on_a_terminal(attacks):
+    names = ["natural", "fgsm", "pgd20", "cw100", "autoattack", "pgd100", "autoattack-fast", "deepfool"][:attacks]
+    checkpoints = ("best (epoch 118)", "last (epoch 120)")
+    scores = {
+        checkpoint: {name: Accuracy(9999 - 100 * n - k, 10000) for k, name in enumerate(names)}
+        for n, checkpoint in enumerate(checkpoints)
+    }
+    cells = " ".join(on_a_terminal(console.score_table(scores)))
+    for found in scores.values():
+        for accuracy in found.values():
+            assert all(part in cells for part in console.percent(accuracy).split(" ", 1))
+    stages = [
+        StageResult(f"stage {n}", Accuracy(5021 - n, 10000), 12345678 + n, 1234567, 4321.0) for n in range(4)
+    ]
+    cells = " ".join(on_a_terminal(console.stage_table("best, autoattack", stages)))
+    for stage in stages:
+        whole = (f"{stage.robust.correct}/10000", f"{stage.forwards:,}", "1,234,567", "4321")
+        assert all(part in cells for part in (*whole, *console.percent(stage.robust).split(" ", 1)))
+
+
+def test_a_table_has_a_line_for_each_row_where_there_is_room():
+    scores = {"best": {"natural": Accuracy(90, 100), "pgd20": Accuracy(50, 100)}}
+    cells = on_a_terminal(console.score_table(scores), width=250)
+    assert cells[-3:] == ["best", *(console.percent(accuracy) for accuracy in scores["best"].values())]
+
+
+def test_an_epoch_s_line_names_each_share_once():
+    row = {"epoch": 1, "best_epoch": 1, "learning_rate": 0.1, "images_per_second": 9.0, "natural_accuracy": 0.417}
+    line = console.epoch_line({**row, "selected_natural": 0.25, "pgd20_accuracy": 0.3}, 3, "val")
+    assert "x itself 25%" in line
+    assert line.count("natural") == 1
+
+
+def test_the_radius_is_told_as_it_was_given():
+    said = title(make_plan({"epsilon": 8 / 255, "dataset": "cifar10"}))
+    assert "ε = 8/255," in said
+    assert "ε = 8/255, evaluated at 4/255," in title(
+        make_plan({"epsilon": 8 / 255, "eval_epsilon": 4 / 255, "dataset": "cifar10"})
+    )
+    assert "ε = 0.2," in title(make_plan({}))
 
 
 def test_json_stands_alone_on_stdout(monkeypatch):

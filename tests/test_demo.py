@@ -7,6 +7,7 @@ import re
 import pytest
 from reported import Page, shown
 from small import contents, stcli
+from terminal import on_a_terminal
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -73,12 +74,28 @@ def test_the_table_and_the_words_are_what_was_found(made):
     assert f"AutoAttack leaves {best} {shares[best][2]:.0%} of 4 images" in said.out
 
 
+def test_what_the_audits_warn_of_is_said(made):
+    out, said = made
+    warned = [
+        f"{method} ({', '.join(warnings)})"
+        for method in METHODS
+        for file in (out / method).glob("evaluations/*/best/result.json")
+        if (warnings := [f"{one['check']}: {one['value']}" for one in audit_of(file) if one["status"] == "warn"])
+    ]
+    assert all(one in said.out for one in warned)
+    assert ("The audit of these figures warns" in said.out) == bool(warned)
+
+
+def audit_of(file):
+    return json.loads(file.read_text())["audit"]
+
+
 def test_the_report_is_of_the_three(made):
     out, said = made
     assert f"the report is in {out / 'report.html'}" in said.out
     rows = Page.of(out / "report.html").table("Best checkpoints")
     assert [row[0] for row in rows[1:]] == list(METHODS)
-    assert rows[1:] == [[m, m, *map(shown, accuracies(out, m))] for m in METHODS]
+    assert rows[1:] == [[m, *map(shown, accuracies(out, m))] for m in METHODS]
     assert (out / "report.html").stat().st_size < 3e6
 
 
@@ -127,3 +144,34 @@ def test_words_follow_the_figures():
         seen(scores(600, 400), 9)
     )
     assert "st is right on 61%, and trades on 60%; their intervals overlap" in " ".join(seen(scores(600, 610), 9))
+
+
+def test_the_words_say_of_which_networks_an_audit_warns():
+    from stcore.audit import Finding
+    from stcore.cli.demo_words import doubts
+
+    fine, bad = (
+        Finding("more steps", "pass", "33 of 64", "Fine."),
+        Finding("another loss", "warn", "6 of 33", "Bad."),
+    )
+    assert list(doubts({"standard": [fine], "st": ()})) == []
+    assert list(doubts({"standard": [fine], "trades": [fine, bad], "st": [bad]})) == [
+        "The audit of these figures warns of trades (another loss: 6 of 33) and of st (another loss: 6 of 33): "
+        "the report says what that means."
+    ]
+
+
+def test_the_table_fits_a_terminal():
+    from stcore.cli.demo_words import ATTACKS, table
+    from stcore.evaluation import Accuracy
+
+    scores = {method: {name: Accuracy(345 - n, 347) for n, name in enumerate(ATTACKS)} for method in METHODS}
+    parts = [
+        part
+        for found in scores.values()
+        for n in range(3)
+        for part in shown({"correct": 345 - n, "total": 347}).split(" ", 1)
+    ]
+    cells = on_a_terminal(table(scores, 100))
+    assert [cells.count(part) for part in parts] == [3] * len(parts)
+    assert cells.count("AutoAttack") == cells.count("(100 images)") == 1

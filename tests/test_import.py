@@ -333,7 +333,7 @@ def test_from_a_released_file_to_its_accuracies(tmp_path):
         }
         said = stcli("evaluate", out, *words(given), "--no-audit")
         assert said.code == 0, said.err
-        assert f"test split of cifar10:{tmp_path / 'data'}, subset 8, linf ε = 0.03137, 95 %" in said.out
+        assert f"test split of cifar10:{tmp_path / 'data'}, subset 8, linf ε = 8/255, 95 %" in said.out
         (folder,) = (tmp_path / "evaluations").glob("*/w")
         scores.append(json.loads((folder / "result.json").read_text())["accuracies"])
         shutil.rmtree(folder.parent)

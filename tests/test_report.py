@@ -61,8 +61,10 @@ def test_a_real_run_is_told_as_its_files_have_it(evaluated, tmp_path):
     settings = {row[0]: row[1] for row in page.table("Settings")[1:]}
     assert settings["batch_size"] == "40"
     assert settings["model"] == "tiny"
-    data = {row[0]: row[1] for row in page.table("Data")[1:]}
-    assert data == {"train": "64", "validation": "32", "test": "32"}
+    data = {row[0]: row[1:] for row in page.table("Splits of digits")[1:]}
+    known = json.loads((evaluated / "environment.json").read_text())["data"]
+    assert data == {name: [str(it["images"]), it["sha256"]] for name, it in known.items()}
+    assert {name: size for name, (size, _) in data.items()} == {"train": "64", "validation": "32", "test": "32"}
     assert (tmp_path / "report.html").stat().st_size < 3e6
 
 
@@ -130,7 +132,7 @@ def test_what_a_run_is_called_and_says_is_text(tmp_path):
 def test_settings_that_differ_are_marked(tmp_path):
     run = make_run(tmp_path / "run", beta=2.0, batch_size=32)
     page = report(tmp_path / "report.html", run)
-    changed = {row[0]: row[1:] for row in page.table("Settings that differ from what the preset digits has")[1:]}
+    changed = {row[0]: row[1:] for row in page.table("Settings other than the recipe digits has them")[1:]}
     assert changed == {
         "attacks": ["pgd20", "fgsm,pgd20"],
         "batch_size": ["32", "64"],
@@ -204,7 +206,7 @@ def test_an_evaluation_of_other_weights_counts_for_nothing(tmp_path):
     make_evaluation(run, attack="square", correct=99, weights="others")
     make_evaluation(run, attack="fab", finished=False)
     page = report(tmp_path / "report.html", run)
-    rows = {row[1]: row for row in page.table(LATER)[1:] if row[1] != "natural"}
+    rows = {row[1].partition(" ")[0]: row for row in page.table(LATER)[1:] if row[1] != "natural"}
     assert rows["square"][0] == "best other weights"
     assert rows["fab"][-1] == "unfinished"
     values = set(re.findall(r"accuracy under ([^ ]+)", page.text))
@@ -223,7 +225,7 @@ def test_runs_are_compared(tmp_path):
     ]
     page = report(tmp_path / "report.html", *runs)
     _, *rows = page.table("Best checkpoints")
-    assert [row[0] for row in rows] == ["a", "b", "c"]
+    assert [row[0] for row in rows] == ["a st", "b st", "c st"]
     assert [row[-1] for row in rows] == [
         shown({"correct": correct, "total": TOTAL}) for correct in counts.values()
     ]
@@ -242,7 +244,7 @@ def test_what_keeps_runs_from_comparing_is_said(tmp_path):
     page = report(tmp_path / "report.html", one, other, unfinished)
     assert "the runs differ in their test images. one: 347 test images (abtestab); other: 347" in page.text
     assert "the runs differ in the attacks' budget. one: ε = 0.2 in l∞; other: ε = 0.1 in l∞." in page.text
-    assert page.table("Best checkpoints")[3] == ["third unfinished", "st", "–", "–"]
+    assert page.table("Best checkpoints")[3] == ["third st, unfinished", "–", "–"]
     assert "No figure of accuracies: runs: expected one data set for all" in page.text
 
 
@@ -319,7 +321,7 @@ def test_a_card_begins_with_what_the_hub_reads(card):
     assert len(values) == 4
     assert results["dataset"] == {"type": "digits", "name": "digits", "split": "test"}
     assert content["license"] == "unknown"
-    for title in ("Intended use", "Threat model", "Results", "What was trained", "How to load it"):
+    for title in ("Intended use", "Threat model", "Results", "What was trained", "Data", "How to load it"):
         assert f"\n## {title}\n" in body
 
 
@@ -334,6 +336,89 @@ def test_the_card_s_code_loads_the_weights(card, backend, monkeypatch):
 
     loaded, there = export_weights(names["model"]), load_weights(run / "best.safetensors")[0]
     assert all((loaded[name] == there[name]).all() for name in there)
+
+
+def card_of(run, tmp_path):
+    said = stcli("report", run, "--out", tmp_path / "card.md", "--format", "card")
+    assert said.code == 0, said.err
+    return re.sub(r"\\(?=[\W_])", "", (tmp_path / "card.md").read_text())
+
+
+CONSTANT = [{"check": "several classes", "status": "warn", "value": "1 class", "meaning": "One class."}]
+
+
+@pytest.mark.parametrize(
+    ("natural", "audit", "reason"),
+    [
+        (
+            41,
+            None,
+            "natural accuracy, 11.82 % [{interval}], is not clearly above the 10 % of guessing one of 10 classes",
+        ),
+        (5, None, "is not clearly above the 10 %"),
+        (100, CONSTANT, "its audit found that every image gets the same class"),
+        (41, CONSTANT, "10 classes and its audit found that every image gets the same class"),
+    ],
+)
+def test_a_network_that_has_learnt_nothing_is_not_offered(natural, audit, reason, tmp_path):
+    run = make_run(tmp_path / "run", natural=natural, correct=natural, about={"num_classes": 10})
+    if audit:
+        make_evaluation(run, audit=audit)
+    page, card = report(tmp_path / "report.html", run), card_of(run, tmp_path)
+    interval = shown({"correct": natural, "total": TOTAL}).partition("[")[2].rstrip("]")
+    for text in (page.text, card):
+        first = text.index("this network has learnt nothing")
+        assert (
+            first
+            < text.index("natural accuracy", text.index("Do not use it."))
+            < text.index("Accuracy on the test")
+        )
+        assert reason.format(interval=interval) in text
+    assert "## Intended use\n\n> **Mind.** None" in card
+    assert "Classifying images like" not in card
+    assert "pipeline_tag" not in card
+    other = make_run(tmp_path / "other", about={"num_classes": 10})
+    both = report(tmp_path / "both.html", other, run).text
+    assert both.count("this network has learnt nothing") == 1
+    assert "run, best checkpoint: this network has learnt nothing" in both
+
+
+def test_a_network_that_has_learnt_something_is_offered(tmp_path):
+    run = make_run(tmp_path / "run", natural=60, correct=30, about={"num_classes": 10})
+    make_evaluation(run)
+    make_evaluation(run, attack="square", weights="others", audit=CONSTANT)
+    assert Accuracy(60, TOTAL).interval()[0] > 0.1 > Accuracy(30, TOTAL).interval()[0]
+    text = card_of(run, tmp_path)
+    assert "learnt nothing" not in text + report(tmp_path / "report.html", run).text
+    assert "Classifying images like those of digits where" in text
+    assert "pipeline_tag" in text
+
+
+def test_a_card_tells_the_data_and_what_loading_needs(tmp_path):
+    run = make_run(tmp_path / "run", dataset="folder:/some/where/pets", model="zoo.nets:small", epsilon=8 / 255)
+    text = card_of(run, tmp_path)
+    for part in ("train", "validation", "test"):
+        assert f"| {part} | {TOTAL} | {f'ab{part}' * 8} |" in text
+    assert "zoo.nets:small on pets\n" in text
+    assert "images like those of pets where" in text
+    assert 'name: "pets"' in text
+    assert "in 10 steps of 2/255." in text
+    assert "zoo.nets:small has to be importable where it is loaded" in text
+    assert "What was not given was completed by the recipe" in text
+    assert "has to be importable" not in card_of(make_run(tmp_path / "own"), tmp_path)
+
+
+def test_the_label_of_the_losses_fits_its_axis(tmp_path):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from stcore.analysis import losses
+    from stcore.figures.losses import draw
+
+    figure = draw(losses.compute({"run": make_run(tmp_path / "run")}, losses.Settings()))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (label,) = (text for text in figure.texts if "cross-entropy" in text.get_text())
+    assert label.get_window_extent(canvas.get_renderer()).height < figure.axes[0].get_window_extent().height
 
 
 def test_what_cannot_be_reported_is_a_sentence(tmp_path, monkeypatch):
@@ -382,10 +467,10 @@ def test_many_runs_are_rows(tmp_path):
         ["run", "seed"],
         *([str(n), str(n)] for n in range(7)),
     ]
-    assert [row[0] for row in page.table("Best checkpoints")[1:]] == [str(n) for n in range(7)]
+    assert [row[0] for row in page.table("Best checkpoints")[1:]] == [f"{n} st" for n in range(7)]
 
 
 def test_runs_of_one_name_are_told_apart_by_where_they_are(tmp_path):
     runs = [make_run(tmp_path / parent / "seed1") for parent in ("a", "b")]
     page = report(tmp_path / "report.html", *runs)
-    assert [row[0] for row in page.table("Best checkpoints")[1:]] == ["a/seed1", "b/seed1"]
+    assert [row[0] for row in page.table("Best checkpoints")[1:]] == ["a/seed1 st", "b/seed1 st"]

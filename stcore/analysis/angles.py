@@ -90,8 +90,20 @@ class Result:
         ]
 
     def table(self) -> list[dict[str, Any]]:
-        """The rows of the steps that are shown."""
-        return [row for row in self.rows() if row["step"] in self.shown]
+        """The steps that are shown, in short."""
+        return [
+            {
+                "model": row["model"],
+                "step": row["step"],
+                "images": row["images"],
+                "mean ± deviation": _together(row, "mean", "deviation"),
+                "median [quartiles]": _together(row, "median", "quartile1", "quartile3"),
+                "median_off_border": row["median_off_border"],
+                "undefined": row["undefined"],
+            }
+            for row in self.rows()
+            if row["step"] in self.shown
+        ]
 
     @property
     def shown(self) -> list[int]:
@@ -108,6 +120,10 @@ class Result:
             "bins": BINS.tolist(),
             "histograms": {m.name: [m.histogram(step).tolist() for step in steps] for m in self.models},
         }
+
+
+def _together(row: dict[str, Any], *names: str) -> tuple[float, ...] | None:
+    return tuple(row[name] for name in names) if row["images"] else None
 
 
 def _summary(angles: Array) -> dict[str, Any]:

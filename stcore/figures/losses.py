@@ -15,7 +15,7 @@ from stcore.figures.style import styled
 @styled
 def draw(result: Result) -> Figure:
     """Shaded as the settings say, where the deviation was logged."""
-    figure, panels = side_by_side(len(result.panels))
+    figure, panels = side_by_side(len(result.panels), height=2.6)
     for axes, panel in zip(panels, result.panels, strict=True):
         for kind in panel.kinds:
             _kind(axes, kind, result.settings.shade)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from stcore import names
 from stcore.errors import UsageError
 from stcore.plan import Plan
 from stcore.report.blocks import Block, Code, Document, Folded, Part, Section, Text
+from stcore.report.chance import useless
 from stcore.report.front_matter import front_matter, yaml
 from stcore.report.gathered import GatheredRun
 from stcore.report.markdown import markdown
 from stcore.report.reproduce import reproduce
 from stcore.report.results import results
 from stcore.report.summary import headline
-from stcore.report.trained import trained
+from stcore.report.trained import data, trained
 from stcore.report.words import METHODS, listed, radius
 
 
@@ -31,14 +33,15 @@ def card(run: GatheredRun, checkpoint: str = "best") -> str:
 def _document(run: GatheredRun, plan: Plan, checkpoint: str) -> Document:
     """The body of the card."""
     sections = (
-        Section("use", "Intended use", tuple(_use(plan))),
+        Section("use", "Intended use", tuple(_use(run, plan, checkpoint))),
         Section("threat", "Threat model", tuple(_threat(plan))),
         _unfolded(results(run, "evaluation")),
         _unfolded(trained(run, "training")),
+        Section("data", "Data", (data(run),)),
         Section("load", "How to load it", tuple(_load(plan, checkpoint))),
         _unfolded(reproduce(run, "reproduce")),
     )
-    subtitle = f"{METHODS[plan.method]} of {plan.model} on {plan.dataset.partition(':')[0]}"
+    subtitle = f"{METHODS[plan.method]} of {plan.model} on {names.data(plan.dataset)}"
     return Document(run.name, subtitle, headline([run]), (Part("card", None, sections),))
 
 
@@ -47,9 +50,12 @@ def _unfolded(section: Section) -> Section:
     return replace(section, blocks=tuple(block for block in section.blocks if not isinstance(block, Folded)))
 
 
-def _use(plan: Plan) -> Iterator[Block]:
+def _use(run: GatheredRun, plan: Plan, checkpoint: str) -> Iterator[Block]:
+    if any(useless(run, checkpoint)):
+        yield Text("None: as said above, this network has learnt nothing.", "warning")
+        return
     yield Text(
-        f"Classifying images like those of {plan.dataset.partition(':')[0]} where their pixels may have been "
+        f"Classifying images like those of {names.data(plan.dataset)} where their pixels may have been "
         "changed a little by an adversary, and as a baseline in research on robustness."
     )
     yield Text(
@@ -78,6 +84,12 @@ def _load(plan: Plan, checkpoint: str) -> Iterator[Block]:
         f"{checkpoint}.safetensors holds the weights, for {listed(frameworks)}; nothing in it is executed. "
         "Networks take pixels in [0, 1]: torch (B, C, H, W), Keras (B, H, W, C)."
     )
+    if ":" in plan.model:
+        yield Text(
+            f"The network is not one of stcore's own: {plan.model} has to be importable where it is loaded. "
+            "Publish that module beside the weights, or name the package that it comes from.",
+            "note",
+        )
     for backend in frameworks:
         yield Code(loading(f"{checkpoint}.safetensors", backend), "python")
 

@@ -22,10 +22,11 @@ def side_by_side(runs: Sequence[GatheredRun], key: str) -> Section:
     columns = list(dict.fromkeys(name for one in found for name in one))
     rows = []
     for run, one in zip(runs, found, strict=True):
-        detail = "" if run.result is not None else "unfinished"
+        said = (str(run.config.get("method", "st")), "" if run.result is not None else "unfinished")
+        detail = ", ".join(word for word in said if word not in ("", run.name))
         cells = [accuracy(one[name]) if name in one else Cell("–") for name in columns]
-        rows.append((Cell(run.name, detail), Cell(str(run.config.get("method", "st"))), *cells))
-    titles = ("run", "method", *(f"{name} %" for name in columns))
+        rows.append((Cell(run.name, detail), *cells))
+    titles = ("run", *(f"{name} %" for name in columns))
     blocks: list[Block] = [
         Text(
             "Accuracy in percent of each run's best checkpoint on the test split, with 95 % Clopper–Pearson "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from stcore import names
 from stcore.report.audits import audits
 from stcore.report.blocks import Block, Document, Part, Section
 from stcore.report.compared import differences, side_by_side
@@ -61,4 +62,6 @@ def alone(run: GatheredRun, prefix: str, examples: Examples) -> Part:
 def _what(run: GatheredRun) -> str:
     config = run.config
     method = METHODS.get(str(config.get("method")), str(config.get("method")))
-    return f"{method} of {config.get('model')} on {config.get('dataset')}, {config.get('backend')}"
+    return (
+        f"{method} of {config.get('model')} on {names.data(str(config.get('dataset')))}, {config.get('backend')}"
+    )

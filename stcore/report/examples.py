@@ -75,7 +75,9 @@ def _picture(run: GatheredRun, result: Result) -> Picture:
     return Picture(
         f"{run.name.replace('/', '-')}-examples",
         f"{count} test images with their perturbations and the results. {'; '.join(said)}.",
-        f"Perturbations are shown times {result.amplification:.3g}. {'; '.join(said)}.",
+        "On the left: the checkpoint, which test image, and its true class. Below an image: its cross-entropy, "
+        f"and the class that the network takes it for. Perturbations are shown times {result.amplification:.3g}. "
+        f"{'; '.join(said)}.",
         lambda dark: draw(result, dark=dark),
         wide=True,
     )

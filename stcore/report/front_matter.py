@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from stcore import names
 from stcore.plan import Plan
+from stcore.report.chance import useless
 from stcore.report.gathered import GatheredRun
 from stcore.report.summary import figures
 from stcore.report.words import radius
@@ -18,7 +20,7 @@ HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "s
 def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any]:
     """What the hub reads. The licence of the weights is for whoever publishes them to choose."""
     name = run.name.replace("/", "-")
-    kind = plan.dataset.partition(":")[0]
+    data, kind = names.data(plan.dataset), plan.dataset.partition(":")[0]
     hub = _hub_dataset(plan)
     metrics = [
         {
@@ -34,7 +36,7 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
     return {
         "license": "unknown",
         "library_name": "stcore",
-        "pipeline_tag": "image-classification",
+        **({} if any(useless(run, checkpoint)) else {"pipeline_tag": "image-classification"}),
         "tags": ["adversarial-robustness", "adversarial-training", plan.method, plan.model],
         **({} if hub is None else {"datasets": [hub]}),
         "metrics": ["accuracy"],
@@ -44,7 +46,7 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
                 "results": [
                     {
                         "task": {"type": "image-classification", "name": "Image classification"},
-                        "dataset": {"type": hub or kind, "name": kind, "split": "test"},
+                        "dataset": {"type": hub or kind, "name": data, "split": "test"},
                         "metrics": metrics,
                     }
                 ],

@@ -40,6 +40,7 @@ class GatheredRun:
 
     name: short, and its own among the runs of one report.   plan: None where the settings are of another version.
     weights: by checkpoint, the number of values in its file that are trained.   rows: of metrics.jsonl.
+    classes: of the data, as a weights file tells; None where there is none.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class GatheredRun:
     rows: tuple[Mapping[str, Any], ...]
     evaluations: tuple[LaterEvaluation, ...]
     weights: Mapping[str, int]
+    classes: int | None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -89,14 +91,15 @@ def _gather(path: Path, name: str) -> GatheredRun:
         plan = plan_of(record)
     if record.result is not None and not {"checkpoints", "images", "epsilon"} <= set(record.result):
         raise UsageError(f"run: {path / RESULT} is not as stcli train leaves it. Train anew")
-    prints, sizes = {}, {}
+    prints, sizes, classes = {}, {}, None
     for checkpoint in CHECKPOINTS:
         if (file := path / f"{checkpoint}.safetensors").is_file():
-            arrays, _ = load_weights(file)
+            arrays, about = load_weights(file)
+            classes = int(about["num_classes"]) if "num_classes" in about else classes
             prints[checkpoint] = fingerprint(arrays)
             sizes[checkpoint] = sum(a.size for key, a in arrays.items() if ".running_" not in key)
     rows = tuple(read_metrics(path)) if (path / METRICS).is_file() else ()
-    return GatheredRun(path, name, record, plan, rows, _evaluations(path, record, prints), sizes)
+    return GatheredRun(path, name, record, plan, rows, _evaluations(path, record, prints), sizes, classes)
 
 
 def _evaluations(path: Path, record: Record, prints: Mapping[str, str]) -> tuple[LaterEvaluation, ...]:

@@ -55,7 +55,7 @@ def later(run: GatheredRun) -> Iterator[Block]:
     if not run.evaluations:
         return
     rows = tuple(row for one in run.evaluations for row in _rows(one))
-    titles = ("checkpoint", "attack", "radius", "images", "accuracy %")
+    titles = ("checkpoint", "attack", "images", "accuracy %")
     yield Table("Evaluated later, by stcli evaluate", titles, rows, 2)
     if others := dict.fromkeys(one.other for one in run.evaluations if one.other):
         yield Text(f"What is of {listed(list(others))} than the run's says nothing of the run.", "warning")
@@ -70,10 +70,10 @@ def _rows(one: LaterEvaluation) -> Iterator[tuple[Cell, ...]]:
     label = Cell(one.checkpoint, one.other, bool(one.other))
     if one.found is None:
         for name in one.about["attacks"]:
-            yield label, Cell(attack(name)), Cell(ball), images, Cell("unfinished")
+            yield label, Cell(attack(name), ball), images, Cell("unfinished")
         return
     for name, score in one.found["accuracies"].items():
-        yield label, Cell(attack(name)), Cell(ball if name != "natural" else "–"), images, accuracy(score)
+        yield label, Cell(attack(name), ball if name != "natural" else ""), images, accuracy(score)
 
 
 def which(one: LaterEvaluation) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stcore.report.blocks import Block, Headline, Number, Text
+from stcore.report.chance import useless
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.report.words import accuracy, attack, listed, percent, plural, radius
 
@@ -35,7 +36,8 @@ def _otherwise(run: GatheredRun, one: LaterEvaluation) -> str:
 
 
 def headline(runs: Sequence[GatheredRun]) -> tuple[Block, ...]:
-    """Of one run its figures, of several the highest of each, and whether it is clearly apart from the others."""
+    """Of one run its figures, of several the highest of each, and whether it is clearly apart from the others;
+    before them which networks have learnt nothing."""
     finished = {run.name: figures(run) for run in runs if run.result is not None}
     if not finished:
         return (Text(f"{plural(len(runs), 'run')}, none of them finished.", "warning"),)
@@ -43,7 +45,8 @@ def headline(runs: Sequence[GatheredRun]) -> tuple[Block, ...]:
     names = dict.fromkeys(name for one in finished.values() for name in one if name.partition(" (")[0] in shown)
     scores = {name: {run: one[name] for run, one in finished.items() if name in one} for name in names}
     numbers = [_number(name, of, alone=len(runs) == 1) for name, of in scores.items()]
-    return (Headline(tuple(numbers)),)
+    doubts = [text for run in runs for text in useless(run)]
+    return (*doubts, Headline(tuple(numbers)))
 
 
 def _number(name: str, scores: Mapping[str, Mapping[str, Any]], *, alone: bool) -> Number:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stcore import names
 from stcore.plan import Plan
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun
@@ -29,9 +30,10 @@ def trained(run: GatheredRun, key: str) -> Section:
     marked = tuple(row for row in settings.rows if row[0].marked)
     if marked:
         preset = run.config.get("preset", "")
-        blocks.append(Table(f"Settings that differ from what the preset {preset} has", settings.titles, marked))
+        blocks.append(Text(f"What was not given was completed by the recipe {preset}."))
+        blocks.append(Table(f"Settings other than the recipe {preset} has them", settings.titles, marked))
     elif run.plan is not None:
-        blocks.append(Text(f"Every setting is the default of the preset {run.config.get('preset', '')}."))
+        blocks.append(Text(f"Every setting is as the recipe {run.config.get('preset', '')} has it."))
     blocks.append(Folded(f"All {len(settings.rows)} settings", (settings,)))
     blocks.append(Folded("Environment and data", tuple(surroundings(run))))
     return Section(key, "What was trained", tuple(blocks))
@@ -46,7 +48,7 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     if plan.method != "standard":
         ball = f"the ball of {radius(own['epsilon'], own.get('norm', 'linf'))}"
         yield f"In every step examples were searched in {ball}, in {plural(own['steps'], 'step')} of " + (
-            f"{own['step_size']:.4g}."
+            f"{names.radius(own['step_size'])}."
         )
     weight = {"beta": "the weight β", "divergence": "the divergence"}
     if said := [f"{what} is {value(own[name])}" for name, what in weight.items() if name in own]:
@@ -91,7 +93,7 @@ def chosen(run: GatheredRun, plan: Plan) -> Iterator[Text]:
 
 
 def settings_table(run: GatheredRun) -> Table:
-    """Every setting; those that differ from the preset's marked, with the preset's beside them."""
+    """Every setting; those that differ from the recipe's marked, with the recipe's beside them."""
     preset = run.config.get("preset", "")
     if run.plan is None:
         rows = [(Cell(name), Cell(value(given))) for name, given in run.config.items()]
@@ -102,7 +104,7 @@ def settings_table(run: GatheredRun) -> Table:
     for name, given in sorted(flat.items()):
         other = name != "preset" and usual.get(name) != given
         rows3.append((Cell(name, marked=other), Cell(value(given), marked=other), _usual(usual, name)))
-    return Table("Settings", ("setting", "this run", "by default"), tuple(rows3))
+    return Table("Settings", ("setting", "this run", "by the recipe"), tuple(rows3))
 
 
 def _usual(usual: Mapping[str, Any], name: str) -> Cell:
@@ -118,8 +120,13 @@ def surroundings(run: GatheredRun) -> Iterator[Block]:
     plain = {name: it for name, it in environment.items() if name != "data"}
     rows = [(Cell(name), Cell(value(it))) for name, it in plain.items()]
     yield Table("What it ran on", ("", ""), tuple(rows))
+    yield data(run)
+
+
+def data(run: GatheredRun) -> Table:
+    """Each split's size and fingerprint."""
     parts = [
-        (Cell(part), Cell(f"{it['images']:,}"), Cell(it["sha256"][:16]))
-        for part, it in data_of(run.record).items()
+        (Cell(part), Cell(f"{it['images']:,}"), Cell(it["sha256"])) for part, it in data_of(run.record).items()
     ]
-    yield Table("Data", ("part", "images", "SHA-256, first 16 digits"), tuple(parts))
+    caption = f"Splits of {names.data(str(run.config.get('dataset')))}"
+    return Table(caption, ("split", "images", "SHA-256 of images and labels"), tuple(parts))
