@@ -474,3 +474,10 @@ def test_runs_of_one_name_are_told_apart_by_where_they_are(tmp_path):
     runs = [make_run(tmp_path / parent / "seed1") for parent in ("a", "b")]
     page = report(tmp_path / "report.html", *runs)
     assert [row[0] for row in page.table("Best checkpoints")[1:]] == ["a/seed1 st", "b/seed1 st"]
+
+
+def test_the_report_knows_the_audits_question_by_its_name():
+    from stcore.audit import CHECKS
+    from stcore.report.chance import ONE_CLASS
+
+    assert ONE_CLASS in {check.name for check in CHECKS}
