@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rounds
+import steps
 
 import stcore
-from stcore import models
 from stcore.dispatch import load_backend
-from stcore.objective import training_step
 
 ENGINES = {
     "PyTorch": ("torch", "torch"),
@@ -36,23 +36,14 @@ ENGINES = {
 
 
 def step_of(
-    backend_name: str, model_name: str, size: int, steps: int, threads: int
+    backend_name: str, model_name: str, size: int, inner_steps: int, threads: int
 ) -> tuple[Callable[[], Any], dict[str, str]]:
     """One step of training as `stcli train` takes it, and the versions of what reckons."""
     backend = load_backend(backend_name)
     backend.use_threads(threads)
     backend.use_device("cpu")
-    model = models.build(model_name, backend_name, num_classes=10)  # type: ignore[arg-type]
-    learner = backend.make_learner(model, backend.make_sgd(model, 0.01, 0.9, 5e-4, False))
-    learner = backend.prepare_training(learner, "auto")
-    config = stcore.SqueezeConfig(steps=steps)
-    step = learner.compile(lambda x, y, noise: training_step(learner, config, x, y, noise))
-    rng = np.random.default_rng(0)
-    shape = (size, 32, 32, 3)
-    x = learner.images(rng.random(shape, np.float32))
-    y = learner.labels(rng.integers(0, 10, size))
-    noise = tuple(learner.images(rng.standard_normal(shape, np.float32)) for _ in range(2))
-    return lambda: float(learner.ops.to_numpy(step(x, y, noise).loss)), backend.versions()
+    learner = steps.learner_of(backend_name, model_name)
+    return steps.step_of(learner, stcore.SqueezeConfig(steps=inner_steps), size), backend.versions()
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -112,18 +103,13 @@ def measure(args: argparse.Namespace, model: str) -> dict[str, Any]:
     return {
         name: {
             "median_seconds": statistics.median(seconds[name]),
-            "ratio_to_torch": spread([a / b for a, b in zip(seconds[name], seconds["PyTorch"], strict=True)]),
+            "ratio_to_torch": rounds.ratio(seconds, name, "PyTorch"),
             "first_step_seconds": first[name]["seconds"],
             "seconds": seconds[name],
             "versions": first[name]["versions"],
         }
         for name in workers
     }
-
-
-def spread(values: list[float]) -> tuple[float, float, float]:
-    """Median, smallest and largest."""
-    return statistics.median(values), min(values), max(values)
 
 
 def table(args: argparse.Namespace, results: dict[str, Any]) -> str:
