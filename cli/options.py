@@ -79,7 +79,8 @@ class TrainOptions:
     weight_decay: Number = 5e-4
     """Coupled, on every tensor."""
     augment: str = "none"
-    """none, or crop-flip (zero-pad 4, random crop, horizontal flip)."""
+    """none, crop-flip (zero-pad 4, random crop, horizontal flip), or crop-flip-cutout (and a black
+    square of 14 / 32 of the side)."""
     pretrained: bool = False
     """Start from the weights that timm or keras.applications publishes, downloaded where they are not here yet."""
     init_weights: MaybeText = None
@@ -103,11 +104,14 @@ class TrainOptions:
     beta: Number = 6.0
     """Weight β of the divergence (all methods but standard, at and gairat)."""
     divergence: str = "symmetric_kl"
-    """symmetric_kl, js, squared_l2 or kl (st, trades)."""
+    """symmetric_kl, js, squared_l2, kl or improved_kl (st, trades)."""
     inner_divergence: MaybeText = None
     """Another divergence for the inner search (st)."""
     stop_gradient_targets: bool = True
     """Hold the targets of the symmetric KL constant, as the paper's released code does (st, trades)."""
+    label_smoothing: Number = 0.0
+    """Share of the labels that is spread over all classes, such as 0.1, in the cross-entropy of the loss (st, at,
+    trades)."""
     examples: Int = 1
     """Neighbours of each image (at, trades, mart); at2, trades2 and mart2 have two."""
     combine: str = "mean"

@@ -10,6 +10,7 @@ from typing import Any
 
 from stcore import checks, methods, models, presets
 from stcore.attack_names import MONITORS, attack_of
+from stcore.data.augment import AUGMENT
 from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.growing import growing
@@ -114,7 +115,7 @@ class Plan:
         checks.choice("schedule", self.schedule, SCHEDULES)
         for drop in self.drops:
             checks.number("drops (shares of the epochs)", drop, high=1.0)
-        checks.choice("augment", self.augment, ("none", "crop-flip"))
+        checks.choice("augment", self.augment, AUGMENT)
         checks.choice("select", self.select, SELECT)
         checks.choice("on_trouble", self.on_trouble, ON_TROUBLE)
         checks.choice("resident", self.resident, RESIDENT)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stcore.data import Batches, ImageData, Splits, hold_out, in_order, load, load_digits, load_parquet
-from stcore.data.augment import PAD, crop_flip, draw_crop_flip
+from stcore.data.augment import AUGMENT, HOLE, PAD, augmented, crop_flip, draw
 from stcore.errors import DataError, UsageError
 
 
@@ -186,7 +186,7 @@ def test_a_hold_out_that_does_not_fit_is_refused(size):
     count=st.integers(1, 40),
     batch_size=st.integers(1, 50),
     epoch=st.integers(0, 5),
-    augment=st.sampled_from(["none", "crop-flip"]),
+    augment=st.sampled_from(AUGMENT),
 )
 def test_an_epoch_is_the_same_for_any_batch_size(count, batch_size, epoch, augment):
     data = numbered(np.arange(count) % 3, 3)
@@ -263,7 +263,10 @@ def test_in_order_leaves_the_data_as_it_is_and_owns_its_memory():
     ("settings", "message"),
     [
         ({"batch_size": 0}, "expected a batch size of at least 1, received 0"),
-        ({"augment": "cutmix"}, "expected augment to be one of none, crop-flip, received 'cutmix'"),
+        (
+            {"augment": "cutmix"},
+            "expected augment to be one of none, crop-flip, crop-flip-cutout, received 'cutmix'",
+        ),
         ({"batch_size": 5, "drop_last": True}, r"expected a batch size of at most 4 .* received 5"),
     ],
 )
@@ -296,18 +299,44 @@ def slow_crop_flip(image, top, left, flip):
 )
 def test_crop_flip_is_a_window_of_the_padded_image(height, width, channels, seed):
     images = np.random.default_rng(seed).integers(1, 256, (5, height, width, channels), np.uint8)
-    draws = draw_crop_flip(seed, 0, 5)
-    expected = [slow_crop_flip(*one) for one in zip(images, *draws, strict=True)]
+    draws = draw("crop-flip", seed, 0, 5)
+    expected = [slow_crop_flip(*one) for one in zip(images, *draws[:3], strict=True)]
     np.testing.assert_array_equal(crop_flip(images, draws), expected)
 
 
 def test_crop_flip_draws_cover_their_range_evenly():
-    top, left, flip = draw_crop_flip(0, 3, 20_000)
+    top, left, flip, hole = draw("crop-flip", 0, 3, 20_000)
     for corner in (top, left):
         np.testing.assert_allclose(np.bincount(corner) / 20_000, np.full(9, 1 / 9), atol=0.01)
     assert abs(flip.mean() - 0.5) < 0.02
     assert abs(np.corrcoef(top, left)[0, 1]) < 0.03
-    assert (draw_crop_flip(0, 4, 20_000).top != top).any()
+    assert (draw("crop-flip", 0, 4, 20_000).top != top).any()
+    assert hole is None
+
+
+@settings(max_examples=30)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 99))
+def test_cutout_is_a_black_square_in_the_image_of_crop_flip(height, width, seed):
+    """Pixel by pixel: black within half a side of the centre, elsewhere as without it."""
+    images = np.random.default_rng(seed).integers(1, 256, (4, height, width, 1), np.uint8)
+    draws = draw("crop-flip-cutout", seed, 0, 4)
+    plain, cut = augmented(images, draw("crop-flip", seed, 0, 4)), augmented(images, draws)
+    long, wide = (max(1, round(side * 14 / 32)) for side in (height, width))
+    for i, (down, right) in enumerate(draws.hole.T):
+        top, left = int(down * height) - long // 2, int(right * width) - wide // 2
+        for y in range(height):
+            for x in range(width):
+                hidden = top <= y < top + long and left <= x < left + wide
+                assert cut[i, y, x] == (0 if hidden else plain[i, y, x])
+
+
+def test_cutout_hides_as_much_of_a_cifar_image_as_published():
+    """14 × 14 pixels, where the square lies inside."""
+    hidden = augmented(np.full((20_000, 32, 32, 1), 9, np.uint8), draw("crop-flip-cutout", 0, 1, 20_000)) == 0
+    drawn = draw("crop-flip-cutout", 0, 1, 20_000)
+    inside = ((drawn.hole > 0.25) & (drawn.hole < 0.75)).all(0) & (drawn.top == PAD) & (drawn.left == PAD)
+    assert set(hidden[inside].sum((1, 2, 3))) == {14 * 14}
+    assert HOLE * 32 == 14
 
 
 # Digits

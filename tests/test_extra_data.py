@@ -17,7 +17,7 @@ from stcore.data import (
     load_unlabelled,
     save_arrays,
 )
-from stcore.data.augment import crop_flip, draw_crop_flip
+from stcore.data.augment import AUGMENT, crop_flip, draw
 from stcore.errors import DataError, UsageError
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
@@ -185,7 +185,7 @@ def drawn(batches, epoch):
     batch_size=st.integers(2, 40),
     fraction=st.floats(0.01, 0.99),
     epoch=st.integers(0, 3),
-    augment=st.sampled_from(["none", "crop-flip"]),
+    augment=st.sampled_from(AUGMENT),
 )
 def test_batches_are_mixed_in_proportion(count, extra, batch_size, fraction, epoch, augment):
     share = round(batch_size * fraction)
@@ -238,7 +238,7 @@ def test_extra_images_are_drawn_evenly():
     np.testing.assert_allclose(counts / counts.sum(), 0.25, atol=0.04)
 
 
-@given(start=st.integers(0, 5), augment=st.sampled_from(["none", "crop-flip"]))
+@given(start=st.integers(0, 5), augment=st.sampled_from(AUGMENT))
 def test_a_mixed_epoch_resumes_at_a_batch(start, augment):
     batches = mixed(augment=augment)
     for ours, theirs in zip(batches.epoch(2, start=start), list(batches.epoch(2))[start:], strict=True):
@@ -257,7 +257,7 @@ def test_augmentation_is_addressed_by_position():
     plain, moved = (
         list(MixedBatches(data, data, 0.5, 4, 1, augment).epoch(3)) for augment in ("none", "crop-flip")
     )
-    expected = crop_flip(np.concatenate([batch.images for batch in plain]), draw_crop_flip(1, 3, 12))
+    expected = crop_flip(np.concatenate([batch.images for batch in plain]), draw("crop-flip", 1, 3, 12))
     np.testing.assert_array_equal(np.concatenate([batch.images for batch in moved]), expected)
 
 
@@ -282,7 +282,10 @@ def test_extra_data_may_have_fewer_classes_or_say_it_has_more():
     ("change", "message"),
     [
         ({"batch_size": 0}, "expected a batch size of at least 1, received 0"),
-        ({"augment": "cutmix"}, "expected augment to be one of none, crop-flip, received 'cutmix'"),
+        (
+            {"augment": "cutmix"},
+            "expected augment to be one of none, crop-flip, crop-flip-cutout, received 'cutmix'",
+        ),
         ({"fraction": 0}, r"expected a fraction of extra images in \(0, 1\), received 0"),
         ({"fraction": 1.0}, r"expected a fraction of extra images in \(0, 1\), received 1.0"),
         ({"fraction": float("nan")}, r"expected a fraction of extra images in \(0, 1\), received nan"),

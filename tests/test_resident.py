@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small import stcli, train
 
 from stcore.data import Batches, ImageData, MixedBatches, Rows
-from stcore.data.augment import PAD, CropFlip, crop_flip, draw_crop_flip, windows
+from stcore.data.augment import AUGMENT, PAD, CropFlip, crop_flip, draw, windows
 from stcore.data.resident import OnDevice, resident
 from stcore.errors import UsageError
 from stcore.plan import make_plan
@@ -25,7 +25,7 @@ def data(count=30, side=8, channels=3):
 def test_windows_are_those_of_the_host(seed, height, width, channels):
     """Plain indexing of each padded image by its window: the host's own way is another one."""
     images = np.random.default_rng(seed).integers(0, 256, (5, height, width, channels), np.uint8)
-    draws = draw_crop_flip(seed, 1, 5)
+    draws = draw("crop-flip", seed, 1, 5)
     rows, columns = windows(draws, height, width)
     padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
     picked = [image[r][:, c] for image, r, c in zip(padded, rows, columns, strict=True)]
@@ -33,7 +33,7 @@ def test_windows_are_those_of_the_host(seed, height, width, channels):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+@pytest.mark.parametrize("augment", AUGMENT)
 def test_batches_are_those_of_the_host_bit_for_bit(backend, augment, dtype):
     learner = backend.learner(backend.build("tiny", dtype=dtype))
     host = Batches(data(), 8, seed=3, augment=augment)

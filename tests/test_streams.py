@@ -15,6 +15,7 @@ from test_data import encoded
 from test_readers import Calls
 
 from stcore.data import Batches, ImageData, Splits, StreamBatches, load, load_stream, tar_shard
+from stcore.data.augment import AUGMENT
 from stcore.data.stream_batches import buffered
 from stcore.data.stream_index import INDEX
 from stcore.errors import DataError, UsageError
@@ -237,7 +238,7 @@ def test_an_order_depends_on_seed_and_epoch_alone(train):
     assert len({order(0, epoch, buffer=1)[0] // EACH for epoch in range(20)}) > 2  # shards too
 
 
-@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+@pytest.mark.parametrize("augment", AUGMENT)
 @pytest.mark.parametrize("buffer", [1, 7, 23, 100])
 @pytest.mark.parametrize("batch_size", [7, 8, 50])
 def test_an_epoch_resumes_at_a_batch(train, augment, buffer, batch_size):
@@ -292,7 +293,7 @@ def test_no_more_is_held_than_the_buffer(train, monkeypatch):
     ("settings", "message"),
     [
         ({"batch_size": 0}, "expected a batch size of at least 1, received 0"),
-        ({"augment": "cutmix"}, "expected augment to be one of none, crop-flip"),
+        ({"augment": "cutmix"}, "expected augment to be one of none, crop-flip, crop-flip-cutout"),
         ({"buffer": 0}, "expected a shuffle buffer of at least 1 image, received 0"),
     ],
 )

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from stcore.backends.keras.engine import native
-from stcore.data.augment import PAD, CropFlip, windows
+from stcore.data.augment import PAD, CropFlip, covered, windows
 from stcore.protocols import Array, Tensor
 
 ASSUMED = 4 << 30
@@ -33,6 +33,9 @@ class Resident:
             pixels = ops.reshape(ops.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))), (-1, channels))
             first, columns = (ops.convert_to_tensor(array, dtype="int32") for array in (first, columns))
             images = ops.take(pixels, ops.expand_dims(first, 2) + ops.expand_dims(columns, 1), axis=0)
+            if draws.hole is not None:
+                seen = ops.convert_to_tensor(~covered(draws.hole, height, width), dtype="uint8")
+                images = images * ops.expand_dims(seen, 3)
         return native.place(ops.take(self._shades, ops.cast(images, "int32"), axis=0))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from stcore.data.augment import PAD, CropFlip, windows
+from stcore.data.augment import PAD, CropFlip, covered, windows
 from stcore.protocols import Array
 
 
@@ -26,6 +26,9 @@ class Resident:
             rows, columns = map(self._put, windows(draws, *images.shape[1:3]))
             batch = torch.arange(len(images), device=images.device)[:, None, None]
             images = pad(images, (0, 0, PAD, PAD, PAD, PAD))[batch, rows[:, :, None], columns[:, None, :]]
+            if draws.hole is not None:
+                hidden = self._put(covered(draws.hole, *images.shape[1:3]))
+                images = images.masked_fill(hidden[..., None], 0)
         # Turned before it is divided: channels last in memory, and no view (see `TorchClassifier.images`).
         return (images.permute(0, 3, 1, 2) / self._white).to(self._dtype)
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.augment import CropFlip, crop_flip, draw_crop_flip
+from stcore.data.augment import AUGMENT, Augment, augmented, draw
 from stcore.data.images import ImageData
 from stcore.data.resident import Fetch, OnDevice
 from stcore.errors import UsageError
 from stcore.seeding import Stream, generator
-
-Augment = Literal["none", "crop-flip"]
 
 
 class Batch(NamedTuple):
@@ -40,7 +38,8 @@ class Epochs(Protocol):
 class Batches:
     """Batches of `data`, in a new order and with new augmentation at each epoch.
 
-    augment: "none", or "crop-flip": zero-pad by 4, crop at random, mirror with probability one half.
+    augment: "none", or "crop-flip": zero-pad by 4, crop at random, mirror with probability one half; or
+        "crop-flip-cutout": then also a black square of 14 / 32 of the side, at random.
     shuffle: False keeps the data's order at every epoch.
     drop_last: False keeps the short last batch, as the paper's recipe does; one of a single image, which has no
         batch statistics, joins the batch before it.
@@ -79,15 +78,14 @@ class Batches:
         order = np.arange(total)
         if self.shuffle:
             order = generator(self.seed, Stream.ORDER, epoch=epoch).permutation(total)
-        draws = draw_crop_flip(self.seed, epoch, total) if self.augment == "crop-flip" else None
+        draws = draw(self.augment, self.seed, epoch, total)
         for where in cut(total, self.batch_size, start, self.drop_last):
             chosen, drawn = order[where], None if draws is None else draws.at(where)
-            images = self._augmented(chosen, drawn) if self.fetch is None else OnDevice(self.fetch, chosen, drawn)
+            if self.fetch is None:
+                images: Any = augmented(self.data.images[chosen], drawn)
+            else:
+                images = OnDevice(self.fetch, chosen, drawn)
             yield Batch(images, self.data.labels[chosen], np.arange(where.start, where.stop))
-
-    def _augmented(self, places: npt.NDArray[np.int64], draws: CropFlip | None) -> npt.NDArray[np.uint8]:
-        images = self.data.images[places]
-        return images if draws is None else crop_flip(images, draws)
 
 
 def count_batches(total: int, batch_size: int, drop_last: bool = False) -> int:
@@ -110,8 +108,8 @@ def check_settings(batch_size: int, augment: str) -> None:
     """UsageError if no batches of any data could have these."""
     if batch_size < 1:
         raise UsageError(f"expected a batch size of at least 1, received {batch_size}; choose another")
-    if augment not in get_args(Augment):
-        known = ", ".join(get_args(Augment))
+    if augment not in AUGMENT:
+        known = ", ".join(AUGMENT)
         raise UsageError(f"expected augment to be one of {known}, received {augment!r}; choose one of them")
 
 

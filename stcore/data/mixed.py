@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.augment import crop_flip, draw_crop_flip
+from stcore.data.augment import augmented, draw
 from stcore.data.batches import Augment, Batch, check_settings
 from stcore.data.images import ImageData
 from stcore.errors import UsageError
@@ -72,7 +72,7 @@ class MixedBatches:
         labelled = self._labelled(epoch).reshape(len(self), -1)
         rng = generator(self.seed, Stream.EXTRA, epoch=epoch)
         extra = rng.integers(0, len(self.extra), (len(self), self._extra))
-        draws = draw_crop_flip(self.seed, epoch, self.examples) if self.augment == "crop-flip" else None
+        draws = draw(self.augment, self.seed, epoch, self.examples)
         # True where the even share of extra images reaches the next whole one.
         shares = np.arange(self.batch_size + 1) * self._extra // self.batch_size
         is_extra = np.diff(shares) > 0
@@ -85,9 +85,8 @@ class MixedBatches:
                 (is_extra, self.extra, extra[number]),
             ):
                 images[places], labels[places] = source.images[chosen], source.labels[chosen]
-            if draws is not None:
-                images = crop_flip(images, draws.at(where))
-            yield Batch(images, labels, np.arange(where.start, where.stop))
+            drawn = None if draws is None else draws.at(where)
+            yield Batch(augmented(images, drawn), labels, np.arange(where.start, where.stop))
 
     @property
     def _extra(self) -> int:

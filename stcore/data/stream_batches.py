@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.augment import crop_flip, draw_crop_flip
+from stcore.data.augment import augmented, draw
 from stcore.data.batches import Augment, Batch, check_settings, count_batches, cut
 from stcore.data.stream_data import StreamData
 from stcore.data.stream_index import Shard
@@ -58,7 +58,7 @@ class StreamBatches:
         total = len(self.data)
         shards = [self.data.shards[i] for i in self._rng(epoch).permutation(len(self.data.shards))]
         order = buffered(total, self.buffer, self._rng(epoch, draw=1))
-        draws = draw_crop_flip(self.seed, epoch, total) if self.augment == "crop-flip" else None
+        draws = draw(self.augment, self.seed, epoch, total)
         wanted = np.zeros(total, bool)
         wanted[order[start * self.batch_size :]] = True
         arriving, held = _read(shards, wanted), dict[int, Sample]()
@@ -69,8 +69,7 @@ class StreamBatches:
                     held.update([next(arriving)])
                 samples.append(held.pop(number))
             images = np.stack([self.data.pixels(sample) for sample in samples])
-            if draws is not None:
-                images = crop_flip(images, draws.at(where))
+            images = augmented(images, None if draws is None else draws.at(where))
             labels = np.array([sample.label for sample in samples], np.int64)
             yield Batch(images, labels, np.arange(where.start, where.stop))
 
