@@ -14,6 +14,18 @@ def cross_entropy(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     return -of_label(ops, ops.log_softmax(logits), labels)
 
 
+def smoothed(ops: Ops, natural: Tensor, logits: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy (B,) against the mixture (1 − s)·one-hot + s/C, from the cross-entropy against the labels.
+
+    Szegedy et al., 2016 (label smoothing). With s = 0 it is `natural` itself.
+    """
+    if not smoothing:
+        return natural
+    log_p = ops.log_softmax(logits)
+    uniform = -ops.sum(log_p) / ops.sum(ops.ones_like(log_p))
+    return (1.0 - smoothing) * natural + smoothing * uniform
+
+
 def margin(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     """max over j ≠ y of z_j, less z_y (Carlini & Wagner, 2017): negative where the prediction is right."""
     return best_other(ops, logits, labels) - of_label(ops, logits, labels)

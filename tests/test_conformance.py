@@ -23,10 +23,20 @@ CONFIGS = {
     "js": SqueezeConfig(divergence="js"),
     "squared l2": SqueezeConfig(divergence="squared_l2"),
     "kl": SqueezeConfig(divergence="kl"),
+    "improved kl": SqueezeConfig(divergence="improved_kl"),
+    "smoothed labels": SqueezeConfig(label_smoothing=0.1),
     "uniform start": SqueezeConfig(init="uniform"),
     "l2 norm": SqueezeConfig(norm="l2", epsilon=0.5, step_size=0.125),
 }
-LOSSES = ("as released", "as printed", "js", "squared l2", "kl")  # the others differ in the search alone
+LOSSES = (
+    "as released",
+    "as printed",
+    "js",
+    "squared l2",
+    "kl",
+    "improved kl",
+    "smoothed labels",
+)  # all but the search's
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,18 @@ def test_gradients_are_the_oracles(every_backend, name, stop, reference, other, 
         np.testing.assert_allclose(gradient, oracle, **SIX_DIGITS)
 
 
+def test_the_improved_kl_is_its_papers(every_backend):
+    """Cui et al., 2024: a sum over pairs of classes of how their logits' gaps differ, and KL's other half."""
+    value, (to_reference, to_other) = value_and_gradients(every_backend, "improved_kl", L, U, True)
+    p, q = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (L, U))
+    gaps = (L[:, :, None] - L[:, None]) - (U[:, :, None] - U[:, None])
+    pairs = np.einsum("bj,bk,bjk->b", p, p, gaps**2) / 4
+    np.testing.assert_allclose(value, KL_L_U + pairs, **SIX_DIGITS)
+    of_kl = value_and_gradients(every_backend, "kl", L, U, True)[1]
+    np.testing.assert_allclose(to_reference, of_kl[0], rtol=0, atol=1e-10)  # their Theorem 1
+    np.testing.assert_allclose(to_other, (q - p) / 2 - to_reference, rtol=0, atol=1e-10)  # the broken asymmetry
+
+
 @pytest.mark.parametrize("stop", [True, False])
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_gradients_are_the_finite_differences(backend, name, stop):
@@ -70,7 +82,7 @@ def test_gradients_are_the_finite_differences(backend, name, stop):
     np.testing.assert_allclose(gradients, expected, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["kl", "js", "squared_l2"])
+@pytest.mark.parametrize("name", ["kl", "js", "squared_l2", "improved_kl"])
 def test_only_the_symmetric_kl_stops_its_targets(backend, name):
     np.testing.assert_array_equal(*(value_and_gradients(backend, name, L, U, stop)[1] for stop in (True, False)))
 
@@ -89,7 +101,7 @@ def test_divergences_are_divergences(backend, one, two):
     for name in DIVERGENCES:
         assert (value(name, one, two) >= -1e-14).all(), name
         assert np.abs(value(name, one, one)).max() <= 1e-15, name
-        if name != "kl":
+        if name not in ("kl", "improved_kl"):
             np.testing.assert_allclose(value(name, one, two), value(name, two, one), atol=1e-13, err_msg=name)
     assert (value("js", one, two) <= math.log(2) + 1e-12).all()
     assert (value("squared_l2", one, two) <= 2 + 1e-12).all()

@@ -7,8 +7,14 @@ import pytest
 from harness import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from stcore.losses import difference_of_logits_ratio, targeted_difference_of_logits_ratio
+from stcore.losses import (
+    cross_entropy,
+    difference_of_logits_ratio,
+    smoothed,
+    targeted_difference_of_logits_ratio,
+)
 
 
 def random_problem(classes, batch=40, seed=0):
@@ -88,6 +94,21 @@ def test_by_hand(every_backend):
     np.testing.assert_allclose(
         gradient[0], [-1 / 3.5 + over, 0, 1 / 3.5 - over / 2, -over / 2], atol=1e-9
     )  # −(z_0 − z_2) / (z_0 − (z_2 + z_3) / 2)
+
+
+@settings(deadline=None)
+@given(z=arrays(float, (3, 4), elements=st.floats(-30, 30)), smoothing=st.floats(0, 1))
+def test_smoothed_labels_are_those_of_torch(backend, z, smoothing):
+    functional = pytest.importorskip("torch.nn.functional")
+    torch, labels = pytest.importorskip("torch"), np.array([0, 3, 1])
+    logits = backend.tensor(z)
+    plain = cross_entropy(backend.ops, logits, backend.tensor(labels))
+    expected = functional.cross_entropy(
+        torch.tensor(z), torch.tensor(labels), reduction="none", label_smoothing=smoothing
+    )
+    np.testing.assert_allclose(
+        backend.array(smoothed(backend.ops, plain, logits, smoothing)), expected.numpy(), atol=1e-12
+    )
 
 
 def test_of_three_classes_the_third_logit_stands_for_the_fourth_too(every_backend):

@@ -604,6 +604,28 @@ def test_a_search_makes_things_worse_or_better_as_it_says(backend, name):
         assert moved > natural + 1e-3
 
 
+@pytest.mark.parametrize("name", ["st", "at", "trades"])
+def test_smoothed_labels_spread_the_target_of_the_loss_alone(backend, name):
+    """Examples and metrics stay; the loss is a mixture of the plain one and of one against all classes alike."""
+    data, kind = problem(), {"st": SqueezeConfig, **SEARCHING}[name]
+    plain, mixed, spread = (kind(label_smoothing=share) for share in (0.0, 0.25, 1.0))
+    model = backend.build("tiny-smooth")
+    pairs = [to_arrays(backend, found(backend, model, one, data)) for one in (plain, spread)]
+    np.testing.assert_array_equal(*pairs)
+    classifier, batch = backend.classifier(model), backend.batch(data)
+    examples = found(backend, model, plain, data)
+    each = [one.losses(classifier, batch.x, batch.y, examples) for one in (plain, mixed, spread)]
+    losses = [backend.array(one.losses) for one in each]
+    np.testing.assert_allclose(losses[1], 0.75 * losses[0] + 0.25 * losses[2], rtol=1e-12)
+    metrics = [{key: backend.array(value) for key, value in one.metrics.items()} for one in each]
+    for key in metrics[0]:
+        np.testing.assert_array_equal(metrics[0][key], metrics[2][key])
+    z = classifier.logits(examples[0] if name == "at" else batch.x, Mode.BATCH)
+    log_p = backend.array(backend.ops.log_softmax(z))
+    added = 0.0 if name == "at" else 6.0 * metrics[2]["divergence"]
+    np.testing.assert_allclose(losses[2], -log_p.mean(axis=1) + added, rtol=1e-9)
+
+
 def test_every_method_has_its_row():
     configs = {type(objective) for objective in ROWS.values()}
     assert {method.config for method in METHODS.values()} == configs

@@ -80,6 +80,7 @@ def test_presets_hold_the_papers_settings(preset, beta, step_size):
         "noise_std": 1e-3,
         "norm": "linf",
         "bounds": (0.0, 1.0),
+        "label_smoothing": 0.0,
     }
     assert (plan.model, plan.batch_size) == ("resnet18", 128)
     assert (plan.momentum, plan.nesterov, plan.weight_decay) == (0.9, False, 5e-4)

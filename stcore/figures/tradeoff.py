@@ -17,7 +17,13 @@ from stcore.figures.looks import GREY, METHODS, Look, looks
 from stcore.figures.panels import side_by_side
 from stcore.figures.style import styled
 
-NAMES = {"js": "JS divergence", "squared_l2": "squared l2", "symmetric_kl": "symmetric KL", "kl": "KL"}
+NAMES = {
+    "js": "JS divergence",
+    "squared_l2": "squared l2",
+    "symmetric_kl": "symmetric KL",
+    "kl": "KL",
+    "improved_kl": "improved KL",
+}
 
 
 @styled

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from stcore import checks
 from stcore.ascent import ascend
-from stcore.losses import cross_entropy
+from stcore.losses import cross_entropy, smoothed
 from stcore.methods import neighbours
 from stcore.methods.logged import with_squares
 from stcore.methods.neighbours import combine
@@ -26,7 +26,9 @@ class AdversarialConfig:
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
     init: `uniform` (in the ball) | `gaussian` (noise_std · N(0, 1)) | `natural` (x itself).
     examples: neighbours of each image, from independent starts; `combine`: mean | max of their losses (AT†,
-    Appendix C, has two and the mean).   UsageError for a value out of range.
+    Appendix C, has two and the mean).
+    label_smoothing: share of the target that is spread over all classes, in the loss, not in the search; 0 in the
+    paper.   UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -38,10 +40,12 @@ class AdversarialConfig:
     bounds: tuple[float, float] = (0.0, 1.0)
     examples: int = 1
     combine: str = "mean"
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         checks.search(self, inits=("uniform", "gaussian", "natural"))
         neighbours.check(self)
+        checks.number("label_smoothing", self.label_smoothing, high=1.0)
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
@@ -67,6 +71,8 @@ class AdversarialConfig:
     ) -> PerExample:
         """Cross-entropy of x', whose forward alone enters the running statistics."""
         ops = model.ops
-        terms = [cross_entropy(ops, model.logits(one, Mode.TRAIN, dropout=True), y) for one in examples]
-        loss = combine(ops, terms, self.combine)
+        logits = [model.logits(one, Mode.TRAIN, dropout=True) for one in examples]
+        terms = [cross_entropy(ops, z, y) for z in logits]
+        targets = [smoothed(ops, term, z, self.label_smoothing) for term, z in zip(terms, logits, strict=True)]
+        loss = combine(ops, targets, self.combine)
         return PerExample(loss, with_squares(adversarial_loss=combine(ops, terms, "mean")))

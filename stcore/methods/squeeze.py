@@ -17,7 +17,7 @@ from functools import partial
 
 from stcore import checks
 from stcore.divergences import DIVERGENCES
-from stcore.losses import cross_entropy
+from stcore.losses import cross_entropy, smoothed
 from stcore.methods.logged import with_squares
 from stcore.methods.squeeze_search import SqueezePair, climb
 from stcore.methods.triplet import Triplet, roles, selection_shares
@@ -31,10 +31,12 @@ class SqueezeConfig:
     """The settings of squeeze training; the defaults are the paper's for CIFAR-10 (sections 4.1 and 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl; `inner_divergence`
-    gives the search one of its own (section 4.2).   stop_gradient_targets: the target of each KL term is
-    a constant, as released and as the listed β were tuned; False is the formula as printed.
-    init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).   UsageError for a value out of range.
+    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl | improved_kl;
+    `inner_divergence` gives the search one of its own (section 4.2).   stop_gradient_targets: the target of each
+    KL term is a constant, as released and as the listed β were tuned; False is the formula as printed.
+    init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).
+    label_smoothing: share of the natural loss' target that is spread over all classes; 0 in the paper.
+    UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -48,12 +50,14 @@ class SqueezeConfig:
     noise_std: float = 1e-3
     norm: str = "linf"
     bounds: tuple[float, float] = (0.0, 1.0)
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         checks.search(self, inits=("gaussian", "uniform"))  # at x itself the gradient is exactly zero
         checks.number("beta", self.beta)
         checks.choice("divergence", self.divergence, DIVERGENCES)
         checks.choice("inner_divergence", self.inner_divergence or self.divergence, DIVERGENCES)
+        checks.number("label_smoothing", self.label_smoothing, high=1.0)
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
@@ -102,4 +106,5 @@ def squeeze(ops: Ops, logits: Triplet, y: Tensor, config: SqueezeConfig) -> PerE
         "divergence": gap,
         **selection_shares(ops, highest, lowest, natural),
     }
-    return PerExample(natural + config.beta * gap, metrics)
+    target = smoothed(ops, natural, logits.natural, config.label_smoothing)
+    return PerExample(target + config.beta * gap, metrics)

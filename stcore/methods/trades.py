@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from stcore import checks
 from stcore.divergences import DIVERGENCES
-from stcore.losses import cross_entropy
+from stcore.losses import cross_entropy, smoothed
 from stcore.methods import neighbours
 from stcore.methods.neighbours import combine, find_each
 from stcore.objective import Passes, PerExample
@@ -25,13 +25,15 @@ class TradesConfig:
     """The settings of TRADES; the defaults are the paper's for CIFAR-10 (section 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    beta: weight of the divergence.   divergence: kl | symmetric_kl | js | squared_l2 of natural and adversarial.
+    beta: weight of the divergence.   divergence: kl | symmetric_kl | js | squared_l2 | improved_kl of natural and
+    adversarial.
     stop_gradient_targets: as in squeeze training; concerns the symmetric KL alone.
     share_natural: one natural forward serves both terms, and moves the running statistics once: another
     statistic than the released code's.   adversarial_first: the order of the AWP and RST code.
     init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).
     examples: neighbours of each image, from independent starts; `combine`: mean | max of their divergences
-    (TRADES†, Appendix C, has two and the mean).   UsageError for a value out of range.
+    (TRADES†, Appendix C, has two and the mean).
+    label_smoothing: as in squeeze training.   UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -48,11 +50,13 @@ class TradesConfig:
     bounds: tuple[float, float] = (0.0, 1.0)
     examples: int = 1
     combine: str = "mean"
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         checks.search(self, inits=("gaussian", "uniform"))
         checks.number("beta", self.beta)
         checks.choice("divergence", self.divergence, DIVERGENCES)
+        checks.number("label_smoothing", self.label_smoothing, high=1.0)
         neighbours.check(self)
 
     @property
@@ -95,4 +99,5 @@ class TradesConfig:
         natural = cross_entropy(ops, logits, y)
         gap = combine(ops, [self.gap(ops, target, z) for z in adversarial], self.combine)
         losses = [cross_entropy(ops, z, y) for z in adversarial]
-        return PerExample(natural + self.beta * gap, neighbours.metrics(ops, natural, losses, gap))
+        target_loss = smoothed(ops, natural, logits, self.label_smoothing)
+        return PerExample(target_loss + self.beta * gap, neighbours.metrics(ops, natural, losses, gap))
