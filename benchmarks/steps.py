@@ -15,10 +15,11 @@ from stcore.protocols import Learner
 from stcore.seeding import Stream
 
 
-def learner_of(backend: str, model: str, side: int = 32, **prepared: Any) -> Learner:
+def learner_of(backend: str, model: str, side: int = 32, device: str | None = None, **prepared: Any) -> Learner:
     """A network with its optimizer, prepared as `stcli train` does; `prepared` are precisions and the like."""
     package = load_backend(backend)
-    network = models.build(model, backend, num_classes=10, image_size=(side, side))  # type: ignore[arg-type]
+    size = {"num_classes": 10, "image_size": (side, side)}
+    network = models.build(model, backend, device=device, **size)  # type: ignore[arg-type]
     learner = package.make_learner(network, package.make_sgd(network, 0.01, 0.9, 5e-4, False))
     return package.prepare_training(learner, prepared.pop("compile", "auto"), **prepared)  # type: ignore[no-any-return]
 
