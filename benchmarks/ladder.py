@@ -6,7 +6,7 @@
 PyTorch, on a CPU or with `--device cuda` on a GPU, where float32 is strict and TF32 two rungs of its own. A rung's
 share of the ceiling is its floating-point operations a second against those of one large bfloat16 matrix product,
 measured in the same run. `--profile` writes where the last rung's time goes. Above K, at most rounding changes;
-fewer inner steps are another method: accuracy stands beside time in docs/results/recipe-search.md.
+fewer inner steps are another method: accuracy stands beside time in docs/results/recipe-search-digits.md.
 """
 
 from __future__ import annotations

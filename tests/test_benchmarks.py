@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from harness import load
 
 import stcore
 from stcore import SqueezeConfig
+from stcore.evaluation import Accuracy
 from stcore.objective import training_step
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -71,6 +73,63 @@ def test_ratios_are_taken_round_by_round(benchmark):
     rounds = benchmark("rounds")
     seconds = {"slow": [2.0, 4.0, 9.0], "plain": [1.0, 2.0, 3.0]}
     assert rounds.ratio(seconds, "slow", "plain") == (2.0, 2.0, 3.0)
+
+
+def test_a_forward_of_resnet_18_is_as_long_as_published(benchmark):
+    """0.555 G multiplications and as many additions, 32 × 32: what shares of the ceiling are reckoned by."""
+    pytest.importorskip("torch")
+    ladder = benchmark("ladder")
+    operations = ladder.forward_operations(SimpleNamespace(model="resnet18"))
+    assert operations / 2 == pytest.approx(0.555e9, rel=5e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_rung_is_worth_the_operations_that_it_makes(benchmark, steps):
+    """Plain and ours, counted: within what two more or fewer elementwise products and the ways back's first layer
+    come to (no gradient of the pixels is taken of the outer loss)."""
+    pytest.importorskip("torch")
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    class Counter(TorchDispatchMode):  # torch's own does not bear `autograd.grad`
+        total = 0
+
+        def __torch_dispatch__(self, operation, types, given=(), named=None):
+            out, named = operation(*given, **(named or {})), named or {}
+            if operation.overloadpacket in flop_registry:
+                self.total += flop_registry[operation.overloadpacket](*given, **named, out_val=out)
+            return out
+
+    ladder, size = benchmark("ladder"), 2
+    args = SimpleNamespace(model="resnet8", device="cpu", batch=size, steps=steps)
+    forward = ladder.forward_operations(args)
+    for make in (ladder.plain, ladder.ours):
+        run, units = make(args)
+        with Counter() as counter:
+            run()
+        assert counter.total / (size * forward) == pytest.approx(units, rel=0.02)
+
+
+def test_variants_are_compared_seed_by_seed(benchmark):
+    """Paired: what all seeds share drops out of the difference. Intervals by scipy's paired t-test."""
+    from scipy.stats import ttest_rel
+
+    variants = benchmark("variants")
+    ours, theirs = [0.50, 0.60, 0.73], [0.48, 0.57, 0.69]
+
+    def runs(values, seconds):
+        return [
+            SimpleNamespace(accuracies={"pgd20": Accuracy(round(100 * v), 100)}, seconds=(9.0, seconds, seconds))
+            for v in values
+        ]
+
+    found = variants.summary(runs(ours, 2.0), runs(theirs, 4.0))
+    expected = ttest_rel(ours, theirs).confidence_interval()
+    np.testing.assert_allclose(found["differences"]["pgd20"], [3, 100 * expected.low, 100 * expected.high])
+    assert found["ratio"] == [0.5, 0.5, 0.5]
+    assert found["first_epoch_seconds"] == 9.0
+    assert variants.plus_minus([-0.25, -0.75, 0.25], "+") == "−0.2 ± 0.5"
+    assert variants.plus_minus(variants.interval([51.94])) == "51.9"
 
 
 def test_two_result_files_are_compared(benchmark, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,125 @@
+"""What each part of a faster, or a stronger, recipe costs and brings, in accuracy beside time, smallest first.
+
+    python benchmarks/recipe_search.py digits [--seeds 1..5] [--jobs 2]
+    python benchmarks/recipe_search.py cifar10 --data DATA [--seeds 1..2] [--jobs 2]
+
+Squeeze training with one part changed at a time, or some together. `digits`: the embedded ones, 20 epochs.
+`cifar10`: DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet; ResNet-8, a short schedule, bf16.
+Differences are taken seed by seed (see `variants.py`). Writes recipe-search-NAME.md and .json into docs/results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from pathlib import Path
+from typing import Any
+
+import rounds
+from variants import Options, Search, plus_minus
+
+from stcore.cli.seeds import parse_seeds
+
+FAST: dict[str, Options] = {
+    "K = 5": {"steps": 5},
+    "K = 5, from half-way 10": {"early-steps": "5@0.5"},
+    "K = 2, 5, then 10": {"early-steps": "2@0.3 5@0.6"},
+    "one-cycle": {"schedule": "one-cycle"},
+}
+ONCE: dict[str, dict[str, Options]] = {
+    "digits": {
+        "as the preset": {},
+        "bf16": {"precision": "bf16"},
+        **FAST,
+        "bf16, one-cycle, K = 5 to 10": {"precision": "bf16", "schedule": "one-cycle", "early-steps": "5@0.5"},
+        "averaged weights": {"ema": 0.98},
+        "AWP": {"awp": 0.005},
+        "RWP": {"rwp": 0.005},
+        "labels smoothed by 0.1": {"label-smoothing": 0.1},
+        "SiLU": {"model": "small-cnn-silu"},
+        "improved KL, β = 3": {"divergence": "improved_kl", "beta": 3},
+    },
+    "cifar10": {
+        "bf16": {},
+        "float32": {"precision": "fp32"},
+        **FAST,
+        "one-cycle, K = 5 to 10": {"schedule": "one-cycle", "early-steps": "5@0.5"},
+        "averaged weights": {"ema": 0.99},
+        "AWP": {"awp": 0.005},
+        "labels smoothed by 0.1": {"label-smoothing": 0.1},
+        "SiLU": {"model": "resnet8-silu"},
+        "cutout": {"augment": "crop-flip-cutout"},
+    },
+}
+"""What is tried by the name of the data: the first is what the others are compared with."""
+SAID = {
+    "digits": "scikit-learn's digits, `small-cnn`, preset `digits` (20 epochs), ε = 0.2, the 347 test images",
+    "cifar10": "CIFAR-10 (of which 4 000 images, stored as JPEG), ResNet-8, 6 epochs in batches of 64, learning "
+    "rate 0.05 by cosine, bf16, ε = 8/255, 1 000 test images",
+}
+NAMES = {"natural": "natural %", "pgd20": "PGD-20 %", "apgd-ce+apgd-t": "APGD-CE and -T %"}
+
+
+def search(args: argparse.Namespace) -> Search:
+    base: dict[str, str | float] = {"attacks": "pgd20,apgd-ce+apgd-t"}
+    if args.name == "cifar10":
+        base = {"dataset": f"parquet:{args.data}", "model": "resnet8", "train-size": 4000, "validation-size": 500}
+        base |= {"test-size": 1000, "batch-size": 64, "learning-rate": 0.05, "schedule": "cosine", "epochs": 6}
+        base |= {"precision": "bf16", "attacks": "pgd20"}
+    return Search(args.name, base, ONCE[args.name])
+
+
+def text(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+    attacks = list(rows[0]["accuracies"])
+    first = rows[0]["variant"]
+    given = f"{args.name}{' --data DATA' if args.data else ''} --jobs {args.jobs}"
+    lines = [
+        f"# Parts of a recipe, on {'the digits' if args.name == 'digits' else 'CIFAR-10, a small budget'}",
+        "",
+        f"Squeeze training, PyTorch: {SAID[args.name]}; {len(args.seeds)} seeds, last epoch (of the averaged "
+        f"weights where there are some). Means with 95 % t-intervals; differences to *{first}* are taken seed by "
+        "seed, times too: median [lowest..highest] of the seconds of an epoch, one CPU thread a run, "
+        f"{args.jobs} run(s) at a time ({rounds.processor()}).",
+        "",
+        f"    python benchmarks/recipe_search.py {given}",
+        "",
+        "| variant | " + " | ".join(f"{NAMES[a]} | more" for a in attacks) + " | s/epoch | time |",
+        "|---|" + "---:|" * (2 * len(attacks) + 2),
+    ]
+    for row in rows:
+        cells = [row["variant"]]
+        for attack in attacks:
+            more = "" if row["variant"] == first else plus_minus(row["differences"][attack], "+")
+            cells += [plus_minus(row["accuracies"][attack]), more]
+        lines.append(
+            "| " + " | ".join([*cells, f"{row['seconds_per_epoch']:.1f}", rounds.said(row["ratio"])]) + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=tuple(ONCE))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=parse_seeds)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--runs", type=Path, default=Path("runs/recipe-search"))
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    args = parser.parse_args()
+    if (args.name == "cifar10") != (args.data is not None):
+        parser.error("expected --data with cifar10, and only there")
+    args.seeds = args.seeds or parse_seeds("1..5" if args.name == "digits" else "1..2")
+
+    one = search(args)
+    one.train(args.runs, args.seeds, args.jobs)
+    rows = one.rows(args.runs, args.seeds)
+    (args.out / f"recipe-search-{args.name}.md").write_text(page := text(args, rows))
+    settings = {"seeds": args.seeds, "jobs": args.jobs, "base": {**one.base, "dataset": args.name}}
+    rounds.keep(
+        args.out / f"recipe-search-{args.name}.json", settings, {"python": platform.python_version()}, rows=rows
+    )
+    print(page)
+
+
+if __name__ == "__main__":
+    main()
