@@ -49,20 +49,21 @@ def ours(args: argparse.Namespace, backend: str = "torch", steps_: int | None = 
 def engines(args: argparse.Namespace) -> dict[str, tuple[str, Callable[[], Any]]]:
     """By name: whether its numbers are the plain step's, and the step."""
     half = max(1, args.steps // 2)
+    variants: dict[str, dict[str, Any]] = {
+        "bf16 search": {"inner_precision": "bf16"},
+        "bf16": {"precision": "bf16", "inner_precision": "bf16"},
+        f"K = {half}": {"steps_": half},
+        f"bf16, K = {half}": {"precision": "bf16", "inner_precision": "bf16", "steps_": half},
+    }
     found = {
         PLAIN: ("exact", plain(args)),
         "plain torch, channels-last": ("exact", plain(args, channels_last=True)),
-        OURS: ("exact", ours(args)),
     }
-    if "keras" in available_backends():
-        load_backend("keras").use_threads(args.threads)
-        found["ours, keras (one tf.function)"] = ("exact", ours(args, "keras"))
-    if args.variants:
-        found["ours, torch, bf16 in the search"] = ("bf16 search", ours(args, inner_precision="bf16"))
-        both = {"precision": "bf16", "inner_precision": "bf16"}
-        found["ours, torch, bf16"] = ("bf16", ours(args, **both))
-        found[f"ours, torch, K = {half}"] = (f"K = {half}", ours(args, steps_=half))
-        found[f"ours, torch, bf16, K = {half}"] = (f"bf16, K = {half}", ours(args, steps_=half, **both))
+    for backend in available_backends():
+        load_backend(backend).use_threads(args.threads)
+        found[f"ours, {backend}"] = ("exact", ours(args, backend))
+        for name, changes in variants.items() if args.variants else ():
+            found[f"ours, {backend}, {name}"] = (name, ours(args, backend, **changes))
     return found
 
 
@@ -79,7 +80,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
-    torch.set_num_threads(args.threads)
     found = engines(args)
     first, seconds = rounds.take_turns({name: run for name, (_, run) in found.items()}, args.rounds)
     print(
