@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import rounds
 import steps
 
@@ -112,33 +110,13 @@ def measure(args: argparse.Namespace, model: str) -> dict[str, Any]:
     }
 
 
-def table(args: argparse.Namespace, results: dict[str, Any]) -> str:
-    """The results as a page."""
-    versions = {k: v for rows in results.values() for row in rows.values() for k, v in row["versions"].items()}
-    lines = [
-        "# Three engines",
-        "",
-        f"Seconds per squeeze-training step on a CPU: batch {args.batch} of 32 × 32 × 3, K = {args.steps}, "
-        f"float32, {args.threads} thread(s); each engine in a process of its own, {args.rounds} rounds in which "
-        "they take turns. Medians, and ratios to PyTorch round by round with their range. "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + ".",
-        "",
-        f"    python benchmarks/engines.py --models {' '.join(args.models)} --batch {args.batch} "
-        f"--steps {args.steps} --rounds {args.rounds} --threads {args.threads}",
-        "",
-        "| network | engine | s per step | / PyTorch | first step, s |",
-        "|---|---|---|---|---|",
-    ]
+def table(results: dict[str, Any]) -> str:
+    cells = []
     for model, rows in results.items():
         for name, row in rows.items():
-            middle, low, high = row["ratio_to_torch"]
-            ratio = "1" if name == "PyTorch" else f"{middle:.2f} [{low:.2f}..{high:.2f}]"
-            lines.append(
-                f"| {model} | {name} | {row['median_seconds']:.3f} | {ratio} | {row['first_step_seconds']:.1f} |"
-            )
-    lines += ["", "The first step is traced and compiled; on JAX, so is that of each further batch size.", ""]
-    return "\n".join(lines)
+            ratio = "1" if name == "PyTorch" else rounds.said(row["ratio_to_torch"])
+            cells.append((model, name, f"{row['median_seconds']:.3f}", ratio, f"{row['first_step_seconds']:.1f}"))
+    return rounds.table(("network", "engine", "s per step", "/ PyTorch", "first step, s"), cells)
 
 
 def main() -> None:
@@ -155,12 +133,21 @@ def main() -> None:
         serve(args)
         return
     results = {model: measure(args, model) for model in args.models}
-    settings = {name: value for name, value in vars(args).items() if name not in ("out", "worker")}
-    about = {"platform": platform.platform(), "cpus": os.cpu_count(), "numpy": np.__version__}
-    text = json.dumps({"settings": settings, "environment": about, "engines": results}, indent=2)
-    (args.out / "engines.json").write_text(text + "\n")
-    (args.out / "engines.md").write_text(page := table(args, results))
-    print(page)
+    versions = {k: v for rows in results.values() for row in rows.values() for k, v in row["versions"].items()}
+    rounds.publish(
+        args.out,
+        "engines",
+        "Three engines",
+        f"Seconds per squeeze-training step on a CPU: batch {args.batch} of 32 × 32 × 3, K = {args.steps}, "
+        f"float32, {args.threads} thread(s); each engine in a process of its own, {args.rounds} rounds in which "
+        "they take turns. Medians, and ratios to PyTorch round by round with their range. The first step is "
+        "traced and compiled; on JAX, so is that of each further batch size.",
+        rounds.command(parser, args, "worker"),
+        table(results),
+        {name: value for name, value in vars(args).items() if name not in ("out", "worker")},
+        versions,
+        engines=results,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Images a second in squeeze training, rung by rung: from a plain float32 step to the fastest.
 
     python benchmarks/ladder.py [--device cpu] [--model resnet18] [--batch 128] [--steps 10] [--rounds 5]
-        [--threads 1] [--profile FILE] [--json FILE]
+        [--threads 1] [--profile FILE] [--out docs/results]
 
 PyTorch, on a CPU or with `--device cuda` on a GPU, where float32 is strict and TF32 two rungs of its own. A rung's
 share of the ceiling is its floating-point operations a second against those of one large bfloat16 matrix product,
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--profile", type=Path)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
 
     backend = load_backend("torch")
@@ -127,9 +127,6 @@ def main() -> None:
     first, seconds = rounds.take_turns({name: run for name, (run, _) in made.items()}, args.rounds)
     operations, most = forward_operations(args), ceiling(args)
 
-    print(f"\n{args.device}, {args.model}, batch {args.batch}, K = {args.steps}, {args.threads} thread(s)")
-    print(f"one large bf16 matrix product: {most / 1e12:.2f} TFLOP/s; a forward: {operations / 1e9:.2f} GFLOP\n")
-    print("| rung | images/s | / plain | share of the bf16 ceiling | first step s |\n|---|---|---|---|---|")
     rows = {}
     for name, (_, units) in made.items():
         rate = args.batch / statistics.median(seconds[name])
@@ -141,14 +138,41 @@ def main() -> None:
             "first_step_seconds": first[name],
             "seconds": seconds[name],
         }
-        print(f"| {name} | {rate:.1f} | {rounds.said(faster)} | {share:.0%} | {first[name]:.1f} |")
     if args.profile:
         args.profile.write_text(profiled(list(made.values())[-1][0]) + "\n")
-    if args.json:
-        settings = {k: v for k, v in vars(args).items() if k not in ("json", "profile")}
-        rounds.keep(
-            args.json, settings, backend.versions(), ceiling=most, forward_operations=operations, rungs=rows
-        )
+    kind = args.device.partition(":")[0]
+    rounds.publish(
+        args.out,
+        f"ladder-{kind}",
+        f"Images a second, rung by rung: {kind}",
+        f"Squeeze training of {args.model}, PyTorch, batches of {args.batch} of 32 × 32 × 3, K = {args.steps}; "
+        f"{args.threads} thread(s), medians of {args.rounds} rounds, ratios round by round with their range. The "
+        f"ceiling is one large bfloat16 matrix product, {most / 1e12:.2f} TFLOP/s; an image's forward is "
+        f"{operations / 1e9:.2f} GFLOP. Device: {device_name(args.device)};",
+        rounds.command(parser, args, "profile"),
+        rounds.table(
+            ("rung", "images/s", "times plain", "of the ceiling", "first step s"),
+            [
+                (
+                    name,
+                    f"{row['images_per_second']:.1f}",
+                    rounds.said(row["times_plain"]),
+                    f"{row['share_of_ceiling']:.0%}",
+                    f"{row['first_step_seconds']:.1f}",
+                )
+                for name, row in rows.items()
+            ],
+        ),
+        {k: v for k, v in vars(args).items() if k not in ("out", "profile")},
+        backend.versions(),
+        ceiling=most,
+        forward_operations=operations,
+        rungs=rows,
+    )
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 if __name__ == "__main__":

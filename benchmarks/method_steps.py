@@ -1,9 +1,10 @@
 """How long a training step of each method takes, against the passes it is made of.
 
     python benchmarks/method_steps.py [--backend torch] [--model resnet8] [--batch 64] [--rounds 5] [--threads 1]
+        [--out docs/results]
 
 The methods take turns within each round, so a machine that slows down slows all of them; ratios to adversarial
-training are taken round by round. `--json FILE` keeps the figures.
+training are taken round by round. Writes method-steps-BACKEND.md and .json.
 """
 
 from __future__ import annotations
@@ -42,32 +43,49 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
 
-    load_backend(args.backend).use_threads(args.threads)
+    backend = load_backend(args.backend)
+    backend.use_threads(args.threads)
     plans = {name: make_plan({"dataset": "cifar10:", **settings}) for name, settings in SETTINGS.items()}
     runners = {name: runner(args, plan) for name, plan in plans.items()}
     _, seconds = rounds.take_turns(runners, args.rounds)
 
-    print(f"\n{args.backend}, {args.model}, batch {args.batch}, K = 10, {args.threads} thread(s)\n")
-    print("| method | passes | passes / at | time / at | images/s |")
-    print("|---|---|---|---|---|")
-    rows = {}
-    for name, plan in plans.items():
-        to_at, middle = rounds.ratio(seconds, name, "at"), statistics.median(seconds[name])
-        rows[name] = {
+    rows = {
+        name: {
             "passes": plan.units,
-            "ratio_to_at": to_at,
-            "median_seconds": middle,
+            "ratio_to_at": rounds.ratio(seconds, name, "at"),
+            "median_seconds": statistics.median(seconds[name]),
             "seconds": seconds[name],
         }
-        passes = f"{plan.units / plans['at'].units:.2f}"
-        cells = (name, plan.units, passes, rounds.said(to_at), f"{args.batch / middle:.0f}")
-        print("| " + " | ".join(map(str, cells)) + " |")
-    if args.json:
-        settings = {k: v for k, v in vars(args).items() if k != "json"}
-        rounds.keep(args.json, settings, load_backend(args.backend).versions(), methods=rows)
+        for name, plan in plans.items()
+    }
+    rounds.publish(
+        args.out,
+        f"method-steps-{args.backend}",
+        f"A step of each method: {args.backend}",
+        f"{args.model}, batches of {args.batch} of 32 × 32 × 3, K = 10, float32, {args.threads} thread(s); "
+        f"medians of {args.rounds} rounds, ratios round by round with their range. Passes are what "
+        "`stcli plan` counts, in forwards of the batch.",
+        rounds.command(parser, args),
+        rounds.table(
+            ("method", "passes", "passes / at", "time / at", "images/s"),
+            [
+                (
+                    name,
+                    row["passes"],
+                    f"{row['passes'] / rows['at']['passes']:.2f}",
+                    rounds.said(row["ratio_to_at"]),
+                    f"{args.batch / row['median_seconds']:.0f}",
+                )
+                for name, row in rows.items()
+            ],
+        ),
+        {k: v for k, v in vars(args).items() if k != "out"},
+        backend.versions(),
+        methods=rows,
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What the data pipeline costs beside training: batches from the host, and from images that live on the device.
 
     python benchmarks/pipeline.py [--backend torch] [--images 10000] [--batch 128] [--rounds 5] [--threads 1]
+        [--out docs/results]
 
 An epoch of batches, shuffled, cropped, flipped and put on the device, without any training; standard training of
-the same batches beside it, the cheapest there is. `--json FILE` keeps the figures.
+the same batches beside it, the cheapest there is. Writes pipeline-BACKEND.md and .json.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
 
     backend = load_backend(args.backend)
@@ -64,15 +65,25 @@ def main() -> None:
         "standard training of as many": lambda: [train() for _ in range(count)][-1],
     }
     first, seconds = rounds.take_turns(runners, args.rounds)
-    print(f"\n{args.backend}, {args.images} images in batches of {args.batch}, {args.threads} thread(s)\n")
-    print("| batches | s/epoch | images/s | / from the host | first epoch s |\n|---|---|---|---|---|")
+    cells = []
     for name in runners:
         middle = statistics.median(seconds[name])
         ratio = rounds.said(rounds.ratio(seconds, name, "from the host"))
-        print(f"| {name} | {middle:.3f} | {args.images / middle:.0f} | {ratio} | {first[name]:.2f} |")
-    if args.json:
-        settings = {k: v for k, v in vars(args).items() if k != "json"}
-        rounds.keep(args.json, settings, backend.versions(), first=first, seconds=seconds)
+        cells.append((name, f"{middle:.3f}", f"{args.images / middle:.0f}", ratio, f"{first[name]:.2f}"))
+    rounds.publish(
+        args.out,
+        f"pipeline-{args.backend}",
+        f"Batches from the host and from the device: {args.backend}",
+        f"{args.images} images of 32 × 32 × 3 in batches of {args.batch}, shuffled, cropped, mirrored and made "
+        f"the model's tensors; beside it standard training of {args.model} on as many, the cheapest there is. The "
+        f"device is a CPU, {args.threads} thread(s); medians of {args.rounds} rounds.",
+        rounds.command(parser, args),
+        rounds.table(("batches", "s/epoch", "images/s", "/ from the host", "first epoch s"), cells),
+        {k: v for k, v in vars(args).items() if k != "out"},
+        backend.versions(),
+        first=first,
+        seconds=seconds,
+    )
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ docs/results/precision.md and .json.
 from __future__ import annotations
 
 import argparse
-import platform
 from pathlib import Path
 from typing import Any
 
 import rounds
-from variants import Search, plus_minus
+from variants import Search, plus_minus, versions
 
 from stcore.cli.seeds import parse_seeds
 
@@ -33,23 +32,10 @@ def search(backend: str, epochs: int) -> Search:
     return Search(backend, base, variants)
 
 
-def text(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "# Precision: accuracy and time",
-        "",
-        f"scikit-learn's digits, `small-cnn`, ST, preset `digits`, {args.epochs} epochs, {len(args.seeds)} seeds, "
-        f"one CPU thread ({rounds.processor()}); last epoch, test split, means with 95 % t-intervals. By "
-        "`benchmarks/precision.py`. A ratio to fp32 is of the same seed's seconds per epoch, without the first "
-        "epoch: median [lowest, highest].",
-        "",
-        f"| backend | variant | {' | '.join(ATTACKS.values())} | s/epoch | first epoch s | / fp32 |",
-        "|---|---|" + "---:|" * (len(ATTACKS) + 3),
-    ]
-    for row in rows:
-        cells = [plus_minus(row["accuracies"][attack]) for attack in ATTACKS]
-        times = [f"{row['seconds_per_epoch']:.2f}", f"{row['first_epoch_seconds']:.1f}", rounds.said(row["ratio"])]
-        lines.append("| " + " | ".join([row["backend"], row["variant"], *cells, *times]) + " |")
-    return "\n".join(lines) + "\n"
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    accuracies = (plus_minus(row["accuracies"][attack]) for attack in ATTACKS)
+    times = f"{row['seconds_per_epoch']:.2f}", f"{row['first_epoch_seconds']:.1f}", rounds.said(row["ratio"])
+    return (row["backend"], row["variant"], *accuracies, *times)
 
 
 def main() -> None:
@@ -68,11 +54,21 @@ def main() -> None:
     rows = [
         {"backend": backend, **row} for backend, one in searches.items() for row in one.rows(args.runs, args.seeds)
     ]
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "precision.md").write_text(text(args, rows))
-    settings = {"seeds": args.seeds, "epochs": args.epochs}
-    rounds.keep(args.out / "precision.json", settings, {"python": platform.python_version()}, rows=rows)
-    print(text(args, rows))
+    rounds.publish(
+        args.out,
+        "precision",
+        "Precision: accuracy and time",
+        f"scikit-learn's digits, `small-cnn`, ST, preset `digits`, {args.epochs} epochs, {len(args.seeds)} seeds, "
+        "one CPU thread; last epoch, test split, means with 95 % t-intervals. A ratio to fp32 is of the same "
+        "seed's seconds per epoch, without the first epoch: median [lowest..highest].",
+        rounds.command(parser, args, "runs", "seeds", "backends"),
+        rounds.table(
+            ("backend", "variant", *ATTACKS.values(), "s/epoch", "first epoch s", "/ fp32"), map(cells, rows)
+        ),
+        {"seeds": args.seeds, "epochs": args.epochs},
+        versions(),
+        rows=rows,
+    )
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ Differences are taken seed by seed (see `variants.py`). Writes recipe-search-NAM
 from __future__ import annotations
 
 import argparse
-import platform
 from pathlib import Path
 from typing import Any
 
 import rounds
-from variants import Options, Search, plus_minus
+from variants import Options, Search, plus_minus, versions
 
 from stcore.cli.seeds import parse_seeds
 
@@ -31,7 +30,13 @@ ONCE: dict[str, dict[str, Options]] = {
         "as the preset": {},
         "bf16": {"precision": "bf16"},
         **FAST,
-        "bf16, one-cycle, K = 5 to 10": {"precision": "bf16", "schedule": "one-cycle", "early-steps": "5@0.5"},
+        "one-cycle, half of the epochs": {"schedule": "one-cycle", "epochs": 10},
+        "that, bf16, K = 5, from half-way 10": {
+            "schedule": "one-cycle",
+            "epochs": 10,
+            "precision": "bf16",
+            "early-steps": "5@0.5",
+        },
         "averaged weights": {"ema": 0.98},
         "AWP": {"awp": 0.005},
         "RWP": {"rwp": 0.005},
@@ -43,7 +48,7 @@ ONCE: dict[str, dict[str, Options]] = {
         "bf16": {},
         "float32": {"precision": "fp32"},
         **FAST,
-        "one-cycle, K = 5 to 10": {"schedule": "one-cycle", "early-steps": "5@0.5"},
+        "one-cycle, K = 5, from half-way 10": {"schedule": "one-cycle", "early-steps": "5@0.5"},
         "averaged weights": {"ema": 0.99},
         "AWP": {"awp": 0.005},
         "labels smoothed by 0.1": {"label-smoothing": 0.1},
@@ -69,32 +74,12 @@ def search(args: argparse.Namespace) -> Search:
     return Search(args.name, base, ONCE[args.name])
 
 
-def text(args: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
-    attacks = list(rows[0]["accuracies"])
-    first = rows[0]["variant"]
-    given = f"{args.name}{' --data DATA' if args.data else ''} --jobs {args.jobs}"
-    lines = [
-        f"# Parts of a recipe, on {'the digits' if args.name == 'digits' else 'CIFAR-10, a small budget'}",
-        "",
-        f"Squeeze training, PyTorch: {SAID[args.name]}; {len(args.seeds)} seeds, last epoch (of the averaged "
-        f"weights where there are some). Means with 95 % t-intervals; differences to *{first}* are taken seed by "
-        "seed, times too: median [lowest..highest] of the seconds of an epoch, one CPU thread a run, "
-        f"{args.jobs} run(s) at a time ({rounds.processor()}).",
-        "",
-        f"    python benchmarks/recipe_search.py {given}",
-        "",
-        "| variant | " + " | ".join(f"{NAMES[a]} | more" for a in attacks) + " | s/epoch | time |",
-        "|---|" + "---:|" * (2 * len(attacks) + 2),
-    ]
-    for row in rows:
-        cells = [row["variant"]]
-        for attack in attacks:
-            more = "" if row["variant"] == first else plus_minus(row["differences"][attack], "+")
-            cells += [plus_minus(row["accuracies"][attack]), more]
-        lines.append(
-            "| " + " | ".join([*cells, f"{row['seconds_per_epoch']:.1f}", rounds.said(row["ratio"])]) + " |"
-        )
-    return "\n".join(lines) + "\n"
+def cells(row: dict[str, Any], first: str) -> tuple[str, ...]:
+    found = [row["variant"]]
+    for attack, figures in row["accuracies"].items():
+        more = "" if row["variant"] == first else plus_minus(row["differences"][attack], "+")
+        found += [plus_minus(figures), more]
+    return (*found, f"{row['seconds']:.0f}", rounds.said(row["ratio_of_seconds"]))
 
 
 def main() -> None:
@@ -113,12 +98,22 @@ def main() -> None:
     one = search(args)
     one.train(args.runs, args.seeds, args.jobs)
     rows = one.rows(args.runs, args.seeds)
-    (args.out / f"recipe-search-{args.name}.md").write_text(page := text(args, rows))
-    settings = {"seeds": args.seeds, "jobs": args.jobs, "base": {**one.base, "dataset": args.name}}
-    rounds.keep(
-        args.out / f"recipe-search-{args.name}.json", settings, {"python": platform.python_version()}, rows=rows
+    first = rows[0]["variant"]
+    columns = [word for attack in rows[0]["accuracies"] for word in (NAMES[attack], "more")]
+    rounds.publish(
+        args.out,
+        f"recipe-search-{args.name}",
+        f"Parts of a recipe, on {'the digits' if args.name == 'digits' else 'CIFAR-10, a small budget'}",
+        f"Squeeze training, PyTorch: {SAID[args.name]}; {len(args.seeds)} seeds, last epoch (of the averaged "
+        f"weights where there are some). Means with 95 % t-intervals; differences to *{first}* are taken seed by "
+        "seed, times too: seconds of all epochs together, median [lowest..highest] of the ratios, one CPU thread "
+        f"a run, {args.jobs} run(s) at a time.",
+        rounds.command(parser, args, "runs", "data", "seeds") + (" --data DATA" if args.data else ""),
+        rounds.table(("variant", *columns, "s", "time"), [cells(row, first) for row in rows]),
+        {"seeds": args.seeds, "jobs": args.jobs, "base": {**one.base, "dataset": args.name}},
+        versions(),
+        rows=rows,
     )
-    print(page)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """How the benchmarks time: runners take turns within each round, so a machine that slows down slows all of them.
 
-Ratios are taken round by round, and their median is given with their range.
+Ratios are taken round by round, and their median is given with their range. What they find is kept as JSON and
+as a page of Markdown, with the command that measured it.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,47 @@ def spread(values: Iterable[float]) -> tuple[float, float, float]:
 def said(values: tuple[float, float, float]) -> str:
     """0.86 [0.85..0.87]"""
     return "{:.2f} [{:.2f}..{:.2f}]".format(*values)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table of Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def command(parser: argparse.ArgumentParser, args: argparse.Namespace, *hidden: str) -> str:
+    """The command that these options are of: those that are not by default, but for where the results go."""
+    words = ["python", f"benchmarks/{parser.prog}"]
+    for action in parser._actions:
+        value = getattr(args, action.dest, None)
+        if action.dest in ("help", "out", *hidden) or value == action.default:
+            continue
+        name = action.option_strings[:1]
+        words += [
+            *name,
+            *map(str, value if isinstance(value, (list, tuple)) else [] if value is True else [value]),
+        ]
+    return shlex.join(words)
+
+
+def publish(
+    out: Path,
+    name: str,
+    title: str,
+    about: str,
+    ran: str,
+    body: str,
+    settings: Mapping[str, Any],
+    versions: Mapping[str, str],
+    **results: Any,
+) -> None:
+    """Writes NAME.json and the page NAME.md, and prints the page."""
+    out.mkdir(parents=True, exist_ok=True)
+    keep(out / f"{name}.json", settings, versions, **results)
+    software = ", ".join(f"{package} {version}" for package, version in versions.items())
+    page = f"# {title}\n\n{about} {processor()}; {software}.\n\n    {ran}\n\n{body}\n"
+    (out / f"{name}.md").write_text(page)
+    print(f"\n{page}")
 
 
 def keep(path: Path, settings: Mapping[str, Any], versions: Mapping[str, str], **results: Any) -> None:

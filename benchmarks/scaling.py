@@ -83,37 +83,28 @@ def main() -> None:
             "fit": fitted,
         }
 
-    settings = {name: value for name, value in vars(args).items() if name != "out"}
-    rounds.keep(args.out / f"scaling-{args.backend}.json", settings, backend.versions(), axes=found)
-    (args.out / f"scaling-{args.backend}.md").write_text(page := text(args, found))
-    print(page)
+    rounds.publish(
+        args.out,
+        f"scaling-{args.backend}",
+        f"How a step's time grows: {args.backend}",
+        f"One squeeze-training step, {args.threads} thread(s), float32; {MODEL}, batch {BATCH}, K = {K}, "
+        f"{SIDE} × {SIDE} × 3 where the axis says nothing else. Medians of {args.rounds} rounds; the law is "
+        "fitted to them by least squares in relative terms, without negative parts.",
+        rounds.command(parser, args),
+        "\n\n".join(text(axis, row) for axis, row in found.items()),
+        {name: value for name, value in vars(args).items() if name != "out"},
+        backend.versions(),
+        axes=found,
+    )
 
 
-def text(args: argparse.Namespace, found: dict[str, Any]) -> str:
-    """The results as a page."""
-    given = f"--backend {args.backend} --rounds {args.rounds} --threads {args.threads}"
-    lines = [
-        f"# How a step's time grows: {args.backend}",
-        "",
-        f"One squeeze-training step on a CPU ({rounds.processor()}), {args.threads} thread(s), float32; {MODEL}, "
-        f"batch {BATCH}, K = {K}, {SIDE} × {SIDE} × 3 where the axis says nothing else. Medians of {args.rounds} "
-        "rounds; the law is fitted to them by least squares in relative terms, without negative parts.",
-        "",
-        f"    python benchmarks/scaling.py {given}",
-        "",
-    ]
-    for axis, row in found.items():
-        residual = max(map(abs, row["fit"]["relative_residuals"]))
-        lines += [
-            f"**{axis}** (n {row['unit']}): {law(row['fit'])} seconds, off by at most {residual:.0%}",
-            "",
-            "| n | " + " | ".join(map(str, row["values"])) + " |",
-            "|---" * (len(row["values"]) + 1) + "|",
-            "| s | " + " | ".join(f"{value:.3f}" for value in row["median_seconds"]) + " |",
-            "| law / s | " + " | ".join(f"{1 + r:.2f}" for r in row["fit"]["relative_residuals"]) + " |",
-            "",
-        ]
-    return "\n".join(lines)
+def text(axis: str, row: dict[str, Any]) -> str:
+    """An axis' law, and what it was fitted to."""
+    residuals = row["fit"]["relative_residuals"]
+    said = f"{law(row['fit'])} seconds, off by at most {max(map(abs, residuals)):.0%}"
+    measured = ("s", *(f"{value:.3f}" for value in row["median_seconds"]))
+    fitted = ("law / s", *(f"{1 + residual:.2f}" for residual in residuals))
+    return f"**{axis}** (n {row['unit']}): {said}\n\n{rounds.table(('n', *row['values']), [measured, fitted])}"
 
 
 if __name__ == "__main__":

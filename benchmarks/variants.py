@@ -10,11 +10,14 @@ import os
 import statistics
 import subprocess
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from rounds import spread
 
 from stcore.tables.reading import FinishedRun, read_run
 from stcore.tables.table import Row
@@ -78,7 +81,7 @@ class Search:
 
 def summary(runs: Sequence[FinishedRun], reference: Sequence[FinishedRun]) -> dict[str, Any]:
     """Accuracies in percent: mean, low, high of the 95 % t-interval over seeds, and of the differences to the
-    reference's runs, seed by seed, in points; the median seconds of an epoch, and their ratios, seed by seed."""
+    reference's runs, seed by seed, in points; median seconds of an epoch and of all, and ratios, seed by seed."""
     figures, differences = {}, {}
     for attack in runs[0].accuracies:
         figure = Row(tuple(runs)).figure(attack)
@@ -88,13 +91,18 @@ def summary(runs: Sequence[FinishedRun], reference: Sequence[FinishedRun]) -> di
         differences[attack] = interval(
             [100 * (a.accuracies[attack].value - b.accuracies[attack].value) for a, b in pairs]
         )
-    ratios = sorted(_seconds(run) / _seconds(other) for run, other in zip(runs, reference, strict=True))
+
+    def ratios(seconds: Callable[[FinishedRun], float]) -> tuple[float, float, float]:
+        return spread(seconds(run) / seconds(other) for run, other in zip(runs, reference, strict=True))
+
     return {
         "accuracies": figures,
         "differences": differences,
         "seconds_per_epoch": statistics.median(map(_seconds, runs)),
         "first_epoch_seconds": statistics.median(run.seconds[0] for run in runs),
-        "ratio": [statistics.median(ratios), ratios[0], ratios[-1]],
+        "ratio": ratios(_seconds),
+        "seconds": statistics.median(map(_all_seconds, runs)),
+        "ratio_of_seconds": ratios(_all_seconds),
     }
 
 
@@ -112,6 +120,15 @@ def plus_minus(values: Sequence[float], sign: str = "") -> str:
     mean, low, high = values
     half = f" ± {(high - low) / 2:.1f}" if high == high else ""
     return f"{mean:{sign}.1f}{half}".replace("-", "−")
+
+
+def versions() -> dict[str, str]:
+    """Of what the runs were made with."""
+    return {name: metadata.version(name) for name in ("torch", "keras", "tensorflow")}
+
+
+def _all_seconds(run: FinishedRun) -> float:
+    return sum(run.seconds)
 
 
 def _seconds(run: FinishedRun) -> float:

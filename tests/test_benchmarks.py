@@ -1,7 +1,9 @@
 """What the benchmarks compare is alike, and what they say of it is right."""
 
+import argparse
 import importlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,6 +112,28 @@ def test_a_rung_is_worth_the_operations_that_it_makes(benchmark, steps):
         assert counter.total / (size * forward) == pytest.approx(units, rel=0.02)
 
 
+def test_a_page_has_the_command_that_measured_it(benchmark, tmp_path, capsys):
+    rounds, parser = benchmark("rounds"), argparse.ArgumentParser(prog="steps.py")
+    parser.add_argument("name")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--models", nargs="+", default=["a"])
+    parser.add_argument("--variants", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    words = ["digits", "--models", "a", "b c", "--variants", "--out", str(tmp_path)]
+    args = parser.parse_args(words)
+    ran = rounds.command(parser, args)
+    assert ran == "python benchmarks/steps.py digits --models a 'b c' --variants"
+    assert vars(parser.parse_args(shlex.split(ran)[2:])) == {**vars(args), "out": Path("docs/results")}
+    table = rounds.table(("n", "s"), [(1, "2.0")])
+    rounds.publish(tmp_path / "new", "it", "Title", "About.", ran, table, {"batch": 32}, {"torch": "2"}, rows=[1])
+    page = (tmp_path / "new" / "it.md").read_text()
+    assert page.startswith("# Title\n\nAbout. ")
+    assert page.endswith(f"\n\n    {ran}\n\n| n | s |\n| --- | --- |\n| 1 | 2.0 |\n")
+    assert page in capsys.readouterr().out
+    kept = json.loads((tmp_path / "new" / "it.json").read_text())
+    assert (kept["settings"], kept["environment"]["torch"], kept["rows"]) == ({"batch": 32}, "2", [1])
+
+
 def test_variants_are_compared_seed_by_seed(benchmark):
     """Paired: what all seeds share drops out of the difference. Intervals by scipy's paired t-test."""
     from scipy.stats import ttest_rel
@@ -126,7 +150,8 @@ def test_variants_are_compared_seed_by_seed(benchmark):
     found = variants.summary(runs(ours, 2.0), runs(theirs, 4.0))
     expected = ttest_rel(ours, theirs).confidence_interval()
     np.testing.assert_allclose(found["differences"]["pgd20"], [3, 100 * expected.low, 100 * expected.high])
-    assert found["ratio"] == [0.5, 0.5, 0.5]
+    assert found["ratio"] == (0.5, 0.5, 0.5)
+    assert (found["seconds"], found["ratio_of_seconds"]) == (13.0, (13 / 17,) * 3)
     assert found["first_epoch_seconds"] == 9.0
     assert variants.plus_minus([-0.25, -0.75, 0.25], "+") == "−0.2 ± 0.5"
     assert variants.plus_minus(variants.interval([51.94])) == "51.9"
