@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from stcore.data.resident import resident
 from stcore.errors import DeviceError
 from stcore.evaluation import Accuracy
 from stcore.evaluation_report import as_json
-from stcore.files import sweep
+from stcore.files import held, sweep
 from stcore.final_evaluation import final_evaluation
 from stcore.plan import Plan
 from stcore.preparation import (
@@ -74,7 +75,7 @@ def run(
     keeping: Keeping = Keeping(),
 ) -> Outcome:
     """Trains by `run_on` as one process, or as one of the ranks that a launcher started, of which the first writes
-    and speaks. DeviceError where another rank is lost."""
+    and speaks. DeviceError where another rank is lost, UsageError where another process is training in `out`."""
     check_norm(plan)
     backend, device = prepare(plan)
     ranks: Ranks = backend.join_ranks(device)
@@ -84,7 +85,14 @@ def run(
         progress, on_row, on_begin = Silent(), lambda row: None, lambda: None
         keeping = replace(keeping, warn=lambda text: None)
     try:
-        outcome = run_on(plan, ranks.gather(out)[0], progress, on_row, on_begin, keeping, backend, device, ranks)
+        with ExitStack() as holding:
+
+            def begin() -> None:
+                if not ranks.rank:
+                    holding.enter_context(held(out))
+                on_begin()
+
+            outcome = run_on(plan, ranks.gather(out)[0], progress, on_row, begin, keeping, backend, device, ranks)
     except Exception as error:
         if not ranks.lost(error):
             raise

@@ -30,6 +30,34 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             beside.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps the folder for this process, until the end or the process' own; UsageError where another has it.
+
+    An advisory lock on the folder itself, which leaves no file. Where a system or a file system has none, it keeps
+    nobody out.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"run: another process is training in {folder}, and two would write over each other. Wait until "
+                "it ends, or stop it"
+            ) from None
+        except OSError:  # some network file systems
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
 def sweep(folder: Path) -> None:
     """Removes what `replacing` was writing there when its process was killed; nobody else may be writing."""
     for left in folder.glob(".*.part"):

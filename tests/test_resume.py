@@ -88,6 +88,26 @@ def test_killed_twice_and_resumed_it_ends_as_without_a_break(name, tmp_path):
     assert not (broken / "state").exists()
 
 
+def test_a_run_that_is_being_trained_is_left_alone(tmp_path):
+    """Two processes in one folder would sweep each other's files away."""
+    load("torch")
+    run, words = tmp_path / "run", [*RUN, "--epochs", "40"]  # the later one holds
+    process = subprocess.Popen(command("--backend", "torch", *words, "--out", run), stdout=subprocess.DEVNULL)
+    try:
+        while not list((run / "state").glob("[0-9]*.safetensors")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        before = stcli("train", "--resume", run)
+        assert process.poll() is None
+        assert before.code == 2
+        assert f"another process is training in {run}" in before.err
+    finally:
+        process.send_signal(signal.SIGTERM)
+        stopped = process.wait()
+    assert stopped == 130
+    assert stcli("train", "--resume", run, "--max-hours", "1e-9").code == 130  # free again, and nothing was lost
+
+
 def states(folder, count=3):
     kept = RunStates(folder, 0.0, {"threads": 1})
     for step in range(1, count + 1):
