@@ -1,9 +1,10 @@
 """How long one squeeze-training step takes: ours on torch and on Keras, against a plain implementation.
 
     python benchmarks/squeeze_step.py [--model resnet18] [--batch 32] [--steps 10] [--rounds 5] [--threads 1]
+        [--variants] [--out docs/results]
 
 `exact` steps have the plain step's numbers, equal in float64 (tests/test_benchmarks.py); the others are stated
-variants of it. `--json FILE` keeps the figures.
+variants of it. Writes squeeze-step-MODEL-BATCH-THREADS.md and .json.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ import stcore
 from stcore import models
 from stcore.dispatch import available_backends, load_backend
 
+ABOUT = (
+    "*Plain* is a straightforward PyTorch step with the forwards of the released code "
+    "(`benchmarks/plain_torch.py`); *exact* steps have its numbers, equal in float64, the others are variants of "
+    "its rounding (bf16) or of its K. The first step is traced and compiled."
+)
 PLAIN, OURS = "plain torch (34 forwards)", "ours, torch"
 
 
@@ -77,32 +83,52 @@ def main() -> None:
     parser.add_argument(
         "--variants", action="store_true", help="also those whose numbers are not the plain step's"
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
 
     found = engines(args)
     first, seconds = rounds.take_turns({name: run for name, (_, run) in found.items()}, args.rounds)
-    print(
-        f"\n{args.model}, batch {args.batch}, K = {args.steps}, {args.threads} thread(s), {args.rounds} rounds\n"
-    )
-    print("| engine | numbers | median s | / plain | / ours, torch | first step s |\n|---|---|---|---|---|---|")
-    rows = {}
-    for name, (numbers, _) in found.items():
-        middle = statistics.median(seconds[name])
-        to_plain, to_torch = rounds.ratio(seconds, name, PLAIN), rounds.ratio(seconds, name, OURS)
-        rows[name] = {
+    rows = {
+        name: {
             "numbers": numbers,
-            "median_seconds": middle,
-            "ratio_to_plain": to_plain,
-            "ratio_to_ours_torch": to_torch,
+            "median_seconds": statistics.median(seconds[name]),
+            "ratio_to_plain": rounds.ratio(seconds, name, PLAIN),
+            "ratio_to_ours_torch": rounds.ratio(seconds, name, OURS),
             "first_step_seconds": first[name],
             "seconds": seconds[name],
         }
-        cells = f"{middle:.2f} | {rounds.said(to_plain)} | {rounds.said(to_torch)} | {first[name]:.1f}"
-        print(f"| {name} | {numbers} | {cells} |")
-    if args.json:
-        settings = {k: v for k, v in vars(args).items() if k != "json"}
-        rounds.keep(args.json, settings, load_backend("torch").versions(), engines=rows)
+        for name, (numbers, _) in found.items()
+    }
+    versions = {k: v for backend in available_backends() for k, v in load_backend(backend).versions().items()}
+    publish(args, rounds.command(parser, args), rows, versions)
+
+
+def publish(args: argparse.Namespace, ran: str, rows: dict[str, Any], versions: dict[str, str]) -> None:
+    rounds.publish(
+        args.out,
+        f"squeeze-step-{args.model}-{args.batch}-{args.threads}",
+        f"A squeeze-training step: {args.model}, batch {args.batch}, {args.threads} thread(s)",
+        f"K = {args.steps}, float32 where nothing else is said, on a CPU; medians of {args.rounds} rounds in "
+        f"which all take turns, ratios round by round with their range. {ABOUT}",
+        ran,
+        rounds.table(
+            ("engine", "numbers", "median s", "/ plain", "/ ours, torch", "first step s"),
+            [
+                (
+                    name,
+                    row["numbers"],
+                    f"{row['median_seconds']:.2f}",
+                    rounds.said(row["ratio_to_plain"]),
+                    rounds.said(row["ratio_to_ours_torch"]),
+                    f"{row['first_step_seconds']:.1f}",
+                )
+                for name, row in rows.items()
+            ],
+        ),
+        {k: v for k, v in vars(args).items() if k != "out"},
+        versions,
+        engines=rows,
+    )
 
 
 if __name__ == "__main__":
