@@ -9,18 +9,14 @@ wait. Ratios are taken round by round. Writes engines.json and engines.md into -
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rounds
 import steps
+from workers import Worker, serve, take_turns
 
 import stcore
 from stcore.dispatch import load_backend
@@ -44,60 +40,17 @@ def step_of(
     return steps.step_of(learner, stcore.SqueezeConfig(steps=inner_steps), size), backend.versions()
 
 
-def serve(args: argparse.Namespace) -> None:
-    """A step for each line on standard input; the answers are lines of JSON."""
-    run, versions = step_of(args.worker, args.models[0], args.batch, args.steps, args.threads)
-    for number, _ in enumerate(sys.stdin):
-        begun = time.perf_counter()
-        run()
-        seconds = time.perf_counter() - begun
-        print(json.dumps({"seconds": seconds} | ({"versions": versions} if number == 0 else {})), flush=True)
-
-
-class Worker:
+def worker(args: argparse.Namespace, model: str, backend: str, engine: str) -> Worker:
     """One engine's process."""
-
-    def __init__(self, args: argparse.Namespace, model: str, backend: str, engine: str) -> None:
-        given = {
-            "worker": backend,
-            "models": model,
-            "batch": args.batch,
-            "steps": args.steps,
-            "threads": args.threads,
-        }
-        flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-        threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, *flags],
-            env=os.environ | threads | {"KERAS_BACKEND": engine, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def step(self) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
-
-    def stop(self) -> None:
-        self._process.communicate()
+    given = {"worker": backend, "models": model, "batch": args.batch, "steps": args.steps, "threads": args.threads}
+    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return Worker(__file__, given, threads | {"KERAS_BACKEND": engine})
 
 
 def measure(args: argparse.Namespace, model: str) -> dict[str, Any]:
     """By engine: the first step's seconds, tracing and compiling included, and those of each round."""
-    workers = {name: Worker(args, model, *how) for name, how in ENGINES.items()}
-    first = {name: worker.step() for name, worker in workers.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in workers}
-    for number in range(args.rounds):
-        for name, worker in workers.items():
-            seconds[name].append(worker.step()["seconds"])
-        print(f"{model}: round {number + 1}/{args.rounds} done", flush=True)
-    for worker in workers.values():
-        worker.stop()
+    first, answers = take_turns({name: worker(args, model, *how) for name, how in ENGINES.items()}, args.rounds)
+    seconds = {name: [answer["seconds"] for answer in each] for name, each in answers.items()}
     return {
         name: {
             "median_seconds": statistics.median(seconds[name]),
@@ -106,7 +59,7 @@ def measure(args: argparse.Namespace, model: str) -> dict[str, Any]:
             "seconds": seconds[name],
             "versions": first[name]["versions"],
         }
-        for name in workers
+        for name in ENGINES
     }
 
 
@@ -130,7 +83,8 @@ def main() -> None:
     parser.add_argument("--worker", choices=["torch", "keras"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        serve(args)
+        run, versions = step_of(args.worker, args.models[0], args.batch, args.steps, args.threads)
+        serve(run, versions=versions)
         return
     results = {model: measure(args, model) for model in args.models}
     versions = {k: v for rows in results.values() for row in rows.values() for k, v in row["versions"].items()}

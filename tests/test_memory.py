@@ -152,3 +152,44 @@ def test_the_peak_of_an_eager_keras_loss_is_that_of_its_search():
     search, loss = measured("search"), measured("loss")
     assert search > 100, "the search must dominate for the ratio to mean something (MiB)"
     assert loss <= 1.5 * search
+
+
+BLOCKS = """
+import resource, sys
+import torch
+from stcore.backends.torch import use_device
+
+if sys.argv[1] == "kept":
+    use_device("cpu")
+
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(8 << 20)  # 32 MiB, freed at once
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+faults()
+print(faults())
+"""
+
+
+def page_faults(how, **environment):
+    """Of a second time that 20 blocks of 32 MiB are filled and freed, in a process of its own."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKS, how], env=clean | environment, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept_on_a_cpu_unless_the_environment_says_otherwise():
+    load("torch")
+    pages = 20 * (32 << 20) // os.sysconf("SC_PAGE_SIZE")
+    left = page_faults("left")
+    if left < 0.05 * pages:
+        pytest.skip("the system gives huge pages, which hardly fault")
+    assert page_faults("kept") < 0.01 * pages
+    assert page_faults("kept", MALLOC_MMAP_THRESHOLD_="1000000") > 0.05 * pages

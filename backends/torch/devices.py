@@ -6,6 +6,7 @@ import os
 
 import torch
 
+from stcore.backends.torch.allocator import keep_freed_memory
 from stcore.backends.torch.precision import use_float32
 from stcore.errors import DeviceError
 
@@ -13,7 +14,8 @@ from stcore.errors import DeviceError
 def use_device(name: str) -> str:
     """The device of this name (`auto`, `cpu`, `cuda`, `cuda:N`, `mps`); `auto` takes the first accelerator.
 
-    There float32 is float32, and no TF32 but where it is asked for. DeviceError where there is no such device.
+    There float32 is float32, and no TF32 but where it is asked for; on a CPU, freed memory is kept for the next
+    tensor. DeviceError where there is no such device.
     """
     use_float32()
     found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -26,6 +28,8 @@ def use_device(name: str) -> str:
     if not found.get(kind) or not (index or "0").isdigit() or int(index or 0) >= count:
         known = ", ".join(kind for kind, here in found.items() if here)
         raise DeviceError(f"device: expected auto or one of {known}; received {name!r}")
+    if kind == "cpu":
+        keep_freed_memory()
     return f"{kind}:{index}" if index else kind
 
 

@@ -1,0 +1,95 @@
+"""What it is worth that freed memory stays with the process: time, page faults and peak memory of a step. PyTorch.
+
+    python benchmarks/allocator.py [--cases resnet8:32 resnet8:128 resnet18:32 resnet18:128] [--steps 2]
+        [--rounds 5] [--threads 1] [--out docs/results]
+
+Each way runs in a process of its own, and they take turns: glibc left to itself, and told to keep what is freed,
+as `stcli` tells it on a CPU. A case is NETWORK:BATCH. Writes allocator.md and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+from typing import Any
+
+import rounds
+import steps
+from workers import Worker, serve, take_turns
+
+from stcore import SqueezeConfig
+from stcore.dispatch import load_backend
+
+LEFT, KEPT = "left to itself", "freed memory kept"
+
+
+def measure(args: argparse.Namespace, case: str) -> dict[str, dict[str, Any]]:
+    """By way: medians of what a step took, and the ratio of times."""
+    given = {"cases": case, "steps": args.steps, "threads": args.threads}
+    ways = {name: Worker(__file__, {**given, "way": name}, {}) for name in (LEFT, KEPT)}
+    _, answers = take_turns(ways, args.rounds)
+    seconds = {name: [answer["seconds"] for answer in each] for name, each in answers.items()}
+    return {
+        name: {
+            "median_seconds": statistics.median(seconds[name]),
+            "ratio": rounds.ratio(seconds, name, LEFT),
+            "page_faults": statistics.median(answer["page_faults"] for answer in each),
+            "peak_mib": max(answer["peak_mib"] for answer in each),
+            "seconds": seconds[name],
+        }
+        for name, each in answers.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", default=["resnet8:32", "resnet8:128", "resnet18:32", "resnet18:128"])
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("docs/results"))
+    parser.add_argument("--way", choices=(LEFT, KEPT), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    backend = load_backend("torch")
+    if args.way:
+        backend.use_threads(args.threads)
+        if args.way == KEPT:
+            backend.use_device("cpu")
+        network, _, batch = args.cases[0].partition(":")
+        serve(steps.step_of(steps.learner_of("torch", network), SqueezeConfig(steps=args.steps), int(batch)))
+        return
+
+    found = {case: measure(args, case) for case in args.cases}
+    cells = [
+        (
+            *case.split(":"),
+            name,
+            f"{row['median_seconds']:.2f}",
+            rounds.said(row["ratio"]),
+            f"{row['page_faults']:.0f}",
+            f"{row['peak_mib']:.0f}",
+        )
+        for case, rows in found.items()
+        for name, row in rows.items()
+    ]
+    rounds.publish(
+        args.out,
+        "allocator",
+        "Freed memory that stays",
+        f"One squeeze-training step in PyTorch on a CPU, K = {args.steps}, float32, {args.threads} thread(s): "
+        "glibc's allocator left to itself, and told to keep what is freed, as `stcli` tells it. Each in a process "
+        f"of its own; medians of {args.rounds} rounds in which they take turns, ratios round by round with their "
+        "range.",
+        rounds.command(parser, args, "way"),
+        rounds.table(
+            ("network", "batch", "allocator", "s per step", "time", "page faults a step", "peak MiB"), cells
+        ),
+        {name: value for name, value in vars(args).items() if name not in ("out", "way")},
+        backend.versions(),
+        cases=found,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""Processes that take turns: one step of each in every round, while the others wait."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def serve(run: Callable[[], Any], **about: Any) -> None:
+    """A step for each line on standard input; answers by a line of JSON: what it took, and `about`."""
+    for _ in sys.stdin:
+        before, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        run()
+        seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF)
+        faults = after.ru_minflt - before.ru_minflt
+        answer = {"seconds": seconds, "page_faults": faults, "peak_mib": after.ru_maxrss / 1024, **about}
+        print(json.dumps(answer), flush=True)
+
+
+class Worker:
+    """A process of a script that serves, started with these options and additions to the environment."""
+
+    def __init__(self, script: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        self._process = subprocess.Popen(
+            [sys.executable, script, *flags],
+            env=os.environ | environment | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def step(self) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def stop(self) -> None:
+        self._process.communicate()
+
+
+def take_turns(
+    workers: Mapping[str, Worker], rounds: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
+    """What each answered to its first step, which may compile, and in each round; then they are stopped."""
+    first = {name: worker.step() for name, worker in workers.items()}
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
+    for number in range(rounds):
+        for name, worker in workers.items():
+            answers[name].append(worker.step())
+        print(f"round {number + 1}/{rounds} done", flush=True)
+    for worker in workers.values():
+        worker.stop()
+    return first, answers
