@@ -48,6 +48,7 @@ def main() -> None:
 
     backend = load_backend(args.backend)
     backend.use_threads(args.threads)
+    backend.use_device("cpu")  # as `stcli` does
     plans = {name: make_plan({"dataset": "cifar10:", **settings}) for name, settings in SETTINGS.items()}
     runners = {name: runner(args, plan) for name, plan in plans.items()}
     _, seconds = rounds.take_turns(runners, args.rounds)

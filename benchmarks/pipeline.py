@@ -51,6 +51,7 @@ def main() -> None:
 
     backend = load_backend(args.backend)
     backend.use_threads(args.threads)
+    backend.use_device("cpu")  # as `stcli` does
     learner = steps.learner_of(args.backend, args.model)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (args.images, 32, 32, 3), np.uint8)

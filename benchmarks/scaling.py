@@ -69,6 +69,7 @@ def main() -> None:
 
     backend = load_backend(args.backend)
     backend.use_threads(args.threads)
+    backend.use_device("cpu")  # as `stcli` does
     found = {}
     for axis in args.axes:
         unit, values, powers = AXES[axis]
