@@ -3,43 +3,56 @@
     python benchmarks/allocator.py [--cases resnet8:32 resnet8:128 resnet18:32 resnet18:128] [--steps 2]
         [--rounds 5] [--threads 1] [--out docs/results]
 
-Each way runs in a process of its own, and they take turns: glibc left to itself, and told to keep what is freed,
-as `stcli` tells it on a CPU. A case is NETWORK:BATCH. Writes allocator.md and .json.
+Each way runs in a process of its own, and they take turns: the plain step of `plain_torch.py` and ours with glibc
+left to itself, and ours with glibc told to keep what is freed, as `stcli` tells it on a CPU. A case is
+NETWORK:BATCH. Writes allocator.md and .json.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import rounds
+import squeeze_step
 import steps
 from workers import Worker, serve, take_turns
 
 from stcore import SqueezeConfig
 from stcore.dispatch import load_backend
 
-LEFT, KEPT = "left to itself", "freed memory kept"
+PLAIN, LEFT, KEPT = "plain", "ours", "ours, freed memory kept"
+WAYS = (PLAIN, LEFT, KEPT)
 
 
 def measure(args: argparse.Namespace, case: str) -> dict[str, dict[str, Any]]:
-    """By way: medians of what a step took, and the ratio of times."""
+    """By way: medians of what a step took, and the ratios of times."""
     given = {"cases": case, "steps": args.steps, "threads": args.threads}
-    ways = {name: Worker(__file__, {**given, "way": name}, {}) for name in (LEFT, KEPT)}
+    ways = {name: Worker(__file__, {**given, "way": name}, {}) for name in WAYS}
     _, answers = take_turns(ways, args.rounds)
     seconds = {name: [answer["seconds"] for answer in each] for name, each in answers.items()}
     return {
         name: {
             "median_seconds": statistics.median(seconds[name]),
-            "ratio": rounds.ratio(seconds, name, LEFT),
+            "ratio_to_plain": rounds.ratio(seconds, name, PLAIN),
+            "ratio_to_ours": rounds.ratio(seconds, name, LEFT),
             "page_faults": statistics.median(answer["page_faults"] for answer in each),
             "peak_mib": max(answer["peak_mib"] for answer in each),
             "seconds": seconds[name],
         }
         for name, each in answers.items()
     }
+
+
+def step(args: argparse.Namespace) -> Callable[[], Any]:
+    """That of the one case, and the one way, that are given."""
+    network, _, batch = args.cases[0].partition(":")
+    if args.way == PLAIN:
+        return squeeze_step.plain(argparse.Namespace(model=network, batch=int(batch), steps=args.steps))
+    return steps.step_of(steps.learner_of("torch", network), SqueezeConfig(steps=args.steps), int(batch))
 
 
 def main() -> None:
@@ -49,15 +62,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--way", choices=(LEFT, KEPT), help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     backend = load_backend("torch")
     if args.way:
         backend.use_threads(args.threads)
         if args.way == KEPT:
             backend.use_device("cpu")
-        network, _, batch = args.cases[0].partition(":")
-        serve(steps.step_of(steps.learner_of("torch", network), SqueezeConfig(steps=args.steps), int(batch)))
+        serve(step(args))
         return
 
     found = {case: measure(args, case) for case in args.cases}
@@ -66,7 +78,8 @@ def main() -> None:
             *case.split(":"),
             name,
             f"{row['median_seconds']:.2f}",
-            rounds.said(row["ratio"]),
+            rounds.said(row["ratio_to_plain"]),
+            rounds.said(row["ratio_to_ours"]),
             f"{row['page_faults']:.0f}",
             f"{row['peak_mib']:.0f}",
         )
@@ -77,14 +90,13 @@ def main() -> None:
         args.out,
         "allocator",
         "Freed memory that stays",
-        f"One squeeze-training step in PyTorch on a CPU, K = {args.steps}, float32, {args.threads} thread(s): "
-        "glibc's allocator left to itself, and told to keep what is freed, as `stcli` tells it. Each in a process "
-        f"of its own; medians of {args.rounds} rounds in which they take turns, ratios round by round with their "
-        "range.",
+        "One squeeze-training step in PyTorch on a CPU, float32: plain, with the forwards of the released code; "
+        "ours, with glibc's allocator left to itself; ours, with glibc told to keep what is freed, as `stcli` "
+        f"tells it. All have the same numbers. K = {args.steps}, {args.threads} thread(s), each in a process of "
+        f"its own; medians of {args.rounds} rounds in which they take turns, ratios round by round with "
+        "their range.",
         rounds.command(parser, args, "way"),
-        rounds.table(
-            ("network", "batch", "allocator", "s per step", "time", "page faults a step", "peak MiB"), cells
-        ),
+        rounds.table(("network", "batch", "step", "s", "/ plain", "/ ours", "page faults", "peak MiB"), cells),
         {name: value for name, value in vars(args).items() if name not in ("out", "way")},
         backend.versions(),
         cases=found,

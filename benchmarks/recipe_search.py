@@ -19,17 +19,14 @@ from variants import Options, Search, plus_minus, versions
 
 from stcore.cli.seeds import parse_seeds
 
-FAST: dict[str, Options] = {
-    "K = 5": {"steps": 5},
-    "K = 5, from half-way 10": {"early-steps": "5@0.5"},
-    "K = 2, 5, then 10": {"early-steps": "2@0.3 5@0.6"},
-    "one-cycle": {"schedule": "one-cycle"},
-}
 ONCE: dict[str, dict[str, Options]] = {
     "digits": {
         "as the preset": {},
         "bf16": {"precision": "bf16"},
-        **FAST,
+        "K = 5": {"steps": 5},
+        "K = 5, from half-way 10": {"early-steps": "5@0.5"},
+        "K = 2, 5, then 10": {"early-steps": "2@0.3 5@0.6"},
+        "one-cycle": {"schedule": "one-cycle"},
         "one-cycle, half of the epochs": {"schedule": "one-cycle", "epochs": 10},
         "that, bf16, K = 5, from half-way 10": {
             "schedule": "one-cycle",
@@ -46,12 +43,11 @@ ONCE: dict[str, dict[str, Options]] = {
     },
     "cifar10": {
         "bf16": {},
-        "float32": {"precision": "fp32"},
-        **FAST,
-        "one-cycle, K = 5, from half-way 10": {"schedule": "one-cycle", "early-steps": "5@0.5"},
+        "K = 5": {"steps": 5},
+        "K = 5, from half-way 10": {"early-steps": "5@0.5"},
+        "that, one-cycle": {"early-steps": "5@0.5", "schedule": "one-cycle"},
         "averaged weights": {"ema": 0.99},
         "AWP": {"awp": 0.005},
-        "labels smoothed by 0.1": {"label-smoothing": 0.1},
         "SiLU": {"model": "resnet8-silu"},
         "cutout": {"augment": "crop-flip-cutout"},
     },
