@@ -1,7 +1,7 @@
 """What it is worth that freed memory stays with the process: time, page faults and peak memory of a step. PyTorch.
 
-    python benchmarks/allocator.py [--cases resnet8:32 resnet8:128 resnet18:32 resnet18:128] [--steps 2]
-        [--rounds 5] [--threads 1] [--out docs/results]
+    python benchmarks/allocator.py [--cases resnet18:32 resnet18:128] [--steps 10] [--rounds 3]
+        [--threads 1] [--out docs/results]
 
 Each way runs in a process of its own, and they take turns: the plain step of `plain_torch.py` and ours with glibc
 left to itself, and ours with glibc told to keep what is freed, as `stcli` tells it on a CPU. A case is
@@ -57,9 +57,9 @@ def step(args: argparse.Namespace) -> Callable[[], Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", default=["resnet8:32", "resnet8:128", "resnet18:32", "resnet18:128"])
-    parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cases", nargs="+", default=["resnet18:32", "resnet18:128"])
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)

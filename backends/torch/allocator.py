@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
     """Has glibc keep what is freed for the next tensor; whether it was told so.
 
     Left to itself it hands large blocks back to the system, which fills each page with zeros when it is touched
-    anew: a seventh to a quarter of a step at batch 128 (docs/results/allocator.md). No number changes; the process
+    anew: a fifth of a step at batch 128 (docs/results/allocator.md). No number changes; the process
     keeps its peak. Nothing is done where the user's environment has chosen, or where there is no glibc.
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in CHOSEN):
