@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.augment import augmented, draw
-from stcore.data.batches import Augment, Batch, check_settings
+from stcore.data.augment import Augment, augmented, draw
+from stcore.data.batches import Batch, check_settings
 from stcore.data.images import ImageData
 from stcore.errors import UsageError
 from stcore.seeding import Stream, generator

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.augment import augmented, draw
-from stcore.data.batches import Augment, Batch, check_settings, count_batches, cut
+from stcore.data.augment import Augment, augmented, draw
+from stcore.data.batches import Batch, check_settings, count_batches, cut
 from stcore.data.stream_data import StreamData
 from stcore.data.stream_index import Shard
 from stcore.data.tar_shard import Sample, read_samples
