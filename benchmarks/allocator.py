@@ -3,9 +3,9 @@
     python benchmarks/allocator.py [--cases resnet18:32 resnet18:128] [--steps 10] [--rounds 3]
         [--threads 1] [--out docs/results]
 
-Each way runs in a process of its own, and they take turns: the plain step of `plain_torch.py` and ours with glibc
-left to itself, and ours with glibc told to keep what is freed, as `stcli` tells it on a CPU. A case is
-NETWORK:BATCH. Writes allocator.md and .json.
+Each way runs in a process of its own, and they take turns: the plain step of `plain_torch.py` and ours, with glibc
+left to itself and told to keep what is freed, as `stcli` tells it on a CPU; and ours in Keras on TensorFlow.
+A case is NETWORK:BATCH. Writes allocator.md and .json.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import rounds
-import squeeze_step
 import steps
 from workers import Worker, serve, take_turns
 
 from stcore import SqueezeConfig
 from stcore.dispatch import load_backend
 
-PLAIN, LEFT, KEPT = "plain", "ours", "ours, freed memory kept"
-WAYS = (PLAIN, LEFT, KEPT)
+PLAIN, LEFT, KEPT, KERAS = "plain", "ours", ", freed memory kept", "ours, keras"
+WAYS = (PLAIN, PLAIN + KEPT, LEFT, LEFT + KEPT, KERAS)
 
 
 def measure(args: argparse.Namespace, case: str) -> dict[str, dict[str, Any]]:
@@ -50,9 +49,14 @@ def measure(args: argparse.Namespace, case: str) -> dict[str, dict[str, Any]]:
 def step(args: argparse.Namespace) -> Callable[[], Any]:
     """That of the one case, and the one way, that are given."""
     network, _, batch = args.cases[0].partition(":")
-    if args.way == PLAIN:
-        return squeeze_step.plain(argparse.Namespace(model=network, batch=int(batch), steps=args.steps))
-    return steps.step_of(steps.learner_of("torch", network), SqueezeConfig(steps=args.steps), int(batch))
+    name = "keras" if args.way == KERAS else "torch"
+    backend = load_backend(name)
+    backend.use_threads(args.threads)
+    if args.way.endswith(KEPT):
+        backend.use_device("cpu")
+    if args.way.startswith(PLAIN):
+        return steps.plain(network, int(batch), args.steps)
+    return steps.step_of(steps.learner_of(name, network), SqueezeConfig(steps=args.steps), int(batch))
 
 
 def main() -> None:
@@ -64,11 +68,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    backend = load_backend("torch")
     if args.way:
-        backend.use_threads(args.threads)
-        if args.way == KEPT:
-            backend.use_device("cpu")
         serve(step(args))
         return
 
@@ -90,15 +90,14 @@ def main() -> None:
         args.out,
         "allocator",
         "Freed memory that stays",
-        "One squeeze-training step in PyTorch on a CPU, float32: plain, with the forwards of the released code; "
-        "ours, with glibc's allocator left to itself; ours, with glibc told to keep what is freed, as `stcli` "
-        f"tells it. All have the same numbers. K = {args.steps}, {args.threads} thread(s), each in a process of "
-        f"its own; medians of {args.rounds} rounds in which they take turns, ratios round by round with "
-        "their range.",
+        "One squeeze-training step on a CPU, float32: in PyTorch, plain, with the forwards of the released code, "
+        "and ours, each with glibc's allocator left to itself and told to keep what is freed, as `stcli` tells "
+        f"it; and in Keras. All have the same numbers. K = {args.steps}, {args.threads} thread(s), each in a "
+        f"process of its own; medians of {args.rounds} rounds in which they take turns, ratios round by round.",
         rounds.command(parser, args, "way"),
         rounds.table(("network", "batch", "step", "s", "/ plain", "/ ours", "page faults", "peak MiB"), cells),
         {name: value for name, value in vars(args).items() if name not in ("out", "way")},
-        backend.versions(),
+        load_backend("torch").versions() | load_backend("keras").versions(),
         cases=found,
     )
 

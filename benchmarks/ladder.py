@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import plain_torch
 import rounds
 import steps
 import torch
@@ -36,17 +35,12 @@ Rung = tuple[Callable[[], Any], int]
 
 def plain(args: argparse.Namespace, tf32: bool = False) -> Rung:
     """The released code's forwards; with TF32 convolutions, as PyTorch has them unless told otherwise."""
-    model = models.build(args.model, "torch", num_classes=10, device=args.device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    learner = load_backend("torch").make_learner(model, optimizer)
-    pixels, labels = steps.images(args.batch)
-    x, y = learner.images(pixels).contiguous(), learner.labels(labels)
-    noise = (torch.randn_like(x), torch.randn_like(x))
+    step = steps.plain(args.model, args.batch, args.steps, device=args.device)
 
     def run() -> float:
         before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, tf32
         try:
-            return float(plain_torch.step(model, optimizer, x, y, noise, steps=args.steps))
+            return step()
         finally:
             torch.backends.cudnn.allow_tf32 = before
 

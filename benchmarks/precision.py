@@ -9,11 +9,12 @@ docs/results/precision.md and .json.
 from __future__ import annotations
 
 import argparse
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import rounds
-from variants import Search, plus_minus, versions
+from variants import Search, plus_minus
 
 from stcore.cli.seeds import parse_seeds
 
@@ -40,33 +41,32 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=parse_seeds, default=parse_seeds("1..5"))
+    parser.add_argument("--seeds", default="1..5")
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--backends", type=lambda words: words.split(","), default=["torch", "keras"])
+    parser.add_argument("--backends", default="torch,keras")
     parser.add_argument("--runs", type=Path, default=Path("runs/precision"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
 
-    searches = {backend: search(backend, args.epochs) for backend in args.backends}
-    for seed in args.seeds:
+    seeds = parse_seeds(args.seeds)
+    searches = {backend: search(backend, args.epochs) for backend in args.backends.split(",")}
+    for seed in seeds:
         for one in searches.values():
             one.train(args.runs, [seed])
-    rows = [
-        {"backend": backend, **row} for backend, one in searches.items() for row in one.rows(args.runs, args.seeds)
-    ]
+    rows = [{"backend": backend, **row} for backend, one in searches.items() for row in one.rows(args.runs, seeds)]
     rounds.publish(
         args.out,
         "precision",
         "Precision: accuracy and time",
-        f"scikit-learn's digits, `small-cnn`, ST, preset `digits`, {args.epochs} epochs, {len(args.seeds)} seeds, "
+        f"scikit-learn's digits, `small-cnn`, ST, preset `digits`, {args.epochs} epochs, {len(seeds)} seeds, "
         "one CPU thread; last epoch, test split, means with 95 % t-intervals. A ratio to fp32 is of the same "
         "seed's seconds per epoch, without the first epoch: median [lowest..highest].",
-        rounds.command(parser, args, "runs", "seeds", "backends"),
+        rounds.command(parser, args, "runs"),
         rounds.table(
             ("backend", "variant", *ATTACKS.values(), "s/epoch", "first epoch s", "/ fp32"), map(cells, rows)
         ),
-        {"seeds": args.seeds, "epochs": args.epochs},
-        versions(),
+        {"seeds": seeds, "epochs": args.epochs},
+        {name: metadata.version(name) for name in ("torch", "keras", "tensorflow")},
         rows=rows,
     )
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import rounds
-from variants import Options, Search, plus_minus, versions
+from variants import Options, Search, plus_minus
 
 from stcore.cli.seeds import parse_seeds
+from stcore.dispatch import load_backend
 
 ONCE: dict[str, dict[str, Options]] = {
     "digits": {
@@ -25,7 +26,7 @@ ONCE: dict[str, dict[str, Options]] = {
         "bf16": {"precision": "bf16"},
         "K = 5": {"steps": 5},
         "K = 5, from half-way 10": {"early-steps": "5@0.5"},
-        "K = 2, 5, then 10": {"early-steps": "2@0.3 5@0.6"},
+        "K = 2, 5, then 10": {"early-steps": ("2@0.3", "5@0.6")},
         "one-cycle": {"schedule": "one-cycle"},
         "one-cycle, half of the epochs": {"schedule": "one-cycle", "epochs": 10},
         "that, bf16, K = 5, from half-way 10": {
@@ -80,32 +81,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=tuple(ONCE))
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=parse_seeds)
+    parser.add_argument("--seeds", help="1..3 of the digits and 1 of cifar10 by default")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe-search"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
     if (args.name == "cifar10") != (args.data is not None):
         parser.error("expected --data with cifar10, and only there")
-    args.seeds = args.seeds or parse_seeds("1..3" if args.name == "digits" else "1")
+    seeds = parse_seeds(args.seeds or ("1..3" if args.name == "digits" else "1"))
 
     one = search(args)
-    one.train(args.runs, args.seeds, args.jobs)
-    rows = one.rows(args.runs, args.seeds)
+    one.train(args.runs, seeds, args.jobs)
+    rows = one.rows(args.runs, seeds)
     first = rows[0]["variant"]
     columns = [word for attack in rows[0]["accuracies"] for word in (NAMES[attack], "more")]
     rounds.publish(
         args.out,
         f"recipe-search-{args.name}",
         f"Parts of a recipe, on {'the digits' if args.name == 'digits' else 'CIFAR-10, a small budget'}",
-        f"Squeeze training, PyTorch: {SAID[args.name]}; {len(args.seeds)} seeds, last epoch (of the averaged "
+        f"Squeeze training, PyTorch: {SAID[args.name]}; {len(seeds)} seed(s), last epoch (of the averaged "
         f"weights where there are some). Means with 95 % t-intervals; differences to *{first}* are taken seed by "
         "seed, times too: seconds of all epochs together, median [lowest..highest] of the ratios, one CPU thread "
         f"a run, {args.jobs} run(s) at a time.",
-        rounds.command(parser, args, "runs", "data", "seeds") + (" --data DATA" if args.data else ""),
+        rounds.command(parser, args, "runs", "data") + (" --data DATA" if args.data else ""),
         rounds.table(("variant", *columns, "s", "time"), [cells(row, first) for row in rows]),
-        {"seeds": args.seeds, "jobs": args.jobs, "base": {**one.base, "dataset": args.name}},
-        versions(),
+        {"seeds": seeds, "jobs": args.jobs, "base": {**one.base, "dataset": args.name}},
+        load_backend("torch").versions(),
         rows=rows,
     )
 

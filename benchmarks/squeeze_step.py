@@ -15,13 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import plain_torch
 import rounds
 import steps
-import torch
 
 import stcore
-from stcore import models
 from stcore.dispatch import available_backends, load_backend
 
 ABOUT = (
@@ -30,21 +27,6 @@ ABOUT = (
     "its rounding (bf16) or of its K. The first step is traced and compiled."
 )
 PLAIN, OURS = "plain torch (34 forwards)", "ours, torch"
-
-
-def plain(args: argparse.Namespace, channels_last: bool = False) -> Callable[[], Any]:
-    model = models.build(args.model, "torch", num_classes=10)
-    if channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    learner = load_backend("torch").make_learner(model, optimizer)
-    pixels, labels = steps.images(args.batch)
-    generator = torch.Generator().manual_seed(0)
-    layout = (lambda t: t) if channels_last else torch.Tensor.contiguous
-    x = layout(learner.images(pixels))
-    noise = [layout(torch.randn(x.shape, generator=generator).to(memory_format=torch.channels_last)) for _ in "ab"]
-    y = learner.labels(labels)
-    return lambda: plain_torch.step(model, optimizer, x, y, tuple(noise), steps=args.steps)
 
 
 def ours(args: argparse.Namespace, backend: str = "torch", steps_: int | None = None, **prepared: Any) -> Any:
@@ -62,8 +44,11 @@ def engines(args: argparse.Namespace) -> dict[str, tuple[str, Callable[[], Any]]
         f"bf16, K = {half}": {"precision": "bf16", "inner_precision": "bf16", "steps_": half},
     }
     found = {
-        PLAIN: ("exact", plain(args)),
-        "plain torch, channels-last": ("exact", plain(args, channels_last=True)),
+        PLAIN: ("exact", steps.plain(args.model, args.batch, args.steps)),
+        "plain torch, channels-last": (
+            "exact",
+            steps.plain(args.model, args.batch, args.steps, channels_last=True),
+        ),
     }
     for backend in available_backends():
         load_backend(backend).use_threads(args.threads)

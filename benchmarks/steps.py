@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import plain_torch
+import torch
 
 from stcore import models
 from stcore.dispatch import load_backend
@@ -22,6 +24,21 @@ def learner_of(backend: str, model: str, side: int = 32, device: str | None = No
     network = models.build(model, backend, device=device, **size)  # type: ignore[arg-type]
     learner = package.make_learner(network, package.make_sgd(network, 0.01, 0.9, 5e-4, False))
     return package.prepare_training(learner, prepared.pop("compile", "auto"), **prepared)  # type: ignore[no-any-return]
+
+
+def plain(
+    model: str, size: int, inner_steps: int, *, device: str | None = None, channels_last: bool = False
+) -> Callable[[], float]:
+    """One update with the forwards of the released code, as PyTorch lays memory out unless told otherwise."""
+    network = models.build(model, "torch", num_classes=10, device=device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = network.to(memory_format=layout)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    learner = load_backend("torch").make_learner(network, optimizer)
+    pixels, labels = images(size)
+    x, y = learner.images(pixels).contiguous(memory_format=layout), learner.labels(labels)
+    noise = (torch.randn_like(x), torch.randn_like(x))
+    return lambda: float(plain_torch.step(network, optimizer, x, y, noise, steps=inner_steps))
 
 
 def images(size: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:

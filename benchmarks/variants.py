@@ -13,16 +13,16 @@ import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from rounds import spread
 
 from stcore.tables.reading import FinishedRun, read_run
 from stcore.tables.table import Row
 
-Options = Mapping[str, str | float]
+Value: TypeAlias = str | float | tuple[str, ...]
+Options: TypeAlias = Mapping[str, Value]
 LIMITS = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
@@ -73,7 +73,7 @@ class Search:
 
     def _train(self, runs: Path, name: str, seed: int) -> None:
         options = {"threads": 1, **self.base, **self.variants[name]}
-        words = [word for key, value in options.items() for word in (f"--{key}", *str(value).split())]
+        words = [word for key, value in options.items() for word in (f"--{key}", *_words(value))]
         stcli = Path(sysconfig.get_path("scripts")) / "stcli"
         command = [stcli, "train", *words, "--seeds", seed, "--out", self._folder(runs, name)]
         subprocess.run(list(map(str, command)), check=True, env=os.environ | LIMITS, stdout=subprocess.DEVNULL)
@@ -119,12 +119,11 @@ def plus_minus(values: Sequence[float], sign: str = "") -> str:
     """51.9 ± 1.7; of a difference, by sign "+", −0.3 ± 0.5"""
     mean, low, high = values
     half = f" ± {(high - low) / 2:.1f}" if high == high else ""
-    return f"{mean:{sign}.1f}{half}".replace("-", "−")
+    return f"{round(mean, 1) + 0.0:{sign}.1f}{half}".replace("-", "−")
 
 
-def versions() -> dict[str, str]:
-    """Of what the runs were made with."""
-    return {name: metadata.version(name) for name in ("torch", "keras", "tensorflow")}
+def _words(value: Value) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else (str(value),)
 
 
 def _all_seconds(run: FinishedRun) -> float:
@@ -132,5 +131,5 @@ def _all_seconds(run: FinishedRun) -> float:
 
 
 def _seconds(run: FinishedRun) -> float:
-    """Of an epoch, the median without the first, which compiles."""
-    return statistics.median(run.seconds[1:])
+    """Of an epoch, the median without the first, which compiles, where there are others."""
+    return statistics.median(run.seconds[1:] or run.seconds)

@@ -41,7 +41,10 @@ class Worker:
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker ended with exit code {self._process.wait()}; what it said stands above")
+        answer: dict[str, Any] = json.loads(line)
         return answer
 
     def stop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -16,7 +17,7 @@ from stcore import errors, files
 from stcore.cli.children import Children, Ended
 from stcore.cli.parsing import peek
 from stcore.errors import UsageError
-from stcore.plan import Plan
+from stcore.plan import Plan, make_plan
 from stcore.runs import CONFIG, RESULT, RunFolder
 from stcore.tables.reading import settings_of
 
@@ -61,7 +62,7 @@ class Job:
         """UsageError where a run that is there already was made by another command."""
         if not self.begun:
             return
-        there = _compared(RunFolder.open(self.folder).read_config())
+        there = _compared(_complete(RunFolder.open(self.folder).read_config()))
         asked = _compared(json.loads(json.dumps(self.plan.flat())))
         for name in {**asked, **there}:
             if there.get(name) != asked.get(name) and not (name == "device" and any(devices)):
@@ -70,6 +71,12 @@ class Job:
                     f"out: {self.folder} holds another run: its {name} is {was}, here it is {here}. "
                     "Choose another --out"
                 )
+
+
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings with those that came with later versions, as they were before."""
+    made = make_plan({name: value for name, value in config.items() if name != "preset"}).flat()
+    return {**json.loads(json.dumps(made)), **config}
 
 
 def _compared(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +107,9 @@ def train(
                     return
                 job = waiting.pop(0)
             left = None if end is None else max(0.0, end - time.monotonic())
-            if not job.begun:
-                files.sweep(job.folder)  # a kill may have come as the first file was being written
+            if job.folder.is_dir() and not job.begun:
+                with contextlib.suppress(UsageError), files.held(job.folder):
+                    files.sweep(job.folder)  # a kill may have come as the first file was being written
             words = job.words(device, None if left is None else left / 3600)
             how = ended[job.name] = children.run(
                 f"[{job.name}]", [sys.executable, "-m", "stcore.cli.child", *words]

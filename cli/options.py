@@ -111,7 +111,7 @@ class TrainOptions:
     """Hold the targets of the symmetric KL constant, as the paper's released code does (st, trades)."""
     label_smoothing: Number = 0.0
     """Share of the labels that is spread over all classes, such as 0.1, in the cross-entropy of the loss (st, at,
-    trades)."""
+    trades, at2, trades2)."""
     examples: Int = 1
     """Neighbours of each image (at, trades, mart); at2, trades2 and mart2 have two."""
     combine: str = "mean"

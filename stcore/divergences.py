@@ -55,7 +55,7 @@ def squared_l2(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = 
 
 
 def improved_kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
-    """KL(sg p‖q) + ½·Var_{sg p}(log p − log q), in nats: the KL taken apart and weighed anew.
+    """KL(sg p‖q) + ½·Var_{sg p}(log p − log q), in nats: the KL taken apart, and one part's gradient completed.
 
     Cui et al., 2024 (Decoupled KL): held constant on the q of the variance, its gradient is that of KL(p‖q); here
     that q moves too (their first improvement). Their second, weights by means of whole classes, would be a state

@@ -12,7 +12,7 @@ from typing import Any
 
 from stcore import data
 from stcore.data.resident import resident
-from stcore.errors import DeviceError
+from stcore.errors import DeviceError, UsageError
 from stcore.evaluation import Accuracy
 from stcore.evaluation_report import as_json
 from stcore.files import held, sweep
@@ -87,11 +87,18 @@ def run(
     try:
         with ExitStack() as holding:
 
-            def begin() -> None:
+            def hold() -> None:
                 if not ranks.rank:
                     holding.enter_context(held(out))
+
+            def begin() -> None:
+                if not keeping.resume:
+                    hold()
                 on_begin()
 
+            if keeping.resume:
+                hold()  # before its state is read
+                check_unfinished(out)
             outcome = run_on(plan, ranks.gather(out)[0], progress, on_row, begin, keeping, backend, device, ranks)
     except Exception as error:
         if not ranks.lost(error):
@@ -102,6 +109,12 @@ def run(
         ) from error
     ranks.leave()
     return outcome
+
+
+def check_unfinished(out: Path) -> None:
+    """UsageError where another process has finished the run since it was looked at."""
+    if (out / RESULT).is_file():
+        raise UsageError(f"run: {out} was finished by another process just now; the same command says its result")
 
 
 def run_on(

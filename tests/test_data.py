@@ -321,7 +321,7 @@ def test_cutout_is_a_black_square_in_the_image_of_crop_flip(height, width, seed)
     images = np.random.default_rng(seed).integers(1, 256, (4, height, width, 1), np.uint8)
     draws = draw("crop-flip-cutout", seed, 0, 4)
     plain, cut = augmented(images, draw("crop-flip", seed, 0, 4)), augmented(images, draws)
-    long, wide = (max(1, round(side * 14 / 32)) for side in (height, width))
+    long, wide = (round(side * 14 / 32) for side in (height, width))
     for i, (down, right) in enumerate(draws.hole.T):
         top, left = int(down * height) - long // 2, int(right * width) - wide // 2
         for y in range(height):

@@ -91,7 +91,7 @@ def test_killed_twice_and_resumed_it_ends_as_without_a_break(name, tmp_path):
 def test_a_run_that_is_being_trained_is_left_alone(tmp_path):
     """Two processes in one folder would sweep each other's files away."""
     load("torch")
-    run, words = tmp_path / "run", [*RUN, "--epochs", "40"]  # the later one holds
+    run, words = tmp_path / "run", [*RUN, "--epochs", "1000"]  # the later one holds
     process = subprocess.Popen(command("--backend", "torch", *words, "--out", run), stdout=subprocess.DEVNULL)
     try:
         while not list((run / "state").glob("[0-9]*.safetensors")):

@@ -142,6 +142,19 @@ def sweep_in(out, *args):
     return stcli("sweep", *SMALL, "--out", out, *args)
 
 
+def test_a_sweep_goes_on_that_an_earlier_version_began(tmp_path):
+    """Its runs' configs lack the settings that came since, which are as they were before."""
+    words = ["--vary", "beta=1"]
+    assert sweep_in(tmp_path, *words).code == 0
+    config = tmp_path / "beta=1" / "config.toml"
+    lines = config.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith("label_smoothing")]
+    assert len(kept) == len(lines) - 1
+    config.write_text("\n".join(kept) + "\n")
+    said = sweep_in(tmp_path, *words)
+    assert (said.code, "[1/1 beta=1] finished before" in said.out) == (0, True), said.err
+
+
 def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
     """One folder holds what is no run."""
     (tmp_path / "beta=1").mkdir()

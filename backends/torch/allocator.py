@@ -7,6 +7,8 @@ import os
 import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
+SIZES = (1 << 30, 32 << 20)
+"""Blocks up to these come from memory that is kept; older versions of glibc take nothing above the second."""
 CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -14,7 +16,7 @@ def keep_freed_memory() -> bool:
     """Has glibc keep what is freed for the next tensor; whether it was told so.
 
     Left to itself it hands large blocks back to the system, which fills each page with zeros when it is touched
-    anew: a fifth of a step at batch 128 (docs/results/allocator.md). No number changes; the process
+    anew: a quarter of a step at batch 128 (docs/results/allocator.md). No number changes; the process
     keeps its peak. Nothing is done where the user's environment has chosen, or where there is no glibc.
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in CHOSEN):
@@ -22,4 +24,5 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
-    return bool(libc.mallopt(MMAP_THRESHOLD, 1 << 30)) and bool(libc.mallopt(TRIM_THRESHOLD, -1))
+    large = any(libc.mallopt(MMAP_THRESHOLD, size) for size in SIZES)
+    return large and bool(libc.mallopt(TRIM_THRESHOLD, -1))

@@ -59,7 +59,7 @@ def covered(hole: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArr
     """(N, H, W): which pixels the square of cutout hides (DeVries & Taylor, 2017); at a border it is cut off."""
 
     def within(centre: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.bool_]:
-        length = max(1, round(HOLE * side))
+        length = round(HOLE * side)
         first = np.floor(centre * side).astype(np.int64)[:, None] - length // 2
         return (np.arange(side) >= first) & (np.arange(side) < first + length)
 
