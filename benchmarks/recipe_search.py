@@ -44,10 +44,8 @@ ONCE: dict[str, dict[str, Options]] = {
     },
     "cifar10": {
         "bf16": {},
+        "improved KL, β = 3": {"divergence": "improved_kl", "beta": 3},
         "K = 5": {"steps": 5},
-        "one-cycle, K = 5, from half-way 10": {"schedule": "one-cycle", "early-steps": "5@0.5"},
-        "AWP": {"awp": 0.005},
-        "SiLU": {"model": "resnet8-silu"},
         "cutout": {"augment": "crop-flip-cutout"},
     },
 }
