@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -182,3 +183,13 @@ def test_files_without_a_row_in_common_are_refused(benchmark, tmp_path, monkeypa
         compare.main()
     assert stopped.value.code == 2
     assert "no row of seconds in common" in capsys.readouterr().err
+
+
+def test_every_benchmark_has_its_line():
+    """In docs/benchmarks.md, and there is none that is gone."""
+    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text()
+    scripts = {path.name for path in FOLDER.glob("*.py") if "def main(" in path.read_text()}
+    scripts |= {path.name for path in FOLDER.glob("*.sh")}
+    named = set(re.findall(r"\b(\w+\.(?:py|sh))\b", page))
+    assert scripts <= named
+    assert {name for name in named if not name.startswith("test_")} <= scripts
