@@ -14,24 +14,31 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one engine must not spin beside another
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 Seconds = dict[str, list[float]]
+T = TypeVar("T")
 
 
 def take_turns(runners: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], Seconds]:
     """Seconds of each runner's first run, which warms up, traces and compiles; and of its run in each round."""
-    first = {name: _timed(run) for name, run in runners.items()}
-    seconds: Seconds = {name: [] for name in runners}
+    return in_turns({name: partial(_timed, run) for name, run in runners.items()}, rounds)
+
+
+def in_turns(runners: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[str, T], dict[str, list[T]]]:
+    """What each runner gave at first, and in each round."""
+    first = {name: run() for name, run in runners.items()}
+    given: dict[str, list[T]] = {name: [] for name in runners}
     for number in range(rounds):
         for name, run in runners.items():
-            seconds[name].append(_timed(run))
+            given[name].append(run())
         print(f"round {number + 1}/{rounds} done", flush=True)
-    return first, seconds
+    return first, given
 
 
 def ratio(seconds: Seconds, one: str, other: str) -> tuple[float, float, float]:

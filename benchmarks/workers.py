@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rounds import in_turns
+
 
 def serve(run: Callable[[], Any], **about: Any) -> None:
     """A step for each line on standard input; answers by a line of JSON: what it took, and `about`."""
@@ -55,12 +57,7 @@ def take_turns(
     workers: Mapping[str, Worker], rounds: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[dict[str, Any]]]]:
     """What each answered to its first step, which may compile, and in each round; then they are stopped."""
-    first = {name: worker.step() for name, worker in workers.items()}
-    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
-    for number in range(rounds):
-        for name, worker in workers.items():
-            answers[name].append(worker.step())
-        print(f"round {number + 1}/{rounds} done", flush=True)
+    first, answers = in_turns({name: worker.step for name, worker in workers.items()}, rounds)
     for worker in workers.values():
         worker.stop()
     return first, answers
