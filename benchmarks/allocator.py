@@ -21,7 +21,7 @@ import steps
 from workers import Worker, serve, take_turns
 
 from stcore import SqueezeConfig
-from stcore.dispatch import load_backend
+from stcore.core.dispatch import load_backend
 
 PLAIN, LEFT, KEPT, KERAS = "plain", "ours", ", freed memory kept", "ours, keras"
 WAYS = (PLAIN, PLAIN + KEPT, LEFT, LEFT + KEPT, KERAS)

@@ -30,15 +30,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stcore import data, models, runs
-from stcore.assessment import Assessment
+from stcore import data, models
 from stcore.autoattack import AutoAttack
+from stcore.autoattack.reference import run_reference
 from stcore.backends.torch import make_classifier
 from stcore.backends.torch.folding import candidates
-from stcore.evaluation import Evaluator
-from stcore.progress import Silent
+from stcore.base.progress import Silent
+from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
-from stcore.reference import run_reference
+from stcore.runs import folder
 
 REFERENCE, OURS, LAID_OUT, PLAIN = "reference", "ours", "ours, not folded", "ours, not folded, channels-first"
 
@@ -127,7 +128,7 @@ ENGINES = {
 
 def network(path: Path) -> Callable[[], nn.Module]:
     """Makes the network of a weights file, anew for each engine."""
-    weights, about = runs.load_weights(path)
+    weights, about = folder.load_weights(path)
     height, width, channels = map(int, about["image_shape"].split("x"))
     classes = int(about["num_classes"])
 

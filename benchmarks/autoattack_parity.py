@@ -35,14 +35,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import stcore
-from stcore import data, models, runs
-from stcore.assessment import Assessment
+from stcore import data, models
 from stcore.autoattack import AutoAttack, Stage
-from stcore.dispatch import load_backend
-from stcore.evaluation import Evaluator
-from stcore.progress import Silent
+from stcore.autoattack.reference import run_reference
+from stcore.base.progress import Silent
+from stcore.core.dispatch import load_backend
+from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
-from stcore.reference import run_reference
+from stcore.runs import folder
 
 
 def reference(model: Any, images: Array, labels: Array, attack: str, seed: int, args: Any) -> dict[str, Any]:
@@ -99,7 +100,7 @@ ENGINES = {"reference": reference, "ours": ours}
 
 def run(args: argparse.Namespace) -> None:
     load_backend(args.backend).use_threads(args.threads)
-    weights, about = runs.load_weights(args.weights)
+    weights, about = folder.load_weights(args.weights)
     height, width, channels = map(int, about["image_shape"].split("x"))
     model = models.build(
         about["model"],

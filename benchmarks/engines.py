@@ -19,7 +19,7 @@ import steps
 from workers import Worker, serve, take_turns
 
 import stcore
-from stcore.dispatch import load_backend
+from stcore.core.dispatch import load_backend
 
 ENGINES = {
     "PyTorch": ("torch", "torch"),

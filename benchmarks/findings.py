@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from stcore.analysis.findings import CHECKED
-from stcore.runs import write_file
+from stcore.base.files import write_file
 
 RUNS = ("standard", "at", "trades", "st")
 LOGGED = {"curves": RUNS, "losses": ("trades", "st"), "ratio": ("trades",)}

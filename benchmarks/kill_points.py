@@ -32,7 +32,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import numpy as np
 
-from stcore.runs import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, load_weights
+from stcore.base.weights_file import load_weights
+from stcore.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT
 
 EPOCHS, STEPS = 20, 20
 SETTINGS = (

@@ -24,7 +24,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stcore import SqueezeConfig, models
-from stcore.dispatch import load_backend
+from stcore.core.dispatch import load_backend
 
 PLAIN = "plain, strict float32"
 SIDE = {"cpu": 2048, "cuda": 8192}

@@ -17,9 +17,9 @@ from pathlib import Path
 import rounds
 import steps
 
-from stcore.dispatch import load_backend
+from stcore.core.dispatch import load_backend
 from stcore.methods import METHODS
-from stcore.plan import Plan, make_plan
+from stcore.runs.plan import Plan, make_plan
 
 SETTINGS = {name: {"method": name} for name in METHODS} | {
     "st + awp": {"method": "st", "awp": 0.005},

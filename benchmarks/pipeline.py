@@ -19,10 +19,11 @@ import rounds
 import steps
 
 from stcore import StandardConfig
+from stcore.core.dispatch import load_backend
 from stcore.data import ImageData
 from stcore.data.batches import Batches
-from stcore.data.resident import OnDevice, resident
-from stcore.dispatch import load_backend
+from stcore.data.on_device import OnDevice
+from stcore.data.resident import resident
 from stcore.protocols import Learner
 
 

@@ -18,7 +18,7 @@ import rounds
 from variants import Options, Search, plus_minus
 
 from stcore.cli.seeds import parse_seeds
-from stcore.dispatch import load_backend
+from stcore.core.dispatch import load_backend
 
 ONCE: dict[str, dict[str, Options]] = {
     "digits": {

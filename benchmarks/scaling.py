@@ -20,7 +20,7 @@ import rounds
 import steps
 
 from stcore import SqueezeConfig
-from stcore.dispatch import load_backend
+from stcore.core.dispatch import load_backend
 
 MODEL, BATCH, K, SIDE = "resnet8", 32, 10, 32
 AXES: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {

@@ -19,7 +19,7 @@ import rounds
 import steps
 
 import stcore
-from stcore.dispatch import available_backends, load_backend
+from stcore.core.dispatch import available_backends, load_backend
 
 ABOUT = (
     "*Plain* is a straightforward PyTorch step with the forwards of the released code "

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from stcore import SqueezeConfig, models
-from stcore.dispatch import load_backend
-from stcore.objective import training_step
+from stcore.core.dispatch import load_backend
+from stcore.core.objective import training_step
 
 KINDS = ("plain", "ours", "ours, bf16", "ours, gradient checkpointing")
 GLIBC = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}

@@ -10,11 +10,11 @@ import plain_torch
 import torch
 
 from stcore import models
-from stcore.dispatch import load_backend
-from stcore.noise import sample
-from stcore.objective import Objective, WeightPerturbation, training_step
+from stcore.base.noise import sample
+from stcore.base.seeding import Stream
+from stcore.core.dispatch import load_backend
+from stcore.core.objective import Objective, WeightPerturbation, training_step
 from stcore.protocols import Learner
-from stcore.seeding import Stream
 
 
 def learner_of(backend: str, model: str, side: int = 32, device: str | None = None, **prepared: Any) -> Learner:

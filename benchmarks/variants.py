@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 
 from rounds import spread
 
-from stcore.tables.reading import FinishedRun, read_run
-from stcore.tables.table import Row
+from stcore.results.tables.table import Row
+from stcore.runs.record import FinishedRun, read_run
 
 Value: TypeAlias = str | float | tuple[str, ...]
 Options: TypeAlias = Mapping[str, Value]

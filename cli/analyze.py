@@ -13,9 +13,11 @@ from typing import Any
 
 from rich.console import Console
 
-import stcore
-from stcore import checks, errors
+from stcore import errors
 from stcore.analysis.registry import ANALYSES, Analysis
+from stcore.base import checks
+from stcore.base.files import write_file, writing
+from stcore.base.version import __version__
 from stcore.cli.analyze_checkpoints import settings_of, subjects, targets
 from stcore.cli.analyze_options import OPTIONS, OfAny, given
 from stcore.cli.console import make_console, make_progress, say
@@ -23,8 +25,7 @@ from stcore.cli.fitting import Fitting, fitting
 from stcore.cli.parsing import parse
 from stcore.cli.table import left_out
 from stcore.errors import UsageError
-from stcore.files import writing
-from stcore.runs import RunFolder, write_file
+from stcore.runs.folder import RunFolder
 
 HELP = f"""usage: stcli analyze WHAT RUN… [options]
 
@@ -108,7 +109,7 @@ def computed(
 def head(what: str) -> dict[str, Any]:
     """What the record of an analysis begins with."""
     it: Analysis = ANALYSES[what]
-    return {"analysis": what, "what": it.what, "figure": it.figure, "stcore": stcore.__version__}
+    return {"analysis": what, "what": it.what, "figure": it.figure, "stcore": __version__}
 
 
 def save_numbers(result: Any, path: Path, about: Mapping[str, Any]) -> list[Path]:

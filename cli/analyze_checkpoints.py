@@ -12,16 +12,16 @@ import numpy as np
 
 from stcore.analysis.examples import one_per_class
 from stcore.analysis.subject import Subject
-from stcore.checkpoint_evaluation import CheckpointEvaluation
+from stcore.base.weights_file import load_weights
 from stcore.cli.analyze_options import ExamplesOptions, OfCheckpoints, given
 from stcore.cli.evaluation_plan import checkpoints, plan_from
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
-from stcore.plan import Plan
 from stcore.protocols import Array
-from stcore.run_store import check_about
-from stcore.runs import load_weights
+from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
+from stcore.runs.plan import Plan
+from stcore.runs.store import check_about
 
 CLASSES = 3  # of each of which `examples` draws an image
 

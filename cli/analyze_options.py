@@ -11,7 +11,7 @@ import tyro
 
 from stcore.cli.parsing import Int, MaybeInt, MaybeInts, MaybeNumber, MaybeNumbers, MaybeText, Number
 from stcore.cli.table import left_out
-from stcore.tables.reading import find_runs
+from stcore.runs.record import find_runs
 
 Runs = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN…")]]
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
-from stcore.signals import handled
+from stcore.base.interrupts import handled
 
 LAST = 8  # lines of each that are kept
 

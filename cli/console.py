@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from stcore.assessment import StageResult
 from stcore.audit import Finding
 from stcore.cli.fitting import Fitting, fitting
-from stcore.evaluation import Accuracy
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.assessment import StageResult
 
 LINE_EVERY = 30.0  # seconds between two plain progress lines
 
 
 class Bars:
-    """`stcore.progress.Progress` on a terminal."""
+    """`stcore.base.progress.Progress` on a terminal."""
 
     def __init__(self, console: Console) -> None:
         columns = (
@@ -44,7 +44,7 @@ class Bars:
 
 
 class Lines:
-    """`stcore.progress.Progress` where there is no terminal: a line now and then, with the time that is left."""
+    """Progress without a terminal: a line now and then, with the remaining time."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -20,9 +20,9 @@ from stcore.cli.options import (
 )
 from stcore.cli.parsing import parse
 from stcore.data import ImageData, Splits, StreamData, fetch, import_file, load, save_npy, verify
-from stcore.data.registry import PUBLISHED
-from stcore.data.shards import PARTS
-from stcore.data.stored import Stored, data_folder, fetch_command, look
+from stcore.data.download.registry import PUBLISHED
+from stcore.data.download.stored import Stored, data_folder, fetch_command, look
+from stcore.data.readers.shards import PARTS
 from stcore.errors import DataError, UsageError
 
 HELP = """usage: stcli data ACTION [options]

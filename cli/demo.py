@@ -10,8 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from stcore import checks, errors
+from stcore import errors
 from stcore.audit import Finding
+from stcore.base import checks
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.demo_words import doubts, seen, table
 from stcore.cli.evaluate import evaluated, folder_of
@@ -21,9 +22,9 @@ from stcore.cli.options import EvaluateOptions
 from stcore.cli.parsing import Int, MaybeText, parse
 from stcore.cli.quiet import load_quietly
 from stcore.cli.report import tell
-from stcore.dispatch import BACKENDS
-from stcore.evaluation import Accuracy
-from stcore.plan import Plan, make_plan
+from stcore.core.dispatch import BACKENDS
+from stcore.evaluation.accuracy import Accuracy
+from stcore.runs.plan import Plan, make_plan
 
 METHODS = {
     "standard": "standard training, on the images as they are",
@@ -103,7 +104,7 @@ def plan_of(method: str, options: DemoOptions) -> Plan:
 
 def trained(job: Job, console: Console) -> bool:
     """Trains a run, goes on with it, or finds it finished; False where Ctrl-C came."""
-    from stcore.experiment import Keeping, run
+    from stcore.runs.training_run import Keeping, run
 
     if job.finished:
         say(console, f"  trained before: {job.folder}")
@@ -126,9 +127,9 @@ def attacked(folder: Path, images: int, console: Console) -> tuple[dict[str, Acc
 
     None where Ctrl-C came.
     """
-    from stcore.checkpoint_evaluation import CheckpointEvaluation
-    from stcore.comparison import read_record
-    from stcore.runs import load_weights
+    from stcore.base.weights_file import load_weights
+    from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
+    from stcore.runs.record import read_record
 
     options = EvaluateOptions(folder, attacks="autoattack", checkpoint="best", subset=str(images))
     work = CheckpointEvaluation(plan_from(options), options.subset)

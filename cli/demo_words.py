@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from stcore.audit import Finding
 from stcore.cli.console import percent
 from stcore.cli.fitting import Fitting, fitting
-from stcore.evaluation import Accuracy
+from stcore.evaluation.accuracy import Accuracy
 
 ATTACKS = ("natural", "pgd20", "autoattack")
 

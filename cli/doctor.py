@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-import stcore
 from stcore import errors, models
+from stcore.api import train_step
+from stcore.base.version import __version__
 from stcore.cli.console import make_console
 from stcore.cli.quiet import load_quietly
+from stcore.core.dispatch import BACKENDS, available_backends, extra, missing_packages
 from stcore.data import load_digits
-from stcore.dispatch import BACKENDS, available_backends, extra, missing_packages
 from stcore.presets import SQUEEZE
 
 
@@ -26,7 +27,7 @@ def main(args: Sequence[str]) -> int:
     if args:
         raise errors.UsageError(f"doctor takes no options; received {' '.join(args)}")
     console = make_console()
-    console.print(f"stcore {stcore.__version__}, Python {platform.python_version()}, numpy {np.__version__}")
+    console.print(f"stcore {__version__}, Python {platform.python_version()}, numpy {np.__version__}")
     console.print(f"{platform.platform()}")
     healthy = True
     for name in BACKENDS:
@@ -63,9 +64,7 @@ def check(name: str) -> str:
     learner = backend.make_learner(model, backend.make_sgd(model, 0.1, 0.9, 0.0, False))
     x, y = learner.images(digits.images), learner.labels(digits.labels)
     config = dataclasses.replace(SQUEEZE["digits"], steps=2)
-    losses = [
-        float(learner.ops.to_numpy(stcore.train_step(learner, config, x, y, rng=step).loss)) for step in range(8)
-    ]
+    losses = [float(learner.ops.to_numpy(train_step(learner, config, x, y, rng=step).loss)) for step in range(8)]
     if not losses[-1] < losses[0]:
         raise RuntimeError(f"the loss did not fall: {losses[0]:.3f} → {losses[-1]:.3f}")
     versions = ", ".join(f"{package} {version}" for package, version in backend.versions().items())

@@ -9,11 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stcore import checks, errors, names
-from stcore.assessment import Assessed, CascadeResult
+from stcore import errors
 from stcore.audit import Finding
 from stcore.autoattack.versions import notes
-from stcore.checkpoint_evaluation import CheckpointEvaluation
+from stcore.base import checks
+from stcore.base.files import write_file
+from stcore.base.interrupts import Interrupt
+from stcore.base.progress import Progress
+from stcore.base.weights_file import load_weights
 from stcore.cli.console import findings_table, make_console, make_progress, say, score_table, stage_table
 from stcore.cli.evaluation_plan import checkpoints, plan_from
 from stcore.cli.options import EvaluateOptions
@@ -21,16 +24,16 @@ from stcore.cli.parsing import parse
 from stcore.cli.quiet import load_quietly
 from stcore.cli.reference import check_by_reference
 from stcore.errors import UsageError
-from stcore.evaluation import Accuracy
-from stcore.evaluation_about import folder_name
-from stcore.evaluation_folder import EVALUATIONS, EvaluationFolder
-from stcore.evaluation_report import as_json, records_of, result_of
-from stcore.interrupt import Interrupt
-from stcore.plan import Plan
-from stcore.progress import Progress
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.assessment import Assessed, CascadeResult
+from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
+from stcore.evaluation.results import as_json, records_of, result_of
 from stcore.protocols import Array
-from stcore.run_store import check_about
-from stcore.runs import load_weights, write_file
+from stcore.results import names
+from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
+from stcore.runs.evaluation_identity import folder_name
+from stcore.runs.plan import Plan
+from stcore.runs.store import check_about
 
 ENGINES = ("native", "reference")
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stcore import checks, models
+from stcore import models
+from stcore.base import checks
+from stcore.base.weights_file import load_weights
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
 from stcore.errors import UsageError
-from stcore.plan import Plan, make_plan
-from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights
+from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
+from stcore.runs.plan import Plan, make_plan
 
 
 def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:

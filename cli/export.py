@@ -7,17 +7,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stcore import checks, errors
+from stcore import errors
+from stcore.base import checks
+from stcore.base.files import write_file
+from stcore.base.weights_file import load_weights
 from stcore.cli.console import make_console
 from stcore.cli.options import ExportOptions, TrainOptions
 from stcore.cli.parsing import from_file, parse
 from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
-from stcore.evaluation_about import fingerprint
-from stcore.evaluation_folder import ABOUT, RESULT
+from stcore.evaluation.folder import ABOUT, RESULT
 from stcore.models import torch_files
-from stcore.robustbench import THREATS, Evaluation, Paper, model_info, place
-from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights, write_file
+from stcore.results.robustbench import THREATS, Evaluation, Paper, model_info, place
+from stcore.runs.evaluation_identity import fingerprint
+from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 
 
 def main(args: Sequence[str]) -> int:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from stcore.base.files import read_toml
 from stcore.cli.options import TrainOptions
 from stcore.cli.train import NOT_SETTINGS
 from stcore.errors import UsageError
 from stcore.paper import PRESETS, matching
-from stcore.plan import Plan
-from stcore.runs import read_toml
+from stcore.runs.plan import Plan
 
 Point: TypeAlias = Mapping[str, Any]
 """A value for each setting that is varied: a word, as on the command line, or what TOML has for it."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-import stcore
 from stcore import errors, models
+from stcore.base.version import __version__
+from stcore.base.weights_file import save_weights
 from stcore.cli.console import make_console
 from stcore.cli.options import ImportOptions
 from stcore.cli.parsing import parse
 from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
 from stcore.models import released, torch_files
-from stcore.run_store import FORMAT
-from stcore.runs import save_weights
+from stcore.runs.store import FORMAT
 
 PREACT = (
     "Of PreActResNets two are about with the same names; this is the one of AWP and RWP, whose shortcut takes the "
@@ -35,7 +35,7 @@ def main(args: Sequence[str]) -> int:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     about = {
         "format": FORMAT,
-        "stcore": stcore.__version__,
+        "stcore": __version__,
         "model": found.model,
         "num_classes": found.num_classes,
         "image_shape": f"{options.image_size}x{options.image_size}x{found.in_channels}",

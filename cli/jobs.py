@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stcore import errors, files
+from stcore import errors
+from stcore.base import files
 from stcore.cli.children import Children, Ended
 from stcore.cli.parsing import peek
 from stcore.errors import UsageError
-from stcore.plan import Plan, make_plan
-from stcore.runs import CONFIG, RESULT, RunFolder
-from stcore.tables.reading import settings_of
+from stcore.runs.folder import CONFIG, RESULT, RunFolder
+from stcore.runs.plan import Plan, make_plan
+from stcore.runs.record import settings_of
 
 
 @dataclass(frozen=True)

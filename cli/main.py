@@ -52,9 +52,9 @@ def main(args: Sequence[str] | None = None) -> int:
         print(HELP, end="")
         return errors.OK if words else errors.UsageError.exit_code
     if words[0] == "--version":
-        import stcore
+        from stcore.base.version import __version__
 
-        print(f"stcli {stcore.__version__}")
+        print(f"stcli {__version__}")
         return errors.OK
     try:
         if words[0] not in COMMANDS:

@@ -17,10 +17,10 @@ from stcore.cli.jobs import Job, train
 from stcore.cli.options import TrainOptions
 from stcore.cli.table import read_runs
 from stcore.cli.train import keeping_from
-from stcore.comparison import read_record
-from stcore.runs import CHECKPOINTS
-from stcore.tables.table import make_table
-from stcore.tables.text import FORMATS
+from stcore.results.tables.table import make_table
+from stcore.results.tables.text import FORMATS
+from stcore.runs.folder import CHECKPOINTS
+from stcore.runs.record import read_record
 
 
 def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: TrainOptions) -> int:

@@ -12,9 +12,9 @@ from stcore import errors
 from stcore.cli.console import make_console, say, score_table, stage_table
 from stcore.cli.parsing import parse
 from stcore.errors import UsageError
-from stcore.evaluation_folder import ABOUT, EvaluationFolder
-from stcore.evaluation_report import result_of
-from stcore.shards import merge
+from stcore.evaluation.folder import ABOUT, EvaluationFolder
+from stcore.evaluation.results import result_of
+from stcore.evaluation.shards import merge
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from stcore.base.files import read_toml
 from stcore.errors import UsageError
-from stcore.runs import read_toml
 
 Options = TypeVar("Options")
 

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from stcore import checks, errors
+from stcore import errors
+from stcore.base import checks
 from stcore.cli import tensorboard
 from stcore.cli.console import make_console, say
 from stcore.cli.options import PlanOptions
@@ -22,7 +23,7 @@ from stcore.cli.train import asked, keeping_from, title
 from stcore.costs.forecast import Forecast
 from stcore.costs.stopwatch import Spent
 from stcore.errors import UsageError
-from stcore.runs import RunFolder
+from stcore.runs.folder import RunFolder
 
 PARTS = {
     "start_up": "start-up: imports, data, network",

@@ -10,16 +10,19 @@ from typing import Any
 import numpy as np
 import tyro
 
-from stcore import checks, errors, models, pseudo_label
+from stcore import errors, models
+from stcore.base import checks
+from stcore.base.progress import stretch
+from stcore.base.weights_file import load_weights
 from stcore.cli.console import make_console, make_progress
 from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import Int, MaybeInt, MaybeText, Number, from_file, parse
 from stcore.cli.quiet import load_quietly
 from stcore.data import load_unlabelled, save_arrays
 from stcore.errors import UsageError
-from stcore.progress import stretch
+from stcore.evaluation import pseudo_labels
 from stcore.protocols import Classifier
-from stcore.runs import CHECKPOINTS, CONFIG, RunFolder, load_weights
+from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def main(args: Sequence[str]) -> int:
     console = make_console()
     progress = make_progress(console)
     with stretch(progress, "label", len(images)):
-        labels, confidence = pseudo_label.label(classifier, images, options.batch_size, progress.advance)
-    places = pseudo_label.keep(labels, confidence, options.min_confidence, options.per_class)
+        labels, confidence = pseudo_labels.label(classifier, images, options.batch_size, progress.advance)
+    places = pseudo_labels.keep(labels, confidence, options.min_confidence, options.per_class)
     num_classes = int(about["num_classes"])
     save_arrays(
         options.out, images[places], labels[places], confidence=confidence[places], num_classes=num_classes

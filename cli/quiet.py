@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from stcore.dispatch import load_backend
+from stcore.core.dispatch import load_backend
 
 
 def load_quietly(name: str) -> Any:
-    """`stcore.dispatch.load_backend`; what goes wrong is raised, not logged."""
+    """`stcore.core.dispatch.load_backend`; what goes wrong is raised, not logged."""
     # Several networks in one process look to TensorFlow like one that is traced again and again.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with _silent_stderr():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+from stcore.base.ranks import launched
 from stcore.errors import UsageError
-from stcore.ranks import launched
 
 
 def is_first() -> bool:

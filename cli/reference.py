@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from stcore import errors
-from stcore.checkpoint_evaluation import CheckpointEvaluation
+from stcore.autoattack.reference import VERSIONS, run_reference
 from stcore.cli.console import percent
 from stcore.cli.options import EvaluateOptions
 from stcore.errors import UsageError
-from stcore.evaluation import Accuracy
-from stcore.evaluation_report import as_json
-from stcore.reference import VERSIONS, run_reference
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.results import as_json
+from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 
 
 def check_by_reference(

@@ -12,13 +12,14 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from stcore import checks, errors
+from stcore import errors
+from stcore.base import checks
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.parsing import MaybeText, parse
 from stcore.cli.quiet import load_quietly
-from stcore.dispatch import available_backends
+from stcore.core.dispatch import available_backends
 from stcore.report.writing import FORMATS, check_installed, check_place, write
-from stcore.runs import RunFolder
+from stcore.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

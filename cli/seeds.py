@@ -12,8 +12,8 @@ from stcore.cli.many import carry_out
 from stcore.cli.parsing import peek
 from stcore.cli.train import default_name, plan_from
 from stcore.errors import UsageError
-from stcore.plan import Plan
-from stcore.runs import CONFIG
+from stcore.runs.folder import CONFIG
+from stcore.runs.plan import Plan
 
 MOST = 1000  # seeds; a slip of the finger asks for more
 DRY_RUN = ("dry-run", "dry_run", "no-dry-run", "no_dry_run")

@@ -16,7 +16,7 @@ from stcore.cli.parsing import named_in, parse
 from stcore.cli.seeds import DRY_RUN, check_together, jobs_of, own, parse_devices, parse_seeds, without
 from stcore.cli.train import plan_from
 from stcore.errors import UsageError
-from stcore.runs import METRICS
+from stcore.runs.folder import METRICS
 
 
 def main(args: Sequence[str]) -> int:

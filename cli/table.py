@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 import tyro
 
-from stcore import checks, errors
+from stcore import errors
+from stcore.base import checks
 from stcore.cli.parsing import MaybeText, parse
 from stcore.errors import UsageError
-from stcore.runs import CHECKPOINTS
-from stcore.tables import paper, paper_text
-from stcore.tables.evaluations import with_evaluations
-from stcore.tables.notes import notes
-from stcore.tables.reading import FinishedRun, find_runs, read_run
-from stcore.tables.table import make_table
-from stcore.tables.text import FORMATS
+from stcore.results.tables import paper, paper_text
+from stcore.results.tables.evaluations import with_evaluations
+from stcore.results.tables.notes import notes
+from stcore.results.tables.table import make_table
+from stcore.results.tables.text import FORMATS
+from stcore.runs.folder import CHECKPOINTS
+from stcore.runs.record import FinishedRun, find_runs, read_run
 
 STYLES = {"runs": (FORMATS, notes), "paper": (paper_text.FORMATS, paper_text.told)}
 

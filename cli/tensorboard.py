@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stcore.base.files import writing
 from stcore.errors import UsageError
-from stcore.files import writing
 
 FOLDER = "tensorboard"
 

@@ -11,20 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stcore import checks, errors
+from stcore import errors
+from stcore.base import checks
+from stcore.base.ranks import launched
 from stcore.cli import ranks, tensorboard
 from stcore.cli.console import epoch_line, make_console, make_progress, score_table
 from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file, named_in, parse, peek
 from stcore.cli.quiet import load_quietly
-from stcore.comparison import read_record
-from stcore.evaluation_folder import EVALUATIONS
-from stcore.experiment import Keeping, Outcome, run
-from stcore.merging import over
-from stcore.names import radius
-from stcore.plan import Plan, make_plan
-from stcore.ranks import launched
-from stcore.runs import CONFIG, RESULT, RunFolder
+from stcore.evaluation.folder import EVALUATIONS
+from stcore.results.names import radius
+from stcore.runs.folder import CONFIG, RESULT, RunFolder
+from stcore.runs.plan import Plan, make_plan
+from stcore.runs.plan_changes import over
+from stcore.runs.record import read_record
+from stcore.runs.training_run import Keeping, Outcome, run
 
 KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # none of which changes the numbers
 FLAGS = ("seeds", "devices", "json", *KEEPING)  # about this invocation: a file does not give them

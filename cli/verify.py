@@ -14,8 +14,9 @@ from stcore import errors
 from stcore.cli.console import make_console
 from stcore.cli.parsing import parse
 from stcore.cli.presets import percent
-from stcore.comparison import Verdict, compare, read_record
 from stcore.paper import find
+from stcore.results.comparison import Verdict, compare
+from stcore.runs.record import read_record
 
 
 @dataclass(frozen=True)

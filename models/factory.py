@@ -101,7 +101,7 @@ def pretrained_normalization(name: str) -> str:
 
     UsageError for a network that nobody publishes weights of, or where the library is missing.
     """
-    from stcore.dispatch import load_backend
+    from stcore.core.dispatch import load_backend
 
     source = (origin.split(name) or ("", ""))[0]
     if source not in origin.LIBRARIES:

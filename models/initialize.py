@@ -8,8 +8,8 @@ from math import prod, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
+from stcore.base.seeding import Stream, generator
 from stcore.models.description import BatchNorm, Conv, Leaf, Linear, Node, join, leaf_shapes, leaves
-from stcore.seeding import Stream, generator
 
 Array = NDArray[np.float64]
 

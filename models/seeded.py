@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from stcore.seeding import Stream, generator
+from stcore.base.seeding import Stream, generator
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stcore.base.files import replacing
 from stcore.errors import UsageError
-from stcore.files import replacing
 
 Array = NDArray[Any]
 

@@ -4,7 +4,7 @@ Importing this imports numpy and no framework.
 """
 
 from stcore import attacks, presets
-from stcore.analysis_api import analyze
+from stcore.analysis.api import analyze
 from stcore.api import (
     SqueezeLoss,
     TrainingLoss,
@@ -14,8 +14,10 @@ from stcore.api import (
     train_step,
     training_loss,
 )
-from stcore.dispatch import available_backends, make_classifier, make_learner
-from stcore.evaluation_api import evaluate
+from stcore.base.version import __version__ as __version__
+from stcore.core.dispatch import available_backends, make_classifier, make_learner
+from stcore.core.perturbation import AWP, RWP
+from stcore.evaluation.api import evaluate
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
 from stcore.methods.collaborative import CollaborativeConfig
@@ -26,9 +28,6 @@ from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
-from stcore.perturbation import AWP, RWP
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AWP",

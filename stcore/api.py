@@ -14,41 +14,18 @@ labels out of range, UsageError for a model that does not return logits, or nois
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from stcore import inspection
-from stcore.dispatch import make_classifier
-from stcore.errors import UsageError
+from stcore.core import validation
+from stcore.core.dispatch import make_classifier
+from stcore.core.entry import _check_batch, _check_shapes, _found, _noise, checked
+from stcore.core.objective import Objective, StepResult, WeightPerturbation, training_step
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
-from stcore.noise import sample
-from stcore.objective import Objective, StepResult, WeightPerturbation, training_step
-from stcore.protocols import Classifier, Learner, Network, Tensor
-from stcore.seeding import Stream
-
-
-class HasNoise(Protocol):
-    """A method or an attack, as far as its noise goes."""
-
-    @property
-    def noise_laws(self) -> tuple[str, ...]: ...
-
-
-class HasBounds(Protocol):
-    """A search, as far as the range of its pixels goes."""
-
-    @property
-    def bounds(self) -> tuple[float, float]: ...
-
-
-class Finds(HasNoise, HasBounds, Protocol):
-    """A search for examples, be it an attack's or squeeze training's."""
-
-    def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Any: ...
+from stcore.protocols import Classifier, Learner, Tensor
 
 
 class SqueezeLoss(NamedTuple):
@@ -145,7 +122,7 @@ def train_step(
     phase: the method's variant, `objective.phase(epoch)`.   perturbation: `stcore.AWP` or `stcore.RWP`; the
     gradient is then taken at weights perturbed so, which move back after the step.
     """
-    inspection.check_objective(objective)
+    validation.check_objective(objective)
     _check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
     drawn = _noise(learner, objective, x, noise, rng)
     return training_step(learner, objective, x, y, drawn, phase, perturbation)
@@ -166,7 +143,7 @@ def training_loss(
     The outer forwards update running statistics as the method says.
     """
     classifier = make_classifier(model)
-    inspection.check_objective(objective)
+    validation.check_objective(objective)
     _check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)))
     ops, drawn = classifier.ops, _noise(classifier, objective, x, noise, rng)
     examples = ops.unrecorded(lambda: objective.find(classifier, x, y, drawn, phase))
@@ -174,85 +151,6 @@ def training_loss(
     return TrainingLoss(ops.mean(losses), {n: ops.stop_gradient(ops.mean(m)) for n, m in metrics.items()})
 
 
-_known: weakref.WeakKeyDictionary[Any, tuple[Hashable, int]] = weakref.WeakKeyDictionary()
-"""The number of classes of each network that was looked at."""
-
-
-def checked(model: Any, x: Tensor, y: Tensor, search: HasBounds) -> Classifier:
-    """The model as a classifier, when it and the batch are what a search of these bounds can work on."""
-    classifier = make_classifier(model)
-    _check_batch(classifier, model, x, y, search.bounds)
-    return classifier
-
-
-def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
-    classifier.shape(x)
-    if isinstance(y, (np.ndarray, list, tuple)):
-        raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
-    pixels, labels = classifier.host(x), classifier.host(y)
-    if pixels is None or labels is None:
-        return
-    inspection.check_pixels(pixels, bounds)
-    network = classifier.network()
-    if key not in _known or _known[key][0] != network:  # one forward, when a model is new or has a new head
-        _known[key] = network, inspection.check_model(classifier, x) or 0
-    inspection.check_labels(labels, _known[key][1], len(pixels))
-
-
 def _pair(classifier: Classifier, x: Tensor, pair: SqueezePair) -> SqueezePair:
     _check_shapes(classifier, "pair", x, pair, 2)
     return SqueezePair(*pair)
-
-
-def _check_shapes(classifier: Classifier, name: str, x: Tensor, given: Any, count: int) -> None:
-    if len(given) != count:
-        raise UsageError(f"{name}: expected {count} tensors shaped like x; received {len(given)}")
-    shapes = [classifier.shape(one) for one in (x, *given)]
-    for shape in shapes:
-        if shape[1:] != shapes[0][1:] or (shape[0] != shapes[0][0] and None not in (shape[0], shapes[0][0])):
-            raise UsageError(f"{name}: expected tensors shaped like x, {shapes[0]}; received shape {shape}")
-
-
-def _noise(
-    classifier: Classifier,
-    search: HasNoise,
-    x: Tensor,
-    noise: tuple[Tensor, ...] | None,
-    rng: np.random.Generator | int | None,
-) -> tuple[Tensor, ...]:
-    """The noise that was given, checked; or else drawn as host images, so that no layout changes the numbers."""
-    laws = search.noise_laws
-    if noise is not None:
-        _check_shapes(classifier, "noise", x, noise, len(laws))
-        return tuple(noise)
-    if laws and classifier.host(x) is None:
-        raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")
-    seed = int(np.random.default_rng(rng).integers(2**63))
-    batch, *shape = (int(n) for n in classifier.shape(x) if n is not None)
-    arrays = sample(laws, seed, Stream.NOISE, np.arange(batch), tuple(shape), dtype="float64")
-    return tuple(classifier.images(array) for array in arrays)
-
-
-def _found(
-    search: Finds,
-    classifier: Classifier,
-    x: Tensor,
-    y: Tensor,
-    noise: tuple[Tensor, ...] | None,
-    rng: np.random.Generator | int | None,
-) -> Any:
-    """The examples a search finds from its noise, unseen by whatever the caller differentiates."""
-    drawn = _noise(classifier, search, x, noise, rng)
-    return classifier.ops.unrecorded(lambda: search.find(classifier, x, y, drawn))
-
-
-def attack_batch(
-    attack: Finds,
-    model: Any,
-    x: Tensor,
-    y: Tensor,
-    noise: tuple[Tensor, ...] | None,
-    rng: np.random.Generator | int | None,
-) -> Tensor:
-    """Adversarial examples of one batch by an attack of `stcore.attacks`."""
-    return _found(attack, checked(model, x, y, attack), x, y, noise, rng)

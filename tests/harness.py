@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import stcore
-from stcore.dispatch import keras_engine, missing_packages
+from stcore.core.dispatch import keras_engine, missing_packages
 from stcore.models import build, describe, load_weights
 from stcore.models.description import BatchNorm, leaves
 from stcore.models.initialize import initial_weights

@@ -13,11 +13,11 @@ from keras import ops
 import stcore
 from stcore.backends.keras import SqueezeModel, make_sgd
 from stcore.backends.keras import jax as engine
+from stcore.core.objective import training_step
+from stcore.core.perturbation import AWP
 from stcore.errors import DeviceError, UsageError
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.trades import TradesConfig
-from stcore.objective import training_step
-from stcore.perturbation import AWP
 from stcore.protocols import Mode
 
 SHORT = SqueezeConfig(steps=2)

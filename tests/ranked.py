@@ -8,7 +8,7 @@ import numpy as np
 
 from stcore.cli.main import main
 from stcore.errors import DataError
-from stcore.training import Trainer
+from stcore.training.trainer import Trainer
 
 RANK = os.environ["RANK"]
 

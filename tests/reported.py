@@ -4,11 +4,12 @@ import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-from stcore.evaluation import Accuracy
-from stcore.evaluation_about import fingerprint
-from stcore.evaluation_report import as_json
-from stcore.plan import make_plan
-from stcore.runs import RunFolder, load_weights, save_weights
+from stcore.base.weights_file import load_weights, save_weights
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.results import as_json
+from stcore.runs.evaluation_identity import fingerprint
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import make_plan
 
 TOTAL = 347
 WEIGHTS = {"w": [1.0, 2.0, 3.0]}

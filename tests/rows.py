@@ -13,8 +13,8 @@ from stcore import (
     StandardConfig,
     TradesConfig,
 )
-from stcore.noise import sample
-from stcore.seeding import Stream
+from stcore.base.noise import sample
+from stcore.base.seeding import Stream
 
 ROWS = {
     "st": SqueezeConfig(),

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from harness import load
 
+from stcore.base.weights_file import load_weights
 from stcore.cli.main import main
-from stcore.plan import make_plan
-from stcore.runs import load_weights
+from stcore.runs.plan import make_plan
 
 SETTINGS = {
     "model": "tiny",

@@ -14,10 +14,10 @@ from stcore.analysis import collaborative, examples, findings, landscape
 from stcore.analysis.examples import one_per_class
 from stcore.analysis.geometry import angle, orthogonal
 from stcore.analysis.subject import Subject
+from stcore.base.progress import Silent
 from stcore.data.batches import Batch
 from stcore.errors import DataError, UsageError
-from stcore.evaluation import Evaluator
-from stcore.progress import Silent
+from stcore.evaluation.evaluator import Evaluator
 
 ALL = ("collaborative", "examples", "landscape", "angles")
 SHORT = {

@@ -13,10 +13,10 @@ from terminal import on_a_terminal
 
 from stcore.analysis import collaborative
 from stcore.analysis.registry import ANALYSES
+from stcore.base.weights_file import load_weights
 from stcore.cli.analyze import as_table
 from stcore.cli.analyze_options import OPTIONS
-from stcore.evaluation_about import fingerprint
-from stcore.runs import load_weights
+from stcore.runs.evaluation_identity import fingerprint
 
 pytest.importorskip("matplotlib")
 torch = pytest.importorskip("torch")

@@ -18,8 +18,9 @@ from small import plan, stcli, train
 
 import stcore
 from stcore.audit import CHECKS
+from stcore.base.weights_file import load_weights as read_weights
+from stcore.base.weights_file import save_weights
 from stcore.errors import DataError, UsageError
-from stcore.merging import over
 from stcore.models import (
     build,
     export_weights,
@@ -28,8 +29,7 @@ from stcore.models import (
     pretrained_normalization,
     with_new_head,
 )
-from stcore.runs import load_weights as read_weights
-from stcore.runs import save_weights
+from stcore.runs.plan_changes import over
 
 DIGITS = {"num_classes": 10, "in_channels": 1, "image_size": (8, 8)}
 FACTORIES = [

@@ -10,10 +10,10 @@ from harness import lively_weights, load, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stcore import hashing
+from stcore.attacks import counter_random
 from stcore.attacks.apgd import APGD, checkpoints, look
+from stcore.core.losses import cross_entropy
 from stcore.errors import UsageError
-from stcore.losses import cross_entropy
 from stcore.models import load_weights
 from stcore.protocols import Mode
 
@@ -44,7 +44,7 @@ def build(backend, net="tiny", *, side=8, channels=3, classes=CLASSES, seed=0):
 
 
 def lane_keys(batch, seed=0):
-    return hashing.keys(seed, np.arange(batch))
+    return counter_random.keys(seed, np.arange(batch))
 
 
 class Run:

@@ -13,9 +13,9 @@ import stcore
 from stcore import CollaborativeConfig, TradesConfig
 from stcore.attacks import FGSM, PGD, PRESETS, preset
 from stcore.attacks.climbs import CLIMBS
+from stcore.base.seeding import Stream, sample_uniform
 from stcore.errors import UsageError
 from stcore.protocols import Mode
-from stcore.seeding import Stream, sample_uniform
 
 DIMENSION, CLASSES = 12, 4
 

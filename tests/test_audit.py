@@ -13,10 +13,10 @@ from stcore.audit import CHECKS, Finding, audit
 from stcore.audit.gradients import _gradients
 from stcore.audit.strength import more_steps, other_loss_wins
 from stcore.audit.subject import Subject
+from stcore.core.losses import cross_entropy, difference_of_logits_ratio
 from stcore.data.batches import Batch
 from stcore.errors import UsageError
-from stcore.evaluation import Evaluator
-from stcore.losses import cross_entropy, difference_of_logits_ratio
+from stcore.evaluation.evaluator import Evaluator
 
 PAGE = Path(__file__).parents[1] / "docs" / "audit.md"
 EPSILON = 0.1

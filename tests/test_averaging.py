@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import stcore
 from stcore import StandardConfig
-from stcore.averaging import follow
+from stcore.training.trainer import follow
 
 DECAY = 0.7
 

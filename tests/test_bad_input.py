@@ -14,9 +14,10 @@ from small import SETTINGS, Run, contents, stcli, train, trained, words
 
 import stcore
 from stcore.attacks import FGSM, PGD
+from stcore.base.weights_file import load_weights, save_weights
 from stcore.data import ImageData
 from stcore.errors import DataError, DivergedError, StcoreError, UsageError
-from stcore.runs import RunFolder, load_weights, save_weights
+from stcore.runs.folder import RunFolder
 
 # The command line
 
@@ -197,7 +198,7 @@ def test_a_backend_that_is_not_installed_names_its_extra(place, monkeypatch, bac
     monkeypatch.delitem(sys.modules, f"stcore.backends.{backend}", raising=False)  # as in a fresh process
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "stcore.dispatch.importlib.util.find_spec",
+        "stcore.core.dispatch.importlib.util.find_spec",
         lambda name, *rest: None if name == package else find(name, *rest),
     )
     said = stcli("train", *flags(backend=backend))
@@ -454,7 +455,7 @@ class ResourceExhaustedError(Exception):
     ids=lambda error: type(error).__name__,
 )
 def test_memory_that_runs_out(place, monkeypatch, error):
-    monkeypatch.setattr("stcore.training.accumulated_step", raising(error))
+    monkeypatch.setattr("stcore.training.trainer.accumulated_step", raising(error))
     said = stcli("train", *flags())
     assert_refused(said, 4, "out of memory: ")
     assert "Lower --batch-size" in said.err
@@ -469,7 +470,7 @@ def test_a_loss_that_turns_into_nan(place):
 def test_a_disk_that_is_full_for_others(place, monkeypatch):
     for name, told in (("/data/x.parquet", "/data/x.parquet"), (None, "a file")):
         full = OSError(28, "No space left on device", *([name] if name else []))
-        monkeypatch.setattr("stcore.experiment.load_data", raising(full))
+        monkeypatch.setattr("stcore.runs.training_run.load_data", raising(full))
         said = stcli("train", *flags(steps=1))
         assert_refused(
             said, 2, f"{told} cannot be read or written (No space left on device). Choose another place"
@@ -514,7 +515,7 @@ def test_a_disk_that_fills_up_in_the_second_epoch(place, monkeypatch, file):
 
 
 def test_what_nobody_foresaw_is_a_bug_and_shows_where(place, monkeypatch):
-    monkeypatch.setattr("stcore.training.accumulated_step", raising(ZeroDivisionError("unforeseen")))
+    monkeypatch.setattr("stcore.training.trainer.accumulated_step", raising(ZeroDivisionError("unforeseen")))
     said = stcli("train", *flags())
     assert said.code == 1
     assert "Traceback (most recent call last)" in said.err

@@ -15,8 +15,8 @@ from harness import load
 
 import stcore
 from stcore import SqueezeConfig
-from stcore.evaluation import Accuracy
-from stcore.objective import training_step
+from stcore.core.objective import training_step
+from stcore.evaluation.accuracy import Accuracy
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

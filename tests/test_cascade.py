@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stcore
-from stcore.assessment import Assessment
 from stcore.attacks import PGD
 from stcore.autoattack import AutoAttack, Cascade
 from stcore.autoattack.records import NONE
 from stcore.autoattack.versions import IDS, notes, stages
+from stcore.base.progress import Silent
 from stcore.errors import DataError, DivergedError, UsageError
-from stcore.evaluation import Evaluator
-from stcore.evaluation_folder import EvaluationFolder
+from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.evaluator import Evaluator
+from stcore.evaluation.folder import EvaluationFolder
 from stcore.models import export_weights, load_weights
-from stcore.progress import Silent
 
 EPSILON = 0.02
 CLASSES = 5
@@ -226,7 +226,7 @@ def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
     on = assessment(backend, attack, batch_size=9).run(Silent(), store).cascades["it"]
     whole, examples = run(backend, attack, batch_size=9)
     same_records(on, whole)
-    from stcore.evaluation_folder import read_arrays
+    from stcore.base.files import read_arrays
 
     kept = read_arrays(folder / "it-examples.npz")
     assert kept["rows"].tolist() == sorted(examples)

@@ -35,7 +35,7 @@ def test_the_engine_counts_what_is_computed_and_no_weight_gradient_is():
     work = assessment(backend, ATTACK, of=of, batch_size=9)
     natural = len(of[1])
     with Watch() as watch:
-        from stcore.progress import Silent
+        from stcore.base.progress import Silent
 
         found = work.run(Silent()).cascades["it"]
     forwards = sum(stage.forwards for stage in found.stages)
@@ -73,7 +73,7 @@ def test_no_weight_gradient_is_in_a_steps_graph():
     import tensorflow as tf
     from test_counts import operations
 
-    from stcore.hashing import keys
+    from stcore.attacks.counter_random import keys
 
     model, x, y = task(backend, images=4)
     classifier = backend.classifier(model)

@@ -13,15 +13,16 @@ from small import SETTINGS, Run, contents, stcli, train, trained, words
 from terminal import on_a_terminal
 
 import stcore
-from stcore.assessment import StageResult
+from stcore.base.weights_file import load_weights
 from stcore.cli import console
 from stcore.cli.evaluation_plan import plan_from as evaluate_plan
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
 from stcore.cli.train import default_name, keeping_from, plan_from, title
-from stcore.evaluation import Accuracy
-from stcore.plan import make_plan
-from stcore.runs import RunFolder, load_weights
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.assessment import StageResult
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import make_plan
 
 ON_EACH = pytest.mark.parametrize("backend", NAMES)
 
@@ -97,7 +98,7 @@ def test_doctor_says_what_is_missing_or_ill(monkeypatch):
 
 
 def test_doctor_without_any_backend_says_how_to_get_one(monkeypatch):
-    for module in ("stcore.cli.doctor", "stcore.dispatch"):
+    for module in ("stcore.cli.doctor", "stcore.core.dispatch"):
         monkeypatch.setattr(f"{module}.missing_packages", lambda name: (name,))
     said = stcli("doctor")
     assert said.code == 2

@@ -9,7 +9,7 @@ from small import contents, stcli, train
 from test_fetching import ARCHIVE, PAGE, archive, bare_environment, calls, publish, server, status, whole
 
 from stcore.data import load, save_arrays
-from stcore.data.registry import PUBLISHED
+from stcore.data.download.registry import PUBLISHED
 
 __all__ = ["archive", "bare_environment", "calls", "server"]  # the fixtures
 

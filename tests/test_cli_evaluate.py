@@ -18,14 +18,15 @@ from small import contents, plan, stcli, train, words
 from test_training import PressesCtrlC
 
 from stcore import models
-from stcore.attack_names import MONITORS
+from stcore.base.files import read_arrays
+from stcore.base.weights_file import load_weights, save_weights
 from stcore.data import load_digits
 from stcore.errors import UsageError
-from stcore.evaluation_about import about, folder_name
-from stcore.evaluation_folder import EvaluationFolder, read_arrays
-from stcore.plan import make_plan
-from stcore.preparation import load_data
-from stcore.runs import load_weights, save_weights
+from stcore.evaluation.attack_names import MONITORS
+from stcore.evaluation.folder import EvaluationFolder
+from stcore.runs.evaluation_identity import about, folder_name
+from stcore.runs.plan import make_plan
+from stcore.runs.preparation import load_data
 
 torch = pytest.importorskip("torch")
 
@@ -179,7 +180,7 @@ def test_the_audit_can_be_broken_off_and_the_figures_stay(run, monkeypatch):
     def pressed(*args, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stcore.checkpoint_evaluation.audit", pressed)
+    monkeypatch.setattr("stcore.runs.checkpoint_evaluation.audit", pressed)
     assert evaluate(run).code == 130
     (folder,) = (run / "evaluations").glob("*/best")
     assert correct(folder) > 0

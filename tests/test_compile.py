@@ -25,9 +25,9 @@ from stcore import (
 from stcore.attacks import PGD
 from stcore.data import Batches, ImageData, in_order
 from stcore.errors import UsageError
-from stcore.evaluation import Evaluator
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Mode
-from stcore.training import Schedules, Trainer
+from stcore.training.trainer import Schedules, Trainer
 
 CONFIG = SqueezeConfig(steps=3)
 OBJECTIVES = {"squeeze": CONFIG, "adversarial": AdversarialConfig(steps=3), "standard": StandardConfig()}

@@ -11,8 +11,8 @@ from harness import assert_close, gradients, load, problem, worst
 
 import stcore
 from stcore import SqueezeConfig, SqueezePair
-from stcore.divergences import DIVERGENCES
-from stcore.losses import cross_entropy
+from stcore.core.divergences import DIVERGENCES
+from stcore.core.losses import cross_entropy
 from stcore.protocols import Mode
 
 NETS = ("tiny", "tiny-smooth", "resnet8")

@@ -33,7 +33,7 @@ labellings = st.lists(st.integers(0, 4), min_size=2, max_size=60)
 
 def test_import_is_light():
     heavy = ["torch", "keras", "tensorflow", "jax", "sklearn", "scipy", "pyarrow", "PIL", "pandas"]
-    code = f"import sys, stcore.data, stcore.seeding; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, stcore.data, stcore.base.seeding; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.strip() == "[]"
 

@@ -47,9 +47,9 @@ def small():
 @pytest.fixture(scope="module")
 def made(backend, tmp_path_factory):
     """A demo that came to its end after its first run had been interrupted."""
+    from stcore.base.progress import Silent
     from stcore.cli.demo import DemoOptions, plan_of
-    from stcore.experiment import Keeping, run
-    from stcore.progress import Silent
+    from stcore.runs.training_run import Keeping, run
 
     out = tmp_path_factory.mktemp("demo") / "here"
     plan = plan_of("standard", DemoOptions(backend=backend.name, epochs=1))
@@ -133,7 +133,7 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
 
 def test_words_follow_the_figures():
     from stcore.cli.demo_words import seen
-    from stcore.evaluation import Accuracy
+    from stcore.evaluation.accuracy import Accuracy
 
     def scores(trades, st):
         names = ("natural", "pgd20", "autoattack")
@@ -163,7 +163,7 @@ def test_the_words_say_of_which_networks_an_audit_warns():
 
 def test_the_table_fits_a_terminal():
     from stcore.cli.demo_words import ATTACKS, table
-    from stcore.evaluation import Accuracy
+    from stcore.evaluation.accuracy import Accuracy
 
     scores = {method: {name: Accuracy(345 - n, 347) for n, name in enumerate(ATTACKS)} for method in METHODS}
     parts = [

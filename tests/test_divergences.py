@@ -8,7 +8,7 @@ from harness import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stcore.divergences import DIVERGENCES
+from stcore.core.divergences import DIVERGENCES
 
 # methods.md 1.6: six digits, of the released function and of the formulas.
 U = np.array([[2, 0, -1], [0.3, 0.1, -0.4]])

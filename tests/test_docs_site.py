@@ -180,7 +180,7 @@ def test_what_an_epoch_leaves_is_listed(tmp_path, method):
 
 @pytest.mark.parametrize("backend", NAMES)
 def test_what_weights_say_of_themselves_is_listed(backend):
-    from stcore.runs import load_weights
+    from stcore.base.weights_file import load_weights
 
     _, about = load_weights(trained(backend).path / "best.safetensors")
     listed = {name for cell, _ in rows("Weights") for name in re.findall(r"`([^`]+)`", cell)}

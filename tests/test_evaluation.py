@@ -10,7 +10,8 @@ import stcore
 from stcore.attacks import FGSM, PGD, preset
 from stcore.data.batches import Batch
 from stcore.errors import DivergedError, UsageError
-from stcore.evaluation import Accuracy, Evaluator
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.evaluator import Evaluator
 
 # Intervals
 
@@ -111,7 +112,7 @@ def test_by_hand_the_worst_case_is_the_attacks_own_point(backend):
 
 
 def test_fgsm_is_one_step_of_pgd(backend):
-    from stcore.losses import cross_entropy
+    from stcore.core.losses import cross_entropy
     from stcore.protocols import Mode
 
     batch = backend.batch(problem())
@@ -163,7 +164,7 @@ def test_predictions_do_not_depend_on_the_batch_size_or_on_the_neighbours(backen
 
 
 def test_starts_depend_on_seed_and_position_alone():
-    from stcore.seeding import Stream, sample_uniform
+    from stcore.base.seeding import Stream, sample_uniform
 
     def noise(seed, positions):
         return sample_uniform(seed, Stream.ATTACK, np.asarray(positions), (4, 4, 1))
@@ -200,7 +201,7 @@ class Recording:
 
 
 def test_evaluation_draws_as_for_host_images_whatever_the_models_layout(backend, monkeypatch):
-    from stcore.seeding import Stream, sample_normal, sample_uniform
+    from stcore.base.seeding import Stream, sample_normal, sample_uniform
 
     if backend.name == "keras":
         monkeypatch.setattr("stcore.backends.keras.learner.KerasClassifier.compiled", False)  # noise to look at

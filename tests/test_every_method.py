@@ -8,16 +8,17 @@ from harness import NAMES, assert_same, load
 from published import write_all
 from small import SETTINGS, Run, stcli, train, trained
 
+from stcore.base.weights_file import load_weights
 from stcore.cli.train import plan_from
-from stcore.comparison import compare, read_record
 from stcore.data import load_digits, load_extra, save_arrays
 from stcore.errors import UsageError
-from stcore.merging import over
+from stcore.evaluation.pseudo_labels import keep, label
 from stcore.methods import METHODS
 from stcore.paper import PRESETS, find
-from stcore.plan import make_plan
-from stcore.pseudo_label import keep, label
-from stcore.runs import load_weights
+from stcore.results.comparison import compare
+from stcore.runs.plan import make_plan
+from stcore.runs.plan_changes import over
+from stcore.runs.record import read_record
 
 ON_EACH = pytest.mark.parametrize("backend", NAMES)
 METRICS = {

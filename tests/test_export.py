@@ -10,8 +10,8 @@ from harness import lively_weights
 from published import write_all
 from small import stcli, trained, words
 
-from stcore.evaluation_about import fingerprint
-from stcore.runs import load_weights, save_weights
+from stcore.base.weights_file import load_weights, save_weights
+from stcore.runs.evaluation_identity import fingerprint
 
 torch = pytest.importorskip("torch")
 

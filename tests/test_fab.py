@@ -8,9 +8,9 @@ import pytest
 from harness import load, problem
 from test_hyperplane import ORDERS, by_sorting
 
+from stcore.attacks.counter_random import keys
 from stcore.attacks.fab import FAB
 from stcore.errors import UsageError
-from stcore.hashing import keys
 from stcore.protocols import Mode
 
 CLASSES = 4

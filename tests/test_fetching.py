@@ -20,8 +20,8 @@ from small import contents
 from test_readers import write_archive
 
 from stcore.data import data_folder, fetch, import_file, load, verify
-from stcore.data.receiving import receiving
-from stcore.data.registry import PUBLISHED, File, Published
+from stcore.data.download.http import receiving
+from stcore.data.download.registry import PUBLISHED, File, Published
 from stcore.errors import DataError, UsageError
 
 ARCHIVE = "cifar-10-python.tar.gz"

@@ -15,7 +15,6 @@ matplotlib = pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
-from stcore import names  # noqa: E402
 from stcore.analysis import angles, collaborative, examples, landscape  # noqa: E402
 from stcore.errors import UsageError  # noqa: E402
 from stcore.figures import angles as draw_angles  # noqa: E402
@@ -25,6 +24,7 @@ from stcore.figures import landscape as draw_landscape  # noqa: E402
 from stcore.figures.looks import METHODS, ROLES, looks  # noqa: E402
 from stcore.figures.panels import in_255  # noqa: E402
 from stcore.figures.style import COLUMN, PAGE, save, style, styled, svg  # noqa: E402
+from stcore.results import names  # noqa: E402
 
 MODELS = ("standard", "at", "trades", "st")
 

@@ -13,18 +13,18 @@ from small import train
 import stcore
 from stcore import AWP, AdversarialConfig, GairatConfig, SqueezeConfig, StandardConfig
 from stcore.attacks import PGD
+from stcore.base.noise import sample
+from stcore.base.seeding import Stream
+from stcore.base.weights_file import load_weights
+from stcore.core.objective import training_step
 from stcore.data import Batches
 from stcore.errors import DataError, UsageError
 from stcore.methods import METHODS, make_objective
 from stcore.models import build
-from stcore.noise import sample
-from stcore.objective import training_step
-from stcore.preparation import load_data
 from stcore.protocols import Mode
-from stcore.runs import load_weights
-from stcore.schedules import make_schedule
-from stcore.seeding import Stream
-from stcore.training import Schedules
+from stcore.runs.preparation import load_data
+from stcore.training.schedules import make_schedule
+from stcore.training.trainer import Schedules
 
 QUICK = {"steps": 2}
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")  # generators do not say their length

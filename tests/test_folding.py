@@ -10,10 +10,10 @@ from test_cascade import EPSILON, FEW, assessment, close_examples, run, same_rec
 import stcore
 from stcore.autoattack import AutoAttack
 from stcore.autoattack.lanes import lanes_on
-from stcore.forward import forward
-from stcore.likeness import alike
+from stcore.base.progress import Silent
+from stcore.core.equivalence import alike
+from stcore.core.search import forward
 from stcore.models import export_weights, load_weights
-from stcore.progress import Silent
 from stcore.protocols import Mode
 
 
@@ -87,7 +87,7 @@ def test_an_assessment_attacks_the_weights_it_finds(backend, monkeypatch):
     model, x, y = task(backend)
     attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))
     it, seen = assessment(backend, attack, of=(model, x, y)), []
-    monkeypatch.setattr("stcore.evaluation.lanes_on", lambda on: seen.append(on) or lanes_on(on))
+    monkeypatch.setattr("stcore.evaluation.evaluator.lanes_on", lambda on: seen.append(on) or lanes_on(on))
     one = it.run(Silent())
     weights = export_weights(model)
     weights["linear.weight"] = -weights["linear.weight"]

@@ -8,10 +8,10 @@ from harness import problem
 from small import Run, train
 
 from stcore import GairatConfig, SqueezeConfig, StandardConfig, TradesConfig
+from stcore.core.objective import training_step
 from stcore.errors import UsageError
-from stcore.growing import Growing, growing
-from stcore.objective import training_step
-from stcore.plan import make_plan
+from stcore.methods.step_curriculum import Growing, growing
+from stcore.runs.plan import make_plan
 
 
 def steps_by_epoch(early, epochs, steps=10):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stcore.hashing import integers, keys, normals, signs, uniforms
+from stcore.attacks.counter_random import integers, keys, normals, signs, uniforms
 
 
 def test_the_words_are_splitmix64s():

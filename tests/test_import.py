@@ -12,9 +12,9 @@ from harness import NAMES, assert_same, load
 from small import stcli, trained, words
 from test_readers import write_archive
 
+from stcore.base.weights_file import load_weights as read_weights
 from stcore.models import build, describe, load_weights, released, torch_files
 from stcore.models.description import weight_shapes
-from stcore.runs import load_weights as read_weights
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402

@@ -16,7 +16,8 @@ HEAVY = sorted(FRAMEWORKS | {"sklearn", "scipy", "pyarrow", "PIL", "pandas", "py
 
 def test_the_core_imports_no_framework_and_nothing_heavy():
     code = (
-        "import sys, json, stcore, stcore.cli.main, stcore.models, stcore.data, stcore.training, stcore.runs\n"
+        "import sys, json, stcore, stcore.cli.main, stcore.models, stcore.data\n"
+        "import stcore.training.trainer, stcore.runs.folder\n"
         f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
@@ -65,7 +66,7 @@ MEETING = [("backends/keras/bridge.py", "torch")]
     ("folder", "never"),
     [
         ("stcore", ["stcore.backends", "stcore.cli", "backends", "models", "cli", *FRAMEWORKS]),
-        ("backends", ["stcore.cli", "stcore.training", "stcore.experiment", "stcore.api"]),
+        ("backends", ["stcore.cli", "stcore.training.trainer", "stcore.runs.training_run", "stcore.api"]),
         ("backends/torch", ["keras", "tensorflow", "stcore.backends.keras"]),
         ("backends/keras", ["torch", "stcore.backends.torch"]),
         ("models", ["stcore.cli", "stcore.backends"]),

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from test_resume import RUN, WEIGHTS, kill_at, metrics
 
-from stcore import dispatch
-from stcore.plan import make_plan
-from stcore.runs import load_weights
+from stcore.base.weights_file import load_weights
+from stcore.core import dispatch
+from stcore.runs.plan import make_plan
 
 if missing := [name for name in ("keras", "jax") if importlib.util.find_spec(name) is None]:
     pytest.skip(f"Keras on JAX: {' and '.join(missing)} not installed", allow_module_level=True)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stcore.losses import (
+from stcore.core.losses import (
     cross_entropy,
     difference_of_logits_ratio,
     smoothed,

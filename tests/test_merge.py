@@ -9,7 +9,7 @@ from harness import load
 from small import contents, stcli
 from test_cli_evaluate import BOTH, ON_EACH, evaluated, sound
 
-from stcore.evaluation_folder import read_arrays
+from stcore.base.files import read_arrays
 
 DOUBLE = {"dtype": "float64", "attacks": f"fgsm,{BOTH}"}  # in which the batch does not show
 

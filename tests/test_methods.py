@@ -22,7 +22,7 @@ from stcore import (
     StandardConfig,
     TradesConfig,
 )
-from stcore.losses import margin
+from stcore.core.losses import margin
 from stcore.methods import METHODS, make_objective
 from stcore.protocols import Mode
 
@@ -587,7 +587,7 @@ def test_a_search_makes_things_worse_or_better_as_it_says(backend, name):
     model = backend.build("tiny-smooth")
     example = to_arrays(backend, found(backend, model, objective, data))[0]
     classifier, y = backend.classifier(model), backend.tensor(data.y)
-    from stcore.losses import cross_entropy
+    from stcore.core.losses import cross_entropy
 
     natural, moved = (
         backend.array(cross_entropy(backend.ops, classifier.logits(backend.images(p), Mode.EVAL), y)).mean()

@@ -10,7 +10,7 @@ from stcore.errors import UsageError
 from stcore.paper import PRESETS, Expected, estimated_cost, find, matching
 from stcore.paper.cost import macs_per_image, passes_of
 from stcore.paper.preset import ATTACKS, SOURCES
-from stcore.plan import make_plan
+from stcore.runs.plan import make_plan
 
 ON_EACH = pytest.mark.parametrize("name", PRESETS)
 CIFARS = ("cifar10", "cifar100")

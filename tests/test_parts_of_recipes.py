@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small import Run, stcli, train
 
-from stcore.runs import load_weights
+from stcore.base.weights_file import load_weights
 
 FAST = {
     "precision": "bf16",

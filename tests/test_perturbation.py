@@ -10,8 +10,8 @@ from test_methods import losses_and_gradients, trained
 
 import stcore
 from stcore import AWP, RWP, AdversarialConfig, SqueezeConfig, StandardConfig, TradesConfig
+from stcore.core.objective import OuterLoss, training_step
 from stcore.errors import UsageError
-from stcore.objective import OuterLoss, training_step
 
 PERTURBATIONS = {"awp": AWP(gamma=0.05), "rwp": RWP(gamma=0.05, steps=3, threshold=3.0)}
 every_perturbation = pytest.mark.parametrize("perturbation", PERTURBATIONS.values(), ids=PERTURBATIONS)

@@ -16,13 +16,13 @@ from small import SETTINGS, contents, stcli, words
 
 from stcore import models
 from stcore.autoattack.attack import AutoAttack
+from stcore.base.weights_file import load_weights
+from stcore.core.dispatch import load_backend
 from stcore.costs.forecast import Forecast
 from stcore.costs.measured import Images, Measured, Network, Phase
 from stcore.costs.stopwatch import Pace, Spent
-from stcore.dispatch import load_backend
 from stcore.paper.cost import macs_per_image
-from stcore.plan import make_plan
-from stcore.runs import load_weights
+from stcore.runs.plan import make_plan
 
 ON_EACH = pytest.mark.parametrize("backend", NAMES)
 
@@ -262,7 +262,7 @@ def test_a_weight_perturbation_is_spoken_of_where_there_is_one(awp):
 
 def test_the_networks_weights_are_those_of_the_plan(tmp_path):
     """--init-weights that do not fit are said before the run begins."""
-    from stcore.runs import save_weights
+    from stcore.base.weights_file import save_weights
 
     save_weights(tmp_path / "w.safetensors", {"linear.weight": np.zeros((2, 2))}, {"model": "resnet8"})
     assert load_weights(tmp_path / "w.safetensors")

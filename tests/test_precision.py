@@ -10,13 +10,13 @@ from harness import assert_close, assert_same, gradients, load, problem, worst
 
 import stcore
 from stcore import AWP, AdversarialConfig, SqueezeConfig, StandardConfig, TradesConfig
-from stcore.dispatch import load_backend
+from stcore.core.dispatch import load_backend
+from stcore.core.objective import training_step
 from stcore.errors import DeviceError, UsageError
-from stcore.evaluation import Evaluator
+from stcore.evaluation.evaluator import Evaluator
 from stcore.methods import METHODS
-from stcore.objective import training_step
-from stcore.plan import make_plan
 from stcore.protocols import Mode
+from stcore.runs.plan import make_plan
 
 CONFIG = SqueezeConfig(epsilon=8 / 255, step_size=2 / 255, steps=3)
 OBJECTIVES = (CONFIG, AdversarialConfig(steps=3), TradesConfig(steps=3), StandardConfig())
@@ -353,7 +353,7 @@ def test_a_run_in_bf16_says_so_and_keeps_float32_weights(backend, tmp_path):
     plain = small.trained(backend.name)
     assert rows[0]["loss"] == pytest.approx(plain.metrics[0]["loss"], rel=0.05)
     assert rows[0]["loss"] != plain.metrics[0]["loss"]
-    weights = stcore.runs.load_weights(tmp_path / "whole/last.safetensors")[0]
+    weights = stcore.base.weights_file.load_weights(tmp_path / "whole/last.safetensors")[0]
     assert {array.dtype for array in weights.values()} == {np.dtype("float32")}
 
 

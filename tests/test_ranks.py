@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import SETTINGS, stcli, train, words
 
+from stcore.base.ranks import pieces, shares
+from stcore.base.weights_file import load_weights
+from stcore.core.objective import Part, accumulated_step
+from stcore.core.perturbation import AWP, RWP
 from stcore.errors import UsageError
 from stcore.methods.squeeze import SqueezeConfig
-from stcore.objective import Part, accumulated_step
-from stcore.perturbation import AWP, RWP
-from stcore.ranks import pieces, shares
-from stcore.runs import load_weights
 
 HERE = Path(__file__).parent
 # 20 updates of up to 31 images, the last of 11: shares that are not equal.

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stcore.data import load, load_cifar10, load_cifar100, load_npz, load_svhn
-from stcore.data.safe_pickle import load_dict
+from stcore.data.readers.safe_pickle import load_dict
 from stcore.errors import DataError, UsageError
 
 

@@ -15,8 +15,8 @@ from small import stcli
 from test_docs import DOCS, PAGES, ROOT, WALK_THROUGH, blocks, needs
 
 from stcore.cli.main import main
-from stcore.plan import make_plan
-from stcore.runs import RunFolder
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import make_plan
 
 RECIPES = [page for page in PAGES if page.parent.name == "recipes"]
 ELSEWHERE = [WALK_THROUGH, DOCS / "slurm.md"]  # test_docs.py and test_slurm.py follow them

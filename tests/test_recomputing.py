@@ -10,10 +10,10 @@ import small
 from harness import assert_close, assert_same, load, problem
 
 from stcore import AWP, AdversarialConfig, SqueezeConfig, StandardConfig, TradesConfig
-from stcore.dispatch import load_backend
-from stcore.objective import training_step
-from stcore.plan import make_plan
+from stcore.core.dispatch import load_backend
+from stcore.core.objective import training_step
 from stcore.protocols import Mode
+from stcore.runs.plan import make_plan
 
 CONFIG = SqueezeConfig(steps=2)
 OBJECTIVES = [CONFIG, AdversarialConfig(steps=2), TradesConfig(steps=2)]
@@ -223,7 +223,7 @@ def test_a_run_with_it_is_the_run_without(backend, tmp_path):
     said = small.train(tmp_path / "run", "--gradient-checkpointing", backend=backend.name, epochs=2)
     assert said.code == 0, said.err
     assert "gradient_checkpointing = true" in (tmp_path / "run/config.toml").read_text()
-    from stcore.runs import load_weights
+    from stcore.base.weights_file import load_weights
 
     weights, _ = load_weights(tmp_path / "run/last.safetensors")
     plain = small.trained(backend.name).weights()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from harness import load, problem, worst
 
+from stcore.autoattack.reference import run_reference
 from stcore.errors import DataError, UsageError
-from stcore.reference import run_reference
 
 torch = pytest.importorskip("torch")
 

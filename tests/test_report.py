@@ -11,11 +11,12 @@ from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown
 from small import contents, stcli, trained
 
 from stcore.cli.train import plan_from
-from stcore.comparison import compare, read_record
-from stcore.evaluation import Accuracy
+from stcore.evaluation.accuracy import Accuracy
 from stcore.paper import PRESETS
-from stcore.plan import make_plan
 from stcore.report.settings import asked_for, train_command
+from stcore.results.comparison import compare
+from stcore.runs.plan import make_plan
+from stcore.runs.record import read_record
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -331,8 +332,8 @@ def test_the_card_s_code_loads_the_weights(card, backend, monkeypatch):
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if f'"{backend.name}"' in block)
     names = {}
     exec(compile(code, "card", "exec"), names)
+    from stcore.base.weights_file import load_weights
     from stcore.models import export_weights
-    from stcore.runs import load_weights
 
     loaded, there = export_weights(names["model"]), load_weights(run / "best.safetensors")[0]
     assert all((loaded[name] == there[name]).all() for name in there)

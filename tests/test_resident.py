@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import stcli, train
 
+from stcore.base.weights_file import load_weights
 from stcore.data import Batches, ImageData, MixedBatches, Rows
 from stcore.data.augment import AUGMENT, PAD, CropFlip, crop_flip, draw, windows
-from stcore.data.resident import OnDevice, resident
+from stcore.data.on_device import OnDevice
+from stcore.data.resident import resident
 from stcore.errors import UsageError
-from stcore.plan import make_plan
-from stcore.runs import load_weights
+from stcore.runs.plan import make_plan
 
 
 def data(count=30, side=8, channels=3):
@@ -138,7 +139,7 @@ def test_the_option_is_checked_and_without_effect_on_a_cpu(backend, tmp_path):
     with pytest.raises(UsageError, match="resident: expected one of auto, on, off; received 'yes'"):
         make_plan({"resident": "yes"})
     assert make_plan({}).resident == "auto"
-    from stcore.dispatch import load_backend
+    from stcore.core.dispatch import load_backend
 
     assert load_backend(backend.name).free_memory("cpu") == 0
     folder = tmp_path / "data"

@@ -13,13 +13,14 @@ import pytest
 from harness import load
 from small import SETTINGS, contents, stcli, train, trained
 
-from stcore import models, preparation
-from stcore.dispatch import load_backend
+from stcore import models
+from stcore.base.weights_file import load_weights, save_weights
+from stcore.core.dispatch import load_backend
 from stcore.errors import UsageError
-from stcore.plan import make_plan
-from stcore.run_states import RunStates, read
-from stcore.runs import load_weights, save_weights
-from stcore.training import State
+from stcore.runs import preparation
+from stcore.runs.plan import make_plan
+from stcore.runs.states import RunStates, read
+from stcore.training.state import State
 
 RUN = [
     "--model",

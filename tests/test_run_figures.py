@@ -11,8 +11,8 @@ from small import stcli, train, trained
 from stcore.analysis import curves, losses, ratio, tradeoff
 from stcore.errors import UsageError
 from stcore.methods import METHODS
-from stcore.plan import make_plan
-from stcore.runs import RunFolder
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import make_plan
 
 
 def make_run(path, rows, *, data="ab", result=None, **settings):

@@ -6,8 +6,8 @@ import pytest
 
 from stcore import presets
 from stcore.errors import UsageError
-from stcore.plan import make_plan
-from stcore.schedules import make_schedule
+from stcore.runs.plan import make_plan
+from stcore.training.schedules import make_schedule
 
 
 def rates(dataset_preset, **given):

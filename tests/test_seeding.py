@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stcore.base.seeding import Stream, generator, sample_ball, sample_normal, sample_uniform
 from stcore.errors import UsageError
-from stcore.seeding import Stream, generator, sample_ball, sample_normal, sample_uniform
 
 SAMPLERS = [sample_normal, sample_uniform, sample_ball]
 words = st.integers(0, 2**64 - 1)

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import SETTINGS, contents, stcli, train, trained, words
 
+from stcore.base.weights_file import load_weights
 from stcore.cli.children import Children
 from stcore.cli.jobs import Job
 from stcore.cli.seeds import MOST, parse_seeds, without
 from stcore.errors import UsageError
-from stcore.plan import make_plan
-from stcore.runs import RunFolder, load_weights
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import make_plan
 
 SMALL = {"model": "tiny", "train_size": 100, "validation_size": 32, "test_size": 32, "batch_size": 50}
 

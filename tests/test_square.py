@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stcore import hashing
-from stcore.attacks import l1_ball
+from stcore.attacks import counter_random, l1_ball
 from stcore.attacks.square import Square
 from stcore.attacks.windows import Windows, place
 from stcore.errors import UsageError
@@ -38,7 +37,7 @@ def _crooked(flat):
 
 
 def lane_keys(batch, seed=0):
-    return hashing.keys(seed, np.arange(batch))
+    return counter_random.keys(seed, np.arange(batch))
 
 
 def run(attack, x, y, network=crooked, keys=None, steps=None):
@@ -86,7 +85,7 @@ def test_the_schedule_is_pyautoattacks(norm, rescale):
 
 
 def test_every_position_is_as_likely_the_last_row_and_column_too():
-    chance = hashing.uniforms(lane_keys(40_000), (2,))
+    chance = counter_random.uniforms(lane_keys(40_000), (2,))
     windows = place(chance, np.arange(40_000), 3, np.empty((1, 5, 8, 1)))
     assert (windows.height, windows.width) == (3, 3)
     counts = np.bincount(windows.top * 6 + windows.left, minlength=3 * 6)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 import stcore
 from stcore import SqueezeConfig, SqueezePair
-from stcore.divergences import DIVERGENCES
-from stcore.losses import cross_entropy
+from stcore.core.divergences import DIVERGENCES
+from stcore.core.losses import cross_entropy
+from stcore.core.threat import L2
 from stcore.methods.triplet import Triplet, roles, selection_shares
 from stcore.protocols import Mode
-from stcore.threat import L2
 
 # --- The selection ---
 

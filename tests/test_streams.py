@@ -14,10 +14,11 @@ from small import stcli
 from test_data import encoded
 from test_readers import Calls
 
-from stcore.data import Batches, ImageData, Splits, StreamBatches, load, load_stream, tar_shard
+from stcore.data import Batches, ImageData, Splits, StreamBatches, load, load_stream
 from stcore.data.augment import AUGMENT
-from stcore.data.stream_batches import buffered
-from stcore.data.stream_index import INDEX
+from stcore.data.streams import tar
+from stcore.data.streams.batches import buffered
+from stcore.data.streams.index import INDEX
 from stcore.errors import DataError, UsageError
 
 EACH, SHARDS = 10, 5
@@ -177,8 +178,10 @@ def test_shards_are_read_once_and_then_known(tmp_path, monkeypatch):
     before = load_stream(write(tmp_path)).train.fingerprint()
     assert (tmp_path / INDEX).is_file()
     read = []
-    whole = tar_shard.read_labels
-    monkeypatch.setattr("stcore.data.stream_index.read_labels", lambda path: read.append(path.name) or whole(path))
+    whole = tar.read_labels
+    monkeypatch.setattr(
+        "stcore.data.streams.index.read_labels", lambda path: read.append(path.name) or whole(path)
+    )
     assert load_stream(tmp_path).train.fingerprint() == before
     assert read == []
     changed = write_tar(tmp_path / "train-000003.tar", members(range(4)))
@@ -198,7 +201,9 @@ def test_a_damaged_index_is_made_again(tmp_path, raw):
 
 def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path, monkeypatch):
     write(tmp_path)
-    monkeypatch.setattr("stcore.files.os.replace", lambda *_: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    monkeypatch.setattr(
+        "stcore.base.files.os.replace", lambda *_: (_ for _ in ()).throw(PermissionError(13, "denied"))
+    )
     assert len(load_stream(tmp_path).train) == TOTAL
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".tar"]
 
@@ -255,9 +260,9 @@ def test_an_epoch_resumes_at_a_batch(train, augment, buffer, batch_size):
 
 def test_what_was_passed_is_neither_opened_nor_decoded(train, monkeypatch):
     opened, decoded = [], []
-    read, decode = tar_shard._opened, tar_shard.decode_one
-    monkeypatch.setattr(tar_shard, "_opened", lambda path: opened.append(path) or read(path))
-    monkeypatch.setattr(tar_shard, "decode_one", lambda *given: decoded.append(given[0]) or decode(*given))
+    read, decode = tar._opened, tar.decode_one
+    monkeypatch.setattr(tar, "_opened", lambda path: opened.append(path) or read(path))
+    monkeypatch.setattr(tar, "decode_one", lambda *given: decoded.append(given[0]) or decode(*given))
     batches = StreamBatches(train, 5, 0, buffer=3)
     rest = joined(batches, 1, start=8)[0]
     assert len(rest) == len(decoded) == 10
@@ -270,7 +275,7 @@ def test_what_was_passed_is_neither_opened_nor_decoded(train, monkeypatch):
 def test_no_more_is_held_than_the_buffer(train, monkeypatch):
     """Counted as samples that were read and not decoded yet."""
     alive, most = 0, 0
-    sample, pixels = tar_shard.Sample, tar_shard.Sample.pixels
+    sample, pixels = tar.Sample, tar.Sample.pixels
 
     def read(*given):
         nonlocal alive, most
@@ -283,7 +288,7 @@ def test_no_more_is_held_than_the_buffer(train, monkeypatch):
         alive -= 1
         return pixels(self, size)
 
-    monkeypatch.setattr(tar_shard, "Sample", read)
+    monkeypatch.setattr(tar, "Sample", read)
     monkeypatch.setattr(sample, "pixels", decode)
     joined(StreamBatches(train, 5, 0, buffer=12))
     assert 12 <= most <= 12 + 5  # and the batch that is being put together

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import SETTINGS, contents, stcli, train, words
 
+from stcore.base.weights_file import load_weights
 from stcore.cli import grid
 from stcore.errors import UsageError
-from stcore.plan import make_plan
-from stcore.runs import load_weights
+from stcore.runs.plan import make_plan
 
 SMALL = [*words({**SETTINGS, "threads": 1})]
 

@@ -12,10 +12,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from small import stcli, trained
 
-from stcore.evaluation_about import fingerprint
-from stcore.plan import make_plan
-from stcore.runs import RunFolder, save_weights
-from stcore.tables.sheet import _LATEX, latex_text
+from stcore.base.weights_file import save_weights
+from stcore.results.tables.sheet import _LATEX, latex_text
+from stcore.runs.evaluation_identity import fingerprint
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import make_plan
 
 TOTAL = 1000
 WEIGHTS = {"w": [1.0, 2.0]}

@@ -14,19 +14,20 @@ import pytest
 from harness import assert_same
 from small import contents, stcli, train, trained
 
+from stcore.base.interrupts import Interrupt
+from stcore.base.weights_file import load_weights
 from stcore.cli import console
+from stcore.core.losses import cross_entropy
+from stcore.core.objective import PerExample
 from stcore.data import Batches, ImageData
-from stcore.epoch_metrics import EpochSoFar, RunningMeans
 from stcore.errors import DivergedError
-from stcore.evaluation import Accuracy, Evaluator
-from stcore.interrupt import Interrupt
-from stcore.losses import cross_entropy
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.evaluator import Evaluator
 from stcore.methods.standard import StandardConfig
-from stcore.objective import PerExample
 from stcore.protocols import Mode
-from stcore.runs import load_weights
-from stcore.schedules import make_schedule
-from stcore.training import Schedules, Trainer
+from stcore.training.metrics import EpochSoFar, RunningMeans
+from stcore.training.schedules import make_schedule
+from stcore.training.trainer import Schedules, Trainer
 
 # The loop alone, with everything around it made up
 
@@ -402,7 +403,7 @@ def test_the_seed_decides_the_weights(backend, tmp_path):
 
 def test_divergence_keeps_the_checkpoints_of_the_epoch_before(monkeypatch, tmp_path):
     rates = {1: 1.0, 2: 1e30}
-    monkeypatch.setattr("stcore.trainers.make_schedule", lambda *_: lambda epoch, epochs: rates[epoch])
+    monkeypatch.setattr("stcore.runs.preparation.make_schedule", lambda *_: lambda epoch, epochs: rates[epoch])
     said = train(tmp_path / "run", steps=1, epochs=2)
     assert said.code == 5
     assert said.err.startswith("stcli: the ")

@@ -6,13 +6,14 @@ import pytest
 from small import trained
 
 from stcore.cli.verify import main
-from stcore.comparison import Record, compare, read_record
-from stcore.comparison.verdict import interval
 from stcore.errors import UsageError
-from stcore.evaluation import Accuracy
+from stcore.evaluation.accuracy import Accuracy
 from stcore.paper import find
-from stcore.plan import make_plan
-from stcore.runs import RunFolder
+from stcore.results.comparison import compare
+from stcore.results.comparison.verdict import interval
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import make_plan
+from stcore.runs.record import Record, read_record
 
 ROW = "table1/cifar10/st"  # 83.10 ± 0.10, FGSM 59.51 ± 0.22, PGD-20 54.62 ± 0.14, PGD-100 54.39 ± 0.16
 ACCURACIES = {"natural": 83.5, "fgsm": 59.5, "pgd20": 54.5, "pgd100": 54.4}

@@ -13,22 +13,17 @@ from small import stcli, train
 from test_resume import command, kill_at, metrics
 from test_training import CONSTANT, Recorder
 
+from stcore.base.weights_file import load_weights
 from stcore.data import Batches, ImageData
 from stcore.errors import DivergedError, UsageError
-from stcore.evaluation import Evaluator
+from stcore.evaluation.evaluator import Evaluator
 from stcore.methods.standard import StandardConfig
-from stcore.plan import make_plan
-from stcore.remedies import ROLLBACKS, Remedies
-from stcore.run_states import RunStates, read
-from stcore.runs import load_weights
-from stcore.training import Average, Schedules, State, Trainer
-from stcore.watchers import (
-    COLLAPSE_EPOCHS,
-    NOT_LEARNING_EPOCHS,
-    OVERFITTING_EPOCHS,
-    Watch,
-    why_diverged,
-)
+from stcore.runs.plan import make_plan
+from stcore.runs.states import RunStates, read
+from stcore.training.diagnosis import COLLAPSE_EPOCHS, NOT_LEARNING_EPOCHS, OVERFITTING_EPOCHS, Watch, why_diverged
+from stcore.training.recovery import ROLLBACKS, Remedies
+from stcore.training.state import State
+from stcore.training.trainer import Average, Schedules, Trainer
 
 LOG_C = math.log(10)
 
@@ -171,7 +166,7 @@ class Noted(Recorder):
     def run(self, batches, advance):
         from types import SimpleNamespace
 
-        from stcore.evaluation import Accuracy
+        from stcore.evaluation.accuracy import Accuracy
 
         return SimpleNamespace(
             accuracies={"natural": Accuracy(900, 1000), "pgd20": Accuracy(next(self.robust), 1000)}
@@ -420,7 +415,7 @@ def test_killed_after_a_rollback_it_ends_as_without_a_break(name, tmp_path):
 def test_a_run_that_stops_early_is_finished_and_says_why(policy, tmp_path, monkeypatch):
     """The first epoch is well, all others end in no number, at whatever rate a rollback leaves."""
     rates = {1: 0.5, 2: 1e30}
-    monkeypatch.setattr("stcore.trainers.make_schedule", lambda *_: lambda epoch, epochs: rates[epoch])
+    monkeypatch.setattr("stcore.runs.preparation.make_schedule", lambda *_: lambda epoch, epochs: rates[epoch])
     said = train(tmp_path / "run", steps=1, epochs=2, on_trouble=policy, ema=0.5, attacks="fgsm")
     assert said.code == 0, said.err
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -9,14 +9,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from stcore import checks, inspection
-from stcore.attack_names import apart, named
 from stcore.attacks import Attack
 from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier
+from stcore.base import checks
+from stcore.core import validation
 from stcore.data.batches import Batch
 from stcore.errors import DataError, UsageError
-from stcore.evaluation import Evaluator
+from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
 
 
@@ -70,9 +71,9 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         if first is None:
             raise DataError("data: expected batches of images and labels; received none")
         images, labels = _array(first[0]), _array(first[1])
-        inspection.check_pixels(images)
-        self._classes = inspection.check_model(classifier, classifier.pixels(images)) or 0
-        inspection.check_labels(self._data.y if isinstance(self._data, _Arrays) else labels, self._classes)
+        validation.check_pixels(images)
+        self._classes = validation.check_model(classifier, classifier.pixels(images)) or 0
+        validation.check_labels(self._data.y if isinstance(self._data, _Arrays) else labels, self._classes)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is None or self._evaluator is None or (epoch + 1) % self.every:
@@ -85,8 +86,8 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         done = 0
         for x, y in self._data:
             images, labels = _array(x), _array(y)
-            inspection.check_pixels(images)
-            inspection.check_labels(labels, self._classes, len(images))
+            validation.check_pixels(images)
+            validation.check_labels(labels, self._classes, len(images))
             yield Batch(images, labels, np.arange(done, done + len(images)))
             done += len(images)
         if not done:
@@ -100,7 +101,7 @@ class _Arrays:
 
     def __init__(self, x: Any, y: Any, batch_size: int) -> None:
         self.x, self.y, self._batch_size = _array(x), _array(y), batch_size
-        inspection.check_pixels(self.x)
+        validation.check_pixels(self.x)
         if len(self.x) != len(self.y):
             raise UsageError(f"data: expected as many labels as images; received {len(self.y)} and {len(self.x)}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from stcore.dispatch import check_engine
+from stcore.core.dispatch import check_engine
 
 __all__ = ["NAME", "native"]
 

@@ -1,4 +1,4 @@
-"""Training by Keras' habits: `compile`, `fit`, callbacks. Each update is `stcore.objective.training_step`."""
+"""Training by Keras' habits: `compile`, `fit`, callbacks. Each update is `stcore.core.objective.training_step`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from stcore import checks, inspection
 from stcore.backends.keras.counting import Clock, Means
 from stcore.backends.keras.engine import NAME, native
 from stcore.backends.keras.learner import KerasClassifier, KerasLearner
+from stcore.base import checks
+from stcore.base.noise import sample
+from stcore.base.seeding import Stream
+from stcore.core import validation
+from stcore.core.losses import cross_entropy
+from stcore.core.objective import Objective, WeightPerturbation, stage, training_step
 from stcore.errors import DataError, StcoreError, UsageError
-from stcore.losses import cross_entropy
-from stcore.methods.logged import means_alone
+from stcore.methods.metrics import means_alone
 from stcore.methods.squeeze import SqueezeConfig
-from stcore.noise import sample
-from stcore.objective import Objective, WeightPerturbation, stage, training_step
 from stcore.protocols import Array, Mode, Tensor
-from stcore.seeding import Stream
 
 SIDE = 32  # of the grey images a network is looked over with, where it takes any size
 
@@ -64,7 +65,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
             )
         if not isinstance(net, keras.Model):
             raise UsageError(f"net: expected a keras.Model; received {type(net).__qualname__}")
-        inspection.check_objective(objective)
+        validation.check_objective(objective)
         checks.whole("seed", seed)
         KerasClassifier(net)  # or refuses it
         self.net = net
@@ -235,15 +236,15 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         learner, shape = self._learner, tuple(n or SIDE for n in shape)
 
         def classes() -> int | None:
-            return inspection.check_model(learner, ops.full((2, *shape), 0.5, dtype=learner.dtype))
+            return validation.check_model(learner, ops.full((2, *shape), 0.5, dtype=learner.dtype))
 
         result: int | None = native.in_thread(classes)
         return result
 
     def _check(self, x: Array, y: Array) -> None:
         try:
-            inspection.check_pixels(x, getattr(self.objective, "bounds", (0.0, 1.0)))
-            inspection.check_labels(y, self._classes or 0, len(x))
+            validation.check_pixels(x, getattr(self.objective, "bounds", (0.0, 1.0)))
+            validation.check_labels(y, self._classes or 0, len(x))
         except DataError as refusal:
             self._refusal = refusal
             raise

@@ -15,8 +15,8 @@ from stcore.backends.keras import ops as keras_ops
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.recomputing import recomputed
 from stcore.backends.keras.resident import Resident
+from stcore.core.equivalence import alike
 from stcore.errors import HALF, UsageError
-from stcore.likeness import alike
 from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tensor
 
 

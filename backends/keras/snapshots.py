@@ -7,8 +7,8 @@ from typing import Any
 
 from keras import ops
 
+from stcore.base.snapshots import check_snapshot, part
 from stcore.protocols import Array
-from stcore.snapshots import check_snapshot, part
 
 
 def of_variables(kind: str, variables: Sequence[Any]) -> dict[str, Array]:

@@ -8,8 +8,8 @@ from stcore.backends.keras import engine
 from stcore.backends.keras.learner import KerasLearner
 from stcore.backends.keras.precision import check_precision
 from stcore.backends.keras.sgd import TorchSGD
+from stcore.base.ranks import Alone, launched
 from stcore.errors import UsageError
-from stcore.ranks import Alone, launched
 
 
 def join_ranks(device: str) -> Alone:

@@ -17,8 +17,8 @@ from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
 from stcore.backends.torch.recomputing import recomputed
 from stcore.backends.torch.resident import Resident
+from stcore.core.equivalence import alike
 from stcore.errors import DIVIDE, HALF, UsageError
-from stcore.likeness import alike
 from stcore.protocols import Array, Metrics, Mode, Network, Ops
 
 

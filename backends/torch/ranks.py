@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch import snapshots
 from stcore.backends.torch.learner import TorchLearner
+from stcore.base.ranks import Alone, Ranks, launched
+from stcore.base.snapshots import part
 from stcore.errors import UsageError
 from stcore.protocols import Array, Metrics, Ops
-from stcore.ranks import Alone, Ranks, launched
-from stcore.snapshots import part
 
 PATIENCE = timedelta(seconds=10)
 _WORD = "forward_sync_buffers"  # newer PyTorch's name of broadcast_buffers
@@ -40,7 +40,7 @@ def join_ranks(device: str) -> Ranks:
 
 
 class TorchRanks:
-    """`stcore.ranks.Ranks` over `torch.distributed`."""
+    """`stcore.base.ranks.Ranks` over `torch.distributed`."""
 
     def __init__(self, rank: int, count: int) -> None:
         self.rank, self.count = rank, count

@@ -18,10 +18,10 @@ import pyautoattack
 import torch
 from torch import Tensor, nn
 
+from stcore.autoattack.reference import Settings
 from stcore.backends.torch.learner import TorchClassifier
 from stcore.backends.torch.modes import in_mode
 from stcore.protocols import Array, Mode
-from stcore.reference import Settings
 
 
 class Outcome(NamedTuple):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from stcore.backends.torch.ops import to_numpy
+from stcore.base.snapshots import check_snapshot, part
 from stcore.protocols import Array
-from stcore.snapshots import check_snapshot, part
 
 
 def of_model(model: nn.Module) -> dict[str, Array]:

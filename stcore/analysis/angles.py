@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from stcore import checks
 from stcore.analysis.geometry import angle
 from stcore.analysis.searches import Search
 from stcore.analysis.subject import Subject, alike
-from stcore.ascent import ascend
 from stcore.attacks.climbs import CLIMBS
-from stcore.progress import Progress, stretch
+from stcore.base import checks
+from stcore.base.progress import Progress, stretch
+from stcore.core.search import ascend
 from stcore.protocols import Array, Classifier, Tensor
 
 BINS = np.arange(0.0, 181.0, 5.0)

@@ -16,9 +16,9 @@ import numpy as np
 from stcore.analysis.searches import PAPER, cross_entropies, towards, within
 from stcore.analysis.subject import Subject, alike
 from stcore.attacks import PGD
+from stcore.base.progress import Progress, stretch
 from stcore.errors import UsageError
-from stcore.evaluation import Evaluator
-from stcore.progress import Progress, stretch
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
 
 

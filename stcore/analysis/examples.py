@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from stcore import checks
 from stcore.analysis.searches import PAPER, Search, cross_entropies
 from stcore.analysis.subject import Subject, alike
-from stcore.evaluation import Evaluator
-from stcore.progress import Progress, stretch
+from stcore.base import checks
+from stcore.base.progress import Progress, stretch
+from stcore.base.seeding import Stream, generator
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
-from stcore.seeding import Stream, generator
 
 KINDS = ("natural", "adversarial", "collaborative")
 

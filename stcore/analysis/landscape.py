@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from stcore import checks
 from stcore.analysis.geometry import orthogonal
 from stcore.analysis.searches import Search, cross_entropies
 from stcore.analysis.subject import Subject, alike
+from stcore.base import checks
+from stcore.base.noise import sample
+from stcore.base.progress import Progress, stretch
+from stcore.base.seeding import Stream
 from stcore.data.batches import Batch
 from stcore.errors import DataError
-from stcore.evaluation import Evaluator
-from stcore.noise import sample
-from stcore.progress import Progress, stretch
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
-from stcore.seeding import Stream
 
 
 @dataclass(frozen=True)

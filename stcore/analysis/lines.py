@@ -11,8 +11,8 @@ from typing import Any
 from stcore.analysis.logs import attacked_at
 from stcore.errors import UsageError
 from stcore.paper import PRESETS
-from stcore.tables.reading import FinishedRun
-from stcore.tables.table import Figure, Row, varied
+from stcore.results.tables.table import Figure, Row, varied
+from stcore.runs.record import FinishedRun
 
 
 @dataclass(frozen=True)

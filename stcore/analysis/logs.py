@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from stcore.comparison import read_record
 from stcore.errors import UsageError
-from stcore.plan import Plan
-from stcore.tables.reading import FinishedRun, data_of, plan_of, read_metrics, told
-from stcore.tables.table import varied
+from stcore.results.tables.table import varied
+from stcore.runs.plan import Plan
+from stcore.runs.record import FinishedRun, data_of, plan_of, read_metrics, read_record, told
 
 Row: TypeAlias = Mapping[str, Any]
 Run = TypeVar("Run")

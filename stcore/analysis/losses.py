@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stcore import checks
 from stcore.analysis.logs import Course, Log, Row, Series, in_series, read_logs
+from stcore.base import checks
 from stcore.errors import UsageError
 
 ROLES = ("natural", "adversarial", "collaborative")

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stcore import checks
 from stcore.analysis.lines import Line, lines_of, marked, printed
 from stcore.analysis.logs import alike, attacked_at, test_data
+from stcore.base import checks
 from stcore.errors import UsageError
-from stcore.runs import CHECKPOINTS
-from stcore.tables.evaluations import with_evaluations
-from stcore.tables.reading import FinishedRun, read_run
-from stcore.tables.table import Figure, make_table
+from stcore.results.tables.evaluations import with_evaluations
+from stcore.results.tables.table import Figure, make_table
+from stcore.runs.folder import CHECKPOINTS
+from stcore.runs.record import FinishedRun, read_run
 
 STRONGEST = "autoattack", "pgd20"
 """What the robust accuracy is under, unless it is said: the first of these that all runs have."""

@@ -13,18 +13,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stcore import checks, hashing
+from stcore.attacks import counter_random
+from stcore.attacks.counter_random import Keys
 from stcore.attacks.stepped import State, claims, either, flag
-from stcore.forward import forward
-from stcore.hashing import Keys
-from stcore.losses import (
+from stcore.base import checks
+from stcore.core.losses import (
     cross_entropy,
     difference_of_logits_ratio,
     margin,
     targeted_difference_of_logits_ratio,
 )
+from stcore.core.search import forward
+from stcore.core.threat import NORMS
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
-from stcore.threat import NORMS
 
 LOSSES: Mapping[str, Callable[[Ops, Tensor, Tensor, Tensor], Tensor]] = {
     "cross_entropy": lambda ops, logits, y, target: cross_entropy(ops, logits, y),
@@ -73,7 +74,7 @@ class APGD:
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
         """A point of the unit sphere, for a start on the ball's surface."""
-        return (hashing.surface(keys, shape, self.norm),)
+        return (counter_random.surface(keys, shape, self.norm),)
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
         point = ops.clip(x + self.epsilon * noise[0], *self.bounds)

@@ -14,11 +14,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from stcore import checks, hashing
+from stcore.attacks import counter_random
 from stcore.attacks.apgd import LOSSES, look
+from stcore.attacks.counter_random import Keys
 from stcore.attacks.l1_projection import project, signs_of_largest
 from stcore.attacks.stepped import State, either, flag
-from stcore.hashing import Keys
+from stcore.base import checks
 from stcore.protocols import Array, Network, Ops, Tensor
 
 PHASES = ((3, 30), (2, 30), (1, 40))
@@ -61,7 +62,7 @@ class APGDL1:
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
         """Standard normal."""
-        return (hashing.normals(keys, shape),)
+        return (counter_random.normals(keys, shape),)
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
         one = ops.sum(x - x) + 1.0

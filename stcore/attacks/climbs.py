@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from stcore.ascent import Loss
-from stcore.divergences import kl
-from stcore.losses import cross_entropy, difference_of_logits_ratio, margin
+from stcore.core.divergences import kl
+from stcore.core.losses import cross_entropy, difference_of_logits_ratio, margin
+from stcore.core.search import Loss
 from stcore.protocols import Mode, Network, Tensor
 
 

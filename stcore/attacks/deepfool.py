@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from stcore import checks
-from stcore.api import attack_batch
 from stcore.attacks.hyperplane import DUAL, length, nearest_boundary
 from stcore.attacks.stepped import either, flag
-from stcore.forward import forward
-from stcore.losses import margin
+from stcore.base import checks
+from stcore.core.entry import attack_batch
+from stcore.core.losses import margin
+from stcore.core.search import forward
+from stcore.core.threat import NORMS
 from stcore.protocols import Mode, Network, Tensor
-from stcore.threat import NORMS
 
 _TINY = 1e-30  # where the gradient vanishes
 

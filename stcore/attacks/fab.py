@@ -16,12 +16,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stcore import checks, hashing
+from stcore.attacks import counter_random
+from stcore.attacks.counter_random import Keys
 from stcore.attacks.hyperplane import DUAL, boundary, displacement, length, nearest_boundary
 from stcore.attacks.stepped import State, claims, either, flag
-from stcore.forward import forward
-from stcore.hashing import Keys
-from stcore.losses import margin, of_label
+from stcore.base import checks
+from stcore.core.losses import margin, of_label
+from stcore.core.search import forward
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
 
 _LEAST = 1e-8  # that ‖d‖ counts for, as published
@@ -69,7 +70,7 @@ class FAB:
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
         """For a random start, a point of the unit sphere."""
-        return (hashing.surface(keys, shape, self.norm),) if self.random_start else ()
+        return (counter_random.surface(keys, shape, self.norm),) if self.random_start else ()
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
         zero = ops.sum(x - x)

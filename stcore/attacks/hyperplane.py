@@ -12,8 +12,8 @@ from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
-from stcore.forward import Forward
-from stcore.losses import of_label
+from stcore.core.losses import of_label
+from stcore.core.search import Forward
 from stcore.protocols import Ops, Tensor
 
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}

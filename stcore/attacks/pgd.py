@@ -7,15 +7,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stcore import checks
-from stcore.api import attack_batch
-from stcore.ascent import ascend_watching
 from stcore.attacks.climbs import CLIMBS
 from stcore.attacks.stepped import either, flag
+from stcore.base import checks
+from stcore.core.entry import attack_batch
+from stcore.core.losses import margin
+from stcore.core.search import ascend_watching, noise_laws, starts
 from stcore.errors import UsageError
-from stcore.losses import margin
 from stcore.protocols import Mode, Network, Tensor
-from stcore.search import noise_laws, starts
 
 
 class Attack(Protocol):
@@ -23,7 +22,7 @@ class Attack(Protocol):
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
-        """The unit noise it starts from (see `stcore.noise`)."""
+        """The unit noise it starts from (see `stcore.base.noise`)."""
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
         """Adversarial examples of a batch."""

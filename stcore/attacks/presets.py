@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from stcore import checks
 from stcore.attacks.deepfool import DeepFool
 from stcore.attacks.pgd import FGSM, PGD, Attack
+from stcore.base import checks
 from stcore.errors import UsageError
 
 _SCALED: Mapping[str, Callable[[float, str], Attack]] = {

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stcore import checks, hashing
+from stcore.attacks import counter_random
+from stcore.attacks.counter_random import Keys
 from stcore.attacks.square_l2 import LAWS, moved, tiles
 from stcore.attacks.stepped import State
 from stcore.attacks.windows import Windows, place
-from stcore.hashing import Keys
+from stcore.base import checks
 from stcore.protocols import Array
 
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations, of 10 000 (as published)
@@ -62,9 +63,9 @@ class Square:
 
     def start(self, x: Array, keys: Keys) -> State:
         """Vertical stripes of ±ε per channel (l∞), or tiles of bumps (l2, l1)."""
-        images, key = _as_images(x), hashing.keys(keys, 0)
+        images, key = _as_images(x), counter_random.keys(keys, 0)
         if self.norm == "linf":
-            stripes = hashing.signs(key, (1, *images.shape[2:])).astype(x.dtype)
+            stripes = counter_random.signs(key, (1, *images.shape[2:])).astype(x.dtype)
             points = np.clip(images + self.epsilon * stripes, *self.bounds)
         else:
             points = tiles(LAWS[self.norm](self.epsilon, self.bounds), images, key)
@@ -83,7 +84,7 @@ class Square:
                 corner = windows.read(images) + self.epsilon * signs
                 windows.write(points, np.clip(corner, *self.bounds))
         else:
-            law, key = LAWS[self.norm](self.epsilon, self.bounds), hashing.keys(keys, step)
+            law, key = LAWS[self.norm](self.epsilon, self.bounds), counter_random.keys(keys, step)
             for lanes, side in self._alike(images, step):
                 points[lanes] = moved(law, images[lanes], best[lanes], side, key[lanes])
         proposed: Array = state["points"]
@@ -100,7 +101,7 @@ class Square:
     def _windows(self, images: Array, step: Array, keys: Keys) -> Iterator[tuple[Windows, Array]]:
         """The windows that lanes past their start write at this step, with their signs (n, 1, 1, C)."""
         channels = images.shape[3]
-        chance = hashing.uniforms(hashing.keys(keys, step), (2 + channels,))
+        chance = counter_random.uniforms(counter_random.keys(keys, step), (2 + channels,))
         signs = np.where(chance[:, None, None, 2:] < 0.5, -1, 1).astype(images.dtype)
         for lanes, side in self._alike(images, step):
             yield place(chance[lanes, :2], lanes, side, images), signs[lanes]

@@ -12,11 +12,10 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
-from stcore import hashing
-from stcore.attacks import l1_ball
+from stcore.attacks import counter_random, l1_ball
 from stcore.attacks.bumps import bumps
+from stcore.attacks.counter_random import Keys
 from stcore.attacks.windows import place
-from stcore.hashing import Keys
 from stcore.protocols import Array
 
 _TINY = 1e-12  # beside a norm that is divided by, as published
@@ -86,7 +85,7 @@ def tiles(law: Law, x: Array, key: Keys) -> Array:
     side = max(math.isqrt(rows * columns) // 5, 1)
     height, width = min(side, rows), min(side, columns)
     down, across = rows // height, columns // width
-    chance = hashing.uniforms(key, (down, across, 1 + channels))
+    chance = counter_random.uniforms(key, (down, across, 1 + channels))
     grid = bumps(law, height, width, chance).astype(dtype).swapaxes(2, 3)
     grid = grid.reshape(len(x), down * height, across * width, channels)
     spare = (rows - down * height, columns - across * width)
@@ -96,7 +95,7 @@ def tiles(law: Law, x: Array, key: Keys) -> Array:
 
 def moved(law: Law, x: Array, best: Array, side: int, key: Keys) -> Array:
     """The next points: perturbation taken out of one window, and put into another in a new shape."""
-    chance, lanes, delta = hashing.uniforms(key, (5 + x.shape[3],)), np.arange(len(x)), best - x
+    chance, lanes, delta = counter_random.uniforms(key, (5 + x.shape[3],)), np.arange(len(x)), best - x
     to, source = place(chance[:, :2], lanes, side, x), place(chance[:, 2:4], lanes, side, x)
     covered = np.zeros_like(x[..., :1])
     to.write(covered, 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from stcore.hashing import Keys
+from stcore.attacks.counter_random import Keys
 from stcore.protocols import Array, Network, Ops, Tensor
 
 State: TypeAlias = "dict[str, Any]"

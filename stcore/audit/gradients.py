@@ -9,8 +9,8 @@ import numpy as np
 from stcore.attacks import PGD
 from stcore.audit.finding import Measured, Unmeasured
 from stcore.audit.subject import Subject
-from stcore.forward import forward
-from stcore.losses import cross_entropy, difference_of_logits_ratio
+from stcore.core.losses import cross_entropy, difference_of_logits_ratio
+from stcore.core.search import forward
 from stcore.protocols import Array, Mode, Ops, Tensor
 
 _Loss = Callable[[Ops, Tensor, Tensor], Tensor]

@@ -7,13 +7,13 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from stcore import checks
 from stcore.attacks import PGD, Attack
+from stcore.base import checks
+from stcore.core.threat import NORMS, lengths
 from stcore.data.batches import Batch
 from stcore.errors import UsageError
-from stcore.evaluation import Evaluator
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array, Classifier
-from stcore.threat import NORMS, lengths
 
 
 class Subject:

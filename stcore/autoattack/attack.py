@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from stcore import checks, inspection
-from stcore.api import checked
 from stcore.autoattack.cascade import Cascade
 from stcore.autoattack.lanes import folded, lanes_on
 from stcore.autoattack.versions import IDS, Stage, stages
+from stcore.base import checks
+from stcore.core import validation
+from stcore.core.entry import checked
 from stcore.errors import UsageError
 from stcore.protocols import Array, Tensor
 
@@ -69,7 +70,7 @@ class AutoAttack:
         images, seed = classifier.host_images(x), int(np.random.default_rng(rng).integers(2**63))
 
         def logits(points: Array) -> Array:
-            return inspection.numbers(np.asarray(classifier.look(classifier.images(points))))
+            return validation.numbers(np.asarray(classifier.look(classifier.images(points))))
 
         natural = np.concatenate([logits(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
         cascade = Cascade(

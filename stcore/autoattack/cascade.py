@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from stcore import checks, hashing, inspection
+from stcore.attacks import counter_random
 from stcore.attacks.stepped import HostAttack, SteppedAttack
 from stcore.autoattack.lanes import Body, Lanes, lanes_on
 from stcore.autoattack.records import NONE, Records
 from stcore.autoattack.versions import IDS, Stage
+from stcore.base import checks
+from stcore.core import validation
+from stcore.core.threat import lengths
 from stcore.data.rows import Images
 from stcore.protocols import Array, Classifier
-from stcore.threat import lengths
 
 _JOB = ("image", "restart", "rank")  # the columns of a job: a row of the images, and two numbers
 _LANE = ("job", "step")
@@ -66,7 +68,7 @@ class Cascade:
         self._body: Body = {}
         self._lanes: Array = np.zeros((0, len(_LANE)), int)
         self._jobs: Array = np.zeros((0, len(_JOB)), int)
-        inspection.check_precision(classifier, images)
+        validation.check_precision(classifier, images.shape[1:])
         self._enter(0)
 
     # Where it stands
@@ -191,10 +193,10 @@ class Cascade:
         target: Array = self._targets[rows, ranks] if self._is_targeted() else self.records.label[rows]
         return target
 
-    def _keys(self, jobs: Array) -> hashing.Keys:
+    def _keys(self, jobs: Array) -> counter_random.Keys:
         rows, restarts, ranks = self._jobs[jobs].T
         attack = IDS[self.stages[self._stage].name]
-        return hashing.keys(self._seed, attack, restarts, ranks, self._positions[rows])
+        return counter_random.keys(self._seed, attack, restarts, ranks, self._positions[rows])
 
     def _of(self, stage: int) -> Lanes:
         return self._lanes_of(self.stages[stage].attack)

@@ -8,10 +8,10 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from stcore import inspection
+from stcore.attacks.counter_random import Keys
 from stcore.attacks.stepped import HostAttack, State, SteppedAttack
+from stcore.core import validation
 from stcore.data.rows import Images
-from stcore.hashing import Keys
 from stcore.protocols import Array, Classifier, Mode
 
 Body = State
@@ -139,7 +139,7 @@ class _HostLanes:
         x, y = body["x"], body["y"]
         state = {name: value for name, value in body.items() if name not in ("x", "y")}
         points = self._attack.propose(x, state, number, keys)
-        logits = inspection.numbers(self._classifier.ops.to_numpy(self._logits(self._classifier.images(points))))
+        logits = validation.numbers(self._classifier.ops.to_numpy(self._logits(self._classifier.images(points))))
         return {"x": x, "y": y, **self._attack.judge(state, points, logits, y)}
 
     def take(self, body: Body, rows: Sequence[int]) -> Body:

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stcore import checks
 from stcore.attacks.apgd import APGD
 from stcore.attacks.apgd_l1 import APGDL1
 from stcore.attacks.fab import FAB
 from stcore.attacks.square import Square
 from stcore.attacks.stepped import HostAttack, SteppedAttack
+from stcore.base import checks
 from stcore.errors import UsageError
 
 VERSIONS = ("standard", "plus", "rand", "fast", "custom")

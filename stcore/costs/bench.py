@@ -8,23 +8,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stcore.attack_names import apart, named
+from stcore.base.interrupts import Interrupt
+from stcore.base.progress import Silent
+from stcore.core.objective import stage
 from stcore.costs.measured import Phase
 from stcore.costs.stopwatch import Pace, Spent, Stopwatch
 from stcore.data import Batch, ImageData, Splits, in_order
 from stcore.data.batches import Epochs
-from stcore.epoch_metrics import EpochSoFar
-from stcore.evaluation import Evaluator
-from stcore.interrupt import Interrupt
-from stcore.objective import stage
-from stcore.plan import Plan
-from stcore.progress import Silent
+from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Learner
-from stcore.run_states import RunStates
-from stcore.run_store import RunStore, Unkept, about
-from stcore.runs import RunFolder
-from stcore.trainers import make_trainer, monitors
-from stcore.training import Average, State
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import Plan
+from stcore.runs.preparation import make_trainer, monitors
+from stcore.runs.states import RunStates
+from stcore.runs.store import RunStore, Unkept, about
+from stcore.training.metrics import EpochSoFar
+from stcore.training.state import State
+from stcore.training.trainer import Average
 
 PASSES = 42  # of an image through PGD-20: 20 there and back, one of the image, one of what was found
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stcore.attack_names import apart, named
 from stcore.autoattack.versions import Stage
 from stcore.costs.measured import Measured, Phase
 from stcore.costs.stopwatch import Spent
 from stcore.data.batches import count_batches
-from stcore.plan import Plan
+from stcore.evaluation.attack_names import apart, named
+from stcore.runs.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stcore import data
+from stcore.base.interrupts import Interrupt
+from stcore.base.snapshots import part
 from stcore.costs.bench import Bench
 from stcore.costs.measured import Images, Measured, Network
 from stcore.costs.stopwatch import Spent
 from stcore.data.resident import resident
-from stcore.interrupt import Interrupt
-from stcore.plan import Plan
-from stcore.preparation import batches_of, build_learner, check_norm, environment, load_data, prepare, selection_of
 from stcore.protocols import Array
-from stcore.snapshots import part
-from stcore.trainers import average_of
+from stcore.runs.plan import Plan
+from stcore.runs.preparation import (
+    average_of,
+    batches_of,
+    build_learner,
+    check_norm,
+    environment,
+    load_data,
+    prepare,
+    selection_of,
+)
 
 FOR_TRAINING = 0.6  # of the probe's time; the rest is for evaluation
 

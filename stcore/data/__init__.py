@@ -5,28 +5,28 @@ fetches one (pooch) when it is fetched.
 """
 
 from stcore.data.batches import Batch, Batches, in_order
-from stcore.data.cifar import load_cifar10, load_cifar100
-from stcore.data.digits import load_digits
-from stcore.data.extra import Unlabelled, load_extra, load_unlabelled
-from stcore.data.fetching import fetch
-from stcore.data.folder import load_folder
-from stcore.data.hub import load_hub
+from stcore.data.download.fetching import fetch
+from stcore.data.download.stored import data_folder, import_file, verify
 from stcore.data.images import ImageData, Splits
-from stcore.data.mixed import MixedBatches
-from stcore.data.npy import load_npy
-from stcore.data.npz import load_npz
-from stcore.data.parquet import load_parquet
+from stcore.data.mixed_batches import MixedBatches
+from stcore.data.readers.cifar import load_cifar10, load_cifar100
+from stcore.data.readers.digits import load_digits
+from stcore.data.readers.extra import Unlabelled, load_extra, load_unlabelled
+from stcore.data.readers.folder import load_folder
+from stcore.data.readers.hub import load_hub
+from stcore.data.readers.npy import load_npy
+from stcore.data.readers.npz import load_npz
+from stcore.data.readers.parquet import load_parquet
+from stcore.data.readers.safetensors import load_safetensors
+from stcore.data.readers.sources import load
+from stcore.data.readers.stream import load_stream
+from stcore.data.readers.svhn import load_svhn
+from stcore.data.readers.ti500k import convert_ti500k
 from stcore.data.rows import Rows
-from stcore.data.safetensors import load_safetensors
 from stcore.data.saving import save_arrays, save_npy
-from stcore.data.sources import load
 from stcore.data.split import hold_out
-from stcore.data.stored import data_folder, import_file, verify
-from stcore.data.stream import load_stream
-from stcore.data.stream_batches import StreamBatches
-from stcore.data.stream_data import StreamData
-from stcore.data.svhn import load_svhn
-from stcore.data.ti500k import convert_ti500k
+from stcore.data.streams.batches import StreamBatches
+from stcore.data.streams.dataset import StreamData
 
 __all__ = [
     "Batch",

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from stcore.seeding import Stream, generator
+from stcore.base.seeding import Stream, generator
 
 Augment = Literal["none", "crop-flip", "crop-flip-cutout"]
 AUGMENT: tuple[str, ...] = get_args(Augment)

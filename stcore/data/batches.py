@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stcore.base.seeding import Stream, generator
 from stcore.data.augment import AUGMENT, Augment, augmented, draw
 from stcore.data.images import ImageData
-from stcore.data.resident import Fetch, OnDevice
+from stcore.data.on_device import Fetch, OnDevice
 from stcore.errors import UsageError
-from stcore.seeding import Stream, generator
 
 
 class Batch(NamedTuple):

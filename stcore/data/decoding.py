@@ -1,15 +1,16 @@
 """Encoded images (PNG, JPEG, …) to one uint8 array."""
 
+import importlib
 import io
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.optional import needed
 from stcore.data.rows import Pixels
-from stcore.errors import DataError
+from stcore.errors import DataError, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Of the names of files that hold an image."""
@@ -95,3 +96,14 @@ def _pixels(image: Any, image_size: int | None) -> Pixels:
 
 def _size(image: Pixels) -> str:
     return f"{image.shape[0]}x{image.shape[1]}"
+
+
+def needed(module: str, extra: str = "hub") -> ModuleType:
+    """A module of an extra of ours; UsageError that says how to install it if it is not there."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(
+            f"expected the package of {module!r} to read this data set, received: {error}; "
+            f"in the repository: pip install '.[{extra}]'"
+        ) from error

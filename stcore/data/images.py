@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from stcore.data.pixels import to_labels, to_pixels
 from stcore.data.rows import Pixels, Rows
-from stcore.data.stream_data import StreamData
+from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError
 
 CHUNK = 1 << 24  # bytes that are read of a data set at one time where all of it is gone through

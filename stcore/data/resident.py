@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stcore.data.augment import CropFlip
+from stcore.data.on_device import Fetch
 from stcore.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,26 +17,6 @@ if TYPE_CHECKING:
 RESIDENT = ("auto", "on", "off")
 SHARE = 4
 """`auto` gives the images less than one part in so many of the device's free memory: the rest is for training."""
-
-Fetch = Callable[[Any, CropFlip | None], Any]
-"""(places (b,), draws of these or None) → the images there, augmented, as the model's tensor."""
-
-
-@dataclass(frozen=True, eq=False)
-class OnDevice:
-    """A batch's images, which are on the device: nothing is chosen and augmented before `tensor` is asked for."""
-
-    fetch: Fetch
-    places: Any  # int64 (b,)
-    draws: CropFlip | None
-
-    def __getitem__(self, where: slice) -> OnDevice:
-        """A share of the batch."""
-        return OnDevice(self.fetch, self.places[where], None if self.draws is None else self.draws.at(where))
-
-    def tensor(self) -> Any:
-        """What the learner's `images` would make of the same images on the host."""
-        return self.fetch(self.places, self.draws)
 
 
 def resident(batches: Epochs, wish: str, free: int, put: Callable[[Any], Fetch]) -> Epochs:

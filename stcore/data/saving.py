@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stcore.base.files import replacing, writing
 from stcore.data.images import ImageData, Splits
 from stcore.data.pixels import to_labels, to_pixels
 from stcore.errors import UsageError
-from stcore.files import replacing, writing
 
 
 def save_arrays(path: str | Path, images: npt.ArrayLike, labels: npt.ArrayLike, **more: npt.ArrayLike) -> None:

@@ -1,11 +1,14 @@
 """A held-out part that has the whole's class proportions."""
 
+from pathlib import Path
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.images import ImageData
+from stcore.base.seeding import Stream, generator
+from stcore.data.images import ImageData, Splits
 from stcore.errors import UsageError
-from stcore.seeding import Stream, generator
 
 
 def hold_out(train: ImageData, size: int | float, *, seed: int = 0) -> tuple[ImageData, ImageData]:
@@ -37,3 +40,40 @@ def _shares(counts: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
     largest = np.argsort(-remainders, kind="stable")
     shares[largest[: size - shares.sum()]] += 1
     return shares
+
+
+# 1000 of CIFAR-10's 50000, as Rice et al. (2020) hold out to choose the epoch.
+VALIDATION = 0.02
+
+Validation = int | float | Literal["test"] | None
+
+
+def check_validation(place: Path, validation: Validation, *, own: bool) -> None:
+    """UsageError if a size to hold out is asked of a set with validation files of its own; before it is read."""
+    if own and validation not in (None, "test"):
+        raise UsageError(
+            f"{place}: expected no size to hold out, as it has validation files of its own, "
+            f"received {validation!r}; leave the option out"
+        )
+
+
+def three_parts(
+    train: ImageData,
+    test: ImageData,
+    *,
+    validation: Validation = None,
+    own: ImageData | None = None,
+    size: int | float = VALIDATION,
+) -> Splits:
+    """Train, validation and test.
+
+    validation: None takes the set's `own` validation part, or where it has none holds `size` out of train by
+        the fixed stratified rule; a count or a fraction holds out so much instead (see `check_validation`).
+        "test" holds out nothing and chooses on the test set, as the paper's released code does.
+    UsageError for a size that does not fit.
+    """
+    if validation == "test":
+        return Splits(train, test, test)
+    if own is not None:
+        return Splits(train, own, test)
+    return Splits(*hold_out(train, size if validation is None else validation), test)

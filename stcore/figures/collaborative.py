@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from stcore import names
 from stcore.analysis.collaborative import Curve, Result
 from stcore.figures.looks import ROLES, Look
 from stcore.figures.panels import in_255, side_by_side
 from stcore.figures.style import styled
 from stcore.protocols import Array
+from stcore.results import names
 
 SHADED = 0.1
 SHADE = f"means of the images, shaded ± {SHADED:g} of their standard deviation"

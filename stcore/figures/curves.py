@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from stcore import names
 from stcore.analysis.curves import Result
 from stcore.figures.epochs import course, of_epochs
 from stcore.figures.looks import looks
 from stcore.figures.style import COLUMN, styled
+from stcore.results import names
 
 _DROP: dict[str, Any] = {"color": "0.5", "linestyle": (0, (2, 1)), "linewidth": 1.0}
 

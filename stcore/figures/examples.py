@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stcore import names
 from stcore.analysis.examples import Pictures, Result
 from stcore.errors import UsageError
 from stcore.figures.style import PAGE, styled
 from stcore.protocols import Array
+from stcore.results import names
 
 _COLUMNS = [
     "natural",

@@ -16,9 +16,9 @@ from typing import Any, Protocol, TypeVar
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from stcore import checks
+from stcore.base import checks
+from stcore.base.files import replacing
 from stcore.figures.looks import DARK, LIGHT
-from stcore.files import replacing
 
 COLUMN, PAGE = 3.3, 6.9
 """Widths in inches: 84 mm, a paper's column, and 175 mm, its page."""

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from stcore import names
 from stcore.analysis.lines import Line
 from stcore.analysis.tradeoff import Result
 from stcore.figures.looks import GREY, METHODS, Look, looks
 from stcore.figures.panels import side_by_side
 from stcore.figures.style import styled
+from stcore.results import names
 
 NAMES = {
     "js": "JS divergence",

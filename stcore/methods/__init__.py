@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from stcore import checks
+from stcore.base import checks
+from stcore.core.objective import Objective
 from stcore.errors import UsageError
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
@@ -18,7 +19,6 @@ from stcore.methods.mart import MartConfig
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
-from stcore.objective import Objective
 
 
 class Method(NamedTuple):

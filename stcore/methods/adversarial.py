@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore import checks
-from stcore.ascent import ascend
-from stcore.losses import cross_entropy, smoothed
+from stcore.base import checks
+from stcore.core.losses import cross_entropy, smoothed
+from stcore.core.objective import Passes, PerExample
+from stcore.core.search import ascend, noise_laws, starts
 from stcore.methods import neighbours
-from stcore.methods.logged import with_squares
+from stcore.methods.metrics import with_squares
 from stcore.methods.neighbours import combine
-from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
-from stcore.search import noise_laws, starts
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from stcore import checks
-from stcore.divergences import kl
-from stcore.losses import cross_entropy
+from stcore.base import checks
+from stcore.core.divergences import kl
+from stcore.core.losses import cross_entropy
+from stcore.core.objective import Passes, PerExample
+from stcore.core.search import noise_laws
 from stcore.methods.neighbours import find_each, metrics
-from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
-from stcore.search import noise_laws
 
 INNER = ("cross_entropy", "kl")
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore import checks
-from stcore.divergences import kl
-from stcore.losses import cross_entropy
-from stcore.methods.logged import with_squares
+from stcore.base import checks
+from stcore.core.divergences import kl
+from stcore.core.losses import cross_entropy
+from stcore.core.objective import Passes, PerExample
+from stcore.core.search import noise_laws
+from stcore.methods.metrics import with_squares
 from stcore.methods.neighbours import find_each
-from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
-from stcore.search import noise_laws
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,14 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stcore import checks
-from stcore.ascent import ascend, ascend_and_tally
-from stcore.divergences import kl
-from stcore.losses import correct, cross_entropy, margin
+from stcore.base import checks
+from stcore.core.divergences import kl
+from stcore.core.losses import correct, cross_entropy, margin
+from stcore.core.objective import Passes, PerExample
+from stcore.core.search import ascend, ascend_and_tally, noise_laws, starts
 from stcore.methods.gairat import sigmoid
 from stcore.methods.neighbours import metrics
-from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Tensor
-from stcore.search import noise_laws, starts
 
 
 class TwoSearches(NamedTuple):

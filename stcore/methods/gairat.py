@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stcore import checks
-from stcore.ascent import ascend_and_tally
-from stcore.losses import correct, cross_entropy
-from stcore.methods.logged import with_squares
-from stcore.objective import Passes, PerExample
+from stcore.base import checks
+from stcore.core.losses import correct, cross_entropy
+from stcore.core.objective import Passes, PerExample
+from stcore.core.search import ascend_and_tally, noise_laws, starts
+from stcore.methods.metrics import with_squares
 from stcore.protocols import Mode, Network, Ops, Tensor
-from stcore.search import noise_laws, starts
 
 WEIGHTINGS = ("tanh", "sigmoid", "discrete")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from stcore import checks
-from stcore.ascent import Loss, ascend
-from stcore.methods.logged import lower, with_squares
+from stcore.base import checks
+from stcore.core.search import Loss, Search, ascend, starts
+from stcore.methods.metrics import lower, with_squares
 from stcore.protocols import Network, Ops, Tensor
-from stcore.search import Search, starts
 
 COMBINE = ("mean", "max")
 

@@ -15,15 +15,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from stcore import checks
-from stcore.divergences import DIVERGENCES
-from stcore.losses import cross_entropy, smoothed
-from stcore.methods.logged import with_squares
+from stcore.base import checks
+from stcore.core.divergences import DIVERGENCES
+from stcore.core.losses import cross_entropy, smoothed
+from stcore.core.objective import Passes, PerExample
+from stcore.core.search import noise_laws, starts
+from stcore.methods.metrics import with_squares
 from stcore.methods.squeeze_search import SqueezePair, climb
 from stcore.methods.triplet import Triplet, roles, selection_shares
-from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Ops, Tensor
-from stcore.search import noise_laws, starts
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from stcore.forward import Forward, forward
+from stcore.core.search import Forward, Search, forward, threat_of
 from stcore.methods.triplet import Choice, Triplet, roles
 from stcore.protocols import Mode, Network, Ops, Tensor
-from stcore.search import Search, threat_of
 
 Gap: TypeAlias = Callable[[Ops, Tensor, Tensor], Tensor]
 """Collaborative and adversarial logits (B, C) → how far apart they are (B,)."""

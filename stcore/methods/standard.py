@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore.losses import cross_entropy
-from stcore.methods.logged import with_squares
-from stcore.objective import Passes, PerExample
+from stcore.core.losses import cross_entropy
+from stcore.core.objective import Passes, PerExample
+from stcore.methods.metrics import with_squares
 from stcore.protocols import Mode, Network, Tensor
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stcore import checks
-from stcore.divergences import DIVERGENCES
-from stcore.losses import cross_entropy, smoothed
+from stcore.base import checks
+from stcore.core.divergences import DIVERGENCES
+from stcore.core.losses import cross_entropy, smoothed
+from stcore.core.objective import Passes, PerExample
+from stcore.core.search import noise_laws
 from stcore.methods import neighbours
 from stcore.methods.neighbours import combine, find_each
-from stcore.objective import Passes, PerExample
 from stcore.protocols import Mode, Network, Ops, Tensor
-from stcore.search import noise_laws
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from stcore.losses import cross_entropy
+from stcore.core.losses import cross_entropy
 from stcore.protocols import Ops, Tensor
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stcore import methods, models
+from stcore.core.objective import Passes
 from stcore.models.description import Conv, GlobalAveragePool, Linear, MaxPool, Node, Residual, Sequence
-from stcore.objective import Passes
 from stcore.paper.preset import Preset
 
 SIDE = 32

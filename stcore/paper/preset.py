@@ -35,7 +35,7 @@ class Expected(NamedTuple):
 class Preset:
     """One row.
 
-    settings: flat, as `stcore.plan.make_plan` takes them, without backend, seed and output folder.
+    settings: flat, as `stcore.runs.plan.make_plan` takes them, without backend, seed and output folder.
     sources: for each setting where its value comes from (see `SOURCES`).
     expected: by attack, what the row's columns say; None where the number is not to be had from the paper's
         text: lost in its scan, or only drawn in a figure (`note` says which). Never guessed.

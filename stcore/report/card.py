@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from stcore import names
 from stcore.errors import UsageError
-from stcore.plan import Plan
 from stcore.report.blocks import Block, Code, Document, Folded, Part, Section, Text
 from stcore.report.chance import useless
 from stcore.report.front_matter import front_matter, yaml
@@ -18,6 +16,8 @@ from stcore.report.results import results
 from stcore.report.summary import headline
 from stcore.report.trained import data, trained
 from stcore.report.words import METHODS, listed, radius
+from stcore.results import names
+from stcore.runs.plan import Plan
 
 
 def card(run: GatheredRun, checkpoint: str = "best") -> str:
@@ -99,7 +99,7 @@ def loading(file: str, backend: str) -> str:
     return (
         "from pathlib import Path\n\n"
         "from stcore import models\n"
-        "from stcore.runs import load_weights\n\n"
+        "from stcore.runs.folder import load_weights\n\n"
         f'weights, about = load_weights(Path("{file}"))\n'
         'height, width, channels = map(int, about["image_shape"].split("x"))\n'
         "model = models.build(\n"

@@ -10,7 +10,7 @@ from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun
 from stcore.report.summary import figures
 from stcore.report.words import accuracy, attack, listed, radius, value
-from stcore.tables.reading import data_of
+from stcore.runs.record import data_of
 
 MANY = 5
 """So many runs fit beside each other; with more, settings are columns and runs are rows."""

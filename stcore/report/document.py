@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from stcore import names
 from stcore.report.audits import audits
 from stcore.report.blocks import Block, Document, Part, Section
 from stcore.report.compared import differences, side_by_side
@@ -16,6 +15,7 @@ from stcore.report.summary import headline
 from stcore.report.trained import trained
 from stcore.report.troubles import course
 from stcore.report.words import METHODS, listed
+from stcore.results import names
 
 Examples = Mapping[str, Sequence[Block]]
 

@@ -8,16 +8,16 @@ import numpy as np
 
 from stcore.analysis.examples import KINDS, Result, Settings, compute, one_per_class
 from stcore.analysis.subject import Subject
-from stcore.checkpoint_evaluation import CheckpointEvaluation
+from stcore.base.progress import Progress
+from stcore.base.weights_file import load_weights
 from stcore.errors import DataError, DeviceError, UsageError
-from stcore.plan import Plan
-from stcore.progress import Progress
 from stcore.report.blocks import Block, Picture, Pictures, Text
 from stcore.report.gathered import GatheredRun
 from stcore.report.words import radius
-from stcore.run_store import check_about
-from stcore.runs import load_weights
-from stcore.tables.reading import data_of
+from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
+from stcore.runs.plan import Plan
+from stcore.runs.record import data_of
+from stcore.runs.store import check_about
 
 IMAGES = 4
 """So many, of as many classes, fit a page."""

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from stcore import names
-from stcore.plan import Plan
 from stcore.report.chance import useless
 from stcore.report.gathered import GatheredRun
 from stcore.report.summary import figures
 from stcore.report.words import radius
+from stcore.results import names
+from stcore.runs.plan import Plan
 
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "svhn": "ufldl-stanford/svhn"}
 """The published sets' names on the hub."""

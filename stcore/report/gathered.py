@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stcore.comparison import Record, read_record
+from stcore.base.files import read_json
+from stcore.base.weights_file import load_weights
 from stcore.errors import UsageError
-from stcore.evaluation_about import fingerprint
-from stcore.evaluation_folder import ABOUT, EVALUATIONS, read_json
-from stcore.evaluation_folder import RESULT as FOUND
-from stcore.plan import Plan
-from stcore.runs import CHECKPOINTS, METRICS, RESULT, load_weights
-from stcore.tables.reading import data_of, plan_of, read_metrics
+from stcore.evaluation.folder import ABOUT, EVALUATIONS
+from stcore.evaluation.folder import RESULT as FOUND
+from stcore.runs.evaluation_identity import fingerprint
+from stcore.runs.folder import CHECKPOINTS, METRICS, RESULT
+from stcore.runs.plan import Plan
+from stcore.runs.record import Record, data_of, plan_of, read_metrics, read_record
 
 
 @dataclass(frozen=True)

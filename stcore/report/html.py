@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import stcore
+from stcore.base.version import __version__
 from stcore.figures import style
 from stcore.report.blocks import Document, Picture
 
@@ -24,7 +24,7 @@ def html(document: Document) -> str:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.jinja")
-    return page.render(document=document, css=_css(), version=stcore.__version__, sources=sources)
+    return page.render(document=document, css=_css(), version=__version__, sources=sources)
 
 
 def sources(picture: Picture) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stcore.comparison import compare
 from stcore.paper import PRESETS
 from stcore.paper.preset import Expected
 from stcore.report.blocks import Block, Cell, Table, Text
 from stcore.report.gathered import GatheredRun
 from stcore.report.words import attack, listed
+from stcore.results.comparison import compare
 
 
 def beside_the_paper(run: GatheredRun) -> Iterator[Block]:

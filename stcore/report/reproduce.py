@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from stcore.data.registry import PUBLISHED
+from stcore.data.download.registry import PUBLISHED
 from stcore.report.blocks import Block, Code, Folded, Section, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.report.settings import again, flag, train_command
-from stcore.runs import CONFIG
+from stcore.runs.folder import CONFIG
 
 SAME = (
     "On a CPU, with the same versions and number of threads, the figures come out the same. Elsewhere rounding "

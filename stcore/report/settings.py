@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stcore.plan import Plan, make_plan
 from stcore.presets import default_preset
+from stcore.runs.plan import Plan, make_plan
 
 ALWAYS_SAID = ("backend", "dataset", "method")
 """What every run chooses, in the order of a command; all else has a default that follows from these."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stcore import names
-from stcore.plan import Plan
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun
 from stcore.report.settings import defaults
 from stcore.report.words import METHODS, attack, listed, plural, radius, value
-from stcore.tables.reading import data_of
+from stcore.results import names
+from stcore.runs.plan import Plan
+from stcore.runs.record import data_of
 
 NO_PLAN = (
     "These settings were written by another version of stcli train, which this one does not know in full: they "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stcore import names
 from stcore.report.blocks import Cell
+from stcore.results import names
 
 METHODS = {
     "st": "squeeze training (ST)",

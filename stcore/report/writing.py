@@ -6,12 +6,11 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from stcore import checks
+from stcore.base import checks
+from stcore.base.files import write_file, writing
+from stcore.base.progress import Progress, Silent
 from stcore.errors import UsageError
-from stcore.files import writing
-from stcore.progress import Progress, Silent
 from stcore.report.gathered import gather
-from stcore.runs import write_file
 
 FORMATS = {"html": "report.html", "markdown": "report.md", "card": "model-card.md"}
 """Each with the file that it is written to by default."""

@@ -1,0 +1,137 @@
+"""The reference AutoAttack, the package `pyautoattack`, on any model: what our own is compared with.
+
+Croce and Hein, 2020; `pip install '.[autoattack]'`, and PyTorch. A Keras model is reached through a bridge. The
+engine knows pixels in [0, 1] and float32 alone, and its results depend on the batch size.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stcore.base import checks
+from stcore.core import validation
+from stcore.core.dispatch import backend_of, load_backend, make_classifier
+from stcore.data.rows import Images
+from stcore.errors import DataError, UsageError
+from stcore.protocols import Array
+
+ATTACKS = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
+"""Each attack with the least number of classes for which the reference does not crash."""
+
+VERSIONS = {"standard": 4, "plus": 4, "rand": 3, "custom": 2}
+"""Likewise each version, with its own attacks."""
+
+_TILES = 5  # Square in l2 and l1 starts from so many tiles across an image's height
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the engine is told; see `run_reference`."""
+
+    norm: str
+    epsilon: float
+    version: str
+    attacks: Sequence[str] | None
+    seed: int
+    batch_size: int
+    queries: int | None
+
+    def __post_init__(self) -> None:
+        checks.choice("norm", self.norm, ("linf", "l2", "l1"))
+        checks.number("epsilon", self.epsilon)
+        checks.choice("version", self.version, VERSIONS)
+        checks.whole("seed", self.seed)
+        checks.whole("batch_size", self.batch_size, low=1)
+        if self.queries is not None:
+            checks.whole("queries", self.queries, low=1)
+        if self.attacks is None and self.version != "custom":
+            return
+        if not self.attacks or not set(self.attacks) <= set(ATTACKS):
+            raise UsageError(f"attacks: expected some of {', '.join(ATTACKS)}; received {self.attacks!r}")
+
+    def check_model(self, classes: int, shape: Sequence[int]) -> None:
+        """UsageError where the reference would crash on images (H, W, C) or flat (d,) of so many classes."""
+        least = VERSIONS[self.version] if self.attacks is None else max(ATTACKS[name] for name in self.attacks)
+        if classes < least:
+            what = self.version if self.attacks is None else ", ".join(self.attacks)
+            raise UsageError(f"attacks: expected at least {least} classes for {what}; received {classes}; {_OURS}")
+        square = "square" in self.attacks if self.attacks is not None else self.version != "rand"
+        if square and self.norm != "linf" and (len(shape) == 1 or shape[0] < _TILES):
+            raise UsageError(
+                f"attacks: expected images at least {_TILES} pixels high for square in {self.norm}; received "
+                f"{tuple(shape)}; {_OURS}"
+            )
+
+
+_OURS = "the reference crashes there. Leave the attack out, or run stcore's own, which does not"
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceResult:
+    """adversarial: (N, H, W, C) or flat, float32; images that withstood come back as they are.
+    fooled: (N,), whether a fresh forward of `adversarial` misses the label; also where it did from the start.
+    seconds: wall-clock time of the engine.   forwards, backwards: images × passes, as the engine made them.
+    weight_gradients: whether some of the ways back also reckoned gradients of weights, which nobody asked for.
+    """
+
+    adversarial: Array
+    fooled: Array
+    seconds: float
+    forwards: int
+    backwards: int
+    weight_gradients: bool
+
+
+def run_reference(
+    model: Any,
+    images: Images,
+    labels: Array,
+    *,
+    norm: str,
+    epsilon: float,
+    version: str = "standard",
+    attacks: Sequence[str] | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    queries: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ReferenceResult:
+    """Runs the reference; neither weights, gradients, modes nor any global random state change.
+
+    model: a torch.nn.Module, a keras.Model, or a classifier of one.   images: host images (N, H, W, C) or flat
+        (N, d), uint8 or floats in [0, 1].   labels: (N,), integers.   norm: linf, l2 or l1.   epsilon: radius.
+    attacks: these in this order, with the settings of the version; by default the version's own. Those of `custom`
+        are the engine's defaults, such as five restarts of APGD.
+    queries: of Square; 5000 by default.   progress: is given the engine's log, line by line.
+    """
+    settings = Settings(norm, epsilon, version, attacks, seed, batch_size, queries)
+    if importlib.util.find_spec("pyautoattack") is None:
+        raise UsageError("reference: pyautoattack not installed; in the repository: pip install '.[autoattack]'")
+    load_backend("torch")
+    engine = importlib.import_module("stcore.backends.torch.reference")  # the one thing here that needs torch
+    classifier: Any = model if hasattr(model, "host_images") else make_classifier(model)
+    if np.ndim(images) not in (2, 4):
+        raise DataError(f"x: expected images (N, H, W, C) or flat (N, d); received shape {np.shape(images)}")
+    pixels, marks = classifier.host_images(classifier.images(np.asarray(images))), np.asarray(labels)
+    validation.check_pixels(pixels)
+    classes = validation.check_model(classifier, classifier.images(pixels[:1])) or 0
+    validation.check_labels(marks, classes, len(pixels))
+    settings.check_model(classes, pixels.shape[1:])
+
+    outcome = engine.run(_torch_module(classifier.model), pixels, marks, settings, classes, progress)
+    parts = (outcome.adversarial[i : i + batch_size] for i in range(0, len(pixels), batch_size))
+    predicted = [classifier.look(classifier.images(part)).argmax(axis=1) for part in parts]
+    return ReferenceResult(outcome.adversarial, np.concatenate(predicted) != marks, *outcome[1:])
+
+
+def _torch_module(model: Any) -> Any:
+    """The model itself, or a Keras model behind its bridge."""
+    if backend_of(model) is load_backend("torch"):
+        return model
+    return importlib.import_module("stcore.backends.keras.bridge").KerasBridge(model)

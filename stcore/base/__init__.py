@@ -1,0 +1,1 @@
+"""What everything else stands on: files, numbers, checks. Knows no tensor and no model."""

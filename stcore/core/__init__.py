@@ -1,0 +1,1 @@
+"""The mathematics of robust training, over the tensor protocol of `stcore.protocols`."""

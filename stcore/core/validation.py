@@ -1,0 +1,111 @@
+"""What a batch and a model must be, checked on host values at the edge; nothing here runs inside a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stcore.errors import DIVIDE, DataError, DivergedError, UsageError
+from stcore.protocols import Array, Classifier, Tensor
+
+
+def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+    """DataError unless every pixel is finite and within the bounds."""
+    if values.size == 0:
+        raise DataError(f"x: expected at least one image; received an empty batch of shape {values.shape}")
+    if values.dtype.kind in "iub":
+        raise DataError(
+            f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. {DIVIDE}"
+        )
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite(low + high):
+        raise DataError("x: expected finite pixels; received NaN or infinity")
+    if low < bounds[0] or high > bounds[1]:
+        raise DataError(
+            f"x: expected pixels in [{bounds[0]:g}, {bounds[1]:g}]; received [{low:.4g}, {high:.4g}]. "
+            f"{DIVIDE}; make mean/std normalisation a layer of the model"
+        )
+
+
+def check_labels(values: Array, num_classes: int, count: int | None = None) -> None:
+    """DataError unless these are integer labels in [0, num_classes), as many as images where that is known."""
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise DataError(
+            f"y: expected integer labels of shape (B,); received {values.dtype} of shape {values.shape}"
+        )
+    if count is not None and len(values) != count:
+        raise DataError(f"y: expected a label for each image; received {len(values)} for {count} images")
+    if values.size and not 0 <= values.min() <= values.max() < num_classes:
+        raise DataError(
+            f"y: expected labels in [0, {num_classes}), the model's number of classes; "
+            f"received [{values.min()}, {values.max()}]"
+        )
+
+
+def check_logits(values: Array, num_classes: int | None = None) -> None:
+    """UsageError unless these (B, C) look like logits, of so many classes where that is known."""
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise UsageError(f"model: expected logits of shape (B, C), C at least 2; received shape {values.shape}")
+    if num_classes is not None and values.shape[1] != num_classes:
+        raise UsageError(
+            f"model: expected logits of {num_classes} classes, as the data has; received {values.shape[1]}"
+        )
+    if not (values < np.inf).all():
+        raise UsageError(
+            "model: expected finite logits; received NaN or +∞. Its weights have diverged: load others"
+        )
+    rows = values.astype(np.float64).sum(axis=1)
+    if (values >= 0).all() and np.allclose(rows, 1.0, atol=1e-3):
+        raise UsageError(
+            "model: expected logits; received rows that are non-negative and sum to 1, which are probabilities. "
+            "Remove the final softmax"
+        )
+
+
+def numbers(logits: Array) -> Array:
+    """The logits; DivergedError where one is NaN or +∞, which argmax would pass off as a class."""
+    if not (logits < np.inf).all():
+        raise DivergedError(
+            "the model's logits are not finite: its weights have diverged. Lower the learning rate"
+        )
+    return logits
+
+
+def check_precision(classifier: Classifier, shape: Sequence[int]) -> None:
+    """UsageError where the model computes too coarsely to tell whether a point is in the ball.
+
+    shape: of one image, (H, W, C) or flat (d,).
+    """
+    third = np.full((1, *shape), 1 / 3)
+    if np.abs(classifier.host_images(classifier.images(third)) - third).max() > 1e-6:
+        raise UsageError(
+            "model: expected float32 or float64 for this attack; received half precision, in which points rounded "
+            "out of the ball would not count. Convert the model to float32"
+        )
+
+
+def check_objective(objective: object) -> None:
+    """UsageError unless this is a method's settings."""
+    if not hasattr(objective, "noise_laws"):
+        raise UsageError(
+            f"objective: expected a method's settings, such as stcore.SqueezeConfig(); received {objective!r}"
+        )
+
+
+def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) -> int | None:
+    """Looks at one forward of x; returns the number of classes, or None while a graph is traced."""
+    before = model.host(x)
+    if before is None:
+        return None
+    copy = x + 0.0
+    logits = model.look(copy)
+    if logits is None:
+        return None
+    if not np.array_equal(np.asarray(model.host(copy)), before):
+        raise UsageError(
+            "model: expected pixels to be left as they are; received a model that changes its input in place. "
+            "Write x = x - mean rather than x -= mean"
+        )
+    check_logits(logits, num_classes)
+    return int(logits.shape[1])

@@ -1,0 +1,1 @@
+"""Readers: one module per data format, each returning `stcore.data.Splits`."""

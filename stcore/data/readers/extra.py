@@ -1,0 +1,54 @@
+"""Images beside the labelled set: pseudo-labelled, generated, or not labelled yet."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from stcore.data.images import ImageData
+from stcore.data.pixels import to_labels, to_pixels
+from stcore.data.readers.archive import Arrays
+from stcore.data.readers.named import labelled, largest_label
+from stcore.data.readers.npz import read_npz
+from stcore.data.readers.ti500k import read_ti500k
+from stcore.errors import UsageError
+
+KNOWN = "npz:FILE, ti500k:FILE"
+READERS = {"npz": read_npz, "ti500k": read_ti500k}
+
+
+class Unlabelled(NamedTuple):
+    images: npt.NDArray[np.uint8]  # (N, H, W, C)
+    labels: npt.NDArray[np.int64] | None  # (N,), of any range, if the file has some
+
+
+def load_extra(spec: str) -> ImageData:
+    """Load `npz:FILE` (one set, its arrays named as in `load_npz`'s folders) or `ti500k:FILE` (the pickle of RST).
+
+    There are as many classes as the file says, else as the largest label says, which may be fewer than the
+    labelled set has.
+    UsageError for another spec; DataError, with the file, if it does not hold this.
+    """
+    arrays, name = _read(spec)
+    num_classes = arrays.num_classes
+    if num_classes is None and arrays.class_names is None and arrays.labels is not None:
+        num_classes = max(2, 1 + largest_label(arrays.labels))  # all may be of one class
+    return labelled(arrays, name, num_classes, arrays.class_names)
+
+
+def load_unlabelled(spec: str) -> Unlabelled:
+    """The images of what `load_extra` loads, with labels only if the file has them: what is to be labelled.
+
+    UsageError for another spec; DataError, with the file, if it does not hold images.
+    """
+    arrays, name = _read(spec)
+    images = to_pixels(arrays.images, name)
+    return Unlabelled(images, None if arrays.labels is None else to_labels(arrays.labels, len(images), name))
+
+
+def _read(spec: str) -> tuple[Arrays, str]:
+    kind, _, place = spec.partition(":")
+    if kind not in READERS or not place:
+        raise UsageError(f"expected extra data of the form {KNOWN}, received {spec!r}; choose one of them")
+    return READERS[kind](Path(place)), place

@@ -1,0 +1,91 @@
+"""Images in folders, one for each class."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from stcore.data.decoding import SUFFIXES, decode
+from stcore.data.images import Splits
+from stcore.data.readers.decoded import parts_of
+from stcore.data.readers.shards import contents, listed
+from stcore.data.split import Validation, check_validation
+from stcore.errors import DataError
+
+NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+
+
+def load_folder(folder: str | Path, *, validation: Validation = None, image_size: int | None = None) -> Splits:
+    """Read train/CLASS/*.png, test/CLASS/*.png and, if any, validation/CLASS/*.png (or val/…) in `folder`.
+
+    Classes are numbered in the order of their names, as are the images in each; png may be jpg or any other of
+    `decoding.SUFFIXES`. What is hidden (.name) is passed over. Images are grey (C = 1) only if all of them are.
+
+    validation: as `three_parts` takes it; by default the set's own validation part, else 2 % of train.
+    image_size: as `decode` takes it; without it all images must be of one size.
+    DataError, with the file, if the parts have not the same classes, a class has no image, or a file is none;
+    UsageError for a setting that does not fit, or where pillow is not installed.
+    """
+    folder = Path(folder)
+    places = _parts(folder)
+    check_validation(folder, validation, own="validation" in places)
+    classes = {part: _classes(place) for part, place in places.items()}
+    names = classes["train"]
+    for part, found in classes.items():
+        if found != names:
+            apart = sorted(set(found) ^ set(names))
+            raise DataError(
+                f"{places[part]}: expected the classes of {places['train']}, received {listed(found)}, which "
+                f"differ in {listed(apart)}; give all parts the same folders"
+            )
+    files = {part: [_files(place / name) for name in names] for part, place in places.items()}
+    images = decode(_rows(files), image_size)  # all parts at once, so that an odd file is named whichever its part
+    ends = np.cumsum([sum(map(len, of_classes)) for of_classes in files.values()])
+    read = {
+        part: (pixels, np.repeat(np.arange(len(names)), [len(each) for each in of_classes]))
+        for pixels, (part, of_classes) in zip(np.split(images, ends[:-1]), files.items(), strict=True)
+    }
+    return parts_of(folder, read, names, validation)
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"expected a folder with train/ and test/, received {str(folder)!r}; check the path")
+    places: dict[str, Path] = {}
+    for part, names in NAMES.items():
+        found = [folder / name for name in names if (folder / name).is_dir()]
+        if len(found) > 1:
+            raise DataError(f"{folder}: expected one of {' and '.join(names)}, received both; remove one")
+        if found:
+            places[part] = found[0]
+        elif part != "validation":
+            raise DataError(
+                f"{folder}: expected {part}/ with a folder for each class, received {contents(folder)}; "
+                "name the folder that holds it"
+            )
+    return places
+
+
+def _classes(place: Path) -> list[str]:
+    return [path.name for path in _seen(place) if path.is_dir()]
+
+
+def _files(place: Path) -> list[Path]:
+    files = _seen(place)
+    for path in files:
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            raise DataError(f"{path}: expected an image ({', '.join(SUFFIXES)}), received this; move it elsewhere")
+    if not files:
+        raise DataError(f"{place}: expected at least one image of this class, received none; add one")
+    return files
+
+
+def _seen(place: Path) -> list[Path]:
+    return sorted(path for path in place.iterdir() if not path.name.startswith("."))
+
+
+def _rows(files: Mapping[str, list[list[Path]]]) -> Iterator[tuple[str, bytes]]:
+    for of_classes in files.values():
+        for paths in of_classes:
+            for path in paths:
+                yield str(path), path.read_bytes()

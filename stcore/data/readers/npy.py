@@ -1,0 +1,63 @@
+"""Images in numpy's npy files, which stay on the disk: they may be larger than memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stcore.data.images import Splits
+from stcore.data.readers.archive import IMAGES, Archive, Format, Lazy, spelled
+from stcore.data.readers.named import load_named
+from stcore.data.readers.shards import PARTS
+from stcore.data.split import Validation
+from stcore.errors import DataError
+
+
+def load_npy(folder: str | Path, *, validation: Validation = None) -> Splits:
+    """Map train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and, if any, validation_….npy.
+
+    Images are uint8 (N, H, W, C) or (N, H, W), and are read when they are needed, never as a whole; also a part
+    that is held out of them is a view. Other names of the files, `validation` and errors: see `load_named`, with a
+    file for each array. Change no file while it is in use.
+    """
+    return load_named(Path(folder), NPY, validation)
+
+
+@contextmanager
+def _open(folder: Path) -> Iterator[Archive]:
+    images = {name for part in PARTS for name in spelled(IMAGES, part)}
+
+    def read(name: str) -> npt.NDArray[Any]:
+        path = folder / f"{name}.npy"
+        try:
+            array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(array, np.memmap):
+                raise ValueError("an archive of arrays")
+        except Exception as error:  # foreign bytes make numpy raise many kinds
+            raise DataError(
+                f"{path}: expected a whole npy file of numbers or text, received: {error}; fetch it again, or "
+                "write it by numpy.save"
+            ) from error
+        if name not in images:
+            return np.array(array)
+        if array.dtype != np.uint8:
+            raise DataError(
+                f"{path}: expected images as uint8 in 0..255, as they are read where they lie, received "
+                f"{array.dtype}; save them as uint8, or take npz:PATH, which converts them in memory"
+            )
+        return array
+
+    yield Lazy(sorted(path.stem for path in folder.glob("*.npy")), read)
+
+
+NPY = Format(
+    "npy",
+    "a folder with train_images.npy, train_labels.npy, test_images.npy and test_labels.npy",
+    "a folder of npy files",
+    "check the path",
+    _open,
+    Path.is_dir,
+)

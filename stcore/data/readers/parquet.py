@@ -1,0 +1,118 @@
+"""Images and labels from parquet files as the Hugging Face hub writes them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from stcore.data.decoding import decode, needed
+from stcore.data.images import Splits
+from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
+from stcore.data.readers.shards import find_shards
+from stcore.data.split import Validation, check_validation
+from stcore.errors import DataError
+
+
+def load_parquet(
+    folder: str | Path,
+    *,
+    validation: Validation = None,
+    columns: Columns | None = None,
+    image_size: int | None = None,
+) -> Splits:
+    """Read train-*.parquet, test-*.parquet and, if any, validation-*.parquet in `folder` or its data/.
+
+    validation: None takes the validation files, or where there are none holds out 2 % of train by the fixed
+        stratified rule; a count or a fraction holds out so much instead. "test" holds out nothing and chooses
+        on the test set, as the paper's released code does. Where there are validation files, no size fits.
+    columns: (image column, label column); by default found among the usual names. Images are encoded bytes,
+        bare or in the hub's struct {bytes, path}; labels are integers from 0.
+    image_size: as `decode` takes it; without it all images must be of one size.
+
+    The class names, and so their number, come from the hub's metadata; without it there are as many classes
+    as the largest label says. Images are grey (C = 1) only if all of them are.
+
+    DataError, with file and row, if the files do not hold this; UsageError for a setting that does not fit,
+    or where pyarrow or pillow is not installed.
+    """
+    folder = Path(folder)
+    shards = find_shards(folder, "parquet")
+    check_validation(folder, validation, own=bool(shards["validation"]))
+    read = {part: _read(files, columns, image_size) for part, files in shards.items() if files}
+    return parts_of(folder, read, _class_names(shards["train"][0], columns), validation)
+
+
+def _read(shards: list[Path], columns: Columns | None, image_size: int | None) -> Decoded:
+    """One part."""
+    labels = [np.empty(0, np.int64)]
+
+    def rows() -> Iterator[tuple[str, bytes | None]]:
+        for shard in shards:
+            image, label = columns_of(shard, _schema(shard).names, columns)
+            row = 0
+            for batch in _batches(shard, [image, label]):
+                labels.append(_labels(batch.column(label), shard))
+                for encoded in _encoded(batch.column(image), shard):
+                    yield f"{shard} row {row}", encoded
+                    row += 1
+
+    images = decode(rows(), image_size)
+    return images, np.concatenate(labels)
+
+
+@contextmanager
+def _reading(shard: Path) -> Iterator[Any]:
+    parquet: Any = needed("pyarrow.parquet")
+    try:
+        yield parquet
+    except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
+        raise DataError(f"{shard}: expected a whole parquet file, received: {error}; fetch it again") from error
+
+
+def _schema(shard: Path) -> Any:
+    with _reading(shard) as parquet:
+        return parquet.read_schema(shard)
+
+
+def _batches(shard: Path, columns: list[str]) -> Iterator[Any]:
+    with _reading(shard) as parquet:
+        yield from parquet.ParquetFile(shard).iter_batches(1024, columns=columns)
+
+
+def _encoded(column: Any, shard: Path) -> list[bytes | None]:
+    arrow: Any = needed("pyarrow")
+    given = column.type
+    if arrow.types.is_struct(given) and given.get_field_index("bytes") >= 0:
+        column = column.field("bytes")
+    if not (arrow.types.is_binary(column.type) or arrow.types.is_large_binary(column.type)):
+        raise DataError(
+            f"{shard}: expected images as encoded bytes or as a struct of bytes and path, "
+            f"received a column of {given}; name another column"
+        )
+    encoded: list[bytes | None] = column.to_pylist()
+    return encoded
+
+
+def _labels(column: Any, shard: Path) -> npt.NDArray[np.int64]:
+    arrow: Any = needed("pyarrow")
+    if not arrow.types.is_integer(column.type):
+        raise DataError(
+            f"{shard}: expected integer labels, received a column of {column.type}; name another column"
+        )
+    if column.null_count:
+        raise DataError(f"{shard}: expected a label in every row, received null; drop the rows without a label")
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _class_names(shard: Path, columns: Columns | None) -> list[str] | None:
+    """The names that the hub's metadata gives the label column's classes, if it does."""
+    _, label = columns_of(shard, _schema(shard).names, columns)
+    try:
+        names = json.loads(_schema(shard).metadata[b"huggingface"])["info"]["features"][label]["names"]
+        return [str(name) for name in names] or None
+    except (KeyError, TypeError, ValueError):  # no metadata, or another tool's: it is optional
+        return None

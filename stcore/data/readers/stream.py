@@ -1,0 +1,82 @@
+"""Streams: data sets in tar shards, whose training part is read from the disk epoch by epoch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stcore.data.images import ImageData, Splits
+from stcore.data.readers.shards import find_shards
+from stcore.data.split import Validation
+from stcore.data.streams.dataset import StreamData
+from stcore.data.streams.index import Shard, index
+from stcore.data.streams.tar import read_samples
+from stcore.errors import DataError, UsageError
+
+NAMES = "classnames.txt"
+
+
+def load_stream(folder: str | Path, *, validation: Validation = None, image_size: int | None = None) -> Splits:
+    """Open train-*.tar, and read test-*.tar and, if any, validation-*.tar into memory, in `folder` or its data/.
+
+    Shards are plain tar files in webdataset's layout: KEY.png (or .jpg, .npy, …) next to KEY.cls, a label from 0.
+    The first time, each shard is read from end to end and an index written beside it. Without classnames.txt, a
+    name a line, the largest label says how many classes there are.
+
+    validation: None takes the validation shards; where there are none, `Splits.validation` is None, as nothing can
+        be held out of a stream. "test" chooses on the test set.
+    image_size: as `decode` takes it; without it all images must be of one size.
+    DataError, with file and member, if the files do not hold this; UsageError for a setting that does not fit.
+    """
+    folder = Path(folder)
+    if validation not in (None, "test"):
+        raise UsageError(
+            f"{folder}: expected no size to hold out of a stream, received {validation!r}; give it "
+            "validation-*.tar, or leave the option out"
+        )
+    shards = index({part: paths for part, paths in find_shards(folder, "tar").items() if paths})
+    names = _class_names(folder)
+    num_classes = _count(shards, names)
+    train = _stream(shards["train"], num_classes, f"train of {folder}", names, image_size)
+    held = {part: _in_memory(part, each, train, folder) for part, each in shards.items() if part != "train"}
+    return Splits(train, held["test"] if validation == "test" else held.get("validation"), held["test"])
+
+
+def _count(shards: Mapping[str, Sequence[Shard]], names: tuple[str, ...] | None) -> int:
+    every = [shard for of_part in shards.values() for shard in of_part]
+    most = max(every, key=lambda shard: max(shard.labels, default=-1))
+    largest = max(most.labels, default=-1)
+    if names is not None and largest >= len(names):
+        raise DataError(
+            f"{most.path} {most.largest}: expected a label in [0, {len(names)}), as {NAMES} has {len(names)} "
+            f"names, received {largest}; mend one of them"
+        )
+    return largest + 1 if names is None else len(names)
+
+
+def _stream(
+    shards: tuple[Shard, ...],
+    num_classes: int,
+    name: str,
+    names: tuple[str, ...] | None,
+    image_size: int | None,
+) -> StreamData:
+    for shard in shards:
+        for _, first in read_samples(shard.path):
+            height, width, channels = first.pixels(image_size).shape
+            return StreamData(shards, (height, width, channels), num_classes, name, names, image_size)
+    raise DataError(f"{name}: expected at least one image, received empty shards; check where they come from")
+
+
+def _in_memory(part: str, shards: Sequence[Shard], train: StreamData, folder: Path) -> ImageData:
+    samples = [sample for shard in shards for _, sample in read_samples(shard.path)]
+    images = np.empty((len(samples), *train.image_shape), np.uint8)
+    for slot, sample in zip(images, samples, strict=True):
+        slot[:] = train.pixels(sample)
+    labels = np.array([sample.label for sample in samples], np.int64)
+    return ImageData.from_arrays(images, labels, train.num_classes, f"{part} of {folder}", train.class_names)
+
+
+def _class_names(folder: Path) -> tuple[str, ...] | None:
+    path = folder / NAMES
+    return tuple(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else None

@@ -1,0 +1,78 @@
+"""SVHN's cropped digits, as published for MATLAB."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stcore.data.images import ImageData, Splits
+from stcore.data.readers.shards import contents
+from stcore.data.split import Validation, three_parts
+from stcore.errors import DataError
+
+SHAPE = (32, 32, 3)
+
+
+def load_svhn(folder: str | Path, *, validation: Validation = None) -> Splits:
+    """SVHN: 73257 train and 26032 test images of 32x32 pixels, 10 classes; class 0 is the digit 0.
+
+    folder: holds train_32x32.mat and test_32x32.mat. (extra_32x32.mat is not used.)
+    validation: as `three_parts` takes it; 2 % of train by default.
+    DataError, with the file, if one is missing, damaged, or not what the format says.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"expected a folder with train_32x32.mat and test_32x32.mat, received {str(folder)!r}; check the path"
+        )
+    train, test = (_read(folder, part) for part in ("train", "test"))
+    return three_parts(train, test, validation=validation)
+
+
+def _read(folder: Path, part: str) -> ImageData:
+    path = folder / f"{part}_32x32.mat"
+    if not path.is_file():
+        raise DataError(
+            f"{folder}: expected {path.name}, received {contents(folder)}; name the folder that holds it"
+        )
+    found = _load(path)
+    for key in ("X", "y"):
+        if key not in found:
+            raise DataError(f"{path}: expected X and y, received no {key}; fetch the cropped digits (format 2)")
+    images, marks = np.asarray(found["X"]), np.asarray(found["y"])
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != SHAPE:
+        raise DataError(
+            f"{path}: expected X as uint8 of shape (32, 32, 3, N), received {images.dtype} of shape "
+            f"{images.shape}; fetch the cropped digits (format 2)"
+        )
+    if marks.dtype.kind not in "iuf" or marks.shape not in ((images.shape[3], 1), (1, images.shape[3])):
+        raise DataError(
+            f"{path}: expected y as numbers of shape ({images.shape[3]}, 1), received {marks.dtype} of shape "
+            f"{marks.shape}; fetch it again"
+        )
+    labels = marks.ravel()
+    wrong = np.flatnonzero(~np.isin(labels, np.arange(1, 11)))
+    if wrong.size:
+        raise DataError(
+            f"{path}: expected labels 1 to 10, where 10 is the digit 0, received {labels[wrong[0]]} at position "
+            f"{wrong[0]} ({wrong.size} in all); fetch it again"
+        )
+    return ImageData.from_arrays(
+        np.ascontiguousarray(images.transpose(3, 0, 1, 2)),
+        labels.astype(np.int64) % 10,
+        10,
+        f"{part} of {folder}",
+        [str(digit) for digit in range(10)],
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    from scipy.io import loadmat
+
+    try:
+        found: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
+        return found
+    except MemoryError:
+        raise
+    except Exception as error:  # scipy's reader raises many kinds on foreign bytes
+        raise DataError(f"{path}: expected a whole MATLAB 5 file, received: {error}; fetch it again") from error

@@ -1,0 +1,1 @@
+"""Streams: training sets that are read shard by shard."""

@@ -1,0 +1,1 @@
+"""Evaluation: one classifier and its accuracies. Knows no plan."""

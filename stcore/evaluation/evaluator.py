@@ -1,0 +1,108 @@
+"""Natural and robust accuracy, each with its confidence interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from stcore.attacks import Attack
+from stcore.autoattack.lanes import folded, lanes_on
+from stcore.base.noise import sample
+from stcore.base.seeding import Stream
+from stcore.core import validation
+from stcore.data.batches import Batch
+from stcore.data.rows import Images
+from stcore.evaluation.accuracy import Accuracy
+from stcore.protocols import Array, Classifier, Mode, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The labels (N,) of a data set, and the classes (N,) predicted for it: `natural`, and under each attack."""
+
+    labels: Array
+    predicted: Mapping[str, Array]
+
+    @property
+    def accuracies(self) -> dict[str, Accuracy]:
+        """The accuracy of each."""
+        return {
+            name: Accuracy(int((classes == self.labels).sum()), len(self.labels))
+            for name, classes in self.predicted.items()
+        }
+
+
+class Evaluator:
+    """Runs a classifier, and attacks on it, over a data set; what can be compiled is compiled once.
+
+    attacks: name → attack; `natural` (no attack) is always evaluated first. Attacks start from noise of
+    `seed` and the example's position, so results do not depend on the batch size beyond rounding.
+    """
+
+    def __init__(self, classifier: Classifier, attacks: Mapping[str, Attack], seed: int = 0) -> None:
+        self.classifier = classifier
+        self.attacks = dict(attacks)
+        self.seed = seed
+        ops = classifier.ops
+        self._logits = classifier.compile(
+            lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)), rowwise=True
+        )
+        self._find = {name: self._compiled(attack) for name, attack in self.attacks.items()}
+        self._attack(classifier)
+
+    def _attack(self, classifier: Classifier) -> None:
+        self._attacked = classifier
+        self.lanes = lanes_on(classifier)
+        """The lanes of a stepped attack on the classifier, or its folded copy, compiled once."""
+
+    def fold(self, images: Images) -> None:
+        """Lets the lanes attack a folded copy of the classifier as it is now."""
+        attacked = folded(self.classifier, images)
+        if attacked is not self._attacked:
+            self._attack(attacked)
+
+    def _compiled(self, attack: Attack) -> Callable[..., Tensor]:
+        model = self.classifier
+        return model.compile(
+            lambda x, y, noise: model.ops.unrecorded(lambda: attack.find(model, x, y, noise)), rowwise=True
+        )
+
+    def look(self, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Tensor]]:
+        """The logits (B, C) of the natural images; by attack the classes (B,) predicted, and its examples."""
+        x, y = self.classifier.images(batch.images), self.classifier.labels(batch.labels)
+        logits, predicted, examples = self.logits(x), {}, {}
+        shape = tuple(n for n in self.classifier.shape(x)[1:] if n is not None)
+        for name, attack in self.attacks.items():
+            noise = sample(attack.noise_laws, self.seed, Stream.ATTACK, batch.positions, shape)
+            examples[name] = self._find[name](x, y, tuple(map(self.classifier.images, noise)))
+            predicted[name] = self.classes(examples[name])
+        return logits, predicted, examples
+
+    def predict(self, batch: Batch) -> dict[str, Array]:
+        """The class (B,) predicted for the natural images, and for those each attack found."""
+        logits, predicted, _ = self.look(batch)
+        return {"natural": logits.argmax(axis=1), **predicted}
+
+    def classes(self, x: Tensor) -> Array:
+        """The class (B,) predicted for native images; DivergedError where a logit is NaN or +∞."""
+        labels: Array = self.logits(x).argmax(axis=1)
+        return labels
+
+    def logits(self, x: Tensor) -> Array:
+        """The logits (B, C) of native images on the host; DivergedError where one is NaN or +∞."""
+        return validation.numbers(self.classifier.ops.to_numpy(self._logits(x)))
+
+    def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:
+        """What is predicted over all batches; `advance` is told the number of images after each."""
+        labels: list[Array] = []
+        predicted: dict[str, list[Array]] = {name: [] for name in ("natural", *self.attacks)}
+        for batch in batches:
+            labels.append(batch.labels)
+            for name, classes in self.predict(batch).items():
+                predicted[name].append(classes)
+            advance(len(batch.labels))
+        return Predictions(
+            np.concatenate(labels), {name: np.concatenate(parts) for name, parts in predicted.items()}
+        )

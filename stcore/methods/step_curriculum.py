@@ -1,0 +1,91 @@
+"""A search that grows with training: fewer inner steps in its first epochs, around any method that has them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stcore.base import checks
+from stcore.core.objective import Objective, Passes, PerExample
+from stcore.errors import UsageError
+from stcore.protocols import Network, Tensor
+
+
+@dataclass(frozen=True)
+class Growing:
+    """An objective for each stretch of epochs.
+
+    stages: the first epoch of each, rising from 1, and its objective; all of one method, with the same noise.
+    Its phase says both which objective is in force and that one's own phase.
+    """
+
+    stages: tuple[tuple[int, Objective], ...]
+
+    @property
+    def noise_laws(self) -> tuple[str, ...]:
+        return self.stages[0][1].noise_laws
+
+    @property
+    def passes(self) -> Passes:
+        """Of its dearest stage."""
+        return max((objective.passes for _, objective in self.stages), key=lambda passes: passes.units)
+
+    def phase(self, epoch: int) -> int:
+        number = sum(first <= epoch for first, _ in self.stages) - 1
+        return number + len(self.stages) * self.stages[number][1].phase(epoch)
+
+    def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Any:
+        objective, own = self._in_force(phase)
+        return objective.find(model, x, y, noise, own)
+
+    def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, phase: int = 0) -> PerExample:
+        objective, own = self._in_force(phase)
+        return objective.losses(model, x, y, examples, own)
+
+    def _in_force(self, phase: int) -> tuple[Objective, int]:
+        own, number = divmod(phase, len(self.stages))
+        return self.stages[number][1], own
+
+
+def growing(objective: Any, early_steps: Sequence[str], epochs: int) -> Objective:
+    """A method whose first epochs take fewer inner steps.
+
+    early_steps: such as `("3@0.3", "5@0.6")`: 3 steps until three tenths of the epochs are over, 5 until six
+    tenths, then the method's own number; by none it is the method itself. A stretch that is shorter than half an
+    epoch is left out.
+    UsageError where one is not of this form, the shares do not rise within (0, 1], or the method searches nothing.
+    """
+    if not early_steps:
+        return objective  # type: ignore[no-any-return]
+    if not hasattr(objective, "steps"):
+        raise UsageError("early_steps: expected a method that searches; this one takes no inner steps")
+    begun, stages = 1, []
+    shares = [0.0]
+    for word in early_steps:
+        steps, share = _read(word)
+        if not shares[-1] < share <= 1.0:
+            raise UsageError(f"early_steps: expected shares of the epochs that rise, up to 1; received {word!r}")
+        shares.append(share)
+        until = math.floor(share * epochs + 0.5)
+        if until >= begun:
+            stages.append((begun, dataclasses.replace(objective, steps=steps)))
+            begun = until + 1
+    if begun <= epochs:
+        stages.append((begun, objective))
+    return Growing(tuple(stages))
+
+
+def _read(word: str) -> tuple[int, float]:
+    steps, _, share = word.partition("@")
+    try:
+        number, until = int(steps), float(share)
+    except ValueError:
+        raise UsageError(
+            f"early_steps: expected STEPS@SHARE, such as 5@0.5 for five until half of the epochs are over; "
+            f"received {word!r}"
+        ) from None
+    checks.whole("early_steps", number)
+    return number, until

@@ -1,0 +1,67 @@
+"""What `stcli evaluate` found on a run's checkpoint later, to stand beside the run's own figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stcore.base.files import read_json
+from stcore.base.weights_file import load_weights
+from stcore.errors import DataError, UsageError
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.folder import ABOUT, EVALUATIONS, RESULT
+from stcore.runs.evaluation_identity import fingerprint
+from stcore.runs.record import FinishedRun
+
+
+def with_evaluations(run: FinishedRun, checkpoint: str, leave_out: Callable[[str], None]) -> FinishedRun:
+    """The run with the accuracies of its finished evaluations, too.
+
+    An attack that was made otherwise than the run's own (ε, norm, backend, subset …) says so in its name.
+    leave_out: told of each evaluation that is unfinished, a shard, or of other weights or data.
+    """
+    folders = sorted(path.parent for path in (run.path / EVALUATIONS).glob(f"*/{checkpoint}/{ABOUT}"))
+    weights = fingerprint(load_weights(run.path / f"{checkpoint}.safetensors")[0]) if folders else ""
+    known = dict(run.accuracies)
+    for folder in folders:
+        try:
+            found = _accuracies(run, folder, weights)
+        except (DataError, UsageError) as reason:
+            leave_out(str(reason))
+            continue
+        known = {**found, **known}
+    ordered = {name: known[name] for name in [*run.accuracies, *(n for n in known if n not in run.accuracies)]}
+    return dataclasses.replace(run, accuracies=ordered)
+
+
+def _accuracies(run: FinishedRun, folder: Path, weights: str) -> dict[str, Accuracy]:
+    about = read_json(folder / ABOUT)
+    if not (folder / RESULT).is_file():
+        raise UsageError(f"{folder} is unfinished. To go on, give its stcli evaluate again")
+    if about["shard"] is not None:
+        raise UsageError(f"{folder} is shard {about['shard']}. Put the shards together: stcli merge")
+    if about["weights"] != weights:
+        raise UsageError(f"{folder} is of other weights than the run's. Evaluate again")
+    if about["data"] != run.data.get("test", {}).get("sha256"):
+        raise UsageError(f"{folder} is of other test data than the run's. Evaluate again")
+    scores: Mapping[str, Any] = read_json(folder / RESULT)["accuracies"]
+    otherwise = _otherwise(run, about)
+    return {
+        f"{attack}{otherwise}": Accuracy(score["correct"], score["total"])
+        for attack, score in scores.items()
+        if attack != "natural"  # which the run has
+    }
+
+
+def _otherwise(run: FinishedRun, about: Mapping[str, Any]) -> str:
+    plan = run.plan
+    own = {"epsilon": plan.eval_epsilon, "norm": plan.norm, "subset": None}
+    own |= {"backend": plan.backend, "dtype": plan.dtype, "seed": plan.seed}
+    said = [f"{name} {_show(about[name])}" for name, value in own.items() if about[name] != value]
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _show(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

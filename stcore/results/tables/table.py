@@ -1,0 +1,126 @@
+"""A table of finished runs, those that differ in their seed alone in one row. Pure: runs in, rows out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stcore.errors import UsageError
+from stcore.results.comparison.verdict import interval
+from stcore.runs.plan import Plan, of_methods
+from stcore.runs.record import FinishedRun
+
+SELDOM_SHOWN = ("threads", "device", "dataset", "init", "step_size", "attacks")
+"""Told elsewhere, or following from the rest: settings that are columns only where rows look alike without."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An accuracy in percent with its 95 % interval: over images for one seed, else the t-interval over seeds."""
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in their seed alone, in its order."""
+
+    runs: tuple[FinishedRun, ...]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return self.runs[0].settings
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(run.plan.seed for run in self.runs)
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """Passes of a training step, in forwards of the batch; of all epochs the median time and speed."""
+        seconds = [second for run in self.runs for second in run.seconds]
+        speeds = [speed for run in self.runs for speed in run.images_per_second]
+        medians = {"s/epoch": float(np.median(seconds)), "images/s": float(np.median(speeds))}
+        return {"passes": self.runs[0].plan.units, **medians}
+
+    def figure(self, attack: str) -> Figure | None:
+        """Over the runs that were attacked so; None where none was."""
+        scores = [vars(run.accuracies[attack]) for run in self.runs if attack in run.accuracies]
+        return Figure(*interval(scores), len(scores)) if scores else None
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Rows under the settings that are shown and the attacks, all figures of one checkpoint."""
+
+    checkpoint: str
+    columns: tuple[str, ...]
+    attacks: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def make_table(
+    runs: Sequence[FinishedRun], checkpoint: str, columns: Sequence[str] | None = None, sort: str | None = None
+) -> RunTable:
+    """The runs in rows, in their order or by a column: accuracies from the highest, all else from the lowest.
+
+    columns: settings to show; by default those that the rows differ in.
+    Raises UsageError for no run, an unknown setting, or a column to sort by that is not there.
+    """
+    if not runs:
+        raise UsageError("runs: expected at least one finished run; received none")
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps([run.settings, run.data], sort_keys=True), []).append(run)
+    rows = [Row(tuple(sorted(group, key=lambda run: run.plan.seed))) for group in groups.values()]
+    shown = varied([row.settings for row in rows]) if columns is None else _known(columns)
+    attacks = dict.fromkeys(attack for run in runs for attack in run.accuracies)
+    return _sorted(RunTable(checkpoint, tuple(shown), tuple(attacks), tuple(rows)), sort)
+
+
+def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names that tell rows apart; that a method has no such setting does not count as a difference."""
+    of_some = of_methods()
+
+    def values(name: str) -> set[str]:
+        return {json.dumps(one.get(name)) for one in settings if name in one or name not in of_some}
+
+    varied = [name for name in dict.fromkeys(n for one in settings for n in one) if len(values(name)) > 1]
+    shown = [name for name in varied if name not in SELDOM_SHOWN]
+    apart = {json.dumps([one.get(name) for name in shown]) for one in settings}
+    return shown if len(apart) == len(settings) else varied
+
+
+def _known(columns: Sequence[str]) -> Sequence[str]:
+    known = {field.name for field in dataclasses.fields(Plan)} - {"settings", "seed"} | of_methods()
+    for name in columns:
+        if name not in known:
+            raise UsageError(
+                f"columns: expected settings, such as backend,method,awp; received {name!r}. "
+                f"Known are {', '.join(sorted(known))}"
+            )
+    return columns
+
+
+def _sorted(table: RunTable, by: str | None) -> RunTable:
+    if by is None:
+        return table
+    there = (*table.columns, "seeds", *table.attacks, *table.rows[0].costs)
+    if by not in there:
+        raise UsageError(f"sort: expected one of the columns {', '.join(there)}; received {by!r}")
+
+    def key(row: Row) -> tuple[bool, bool, Any]:
+        figure = row.figure(by)
+        value = {**row.settings, **row.costs, "seeds": row.seeds[0]}.get(by) if figure is None else -figure.mean
+        is_number = isinstance(value, (int, float))
+        return value is None, not is_number, value if is_number else str(value)  # what is missing comes last
+
+    return dataclasses.replace(table, rows=tuple(sorted(table.rows, key=key)))

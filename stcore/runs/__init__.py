@@ -1,0 +1,1 @@
+"""Runs: a plan and the folder that holds its results."""

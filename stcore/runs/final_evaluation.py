@@ -1,0 +1,88 @@
+"""The checkpoints of a finished training on the test split, of which each rank takes its share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stcore.base.interrupts import Interrupt
+from stcore.base.progress import Progress
+from stcore.base.ranks import Ranks
+from stcore.base.weights_file import load_weights
+from stcore.data import ImageData
+from stcore.evaluation.accuracy import Accuracy, together
+from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.evaluator import Evaluator
+from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
+from stcore.evaluation.results import records_of, result_of
+from stcore.evaluation.shards import merge
+from stcore.evaluation.subset import chosen
+from stcore.protocols import Array, Learner
+from stcore.runs.evaluation_identity import about, folder_name
+from stcore.runs.plan import Plan
+
+
+def final_evaluation(
+    plan: Plan,
+    learner: Learner,
+    test: ImageData,
+    run: Path,
+    checkpoints: Mapping[str, int],
+    progress: Progress,
+    until: float | None,
+    ranks: Ranks,
+) -> dict[str, dict[str, Accuracy]] | None:
+    """Accuracies under the plan's attacks by checkpoint; None where it was stopped.
+
+    checkpoints: the epoch of each. The learner ends with the last one's weights. Cascades take hours: they are
+    kept in the run's folder, where `stcli evaluate` goes on from them.
+    """
+    by_batch, cascades = apart(named(plan.attacks, plan.eval_epsilon, plan.norm))
+    evaluator = Evaluator(learner, by_batch, plan.seed)
+    scores: dict[str, dict[str, Accuracy]] = {}
+    with Interrupt(until, ranks) as interrupt:
+        for name, epoch in checkpoints.items():
+            best = name.replace("last", "best")
+            if name != best and epoch == checkpoints[best]:  # one and the same
+                scores[name] = scores[best]
+                continue
+            ranks.gather(None)  # rank 0 has written the weights
+            weights, _ = load_weights(run / f"{name}.safetensors")
+            learner.load_weights(weights)
+            shard = None if ranks.count == 1 else f"{ranks.rank + 1}/{ranks.count}"
+            places = chosen(len(test), None, shard)
+            store = _store(plan, test, weights, run, name, len(places), shard) if cascades else None
+            assessment = Assessment(
+                evaluator,
+                cascades,
+                test.images if shard is None else test.images[places],
+                test.labels[places],
+                batch_size=plan.eval_batch_size,
+                positions=places,
+            )
+            found = assessment.run(progress, store, interrupt.came, f"test {name}")
+            if ranks.any(found is None or interrupt.came())[0] or found is None:
+                return None
+            if store is not None:
+                store.finish(records_of(found, places), result_of(found, list(plan.attacks)))
+            scores[name] = together(ranks.gather(found.accuracies))
+            if store is not None and ranks.count > 1:
+                folders = ranks.gather(store.path)
+                if ranks.rank == 0:
+                    _merge(plan, run, name, folders)
+    return scores
+
+
+def _store(
+    plan: Plan, test: ImageData, weights: Mapping[str, Array], run: Path, name: str, images: int, shard: str | None
+) -> EvaluationFolder:
+    what = about(plan, test, weights, images=images, shard=shard)
+    return EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
+
+
+def _merge(plan: Plan, run: Path, name: str, parts: list[Path]) -> None:
+    """The whole evaluation beside its shards, as `stcli merge` puts it together."""
+    what, records, found = merge(parts)
+    whole = EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
+    whole.finish(records, result_of(found, list(plan.attacks)))

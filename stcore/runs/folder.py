@@ -1,0 +1,103 @@
+"""The folder of a run: what was trained, how it went, the weights, the result.
+
+    config.toml        every setting, resolved; `stcli train --config` takes it again
+    environment.json   versions, device, data fingerprint
+    metrics.jsonl      a line per epoch
+    best.safetensors   the weights of the selected epoch, in the framework-neutral layout
+    last.safetensors   the weights of the last finished epoch (or the step where Ctrl-C came)
+    best-ema.safetensors, last-ema.safetensors   with --ema, the averaged weights
+    state/             what `stcli train --resume` goes on from, until the run is finished
+    result.json        the final table, when the run is finished
+
+Every file but metrics.jsonl is written beside its place and then moved there, so none is ever half-written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stcore.base.files import read_toml, write_file, writing
+from stcore.base.weights_file import save_weights
+from stcore.errors import UsageError
+from stcore.protocols import Array
+
+CONFIG, ENVIRONMENT, METRICS, RESULT = "config.toml", "environment.json", "metrics.jsonl", "result.json"
+CHECKPOINTS = ("best", "last", "best-ema", "last-ema")  # each with .safetensors behind it
+
+
+class RunFolder:
+    """A run's files; `create` makes a new folder, `open` takes a finished one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """UsageError unless `path` does not exist or is empty, so that nothing earlier is lost."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            what = "holds other files" if path.is_dir() else "is a file"
+            raise UsageError(f"out: expected a new or empty folder; {path} {what}. Choose another folder")
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new run in `path`, a free folder."""
+        cls.check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"out: {path} cannot be made ({error.strerror}). Choose another folder") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run that was trained before."""
+        if not (path / CONFIG).is_file():
+            raise UsageError(f"run: expected a folder with {CONFIG}, as stcli train leaves it; received {path}")
+        return cls(path)
+
+    @classmethod
+    def unused(cls, parent: Path, name: str) -> Path:
+        """`parent/name`, or with the first free number behind it."""
+        candidates = (parent / (name if n == 1 else f"{name}-{n}") for n in range(1, 1_000_000))
+        return next(path for path in candidates if not path.exists())
+
+    def write_config(self, settings: Mapping[str, Any]) -> None:
+        """Flat settings; a setting that is None is left out. JSON's scalars and lists are TOML's too."""
+        dumped = {k: json.dumps(value, ensure_ascii=False) for k, value in settings.items() if value is not None}
+        lines = [f"{name} = {value}" for name, value in dumped.items()]
+        write_file(self.path / CONFIG, "\n".join(lines) + "\n")
+
+    def read_config(self) -> dict[str, Any]:
+        return read_toml(self.path / CONFIG)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        write_file(self.path / name, json.dumps(content, indent=2) + "\n")
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        path = self.path / METRICS
+        with writing(path), path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """These lines in place of all there are."""
+        write_file(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """None where the file is not there; UsageError where it is damaged."""
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"run: {path} is not readable JSON ({error}). Train anew") from error
+        if not isinstance(content, dict):
+            raise UsageError(f"run: expected an object in {path}, as stcli train leaves it; received {content!r}")
+        return content
+
+    def write_weights(self, name: str, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
+        """Weights with what is needed to rebuild their network."""
+        save_weights(self.path / name, weights, about)

@@ -1,0 +1,100 @@
+"""What a run keeps: weights that say what they are of, metrics, states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stcore import models
+from stcore.base.version import __version__
+from stcore.data import Splits
+from stcore.errors import UsageError
+from stcore.protocols import Learner
+from stcore.runs.folder import RunFolder
+from stcore.runs.plan import Plan
+from stcore.runs.states import RunStates
+from stcore.training.state import State
+from stcore.training.trainer import Average
+
+FORMAT = "stcore-weights-1"
+
+
+def about(plan: Plan, splits: Splits) -> dict[str, Any]:
+    """What a weights file says of itself."""
+    height, width, channels = splits.train.image_shape
+    return {
+        "format": FORMAT,
+        "stcore": __version__,
+        "model": plan.model,
+        "num_classes": splits.train.num_classes,
+        "image_shape": f"{height}x{width}x{channels}",
+        "normalize": models.normalization.canonical(plan.normalize),
+        "method": plan.method,
+        "backend": plan.backend,
+    }
+
+
+def check_about(metadata: Mapping[str, str], plan: Plan, splits: Splits) -> None:
+    """UsageError unless a weights file is of the plan's network."""
+    models.check_weights(metadata, plan.backend, plan.normalize)
+    for name in ("model", "num_classes", "image_shape"):
+        expected = str(about(plan, splits)[name])
+        if name in metadata and metadata[name] != expected:
+            raise UsageError(f"weights: expected a checkpoint with {name} {expected}; received {metadata[name]}")
+
+
+@dataclass
+class RunStore:
+    """Writes the weights, the averaged ones too, the metrics and the states into the run folder."""
+
+    folder: RunFolder
+    states: RunStates
+    learner: Learner
+    average: Average | None
+    about: Mapping[str, Any]
+    on_row: Callable[[Mapping[str, Any]], None]
+
+    def save(self, name: str, epoch: str) -> None:
+        averaged = self.average is not None and name.endswith("-ema")
+        model = self.average.evaluator.classifier if self.average and averaged else self.learner
+        self.folder.write_weights(f"{name}.safetensors", model.weights(), {**self.about, "epoch": epoch})
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        self.folder.append_metrics(row)
+        self.on_row(row)
+
+    def due(self) -> bool:
+        return self.states.due()
+
+    def keep(self, state: State) -> None:
+        self.states.keep(state)
+
+    def keep_good(self, state: State) -> None:
+        self.states.keep_good(state)
+
+    def rewind(self, state: State) -> None:
+        self.folder.write_metrics(state.place["history"])
+        self.states.keep(state)
+
+
+class Unkept:
+    """A store that keeps nothing: of several ranks the first has the same weights, figures and states."""
+
+    def save(self, name: str, epoch: str) -> None:
+        """Nothing is written."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Nothing is written."""
+
+    def due(self) -> bool:
+        return False
+
+    def keep(self, state: State) -> None:
+        """Nothing is written."""
+
+    def keep_good(self, state: State) -> None:
+        """Nothing is written."""
+
+    def rewind(self, state: State) -> None:
+        """Nothing is forgotten."""

@@ -1,0 +1,52 @@
+"""How far an epoch is, and the means of its metrics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from stcore.errors import DivergedError
+from stcore.methods.metrics import told
+from stcore.protocols import Metrics, Ops
+from stcore.training.diagnosis import why_diverged
+
+
+@dataclass
+class EpochSoFar:
+    """How far an epoch is: steps and examples done, their metrics' sums over examples, seconds they took."""
+
+    epoch: int
+    steps: int = 0
+    examples: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def means(self) -> dict[str, float]:
+        """What the epoch's examples had on average, and how far the losses are spread."""
+        return told({name: total / self.examples for name, total in self.sums.items()})
+
+
+class RunningMeans:
+    """Sums over examples of per-batch means; the tensors come to the host only when asked for."""
+
+    def __init__(self, ops: Ops, into: EpochSoFar) -> None:
+        self._ops = ops
+        self._pending: list[tuple[Metrics, int]] = []
+        self._into = into
+
+    def add(self, means: Metrics, examples: int) -> None:
+        self._pending.append((means, examples))
+
+    def check(self) -> None:
+        """DivergedError if a loss since the last check is not a finite number."""
+        sums, epoch = self._into.sums, self._into.epoch
+        for means, examples in self._pending:
+            values = {name: float(self._ops.to_numpy(tensor)) for name, tensor in means.items()}
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise DivergedError(
+                        f"the {name} became {value} in epoch {epoch}. {why_diverged(values, epoch)}"
+                    )
+                sums[name] = sums.get(name, 0.0) + value * examples
+            self._into.examples += examples
+        self._pending.clear()

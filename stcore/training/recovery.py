@@ -1,0 +1,124 @@
+"""What a run does about trouble: it says so, and goes on, stops, or goes back and takes shorter steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stcore.errors import DivergedError
+from stcore.training.diagnosis import NATURAL, ROBUST, Trouble, Watch
+
+if TYPE_CHECKING:
+    from stcore.training.state import State
+    from stcore.training.trainer import Trainer
+
+ON_TROUBLE = ("warn", "stop", "rollback")
+ROLLBACKS = 2
+"""So often a run goes back; the next trouble stops it."""
+SLOWER = 0.1
+"""What the learning rate is multiplied by at each rollback, from there to the end."""
+
+
+@dataclass
+class Remedies:
+    """Watches a trainer's epochs and acts.
+
+    watch: the rules; None watches nothing but for a loss that is no number.
+    policy: `warn` goes on (but a loss that is no number ends the run by DivergedError), `stop` ends training as if
+        it were over, `rollback` goes back to the good state with a tenth of the learning rate, at most twice.
+    warn: told each kind of trouble once, and each stop and rollback.
+
+    The good state is that after the best epoch so far, by robust accuracy (natural where the method does not train
+    for it), among those without trouble that have learnt anything; before there is one, the state at the start.
+    A rollback drops the rows of the epochs that it undoes; the row after it tells of it, under `rolled_back`.
+    What is decided is part of the trainer's state, and the store keeps the good one: a run that was killed decides
+    alike when it goes on.
+    """
+
+    watch: Watch | None = None
+    policy: str = "warn"
+    warn: Callable[[str], None] = lambda text: None
+    stopped: str | None = None
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)
+    good: State | None = None
+
+    @property
+    def factor(self) -> float:
+        """What rollbacks have made of the learning rate."""
+        return float(SLOWER ** len(self.rollbacks))
+
+    def place(self) -> dict[str, Any]:
+        """For the trainer's state; `recall` takes it up."""
+        return {"stopped": self.stopped, "rollbacks": self.rollbacks}
+
+    def recall(self, place: Mapping[str, Any]) -> None:
+        self.stopped, self.rollbacks = place["stopped"], list(place["rollbacks"])
+
+    def told(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What the result says: each trouble with the first epoch that showed it, rollbacks, why it stopped."""
+        first = {kind: row["epoch"] for row in reversed(history) for kind in row.get("trouble", {})}
+        content = {"trouble": dict(sorted(first.items())), "rollbacks": self.rollbacks, "stopped": self.stopped}
+        return {name: value for name, value in content.items() if value}
+
+    def begin(self, trainer: Trainer) -> None:
+        """Before the first epoch."""
+        if self.policy == "rollback" and not trainer.history and trainer.at_start:
+            self._keep(trainer)
+
+    def mark(self, history: Sequence[dict[str, Any]]) -> None:
+        """Writes into the last row what it shows, and which rollbacks came before it."""
+        row = history[-1]
+        if undone := [one for one in self.rollbacks if one["to"] == row["epoch"] - 1]:
+            row["rolled_back"] = undone
+        if found := self.watch(history) if self.watch is not None else []:
+            row["trouble"] = {trouble.kind: trouble.said for trouble in found}
+
+    def act(self, trainer: Trainer) -> None:
+        """After an epoch that is all done and logged."""
+        *earlier, row = trainer.history
+        known = {kind for one in earlier for kind in one.get("trouble", {})}
+        for kind, said in row.get("trouble", {}).items():
+            if kind not in known:
+                self.warn(said)
+        if self.policy == "rollback" and self._is_good(trainer.history):
+            self._keep(trainer)
+        if self.policy != "warn" and "trouble" in row:
+            self._end_or_go_back(trainer, Trouble(*next(iter(row["trouble"].items()))), row["epoch"])
+
+    def diverged(self, trainer: Trainer, error: DivergedError, epoch: int) -> None:
+        """When an epoch ended in no number; raises it again where nothing is to be done about it."""
+        can_go_back = self.policy == "rollback" and len(self.rollbacks) < ROLLBACKS
+        if self.policy == "warn" or not (trainer.history or can_go_back):
+            kept = "the checkpoints of the epochs before are kept" if trainer.history else "no epoch was finished"
+            raise DivergedError(f"{error}. Training stopped: {kept}") from error
+        self.warn(str(error))
+        self._end_or_go_back(trainer, Trouble("nan", str(error)), epoch)
+
+    def _keep(self, trainer: Trainer) -> None:
+        self.good = trainer.state()
+        trainer.store.keep_good(self.good)
+
+    def _is_good(self, history: Sequence[Mapping[str, Any]]) -> bool:
+        if self.watch is None:
+            return True
+        measure = ROBUST if self.watch.robust else NATURAL
+        good = [row for row in history if "trouble" not in row and self.watch.learns(row)]
+        return bool(good) and good[-1] is history[-1] and good[-1][measure] == max(row[measure] for row in good)
+
+    def _end_or_go_back(self, trainer: Trainer, trouble: Trouble, epoch: int) -> None:
+        if self.good is None or len(self.rollbacks) == ROLLBACKS:
+            after = f" after {len(self.rollbacks)} rollbacks" if self.rollbacks else ""
+            self.stopped = f"{trouble.kind} in epoch {epoch}{after}"
+            self.warn(f"training stops early: {self.stopped}")
+            return
+        undone = self.rollbacks
+        trainer.go_back(self.good)
+        back = trainer.history[-1]["epoch"] if trainer.history else 0
+        self.rollbacks = [*undone, {"trouble": trouble.kind, "epoch": epoch, "to": back, "said": trouble.said}]
+        trainer.store.rewind(trainer.state())
+        to = f"the end of epoch {back}" if back else "the start"
+        self.warn(
+            f"rollback {len(self.rollbacks)} of {ROLLBACKS}, from epoch {epoch}: back to {to}, at {self.factor:g} "
+            "of the learning rate"
+        )

@@ -1,0 +1,294 @@
+"""The training loop: epochs of steps, an evaluation after each, and the choice of the best."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from stcore.base.interrupts import Interrupt
+from stcore.base.noise import sample
+from stcore.base.progress import Progress, stretch
+from stcore.base.ranks import Alone, Ranks, pieces, shares, split
+from stcore.base.seeding import Stream
+from stcore.base.snapshots import part
+from stcore.core.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, stage
+from stcore.data import ImageData, in_order
+from stcore.data.batches import Batch, Epochs
+from stcore.data.on_device import OnDevice
+from stcore.errors import DivergedError
+from stcore.evaluation.accuracy import Accuracy, together
+from stcore.evaluation.evaluator import Evaluator
+from stcore.protocols import Classifier, Learner
+from stcore.training.metrics import EpochSoFar, RunningMeans
+from stcore.training.recovery import Remedies
+from stcore.training.schedules import Schedule
+from stcore.training.state import State, Store
+
+_T = TypeVar("_T")
+CHECK_EVERY = 10  # steps between two looks at the loss: each look waits for the device
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """What changes with the epoch, and how many there are.   by_step: or within it, with each step."""
+
+    epochs: int
+    learning_rate: float
+    schedule: Schedule
+    by_step: bool = False
+
+    def rate(self, epoch: int, done: float = 0.0) -> float:
+        """The learning rate, this share of the epoch being done."""
+        return self.learning_rate * self.schedule(epoch + done if self.by_step else epoch, self.epochs)
+
+
+@dataclass
+class Average:
+    """The averaged weights that a run keeps beside the trained ones (see `stcore.training.trainer`)."""
+
+    evaluator: Evaluator
+    decay: float
+    best: tuple[float, int] = (-1.0, 0)
+
+
+@dataclass
+class Trainer:
+    """Trains `learner` by `objective` on `batches`; after each epoch evaluates on `selection`.
+
+    The epoch with the highest accuracy under `select_by` (the later of equals, as released) is kept as best; of
+    averaged weights, if there are any, the best is chosen for themselves.
+    The state is kept at each epoch's end, before the evaluation, and when the store says that it is due: a trainer
+    made alike that `recall`s it goes on as if nothing had been.
+    Raises DivergedError at a loss or a prediction that is not finite; what was saved before stays. Ctrl-C ends
+    the run after the step, or the evaluation, under way, with the weights saved as `last` and the state kept;
+    `interrupted` is then true. So do SIGTERM and `until`, the end of its time by `time.monotonic`.
+    accumulate: the parts of a batch that go through the network one after another before an update.
+    remedies: what is done about trouble; by default nothing but that error.
+    ranks: of several, each takes its share of every batch, of the evaluation too; all come to the same numbers.
+    """
+
+    learner: Learner
+    objective: Objective
+    batches: Epochs
+    selection: ImageData
+    evaluator: Evaluator
+    select_by: str
+    schedules: Schedules
+    seed: int
+    store: Store
+    progress: Progress
+    eval_batch_size: int = 250
+    perturbation: WeightPerturbation | None = None
+    average: Average | None = None
+    until: float | None = None
+    accumulate: int = 1
+    ranks: Ranks = field(default_factory=Alone)
+    remedies: Remedies = field(default_factory=Remedies)
+    interrupted: bool = False
+    best: tuple[float, int] = (-1.0, 0)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    _steps: dict[tuple[int, bool, int], Any] = field(default_factory=dict)
+    _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
+
+    def state(self) -> State:
+        """What a trainer made alike goes on from by `recall`."""
+        arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
+        place = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
+        place["remedies"] = self.remedies.place()
+        if self.average is not None:
+            averaged = self.average.evaluator.classifier.snapshot()
+            arrays |= {f"average/{name}": array for name, array in averaged.items()}
+            place["best_ema"] = self.average.best
+        return State(arrays, place)
+
+    def recall(self, state: State) -> None:
+        """Takes up the state of a trainer made alike."""
+        self.learner.restore(part(state.arrays, "learner/"))
+        self.best = tuple(state.place["best"])
+        self.history = list(state.place["history"])
+        self._under_way = EpochSoFar(**copy.deepcopy(state.place["under_way"]))  # a state may be taken up twice
+        self.remedies.recall(state.place["remedies"])
+        if self.average is not None:
+            self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
+            self.average.best = tuple(state.place["best_ema"])
+
+    @property
+    def at_start(self) -> bool:
+        """Whether nothing has been trained yet."""
+        return self._under_way == EpochSoFar(1)
+
+    def go_back(self, state: State) -> None:
+        """Takes up an earlier state of this run; a best chosen since then gives way to that state's weights."""
+        contestants: dict[str, Trainer | Average] = {"best": self}
+        if self.average is not None:
+            contestants["best-ema"] = self.average
+        chosen = {name: contestant.best for name, contestant in contestants.items()}
+        self.recall(state)
+        for name, contestant in contestants.items():
+            if self.history and contestant.best != chosen[name]:
+                row, prefix = self.history[-1], "ema_" if name.endswith("-ema") else ""
+                contestant.best = row[f"{prefix}{self.select_by}_accuracy"], row["epoch"]
+                self.store.save(name, str(row["epoch"]))
+
+    def run(self) -> None:
+        with Interrupt(self.until, self.ranks) as interrupt:
+            self.remedies.begin(self)
+            while not (self.interrupted or self.remedies.stopped):
+                if (epoch := self._under_way.epoch) > self.schedules.epochs:
+                    return
+                try:
+                    self._whole_epoch(epoch, interrupt)
+                except DivergedError as error:
+                    self.remedies.diverged(self, error, epoch)
+
+    def _whole_epoch(self, epoch: int, interrupt: Interrupt) -> None:
+        row = self._epoch(epoch, interrupt)
+        self.store.keep(self.state())  # before the evaluation, which may take long
+        stopping = self._agreed(interrupt)
+        for name in ("last",) if self.average is None else ("last", "last-ema"):
+            self.store.save(name, f"{epoch} (partial)" if stopping else str(epoch))
+        if stopping:
+            self.interrupted = True
+            return
+        row |= self._evaluate(epoch)
+        self.history.append(row)
+        self.remedies.mark(self.history)
+        self.store.log(row)
+        self._under_way = EpochSoFar(epoch + 1)
+        self.remedies.act(self)
+        if self._agreed(interrupt):
+            self.store.keep(self.state())
+            self.interrupted = True
+
+    def _agreed(self, interrupt: Interrupt) -> bool:
+        """Whether it is time to stop, for all ranks."""
+        return self.ranks.any(interrupt.came())[0]
+
+    def _compiled(self, phase: int, perturbing: bool, parts: int) -> Any:
+        """The step of a phase, and of so many parts, compiled once."""
+        kind = phase, perturbing, parts
+        if kind not in self._steps:
+            self._steps[kind] = self.learner.compile(partial(self._step, phase, perturbing))
+        return self._steps[kind]
+
+    def _step(self, phase: int, perturbing: bool, *parts: Sequence[Any]) -> StepResult:
+        perturbation = self.perturbation if perturbing else None
+        given = [Part(*part) for part in parts]
+        result = accumulated_step(self.learner, self.objective, given, phase, perturbation)
+        if self.average is not None:
+            follow(self.average.evaluator.classifier, self.learner, self.average.decay)
+        return result
+
+    def _parts(self, batch: Batch, epoch: int) -> list[tuple[Any, ...]]:
+        """This rank's share of a batch on the device, with its noise: what goes through the network together."""
+        images, learner = self.learner.images, self.learner
+        places = pieces(len(batch.labels), self.ranks.count, self.accumulate)
+        parts: list[tuple[Any, ...]] = []
+        for where, share in zip(places[self.ranks.rank], shares(places), strict=True):
+            noise = sample(
+                self.objective.noise_laws,
+                self.seed,
+                Stream.NOISE,
+                batch.positions[where],
+                self.selection.image_shape,
+                epoch=epoch,
+            )
+            chosen = batch.images[where]
+            x = chosen.tensor() if isinstance(chosen, OnDevice) else images(chosen)
+            part = x, learner.labels(batch.labels[where]), tuple(map(images, noise))
+            parts.append(part if share == 1.0 else (*part, learner.pixels(np.array(share))))
+        return parts
+
+    def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
+        learner, so_far, x = self.learner, self._under_way, None
+        begun = time.perf_counter() - so_far.seconds
+        phase, perturbing = stage(self.objective, self.perturbation, epoch)
+        rate = self._set_rate(epoch)
+        totals = RunningMeans(learner.ops, so_far)
+        with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples):
+            self.progress.advance(so_far.examples)
+            for batch in self.batches.epoch(epoch, start=so_far.steps):
+                parts = self._parts(batch, epoch)
+                rate = self._set_rate(epoch) if self.schedules.by_step else rate
+                result, x = self._compiled(phase, perturbing, len(parts))(*parts), parts[-1][0]
+                totals.add({"loss": result.loss, **result.metrics}, len(batch.labels))
+                so_far.steps += 1
+                if so_far.steps % CHECK_EVERY == 0:
+                    totals.check()
+                self.progress.advance(len(batch.labels))
+                stopping, due = self.ranks.any(interrupt.came(), self.store.due())
+                if stopping:
+                    break
+                if due:
+                    totals.check()
+                    self._look(x)
+                    so_far.seconds = time.perf_counter() - begun
+                    self.store.keep(self.state())
+        totals.check()
+        so_far.seconds = time.perf_counter() - begun
+        if x is not None:  # what the last update did shows in no loss yet: look before it is saved
+            self._look(x)
+        return {
+            "epoch": epoch,
+            "learning_rate": rate,
+            **so_far.means(),
+            "seconds": round(so_far.seconds, 3),
+            "images_per_second": round(so_far.examples / so_far.seconds, 1),
+        }
+
+    def _set_rate(self, epoch: int) -> float:
+        """The learning rate from here on, which the learner takes."""
+        done = (self._under_way.steps + 0.5) / len(self.batches)  # the middle of the step: no step has rate 0
+        rate = self.schedules.rate(epoch, done) * self.remedies.factor
+        self.learner.set_learning_rate(rate)
+        return rate
+
+    def _evaluate(self, epoch: int) -> dict[str, Any]:
+        row = self._select(self, "best", epoch) | {"best_epoch": self.best[1]}
+        if self.average is not None:
+            averaged = self._select(self.average, "best-ema", epoch) | {"best_epoch": self.average.best[1]}
+            row |= {f"ema_{name}": value for name, value in averaged.items()}
+        return row
+
+    def _select(self, contestant: Trainer | Average, name: str, epoch: int) -> dict[str, Any]:
+        scores = self._score(contestant.evaluator)
+        selected = scores[self.select_by].value
+        if selected >= contestant.best[0]:
+            contestant.best = (selected, epoch)
+            self.store.save(name, str(epoch))
+        return {f"{attack}_accuracy": accuracy.value for attack, accuracy in scores.items()}
+
+    def _look(self, x: Any) -> None:
+        """DivergedError, on all ranks, where one of them predicts no number."""
+        self._all_or_none(lambda: self.evaluator.classes(x))
+
+    def _all_or_none(self, work: Callable[[], _T]) -> _T:
+        """What the work gives, unless it raises DivergedError on a rank: then all raise it, and none waits."""
+        result, refusal = None, None
+        try:
+            result = work()
+        except DivergedError as error:
+            refusal = error
+        if self.ranks.any(refusal is not None)[0]:
+            raise refusal or DivergedError("a prediction became no number on another rank: training stopped")
+        return cast(_T, result)
+
+    def _score(self, evaluator: Evaluator) -> dict[str, Accuracy]:
+        """Accuracies on the selection, of which each rank takes its share."""
+        rows = split(slice(0, len(self.selection)), self.ranks.count)[self.ranks.rank]
+        batches = in_order(self.selection, self.eval_batch_size, rows)
+        with stretch(self.progress, "evaluate", rows.stop - rows.start):
+            own = self._all_or_none(lambda: evaluator.run(batches, self.progress.advance))
+        return together(self.ranks.gather(own.accuracies))
+
+
+def follow(average: Classifier, model: Classifier, decay: float) -> None:
+    """average ← decay·average + (1 − decay)·model, weights and running statistics alike."""
+    pairs = zip(average.state(), model.state(), strict=True)
+    average.assign([mean + (1.0 - decay) * (now - mean) for mean, now in pairs])
