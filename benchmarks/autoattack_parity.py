@@ -148,7 +148,7 @@ def correctly_classified(classifier: Any, test: data.ImageData) -> list[int]:
     rows: list[int] = []
     for first in range(0, len(test), 250):
         part = slice(first, first + 250)
-        predicted = classifier.look(classifier.images(test.images[part])).argmax(axis=1)
+        predicted = classifier.eval_logits(classifier.images(test.images[part])).argmax(axis=1)
         rows += (first + np.flatnonzero(predicted == test.labels[part])).tolist()
     return rows
 

@@ -34,7 +34,7 @@ def epoch_of(batches: Batches, learner: Learner) -> Callable[[], float]:
         for batch in batches.epoch(1):
             images = batch.images
             last = images.tensor() if isinstance(images, OnDevice) else learner.images(images)
-        return float(learner.ops.to_numpy(learner.ops.total(last)))
+        return float(learner.ops.to_numpy(learner.ops.sum_all(last)))
 
     return run
 

@@ -21,7 +21,7 @@ import steps
 import stcore
 from stcore.core.dispatch import available_backends, load_backend
 
-ABOUT = (
+IDENTITY = (
     "*Plain* is a straightforward PyTorch step with the forwards of the released code "
     "(`benchmarks/plain_torch.py`); *exact* steps have its numbers, equal in float64, the others are variants of "
     "its rounding (bf16) or of its K. The first step is traced and compiled."
@@ -94,7 +94,7 @@ def publish(args: argparse.Namespace, ran: str, rows: dict[str, Any], versions: 
         f"squeeze-step-{args.model}-{args.batch}-{args.threads}",
         f"A squeeze-training step: {args.model}, batch {args.batch}, {args.threads} thread(s)",
         f"K = {args.steps}, float32 where nothing else is said, on a CPU; medians of {args.rounds} rounds in "
-        f"which all take turns, ratios round by round with their range. {ABOUT}",
+        f"which all take turns, ratios round by round with their range. {IDENTITY}",
         ran,
         rounds.table(
             ("engine", "numbers", "median s", "/ plain", "/ ours, torch", "first step s"),

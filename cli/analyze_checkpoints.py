@@ -21,7 +21,7 @@ from stcore.errors import UsageError
 from stcore.protocols import Array
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.plan import Plan
-from stcore.runs.store import check_about
+from stcore.runs.store import check_weights_metadata
 
 CLASSES = 3  # of each of which `examples` draws an image
 
@@ -84,14 +84,14 @@ def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[s
         work = CheckpointEvaluation(plan, subset, data=loaded.get(source))
         loaded[source] = work.splits
         weights, metadata = load_weights(target.file)
-        check_about(metadata, plan, work.splits)
+        check_weights_metadata(metadata, plan, work.splits)
         work.load(weights)
         places = _chosen(work, options)
         told[target.name] = {
             "file": str(target.file),
             "method": metadata.get("method"),
             "epoch": metadata.get("epoch"),
-            **work.about(weights),
+            **work.identity(weights),
             "images": len(places),
             "versions": backend.versions(),
         }

@@ -21,7 +21,7 @@ from stcore.cli.options import (
 from stcore.cli.parsing import parse
 from stcore.data import ImageData, Splits, StreamData, fetch, import_file, load, save_npy, verify
 from stcore.data.download.registry import PUBLISHED
-from stcore.data.download.stored import Stored, data_folder, fetch_command, look
+from stcore.data.download.stored import Stored, data_folder, fetch_command, file_states
 from stcore.data.readers.shards import PARTS
 from stcore.errors import DataError, UsageError
 
@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> int:
 def list_(args: Sequence[str]) -> int:
     """The published sets."""
     options = parse(DataListOptions, args, "stcli data list")
-    found = {name: look(name, options.data_dir) for name in PUBLISHED}
+    found = {name: file_states(name, options.data_dir) for name in PUBLISHED}
     if options.json:
         print(json.dumps({name: [as_json(one) for one in stored] for name, stored in found.items()}, indent=2))
         return errors.OK
@@ -88,7 +88,7 @@ def fetch_(args: Sequence[str]) -> int:
         progress=make_progress(console),
         on_failure=lambda said: say(console, said),
     )
-    stored = look(options.name, options.data_dir)
+    stored = file_states(options.name, options.data_dir)
     if options.json:
         print(json.dumps([as_json(one) for one in stored], indent=2))
         return errors.OK
@@ -122,7 +122,7 @@ def import_(args: Sequence[str]) -> int:
     """A file that was downloaded by hand."""
     options = parse(DataImportOptions, args, "stcli data import")
     name, path = import_file(options.file, options.data_dir)
-    stored = look(name, options.data_dir)
+    stored = file_states(name, options.data_dir)
     if options.json:
         print(json.dumps([as_json(one) for one in stored], indent=2))
         return errors.OK

@@ -14,7 +14,7 @@ from stcore import errors
 from stcore.audit import Finding
 from stcore.base import checks
 from stcore.cli.console import make_console, make_progress, say
-from stcore.cli.demo_words import doubts, seen, table
+from stcore.cli.demo_phrases import doubts, seen, table
 from stcore.cli.evaluate import evaluated, folder_of
 from stcore.cli.evaluation_plan import checkpoints, plan_from
 from stcore.cli.jobs import Job
@@ -104,7 +104,7 @@ def plan_of(method: str, options: DemoOptions) -> Plan:
 
 def trained(job: Job, console: Console) -> bool:
     """Trains a run, goes on with it, or finds it finished; False where Ctrl-C came."""
-    from stcore.runs.training_run import Keeping, run
+    from stcore.runs.training_run import RunOptions, run
 
     if job.finished:
         say(console, f"  trained before: {job.folder}")
@@ -118,8 +118,8 @@ def trained(job: Job, console: Console) -> bool:
             f"{robust:5.1f} % under attack",
         )
 
-    keeping = Keeping(resume=job.begun)
-    return not run(job.plan, job.folder, make_progress(console), on_row=on_row, keeping=keeping).interrupted
+    run_options = RunOptions(resume=job.begun)
+    return not run(job.plan, job.folder, make_progress(console), on_row=on_row, options=run_options).interrupted
 
 
 def attacked(folder: Path, images: int, console: Console) -> tuple[dict[str, Accuracy], Sequence[Finding]] | None:

@@ -33,7 +33,7 @@ from stcore.results import names
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.evaluation_identity import folder_name
 from stcore.runs.plan import Plan
-from stcore.runs.store import check_about
+from stcore.runs.store import check_weights_metadata
 
 ENGINES = ("native", "reference")
 
@@ -53,7 +53,7 @@ def main(args: Sequence[str]) -> int:
     progress = make_progress(console)
     known = {name: load_weights(path) for name, path in files.items()}
     for _, metadata in known.values():
-        check_about(metadata, plan, work.splits)
+        check_weights_metadata(metadata, plan, work.splits)
     weights = {name: arrays for name, (arrays, _) in known.items()}
     if options.engine == "reference":
         return check_by_reference(work, weights, console, options)
@@ -122,7 +122,7 @@ def evaluated(
         for name, arrays in weights.items():
             store, before = None, None
             if base is not None:
-                store = EvaluationFolder(base / name, work.about(arrays), options.save_every)
+                store = EvaluationFolder(base / name, work.identity(arrays), options.save_every)
                 before = store.result
                 if store.begun:
                     say(console, f"{'finished before' if before else 'goes on from what is kept'}: {store.path}")
@@ -202,4 +202,4 @@ def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Map
     is_file = options.run.is_file()
     parent = options.run.parent if is_file else options.run
     whatever = not is_file and options.weights is None
-    return parent / EVALUATIONS / folder_name(work.about(weights), whatever_weights=whatever)
+    return parent / EVALUATIONS / folder_name(work.identity(weights), whatever_weights=whatever)

@@ -16,7 +16,7 @@ from stcore.cli.options import ExportOptions, TrainOptions
 from stcore.cli.parsing import from_file, parse
 from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
-from stcore.evaluation.folder import ABOUT, RESULT
+from stcore.evaluation.folder import IDENTITY, RESULT
 from stcore.models import torch_files
 from stcore.results.robustbench import THREATS, Evaluation, Paper, model_info, place
 from stcore.runs.evaluation_identity import fingerprint
@@ -67,7 +67,7 @@ def main(args: Sequence[str]) -> int:
         (out / folder / entry).parent.mkdir(parents=True)
     write_file(out / "model_info" / f"{entry}.json", json.dumps(info, indent=2) + "\n")
     torch_files.write(out / "models" / f"{entry}.pt", weights)
-    for name in (ABOUT, RESULT):
+    for name in (IDENTITY, RESULT):
         write_file(out / name, (options.evaluation / name).read_bytes())
     write_file(out / "README.md", text)
     console = make_console()
@@ -96,7 +96,7 @@ def claim(info: Mapping[str, Any], name: str, norm: str) -> str:
 - **Clean accuracy**: {info["clean_acc"]}
 - **Robust accuracy**: {info["autoattack_acc"]}
 - **Additional data**: {str(info["additional_data"]).lower()}
-- **Evaluation method**: AutoAttack, see `{ABOUT}` and `{RESULT}`
+- **Evaluation method**: AutoAttack, see `{IDENTITY}` and `{RESULT}`
 - **Checkpoint and code**: see below
 {footnote}"""
 

@@ -16,7 +16,7 @@ from stcore.cli.children import Ended
 from stcore.cli.jobs import Job, train
 from stcore.cli.options import TrainOptions
 from stcore.cli.table import read_runs
-from stcore.cli.train import keeping_from
+from stcore.cli.train import run_options_from
 from stcore.results.tables.table import make_table
 from stcore.results.tables.text import FORMATS
 from stcore.runs.folder import CHECKPOINTS
@@ -38,7 +38,7 @@ def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: Train
     for job in before:
         say(f"[{job.name}] finished before: {job.folder}")
     left = [job for job in jobs if job not in before]
-    ended = train(left, devices, say, keeping_from(options, say).seconds)
+    ended = train(left, devices, say, run_options_from(options, say).seconds)
     ended |= {job.name: Ended(errors.OK, ()) for job in before}
     if options.json:
         print(json.dumps([_result(job, ended[job.name]) for job in jobs], indent=2))

@@ -12,7 +12,7 @@ from stcore import errors
 from stcore.cli.console import make_console, say, score_table, stage_table
 from stcore.cli.parsing import parse
 from stcore.errors import UsageError
-from stcore.evaluation.folder import ABOUT, EvaluationFolder
+from stcore.evaluation.folder import IDENTITY, EvaluationFolder
 from stcore.evaluation.results import result_of
 from stcore.evaluation.shards import merge
 
@@ -32,7 +32,7 @@ def main(args: Sequence[str]) -> int:
     options = parse(MergeOptions, args, "stcli merge")
     if not options.parts:
         raise UsageError("parts: expected the folders of an evaluation's shards; received none")
-    names = [sorted(path.parent.name for path in part.glob(f"*/{ABOUT}")) for part in options.parts]
+    names = [sorted(path.parent.name for path in part.glob(f"*/{IDENTITY}")) for part in options.parts]
     if not names[0] or any(one != names[0] for one in names):
         raise UsageError(
             f"parts: expected folders of stcli evaluate --shard with the same checkpoints; received {names}"

@@ -19,7 +19,7 @@ from stcore.cli.options import PlanOptions
 from stcore.cli.parsing import peek
 from stcore.cli.quiet import load_quietly
 from stcore.cli.seeds import check_together, parse_devices, parse_seeds, without
-from stcore.cli.train import asked, keeping_from, title
+from stcore.cli.train import asked, run_options_from, title
 from stcore.costs.forecast import Forecast
 from stcore.costs.stopwatch import Spent
 from stcore.errors import UsageError
@@ -46,7 +46,7 @@ def main(args: Sequence[str]) -> int:
     seeds, devices = parse_seeds(peek(args, "seeds") or "0"), parse_devices(args)
     plan, out, options = asked(without(args, "seeds", "devices"), PlanOptions, "stcli plan")
     checks.number("probe_seconds", options.probe_seconds)
-    keeping = keeping_from(options, lambda text: None)
+    run_options = run_options_from(options, lambda text: None)
     if out is not None and len(seeds) == 1:
         RunFolder.check_free(Path(out))
     if options.tensorboard:
@@ -56,12 +56,12 @@ def main(args: Sequence[str]) -> int:
 
     console = make_console(stderr=options.json)
     measured = probe(plan, begun, options.probe_seconds, lambda: say(console, f"{title(plan)}: probing …"))
-    forecast = Forecast(plan, measured, keeping.save_every)
+    forecast = Forecast(plan, measured, run_options.save_every)
     said = forecast.as_json()
     hours = math.ceil(len(seeds) / len(devices)) * said["hours"]
     said["runs"] = {"count": len(seeds), "hours": hours, "cpu_hours": len(seeds) * said["cpu_hours"]}
-    if keeping.seconds:
-        said["runs"]["jobs"] = math.ceil(3600 * hours / keeping.seconds)
+    if run_options.seconds:
+        said["runs"]["jobs"] = math.ceil(3600 * hours / run_options.seconds)
     if options.json:
         print(json.dumps(said, indent=2))
     else:

@@ -25,7 +25,7 @@ from stcore.runs.folder import CONFIG, RESULT, RunFolder
 from stcore.runs.plan import Plan, make_plan
 from stcore.runs.plan_changes import over
 from stcore.runs.record import read_record
-from stcore.runs.training_run import Keeping, Outcome, run
+from stcore.runs.training_run import Outcome, RunOptions, run
 
 KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # none of which changes the numbers
 FLAGS = ("seeds", "devices", "json", *KEEPING)  # about this invocation: a file does not give them
@@ -58,7 +58,7 @@ def main(args: Sequence[str]) -> int:
         folder = Path(out) if out else RunFolder.unused(Path("runs"), default_name(plan))
         if ranks.is_first():
             RunFolder.check_free(folder)  # before anything heavy is loaded
-    keeping = keeping_from(options, say)
+    run_options = run_options_from(options, say)
     logs = folder / tensorboard.FOLDER
     logging = (options.tensorboard or logs.is_dir()) and ranks.is_first()
     events = tensorboard.Events(logs) if logging else None
@@ -75,7 +75,7 @@ def main(args: Sequence[str]) -> int:
         make_progress(console),
         on_begin=lambda: say(f"{title(plan)} → {folder}"),
         on_row=on_row,
-        keeping=keeping,
+        options=run_options,
     )
     if outcome.interrupted:
         say(how_to_go_on(outcome, plan))
@@ -127,12 +127,12 @@ def how_to_go_on(outcome: Outcome, plan: Plan) -> str:
     )
 
 
-def keeping_from(options: TrainOptions, warn: Callable[[str], None]) -> Keeping:
+def run_options_from(options: TrainOptions, warn: Callable[[str], None]) -> RunOptions:
     """What is asked of the run beside its settings."""
     checks.number("save_every", options.save_every)
     if options.max_hours is not None:
         checks.number("max_hours", options.max_hours)
-    return Keeping(
+    return RunOptions(
         resume=options.resume is not None,
         save_every=options.save_every,
         seconds=None if options.max_hours is None else 3600 * options.max_hours,

@@ -66,7 +66,7 @@ def squeeze_step(
     pair = (
         config.start(x, _noise(classifier, config, x, noise, rng)) if pair is None else _pair(classifier, x, pair)
     )
-    return SqueezePair(*classifier.ops.unrecorded(lambda: config.climb(classifier, x, y, pair, steps=1)))
+    return SqueezePair(*classifier.ops.unrecorded(lambda: config.ascend(classifier, x, y, pair, steps=1)))
 
 
 def find_squeeze_pair(

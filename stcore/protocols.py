@@ -78,16 +78,16 @@ class Ops(Protocol):
     def max(self, x: Tensor, /) -> Tensor:
         """(B, …) → (B,): the largest over all axes but the batch."""
 
-    def largest(self, logits: Tensor, count: int, /) -> tuple[Tensor, ...]:
+    def top_k(self, logits: Tensor, count: int, /) -> tuple[Tensor, ...]:
         """(B, C) → min(count, C) tensors (B,): the largest over the last axis, the second largest, and so on."""
 
-    def total(self, x: Tensor, /) -> Tensor:
+    def sum_all(self, x: Tensor, /) -> Tensor:
         """Any shape → (): the sum over every axis."""
 
     def ones_like(self, x: Tensor, /) -> Tensor:
         """Ones of the same shape and dtype."""
 
-    def expand(self, vector: Tensor, like: Tensor, /) -> Tensor:
+    def expand_dims_like(self, vector: Tensor, like: Tensor, /) -> Tensor:
         """(B,) → (B, 1, …, 1) with as many axes as `like`: a per-example value beside images."""
 
     def one_hot(self, labels: Tensor, logits: Tensor, /) -> Tensor:
@@ -144,13 +144,13 @@ class Classifier(Network, Protocol):
         TypeError for what is not a tensor of the model's framework and dtype.
         """
 
-    def network(self) -> Hashable:
+    def signature(self) -> Hashable:
         """Changes when the network does: the shapes of its weights."""
 
-    def host(self, x: Tensor) -> Array | None:
+    def to_numpy(self, x: Tensor) -> Array | None:
         """The values on the host, or None while a graph is being traced and there are none."""
 
-    def look(self, x: Tensor) -> Array | None:
+    def eval_logits(self, x: Tensor) -> Array | None:
         """The logits of one EVAL forward on the host, to check a model by; None while a graph is being traced."""
 
     def pixels(self, array: Array) -> Tensor:
@@ -195,7 +195,7 @@ class Classifier(Network, Protocol):
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         """Takes up a snapshot of a classifier made alike; UsageError where it does not fit."""
 
-    def twin(self) -> Classifier:
+    def copy(self) -> Classifier:
         """A classifier with the same network and weights of its own, equal for now."""
 
     def folded(self, x: Tensor) -> Classifier:
@@ -220,7 +220,7 @@ class Learner(Classifier, Protocol):
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """One optimizer update."""
 
-    def kernels(self) -> Sequence[Tensor | None]:
+    def matrix_weights(self) -> Sequence[Tensor | None]:
         """The trainable weights in the gradients' order; None for those of one axis (biases, batch norms)."""
 
     def shift(self, amounts: Sequence[Tensor | None]) -> None:
@@ -229,7 +229,7 @@ class Learner(Classifier, Protocol):
     def searching(self) -> Network:
         """The network as the search for examples sees it, which may reckon in another precision."""
 
-    def penalty(self) -> Tensor | None:
+    def regularization_loss(self) -> Tensor | None:
         """What the model itself adds to every loss, such as Keras' weight regularisers; None where nothing."""
 
     def set_learning_rate(self, rate: float) -> None:

@@ -273,13 +273,13 @@ class StrictClassifier:
         batch, *rest = _raw(x).shape
         return (batch, *rest[1:], rest[0]) if len(rest) == 3 else (batch, *rest)
 
-    def network(self):
+    def signature(self):
         return tuple((name, array.shape) for name, array in self.model.weights.items())
 
-    def host(self, x):
+    def to_numpy(self, x):
         return ops.to_numpy(x)
 
-    def look(self, x):
+    def eval_logits(self, x):
         return ops.to_numpy(self.logits(x, Mode.EVAL))
 
     def images(self, array):
@@ -301,7 +301,7 @@ class StrictClassifier:
         for array, value in zip(self.model.weights.values(), values, strict=True):
             array[:] = _raw(value)
 
-    def twin(self):
+    def copy(self):
         return StrictClassifier(copy.deepcopy(self.model))
 
     def folded(self, x):
@@ -341,7 +341,7 @@ class StrictLearner(StrictClassifier):
             velocity += _raw(gradient) + self.weight_decay * weight
             weight -= self.lr * velocity
 
-    def kernels(self):
+    def matrix_weights(self):
         weights = [self.model.weights[name] for name in self.trainable]
         return [StrictTensor(w) if w.ndim > 1 else None for w in weights]
 
@@ -353,7 +353,7 @@ class StrictLearner(StrictClassifier):
     def searching(self):
         return self
 
-    def penalty(self):
+    def regularization_loss(self):
         return None
 
     def set_learning_rate(self, rate):

@@ -237,7 +237,7 @@ def test_examples_are_in_the_ball_and_in_range_and_go_their_ways(backend):
     assert (model.losses["natural"] < model.losses["adversarial"]).all()
     classifier = backend.classifier(backend.build())
     for kind, images in model.images.items():
-        logits = classifier.look(classifier.images(images))
+        logits = classifier.eval_logits(classifier.images(images))
         np.testing.assert_allclose(model.losses[kind], cross_entropy(logits, given.y), rtol=1e-9)
         np.testing.assert_array_equal(model.predicted[kind], logits.argmax(axis=1))
     assert found.amplification == pytest.approx(0.5 / 0.05)

@@ -48,7 +48,7 @@ def pixels(batch=4, side=8, channels=1, seed=0):
 
 def logits(model, x):
     classifier = stcore.make_classifier(model)
-    return classifier.look(classifier.images(x.astype(str(classifier.dtype).removeprefix("torch."))))
+    return classifier.eval_logits(classifier.images(x.astype(str(classifier.dtype).removeprefix("torch."))))
 
 
 # --- Normalisation ---
@@ -107,7 +107,7 @@ def test_a_normalised_network_is_the_network_of_normalised_pixels(backend, net):
     normal = logits(plain, (x - mean) / std)
     assert worst(logits(model, x), normal) <= 1e-12
     classifier = stcore.make_classifier(model)
-    for other in (classifier.twin(), classifier.folded(classifier.images(x))):
+    for other in (classifier.copy(), classifier.folded(classifier.images(x))):
         assert worst(logits(other.model, x), normal) <= 1e-9
     if backend.name == "torch":
         assert len(list(model.parameters())) == len(list(plain.parameters()))
@@ -398,7 +398,7 @@ def test_a_network_of_keras_applications_trains(keras):
     before = learner.weights()
     x, y = learner.images(x.astype("float32")), learner.labels(np.arange(4))
     stcore.train_step(learner, stcore.StandardConfig(), x, y)
-    assert learner.look(x).shape == (4, 4)
+    assert learner.eval_logits(x).shape == (4, 4)
     moved = [name for name, array in learner.weights().items() if not np.array_equal(array, before[name])]
     assert "logits.weight" in moved
     assert "Conv1.weight" in moved

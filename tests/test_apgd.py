@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stcore.attacks import counter_random
-from stcore.attacks.apgd import APGD, checkpoints, look
+from stcore.attacks.apgd import APGD, checkpoints, loss_and_gradient
 from stcore.core.losses import cross_entropy
 from stcore.errors import UsageError
 from stcore.models import load_weights
@@ -231,8 +231,12 @@ def test_several_forwards(backend, samples):
     given = problem(batch=8)
     x, y = backend.images(given.x), backend.tensor(given.y)
     models = [build(backend, seed=seed, classes=3) for seed in range(samples)]
-    alone = [[backend.array(v) for v in look(backend.classifier(m), "dlr", 1, x, y, y)] for m in models]
-    loss, gradient, wrong = map(backend.array, look(Alternating(backend, models), "dlr", samples, x, y, y))
+    alone = [
+        [backend.array(v) for v in loss_and_gradient(backend.classifier(m), "dlr", 1, x, y, y)] for m in models
+    ]
+    loss, gradient, wrong = map(
+        backend.array, loss_and_gradient(Alternating(backend, models), "dlr", samples, x, y, y)
+    )
     np.testing.assert_allclose(loss, alone[-1][0], rtol=1e-12)
     np.testing.assert_allclose(gradient, np.mean([one[1] for one in alone], axis=0), atol=1e-12)
     share = np.mean([one[2] for one in alone], axis=0)
@@ -249,7 +253,7 @@ def test_the_gradient_is_that_of_the_loss(backend):
     given = problem()
     classifier, ops = backend.classifier(backend.build()), backend.ops
     x, y = backend.images(given.x), backend.tensor(given.y)
-    loss, gradient, wrong = map(backend.array, look(classifier, "cross_entropy", 1, x, y, y))
+    loss, gradient, wrong = map(backend.array, loss_and_gradient(classifier, "cross_entropy", 1, x, y, y))
     value, pullback = ops.vjp(lambda x: cross_entropy(ops, classifier.logits(x, Mode.EVAL), y), x)
     np.testing.assert_allclose(loss, backend.array(value), rtol=1e-12)
     np.testing.assert_allclose(gradient, backend.array(pullback(ops.ones_like(value))[0]), atol=1e-14)
@@ -369,7 +373,7 @@ def test_on_a_linear_model_it_comes_to_the_worst_point(backend, norm):
     signs = backend.tensor(np.tile([-1.0, 1.0], (3, 1)))
 
     def logits(x, mode):
-        return signs * ops.expand(ops.sum(x * weights), signs)
+        return signs * ops.expand_dims_like(ops.sum(x * weights), signs)
 
     linear = SimpleNamespace(ops=ops, logits=logits)
     attack = APGD(RADII[norm], steps=30, norm=norm)

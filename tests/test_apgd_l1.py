@@ -335,7 +335,7 @@ def test_on_a_linear_model_it_comes_to_the_worst_point(backend, pixels):
     linear = SimpleNamespace(
         ops=ops,
         compile=backend.classifier(backend.build()).compile,
-        logits=lambda x, mode: signs * ops.expand(ops.sum(x * weights), signs),
+        logits=lambda x, mode: signs * ops.expand_dims_like(ops.sum(x * weights), signs),
     )
     state = Run(backend, APGDL1(0.5 * pixels), linear, x, np.zeros(3, int))()[-1]
     largest = np.sort(np.abs(w).reshape(-1))[-pixels:]

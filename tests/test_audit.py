@@ -130,7 +130,7 @@ def examples_of_another(norm="linf", epsilon=EPSILON):
     backend, (_, test) = load("torch"), digits()
     other = linear(backend, ridge(penalty=10.0))
     evaluator = Evaluator(other, {"pgd": PGD(epsilon, epsilon / 4, 100, norm=norm)})
-    _, _, examples = evaluator.look(Batch(test.images, test.labels, np.arange(len(test))))
+    _, _, examples = evaluator.evaluate_batch(Batch(test.images, test.labels, np.arange(len(test))))
     return other.host_images(examples["pgd"])
 
 

@@ -16,7 +16,7 @@ DECAY = 0.7
 def averaged(backend, steps=3):
     """The average after some steps, and the trained weights after each."""
     learner = backend.learner(backend.build("tiny"))
-    average, path = learner.twin(), [learner.weights()]
+    average, path = learner.copy(), [learner.weights()]
     for seed in range(steps):
         batch = backend.batch(problem(seed=seed))
         stcore.train_step(learner, StandardConfig(), batch.x, batch.y)
@@ -41,7 +41,7 @@ def test_both_backends_have_the_same_average():
 
 def test_a_twin_is_equal_and_then_goes_its_own_way(every_backend):
     learner = every_backend.learner(every_backend.build("tiny", side=4))
-    twin, before = learner.twin(), learner.weights()
+    twin, before = learner.copy(), learner.weights()
     values = [tensor + 1.0 for tensor in twin.state()]
     twin.assign(values)
     assert_same(learner.weights(), before)
@@ -67,7 +67,7 @@ def test_the_average_evaluates_by_its_own_weights(backend):
 def test_the_average_stays_between_the_two(decay):
     backend = load("torch")
     learner = backend.learner(backend.build("tiny"))
-    average = learner.twin()
+    average = learner.copy()
     learner.assign([tensor + 1.0 for tensor in learner.state()])
     before = average.weights()
     follow(average, learner, decay)
@@ -81,6 +81,6 @@ def test_a_compiled_torch_model_has_a_plain_twin():
     model = backend.build("tiny")
     learner = backend.learner(model)
     learner.model = torch.compile(model, backend=lambda graph, inputs: graph.forward)
-    twin = learner.twin()
+    twin = learner.copy()
     assert not hasattr(twin.model, "_orig_mod")
     assert_same(twin.weights(), learner.weights())

@@ -34,13 +34,13 @@ def task(backend, images=24, *, net="tiny-smooth", dtype="float64", classes=CLAS
     x = problem(batch=images, classes=classes, channels=channels).x.astype(dtype)
     model = backend.build(net, dtype=dtype, classes=classes, channels=channels)
     classifier = backend.classifier(model)
-    logits = classifier.look(classifier.images(x)).astype(np.float64)
+    logits = classifier.eval_logits(classifier.images(x)).astype(np.float64)
     mean, spread = logits.mean(axis=0), logits.std(axis=0)  # so that every class is some image's
     weights = export_weights(model)
     weights["linear.weight"] = weights["linear.weight"] / spread[:, None]
     weights["linear.bias"] = (weights["linear.bias"] - mean) / spread
     load_weights(model, weights)
-    y = classifier.look(classifier.images(x)).argmax(axis=1)
+    y = classifier.eval_logits(classifier.images(x)).argmax(axis=1)
     y[::11] = (y[::11] + 1) % classes  # some are wrong from the start
     return model, x, y
 
@@ -250,7 +250,7 @@ def test_every_example_is_in_the_ball_in_range_and_misclassified(backend, norm):
         assert distance == pytest.approx(records.distance[row], rel=1e-12)
         assert distance <= attack.epsilon * (1 + 1e-6) + 1e-7
         assert 0 <= point.min() <= point.max() <= 1
-        predicted = classifier.look(classifier.images(point[None])).argmax()
+        predicted = classifier.eval_logits(classifier.images(point[None])).argmax()
         assert predicted == records.predicted[row] != y[row]
     fooled = records.attack != NONE
     assert set(np.flatnonzero(fooled)) == set(examples)
@@ -281,12 +281,17 @@ def test_an_attack_that_lies_is_not_believed(backend):
 
     Liar.lies = [lambda p: 1 - p, lambda p: p + 2.0, lambda p: p + 0.05 - p.min() - 0.1]
     classifier = backend.classifier(model)
-    right = np.flatnonzero(classifier.look(classifier.images(x)).argmax(1) == y)[:5]
+    right = np.flatnonzero(classifier.eval_logits(classifier.images(x)).argmax(1) == y)[:5]
     x, y = x[right], y[right]
-    logits = classifier.look(classifier.images(x))
+    logits = classifier.eval_logits(classifier.images(x))
     stage = stcore.autoattack.Stage("square", Liar())
     cascade = Cascade(
-        classifier, [stage], x, y, logits, lambda p: np.nan_to_num(classifier.look(classifier.images(p))).argmax(1)
+        classifier,
+        [stage],
+        x,
+        y,
+        logits,
+        lambda p: np.nan_to_num(classifier.eval_logits(classifier.images(p))).argmax(1),
     )
     while cascade.advance():
         pass
@@ -300,7 +305,7 @@ def test_what_the_cascade_costs_is_what_is_counted(backend):
     classifier, attack = backend.classifier(model), AutoAttack(1e-4, queries=FEW)
     found, _ = run(backend, attack, of=(model, x, y))
     robust = int(found.records.robust.sum())
-    assert robust == (classifier.look(classifier.images(x)).argmax(1) == y).sum()
+    assert robust == (classifier.eval_logits(classifier.images(x)).argmax(1) == y).sum()
     targets = CLASSES - 1
     costs = [(stage.forwards, stage.backwards) for stage in found.stages]
     assert costs == [
@@ -459,7 +464,7 @@ def test_images_of_any_shape(backend, shape, norm):
         axes = (0, 1, 2, 3)
     x = rng.uniform(size=(10, *shape)).transpose(axes)
     classifier = stcore.make_classifier(model)
-    y = classifier.look(classifier.pixels(x)).argmax(axis=1)
+    y = classifier.eval_logits(classifier.pixels(x)).argmax(axis=1)
     small, large = (
         stcore.evaluate(model, (x, y), {"aa": AutoAttack(e * SCALE[norm], norm, queries=FEW)})["aa"].correct
         for e in (1e-5, 0.5)
@@ -625,11 +630,13 @@ def test_a_state_that_was_loaded_stays_as_it_was(backend):
     """Square writes in place, but not into what it was given."""
     model, x, y = task(backend)
     classifier = backend.classifier(model)
-    logits = classifier.look(classifier.images(x))
+    logits = classifier.eval_logits(classifier.images(x))
     stages = AutoAttack(EPSILON, version="custom", attacks=("square",), queries=FEW).stages(CLASSES)
 
     def fresh():
-        return Cascade(classifier, stages, x, y, logits, lambda p: classifier.look(classifier.images(p)).argmax(1))
+        return Cascade(
+            classifier, stages, x, y, logits, lambda p: classifier.eval_logits(classifier.images(p)).argmax(1)
+        )
 
     one = fresh()
     for _ in range(5):

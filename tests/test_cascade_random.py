@@ -43,7 +43,7 @@ def test_one_lucky_forward_fools_nobody(backend):
     """At ε = 0 nothing can be found, though single forwards err now and then."""
     model, x, _ = task(backend)
     classifier = backend.classifier(model)
-    logits = classifier.look(classifier.images(x))
+    logits = classifier.eval_logits(classifier.images(x))
     y = logits.argmax(axis=1)
     first, second = np.sort(logits, axis=1)[:, :-3:-1].T
     clear = np.flatnonzero(first - second > NOISE)  # far from half of the forwards err
@@ -68,7 +68,7 @@ def test_what_falls_errs_in_most_forwards(backend):
     classifier = backend.classifier(random)
     rows = sorted(examples)
     points = classifier.images(np.stack([examples[row] for row in rows]))
-    errs = np.mean([classifier.look(points).argmax(axis=1) != y[rows] for _ in range(200)], axis=0)
+    errs = np.mean([classifier.eval_logits(points).argmax(axis=1) != y[rows] for _ in range(200)], axis=0)
     assert errs.mean() > 0.5
     assert errs.min() > 0.25  # near one half the vote of twenty may go either way
     assert found.stages[0].forwards % 20 == 0

@@ -18,7 +18,7 @@ from stcore.cli import console
 from stcore.cli.evaluation_plan import plan_from as evaluate_plan
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
-from stcore.cli.train import default_name, keeping_from, plan_from, title
+from stcore.cli.train import default_name, plan_from, run_options_from, title
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import StageResult
 from stcore.runs.folder import RunFolder
@@ -588,9 +588,9 @@ def test_times_that_are_none_are_refused(args, tmp_path):
 
 
 def test_keeping_is_read_off_the_options():
-    keeping = keeping_from(plan_from(["--max-hours", "1/2", "--save_every=7"])[2], lambda text: None)
-    assert (keeping.seconds, keeping.save_every, keeping.resume) == (1800.0, 7.0, False)
-    assert keeping_from(plan_from(["--max-hours", "none"])[2], lambda text: None).seconds is None
+    run_options = run_options_from(plan_from(["--max-hours", "1/2", "--save_every=7"])[2], lambda text: None)
+    assert (run_options.seconds, run_options.save_every, run_options.resume) == (1800.0, 7.0, False)
+    assert run_options_from(plan_from(["--max-hours", "none"])[2], lambda text: None).seconds is None
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from stcore.data import load_digits
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import MONITORS
 from stcore.evaluation.folder import EvaluationFolder
-from stcore.runs.evaluation_identity import about, folder_name
+from stcore.runs.evaluation_identity import folder_name, identity
 from stcore.runs.plan import make_plan
 from stcore.runs.preparation import load_data
 
@@ -531,7 +531,7 @@ def test_another_normalisation_is_another_evaluation(tmp_path):
         make_plan({"normalize": text, "attacks": "fgsm", "model": "tiny"}) for text in ("none", "0.5/0.25")
     )
     test = load_digits().test
-    one, other = (about(plan, test, {}, images=4) for plan in (plain, normalised))
+    one, other = (identity(plan, test, {}, images=4) for plan in (plain, normalised))
     assert "normalize" not in one
     assert other == {**one, "normalize": "0.5/0.25"}
     assert folder_name(one, whatever_weights=True) != folder_name(other, whatever_weights=True)

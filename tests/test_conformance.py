@@ -229,5 +229,5 @@ def test_losses_on_one_pair_in_float32(twins, name):
 def test_search_arithmetic_stays_in_the_dtype_of_the_pixels(backend):
     model, batch = backend.build("tiny", dtype="float32"), backend.batch(problem(), "float32")
     classifier = backend.classifier(model)
-    pair = SqueezeConfig().climb(classifier, batch.x, batch.y, SqueezePair(*batch.noise), steps=1)
+    pair = SqueezeConfig().ascend(classifier, batch.x, batch.y, SqueezePair(*batch.noise), steps=1)
     assert {backend.array(p).dtype for p in pair} == {np.dtype("float32")}

@@ -49,11 +49,11 @@ def made(backend, tmp_path_factory):
     """A demo that came to its end after its first run had been interrupted."""
     from stcore.base.progress import Silent
     from stcore.cli.demo import DemoOptions, plan_of
-    from stcore.runs.training_run import Keeping, run
+    from stcore.runs.training_run import RunOptions, run
 
     out = tmp_path_factory.mktemp("demo") / "here"
     plan = plan_of("standard", DemoOptions(backend=backend.name, epochs=1))
-    assert run(plan, out / "standard", Silent(), keeping=Keeping(seconds=0)).interrupted
+    assert run(plan, out / "standard", Silent(), options=RunOptions(seconds=0)).interrupted
     said = demo(out, backend.name)
     assert said.code == 0, said.err
     return out, said
@@ -132,7 +132,7 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
 
 
 def test_words_follow_the_figures():
-    from stcore.cli.demo_words import seen
+    from stcore.cli.demo_phrases import seen
     from stcore.evaluation.accuracy import Accuracy
 
     def scores(trades, st):
@@ -148,7 +148,7 @@ def test_words_follow_the_figures():
 
 def test_the_words_say_of_which_networks_an_audit_warns():
     from stcore.audit import Finding
-    from stcore.cli.demo_words import doubts
+    from stcore.cli.demo_phrases import doubts
 
     fine, bad = (
         Finding("more steps", "pass", "33 of 64", "Fine."),
@@ -162,7 +162,7 @@ def test_the_words_say_of_which_networks_an_audit_warns():
 
 
 def test_the_table_fits_a_terminal():
-    from stcore.cli.demo_words import ATTACKS, table
+    from stcore.cli.demo_phrases import ATTACKS, table
     from stcore.evaluation.accuracy import Accuracy
 
     scores = {method: {name: Accuracy(345 - n, 347) for n, name in enumerate(ATTACKS)} for method in METHODS}

@@ -21,7 +21,7 @@ from stcore.figures import angles as draw_angles  # noqa: E402
 from stcore.figures import collaborative as draw_collaborative  # noqa: E402
 from stcore.figures import examples as draw_examples  # noqa: E402
 from stcore.figures import landscape as draw_landscape  # noqa: E402
-from stcore.figures.looks import METHODS, ROLES, looks  # noqa: E402
+from stcore.figures.palette import METHODS, ROLES, looks  # noqa: E402
 from stcore.figures.panels import in_255  # noqa: E402
 from stcore.figures.style import COLUMN, PAGE, save, style, styled, svg  # noqa: E402
 from stcore.results import names  # noqa: E402

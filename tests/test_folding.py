@@ -11,7 +11,7 @@ import stcore
 from stcore.autoattack import AutoAttack
 from stcore.autoattack.lanes import lanes_on
 from stcore.base.progress import Silent
-from stcore.core.equivalence import alike
+from stcore.core.equivalence import same_function
 from stcore.core.search import forward
 from stcore.models import export_weights, load_weights
 from stcore.protocols import Mode
@@ -59,11 +59,11 @@ def test_the_original_stays_as_it_is(backend):
     model = backend.build("resnet8")
     classifier, before = backend.classifier(model), export_weights(model)
     x = classifier.images(images())
-    logits = classifier.look(x)
+    logits = classifier.eval_logits(x)
     folded = classifier.folded(x)
     answers(folded, x)
     assert_same(export_weights(model), before)
-    np.testing.assert_array_equal(classifier.look(x), logits)
+    np.testing.assert_array_equal(classifier.eval_logits(x), logits)
     if backend.name == "torch":
         assert all(module.training for module in model.modules())
         assert all(p.requires_grad and p.grad is None and p.is_contiguous() for p in model.parameters())
@@ -75,11 +75,11 @@ def test_later_weights_are_seen_by_a_new_folding(backend):
     classifier = backend.classifier(model)
     x = classifier.images(images())
     first = classifier.folded(x)
-    before = classifier.look(x)
+    before = classifier.eval_logits(x)
     load_weights(model, export_weights(backend.build("resnet8", seed=1)))
-    assert worst(classifier.folded(x).look(x), classifier.look(x)) <= 1e-9
-    assert worst(first.look(x), before) <= 1e-9
-    assert worst(classifier.look(x), before) > 1e-2
+    assert worst(classifier.folded(x).eval_logits(x), classifier.eval_logits(x)) <= 1e-9
+    assert worst(first.eval_logits(x), before) <= 1e-9
+    assert worst(classifier.eval_logits(x), before) > 1e-2
 
 
 def test_an_assessment_attacks_the_weights_it_finds(backend, monkeypatch):
@@ -122,7 +122,7 @@ def test_an_attack_that_is_called_folds_too(backend, monkeypatch):
     assert [batch_norms(one.model) for one in seen] == [0]
     moved = (found != x).any((1, 2, 3))
     assert moved.any()
-    assert (classifier.look(classifier.images(found)).argmax(1) != y)[moved].all()
+    assert (classifier.eval_logits(classifier.images(found)).argmax(1) != y)[moved].all()
 
 
 # Anybody's modules
@@ -390,11 +390,11 @@ def test_likeness_is_a_matter_of_rounding(backend, dtype, tolerance):
     model, other = (backend.build("tiny", dtype=dtype) for _ in range(2))
     one, two = backend.classifier(model), backend.classifier(other)
     x = one.images(images().astype(dtype))
-    weights, largest = export_weights(other), np.abs(one.look(x)).max()
+    weights, largest = export_weights(other), np.abs(one.eval_logits(x)).max()
     for factor, same in ((0.5, True), (2.0, False)):
         moved = weights | {"linear.bias": weights["linear.bias"] + factor * tolerance * largest}
         load_weights(other, moved)
-        assert alike(one, two, x) is same
+        assert same_function(one, two, x) is same
     load_weights(other, weights | {"linear.bias": weights["linear.bias"] * np.nan})
-    assert not alike(one, two, x)
-    assert not alike(two, two, x)
+    assert not same_function(one, two, x)
+    assert not same_function(two, two, x)

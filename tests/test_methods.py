@@ -268,7 +268,7 @@ def test_trades_holds_neither_side_constant(every_backend, wrt, expected):
     ops, config = every_backend.ops, TradesConfig()
 
     def mean_gap(natural, adversarial):
-        return ops.mean(config.gap(ops, natural, adversarial)) + ops.total(natural - natural)
+        return ops.mean(config.gap(ops, natural, adversarial)) + ops.sum_all(natural - natural)
 
     value, pullback = ops.vjp(mean_gap, every_backend.tensor(U), every_backend.tensor(L))
     both = [every_backend.array(g) for g in pullback(ops.ones_like(value))]

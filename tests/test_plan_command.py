@@ -122,7 +122,7 @@ def measured(**changes):
         "choosing": (pace,),
         "final": pace,
         "one_pass": None,
-        "keeping": Spent(0.5, 0.25),
+        "saving": Spent(0.5, 0.25),
     }
     return Measured(**{**found, **changes})
 

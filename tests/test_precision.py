@@ -127,7 +127,7 @@ def test_weights_updates_and_evaluations_stay_in_float32(backend):
     optimizers = [a for n, a in learner.snapshot().items() if n.startswith("optimizer") and a.ndim]
     assert {a.dtype for a in optimizers} == {np.dtype("float32")}
     reference.load_weights(learner.weights())
-    np.testing.assert_array_equal(learner.look(batch.x), reference.look(batch.x))
+    np.testing.assert_array_equal(learner.eval_logits(batch.x), reference.eval_logits(batch.x))
     pgd = {"pgd": stcore.attacks.PGD(steps=2)}
     for one, other in zip(*(seen(Evaluator(each, pgd), backend) for each in (learner, reference)), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -138,7 +138,7 @@ def seen(evaluator, backend):
 
     rng = np.random.default_rng(0)
     data = ImageData(rng.integers(256, size=(9, 8, 8, 3), dtype=np.uint8), rng.integers(3, size=9), 3, "random")
-    logits, predicted, examples = evaluator.look(next(iter(in_order(data, 9))))
+    logits, predicted, examples = evaluator.evaluate_batch(next(iter(in_order(data, 9))))
     return logits, predicted["pgd"], backend.nhwc(examples["pgd"])
 
 
@@ -284,7 +284,7 @@ def test_torch_multiplies_in_float32_but_in_the_passes_that_are_to_be_tf32(monke
             notes.clear()
         gradients(learner_of(learner), CONFIG, batch, stcore.SqueezePair(batch.x, batch.x))
         assert {*seen["forward"], *seen["back"]} == {on[outer]}
-        learner.look(batch.x)
+        learner.eval_logits(batch.x)
         assert switches() == seen["forward"][-1] == (False, False)
 
 
@@ -375,6 +375,6 @@ def test_what_does_not_go_together_is_said(settings, message):
 
 
 def test_the_search_reckons_as_the_outer_forwards_unless_told_otherwise():
-    assert make_plan({"precision": "bf16"}).searched_in == "bf16"
-    assert make_plan({"precision": "bf16", "inner_precision": "fp32"}).searched_in == "fp32"
-    assert make_plan({}).searched_in == "fp32"
+    assert make_plan({"precision": "bf16"}).search_precision == "bf16"
+    assert make_plan({"precision": "bf16", "inner_precision": "fp32"}).search_precision == "fp32"
+    assert make_plan({}).search_precision == "fp32"

@@ -44,8 +44,8 @@ def test_a_backend_has_the_operations_of_the_protocol_and_no_others(every_backen
         ("mean", ([1.0, 2.0, 6.0],), 3.0),
         ("ones_like", (np.zeros((2, 3)),), np.ones((2, 3))),
         ("stop_gradient", ([1.0, 2.0],), [1, 2]),
-        ("expand", ([1.0, 2.0], np.zeros((2, 3))), [[1], [2]]),
-        ("expand", ([1.0, 2.0], np.zeros((2, 3, 4, 4))), np.array([1, 2]).reshape(2, 1, 1, 1)),
+        ("expand_dims_like", ([1.0, 2.0], np.zeros((2, 3))), [[1], [2]]),
+        ("expand_dims_like", ([1.0, 2.0], np.zeros((2, 3, 4, 4))), np.array([1, 2]).reshape(2, 1, 1, 1)),
     ],
 )  # fmt: skip
 def test_elementwise_and_reducing_operations(every_backend, name, arguments, expected, dtype):
@@ -80,9 +80,9 @@ def test_one_hot_gives_booleans_of_as_many_classes_as_logits(every_backend):
 
 
 def test_the_largest_logits_in_order_ties_included(every_backend):
-    found = every_backend.ops.largest(every_backend.tensor(np.array([[1.0, 3, 3, 2], [0, -1, -2, 5]])), 3)
+    found = every_backend.ops.top_k(every_backend.tensor(np.array([[1.0, 3, 3, 2], [0, -1, -2, 5]])), 3)
     np.testing.assert_array_equal([every_backend.array(one) for one in found], [[3, 5], [3, 0], [2, -1]])
-    assert len(every_backend.ops.largest(every_backend.tensor(LOGITS), 4)) == 3
+    assert len(every_backend.ops.top_k(every_backend.tensor(LOGITS), 4)) == 3
 
 
 def test_examples_are_taken_in_any_order_and_put_together(every_backend):

@@ -20,7 +20,7 @@ def built(backend, classes=CLASSES):
     """A network whose classes are near at hand: the batch's mean logits are all zero."""
     model, given = backend.build(classes=classes), problem(batch=12)
     classifier = backend.classifier(model)
-    logits = classifier.look(classifier.images(given.x))
+    logits = classifier.eval_logits(classifier.images(given.x))
     weights = classifier.weights()
     classifier.load_weights({**weights, "linear.bias": weights["linear.bias"] - logits.mean(axis=0)})
     return model
@@ -42,7 +42,7 @@ def bridge():
 def well_classified(backend, model, given):
     """The labels that the model predicts, so that every image is attacked."""
     classifier = backend.classifier(model)
-    return classifier.look(classifier.images(given.x)).argmax(axis=1)
+    return classifier.eval_logits(classifier.images(given.x)).argmax(axis=1)
 
 
 def attack(backend, model, *, batch=4, attacks=("apgd-ce",), epsilon=0.02, norm="linf", labels=None, **settings):

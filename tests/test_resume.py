@@ -144,7 +144,7 @@ def test_what_has_become_otherwise_is_said(tmp_path):
 
 def test_a_state_says_where_it_stands(tmp_path):
     state, about = read(states(tmp_path)[-1])
-    assert state.place["under_way"]["steps"] == 3
+    assert state.progress["under_way"]["steps"] == 3
     assert about == {"threads": 1}
 
 

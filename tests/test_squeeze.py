@@ -191,7 +191,7 @@ def test_flipped_points_get_their_roles_anew(every_backend):
 
 
 def search_step(classifier, batch, pair, config):
-    return config.climb(classifier, batch.x, batch.y, pair, steps=1)
+    return config.ascend(classifier, batch.x, batch.y, pair, steps=1)
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)

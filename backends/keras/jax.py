@@ -187,7 +187,7 @@ def check_tensor(x: Any, dtype: str) -> None:
         raise TypeError(f"expected a JAX array of the model's {dtype}; received {received}{hint}")
 
 
-def host(x: Any) -> Array | None:
+def to_numpy(x: Any) -> Array | None:
     """The values, or None while a function is traced: also of a constant, or a draw would be frozen into it."""
     if isinstance(x, jax.core.Tracer) or _traced():
         return None

@@ -15,7 +15,7 @@ from stcore.backends.keras import ops as keras_ops
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.recomputing import recomputed
 from stcore.backends.keras.resident import Resident
-from stcore.core.equivalence import alike
+from stcore.core.equivalence import same_function
 from stcore.errors import HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tensor
 
@@ -47,14 +47,14 @@ class KerasClassifier:
         native.check_tensor(x, self.dtype)
         return tuple(x.shape)
 
-    def network(self) -> Hashable:
+    def signature(self) -> Hashable:
         return tuple(tuple(v.shape) for v in self.model.trainable_variables)
 
-    def host(self, x: Any) -> Array | None:
-        return native.host(x)
+    def to_numpy(self, x: Any) -> Array | None:
+        return native.to_numpy(x)
 
-    def look(self, x: Tensor) -> Array | None:
-        return native.host(keras_ops.unrecorded(lambda: self.logits(x, Mode.EVAL)))
+    def eval_logits(self, x: Tensor) -> Array | None:
+        return native.to_numpy(keras_ops.unrecorded(lambda: self.logits(x, Mode.EVAL)))
 
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
@@ -102,7 +102,7 @@ class KerasClassifier:
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         snapshots.into_variables("model", self.model.variables, snapshot)
 
-    def twin(self) -> KerasClassifier:
+    def copy(self) -> KerasClassifier:
         clone = keras.models.clone_model(self.model)
         clone.set_weights(self.model.get_weights())
         return KerasClassifier(clone)
@@ -112,7 +112,7 @@ class KerasClassifier:
         if model is None:
             return self
         copy = KerasClassifier(model)
-        return copy if alike(self, copy, x) else self
+        return copy if same_function(self, copy, x) else self
 
 
 class KerasLearner(KerasClassifier):
@@ -169,7 +169,7 @@ class KerasLearner(KerasClassifier):
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         self.optimizer.apply(gradients, self.model.trainable_variables)
 
-    def kernels(self) -> Sequence[Tensor | None]:
+    def matrix_weights(self) -> Sequence[Tensor | None]:
         return [ops.convert_to_tensor(v) if len(v.shape) > 1 else None for v in self.model.trainable_variables]
 
     def shift(self, amounts: Sequence[Tensor | None]) -> None:
@@ -181,7 +181,7 @@ class KerasLearner(KerasClassifier):
         plainly = self.inner_precision != "bf16" and not self.gradient_checkpointing
         return self if plainly else precision.Searched(self)
 
-    def penalty(self) -> Tensor | None:
+    def regularization_loss(self) -> Tensor | None:
         losses = self.model._get_regularization_losses()
         if len(self.model.losses) > len(losses):
             raise UsageError(

@@ -43,16 +43,16 @@ def max(x: Tensor) -> Tensor:
     return ops.max(x, axis=tuple(range(1, len(x.shape))))
 
 
-def largest(logits: Tensor, count: int) -> tuple[Tensor, ...]:
+def top_k(logits: Tensor, count: int) -> tuple[Tensor, ...]:
     count = min(count, logits.shape[-1])
     return tuple(ops.unstack(ops.top_k(logits, count)[0], count, axis=-1))
 
 
-def total(x: Tensor) -> Tensor:
+def sum_all(x: Tensor) -> Tensor:
     return ops.sum(x)
 
 
-def expand(vector: Tensor, like: Tensor) -> Tensor:
+def expand_dims_like(vector: Tensor, like: Tensor) -> Tensor:
     return ops.reshape(vector, (-1,) + (1,) * (len(like.shape) - 1))
 
 

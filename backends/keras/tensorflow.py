@@ -121,7 +121,7 @@ def check_tensor(x: Any, dtype: str) -> None:
         raise TypeError(f"expected a TensorFlow tensor of the model's {dtype}; received {received}{hint}")
 
 
-def host(x: Any) -> Array | None:
+def to_numpy(x: Any) -> Array | None:
     """The values, or None while a graph is being traced: also of a constant, or a draw would be frozen into it."""
     if not tf.executing_eagerly():
         return None

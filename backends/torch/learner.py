@@ -17,7 +17,7 @@ from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
 from stcore.backends.torch.recomputing import recomputed
 from stcore.backends.torch.resident import Resident
-from stcore.core.equivalence import alike
+from stcore.core.equivalence import same_function
 from stcore.errors import DIVIDE, HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Network, Ops
 
@@ -57,15 +57,15 @@ class TorchClassifier:
         batch, *rest = x.shape
         return (batch, *rest[1:], rest[0]) if len(rest) == 3 else (batch, *rest)
 
-    def network(self) -> Hashable:
+    def signature(self) -> Hashable:
         return tuple(p.shape for p in self.model.parameters())
 
-    def host(self, x: Any) -> Array | None:
+    def to_numpy(self, x: Any) -> Array | None:
         if torch.compiler.is_compiling():
             return None
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
-    def look(self, x: Tensor) -> Array | None:
+    def eval_logits(self, x: Tensor) -> Array | None:
         # A look is worth no graph of its own.
         eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
         with torch.no_grad(), eagerly:
@@ -123,12 +123,12 @@ class TorchClassifier:
         module: nn.Module = getattr(self.model, "_orig_mod", self.model)
         return module
 
-    def twin(self) -> TorchClassifier:
+    def copy(self) -> TorchClassifier:
         return TorchClassifier(copy.deepcopy(self._module))
 
     def folded(self, x: Tensor) -> TorchClassifier:
         copies = map(TorchClassifier, folding.candidates(self.model))
-        return next((it for it in copies if alike(self, it, x)), self)
+        return next((it for it in copies if same_function(self, it, x)), self)
 
 
 class TorchLearner(TorchClassifier):
@@ -189,7 +189,7 @@ class TorchLearner(TorchClassifier):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def kernels(self) -> Sequence[Tensor | None]:
+    def matrix_weights(self) -> Sequence[Tensor | None]:
         return [p.detach() if p.ndim > 1 else None for p in self.trainable]
 
     def shift(self, amounts: Sequence[Tensor | None]) -> None:
@@ -202,7 +202,7 @@ class TorchLearner(TorchClassifier):
         plainly = self.inner_precision == "fp32" and not self.gradient_checkpointing
         return self if plainly else precision.Searched(self)
 
-    def penalty(self) -> None:
+    def regularization_loss(self) -> None:
         """A torch module adds nothing to a loss."""
 
     def set_learning_rate(self, rate: float) -> None:

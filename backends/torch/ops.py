@@ -41,15 +41,15 @@ def max(x: Tensor) -> Tensor:
     return x.amax(tuple(range(1, x.ndim)))
 
 
-def largest(logits: Tensor, count: int) -> tuple[Tensor, ...]:
+def top_k(logits: Tensor, count: int) -> tuple[Tensor, ...]:
     return torch.topk(logits, min(count, logits.shape[-1]), dim=-1).values.unbind(-1)
 
 
-def total(x: Tensor) -> Tensor:
+def sum_all(x: Tensor) -> Tensor:
     return x.sum()
 
 
-def expand(vector: Tensor, like: Tensor) -> Tensor:
+def expand_dims_like(vector: Tensor, like: Tensor) -> Tensor:
     return vector.reshape(-1, *[1] * (like.ndim - 1))
 
 

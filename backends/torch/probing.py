@@ -19,7 +19,7 @@ def forward_flops(learner: TorchLearner, images: Array) -> int:
     convolutions and matrix products; the rest is not counted.
     """
     with FlopCounterMode(display=False) as counter:
-        learner.look(learner.images(images))
+        learner.eval_logits(learner.images(images))
     return int(counter.get_total_flops())
 
 

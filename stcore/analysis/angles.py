@@ -18,8 +18,8 @@ import numpy as np
 
 from stcore.analysis.geometry import angle
 from stcore.analysis.searches import Search
-from stcore.analysis.subject import Subject, alike
-from stcore.attacks.climbs import CLIMBS
+from stcore.analysis.subject import Subject, on_same_images
+from stcore.attacks.ascent_losses import ASCENT_LOSSES
 from stcore.base import checks
 from stcore.base.progress import Progress, stretch
 from stcore.core.search import ascend
@@ -142,7 +142,7 @@ def _summary(angles: Array) -> dict[str, Any]:
 
 def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
     """The angles of some models on the same images; DataError where the images are not the same."""
-    return Result(settings, [_angles(subject, settings, progress) for subject in alike(subjects)])
+    return Result(settings, [_angles(subject, settings, progress) for subject in on_same_images(subjects)])
 
 
 def _angles(subject: Subject, settings: Settings, progress: Progress) -> Angles:
@@ -171,7 +171,7 @@ def _both(model: Classifier, settings: Settings) -> Any:
     one = dataclasses.replace(settings, steps=1)
 
     def move(x: Tensor, y: Tensor, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
-        uphill, downhill = CLIMBS["cross_entropy"](model, x, y), CLIMBS["collaborative"](model, x, y)
+        uphill, downhill = ASCENT_LOSSES["cross_entropy"](model, x, y), ASCENT_LOSSES["collaborative"](model, x, y)
         return (
             ascend(model, x, up, uphill, one.adversarial),
             ascend(model, x, down, downhill, one.collaborative),

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from stcore.analysis.searches import PAPER, cross_entropies, towards, within
-from stcore.analysis.subject import Subject, alike
+from stcore.analysis.subject import Subject, on_same_images
 from stcore.attacks import PGD
 from stcore.base.progress import Progress, stretch
 from stcore.errors import UsageError
@@ -113,7 +113,7 @@ class Result:
 
 def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
     """The curves of some models on the same images; DataError where the images are not the same."""
-    return Result(settings, [_curve(subject, settings, progress) for subject in alike(subjects)])
+    return Result(settings, [_curve(subject, settings, progress) for subject in on_same_images(subjects)])
 
 
 def _curve(subject: Subject, settings: Settings, progress: Progress) -> Curve:
@@ -122,7 +122,7 @@ def _curve(subject: Subject, settings: Settings, progress: Progress) -> Curve:
     correct: list[Array] = []
     with stretch(progress, subject.name, len(subject.labels)):
         for batch in subject.batches():
-            natural, _, found = evaluator.look(batch)
+            natural, _, found = evaluator.evaluate_batch(batch)
             logits = [natural, *(evaluator.logits(x) for x in found.values())]
             losses.append(np.stack([cross_entropies(one, batch.labels) for one in logits]))
             correct.append(np.stack([one.argmax(axis=1) == batch.labels for one in logits]))

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stcore.analysis.logs import Course, Log, Series, alike, attacked_at, in_series, read_logs
+from stcore.analysis.logs import Course, Log, Series, attacked_at, common, in_series, read_logs
 from stcore.errors import UsageError
 
 
@@ -97,9 +97,9 @@ def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
     UsageError where their accuracies are not of the same kind of thing: data, split, attack.
     """
     logs = read_logs(runs)
-    split = alike(logs, "split that the epochs are evaluated on", _split)
-    attack = settings.attack or alike(logs, "attack that the best epoch is chosen by", _attack)
-    alike(logs, "ε of the attacks", attacked_at)
+    split = common(logs, "split that the epochs are evaluated on", _split)
+    attack = settings.attack or common(logs, "attack that the best epoch is chosen by", _attack)
+    common(logs, "ε of the attacks", attacked_at)
     for log in logs.values():
         there = [name.removesuffix("_accuracy") for name in log.rows[0] if name.endswith("_accuracy")]
         if attack not in there:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stcore.analysis.searches import PAPER, Search, cross_entropies
-from stcore.analysis.subject import Subject, alike
+from stcore.analysis.subject import Subject, on_same_images
 from stcore.base import checks
 from stcore.base.progress import Progress, stretch
 from stcore.base.seeding import Stream, generator
@@ -97,7 +97,7 @@ def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progre
     """The examples of some models for the same images, all there are; DataError where these differ."""
     looked_at: list[Subject] = []
     models: list[Pictures] = []
-    for subject in alike(subjects):
+    for subject in on_same_images(subjects):
         looked_at.append(subject)
         models.append(_pictures(subject, settings, progress))
     first = looked_at[0]
@@ -114,7 +114,7 @@ def _pictures(subject: Subject, settings: Settings, progress: Progress) -> Pictu
     logits: dict[str, list[Array]] = {kind: [] for kind in KINDS}
     with stretch(progress, subject.name, len(subject.labels)):
         for batch in subject.batches():
-            natural, _, found = evaluator.look(batch)
+            natural, _, found = evaluator.evaluate_batch(batch)
             logits["natural"].append(natural)
             images["natural"].append(model.host_images(model.images(batch.images)))
             for kind, x in found.items():

@@ -17,7 +17,7 @@ import numpy as np
 
 from stcore.analysis.geometry import orthogonal
 from stcore.analysis.searches import Search, cross_entropies
-from stcore.analysis.subject import Subject, alike
+from stcore.analysis.subject import Subject, on_same_images
 from stcore.base import checks
 from stcore.base.noise import sample
 from stcore.base.progress import Progress, stretch
@@ -112,7 +112,7 @@ class Result:
 
 def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
     """The surfaces of some models around the same images; DataError where the images are not the same."""
-    return Result(settings, [_surface(subject, settings, progress) for subject in alike(subjects)])
+    return Result(settings, [_surface(subject, settings, progress) for subject in on_same_images(subjects)])
 
 
 def _surface(subject: Subject, settings: Settings, progress: Progress) -> Surface:
@@ -144,7 +144,7 @@ def directions(evaluator: Evaluator, batch: Batch, seed: int) -> tuple[Array, Ar
     model = evaluator.classifier
     x = model.images(batch.images)
     natural = model.host_images(x).astype(np.float64)
-    found = evaluator.look(batch)[2]["collaborative"]
+    found = evaluator.evaluate_batch(batch)[2]["collaborative"]
     u = model.host_images(found).astype(np.float64) - natural
     (drawn,) = sample(("normal",), seed, Stream.DIRECTION, batch.positions, u.shape[1:], dtype="float64")
     return natural, u, orthogonal(drawn, u)

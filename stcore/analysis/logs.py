@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 from stcore.errors import UsageError
 from stcore.results.tables.table import varied
 from stcore.runs.plan import Plan
-from stcore.runs.record import FinishedRun, data_of, plan_of, read_metrics, read_record, told
+from stcore.runs.record import FinishedRun, data_of, plan_of, read_metrics, read_record, recorded_settings
 
 Row: TypeAlias = Mapping[str, Any]
 Run = TypeVar("Run")
@@ -73,7 +73,7 @@ def read_logs(runs: Mapping[str, Path]) -> dict[str, Log]:
     if not runs:
         raise UsageError("runs: expected at least one run's folder, as stcli train leaves it; received none")
     logs = {name: _read(name, path) for name, path in runs.items()}
-    alike(logs, "data set", test_data)
+    common(logs, "data set", test_data)
     return logs
 
 
@@ -86,10 +86,10 @@ def _read(name: str, path: Path) -> Log:
         rows = []
     if not rows:
         raise UsageError(f"runs: expected a finished epoch; {path} has none yet. Wait for it, or leave it out")
-    return Log(name, path, plan, told(record, plan), data_of(record), rows)
+    return Log(name, path, plan, recorded_settings(record, plan), data_of(record), rows)
 
 
-def alike(runs: Mapping[str, Run], what: str, value: Callable[[Run], str]) -> str:
+def common(runs: Mapping[str, Run], what: str, value: Callable[[Run], str]) -> str:
     """What they have in common; UsageError where they differ in it."""
     found: dict[str, str] = {}
     for name, run in runs.items():

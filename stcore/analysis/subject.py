@@ -43,7 +43,7 @@ class Subject:
         return str(label) if self.class_names is None else str(self.class_names[label])
 
 
-def alike(subjects: Iterable[Subject]) -> Iterator[Subject]:
+def on_same_images(subjects: Iterable[Subject]) -> Iterator[Subject]:
     """Each of them; DataError for one that is not looked at on the images of the first."""
     first: Subject | None = None
     for subject in subjects:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stcore.analysis.lines import Line, lines_of, marked, printed
-from stcore.analysis.logs import alike, attacked_at, test_data
+from stcore.analysis.logs import attacked_at, common, test_data
 from stcore.base import checks
 from stcore.errors import UsageError
 from stcore.results.tables.evaluations import with_evaluations
@@ -90,8 +90,8 @@ def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
     if not found:
         raise UsageError(f"runs: expected at least one that is finished; {'; '.join(left_out) or 'received none'}")
     by_path = {str(run.path): run for run in found}
-    alike(by_path, "data set", test_data)
-    alike(by_path, "ε of the attacks", attacked_at)
+    common(by_path, "data set", test_data)
+    common(by_path, "ε of the attacks", attacked_at)
     attack = settings.attack or _strongest(found)
     for run in found:
         if attack not in run.accuracies:

@@ -105,7 +105,7 @@ class APGD:
         self, model: Network, x: Tensor, y: Tensor, target: Tensor, state: State, pace: Mapping[str, Tensor]
     ) -> State:
         ops, threat, s = model.ops, NORMS[self.norm](self.epsilon, self.bounds), state
-        loss, gradient, wrong = look(model, self.loss, self.samples, s["point"], y, target)
+        loss, gradient, wrong = loss_and_gradient(model, self.loss, self.samples, s["point"], y, target)
         first, due = pace["first"], flag(ops, pace["limit"] > -0.5, loss)
 
         better = flag(ops, loss > s["best_loss"], loss)
@@ -121,7 +121,7 @@ class APGD:
         point, uphill = either(ops, halve, (best, best_gradient), (s["point"], gradient))
 
         ahead = threat.project(ops, _ascend(ops, self.norm, point, uphill, size), x)
-        keep = ops.expand((1.0 - first) * _QUARTER, x)
+        keep = ops.expand_dims_like((1.0 - first) * _QUARTER, x)
         moved = ahead - keep * (ahead - point) + keep * (point - s["before"])
         return {
             "point": threat.project(ops, moved, x),
@@ -140,7 +140,7 @@ class APGD:
         }
 
 
-def look(
+def loss_and_gradient(
     model: Network, loss: str, samples: int, point: Tensor, y: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """At points (B, …): the loss (B,), its gradient (B, …), and the share (B,) of forwards that misclassify them.
@@ -171,6 +171,6 @@ def checkpoints(steps: int) -> list[tuple[int, int]]:
 
 def _ascend(ops: Ops, norm: str, point: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
     if norm == "linf":
-        return point + ops.expand(size, point) * ops.sign(gradient)
+        return point + ops.expand_dims_like(size, point) * ops.sign(gradient)
     length = ops.sqrt(ops.sum(gradient * gradient)) + _TINY
-    return point + ops.expand(size / length, point) * gradient
+    return point + ops.expand_dims_like(size / length, point) * gradient

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from stcore.attacks import counter_random
-from stcore.attacks.apgd import LOSSES, look
+from stcore.attacks.apgd import LOSSES, loss_and_gradient
 from stcore.attacks.counter_random import Keys
 from stcore.attacks.l1_projection import project, signs_of_largest
 from stcore.attacks.stepped import State, either, flag
@@ -90,7 +90,7 @@ class APGDL1:
         self, model: Network, x: Tensor, y: Tensor, target: Tensor, state: State, pace: Mapping[str, Tensor]
     ) -> State:
         ops, s = model.ops, state
-        loss, gradient, wrong = look(model, self.loss, self.samples, s["point"], y, target)
+        loss, gradient, wrong = loss_and_gradient(model, self.loss, self.samples, s["point"], y, target)
         first, radius = pace["first"], pace["radius"]
 
         better = flag(ops, first + flag(ops, loss > s["best_loss"], loss) > 0.5, loss)
@@ -103,7 +103,7 @@ class APGDL1:
         size = ops.where(anew > 0.5, radius, ops.clip(s["size"] / _SHORTER, _SHORTEST * radius, radius))
         point, uphill = either(ops, anew, (best, best_gradient), (s["point"], gradient))
         signs = signs_of_largest(ops, uphill, changed / _FEWER)
-        ahead = point + signs * ops.expand(size / (ops.sum(ops.abs(signs)) + _TINY), signs)
+        ahead = point + signs * ops.expand_dims_like(size / (ops.sum(ops.abs(signs)) + _TINY), signs)
         (ahead,) = either(ops, pace["last"], (best,), (ahead,))
         return {
             "point": project(ops, ahead, x, radius, self.bounds),

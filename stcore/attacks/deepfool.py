@@ -61,8 +61,10 @@ class DeepFool:
             here = forward(model, point, Mode.EVAL)
             f, w = nearest_boundary(ops, here, y, self.norm, self.classes)
             gap = f + ops.sum(w * (at(total, 1.0) - point))
-            steepest = ops.sign(w) if self.norm == "linf" else w / ops.expand(length(ops, "l2", w) + _TINY, w)
-            far = ops.expand(gap / (length(ops, DUAL[self.norm], w) + _TINY), w)
+            steepest = (
+                ops.sign(w) if self.norm == "linf" else w / ops.expand_dims_like(length(ops, "l2", w) + _TINY, w)
+            )
+            far = ops.expand_dims_like(gap / (length(ops, DUAL[self.norm], w) + _TINY), w)
             wrong = flag(ops, margin(ops, here.logits, y) > 0.0, f)
             return either(ops, wrong, (total,), (total - far * steepest,))
 

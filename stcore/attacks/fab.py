@@ -107,7 +107,7 @@ class FAB:
         onto = displacement(ops, self.norm, base, w, f - (1.0 - self.beta) * wrong * across, self.bounds)
         from_x = displacement(ops, self.norm, x, w, f - across, self.bounds)
         near, far = (ops.clip(length(ops, self.norm, d), _LEAST, math.inf) for d in (onto, from_x))
-        alpha = ops.expand(ops.clip(near / (near + far), 0.0, self.alpha_max), x)
+        alpha = ops.expand_dims_like(ops.clip(near / (near + far), 0.0, self.alpha_max), x)
         moved = (1.0 - alpha) * (base + self.eta * onto) + alpha * (x + self.eta * from_x)
         return {
             "point": ops.clip(moved, *self.bounds),

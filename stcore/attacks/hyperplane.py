@@ -53,15 +53,17 @@ def nearest_boundary(ops: Ops, here: Forward, y: Tensor, norm: str, classes: int
     others = ops.where(ops.one_hot(y, here.logits), never, here.logits)
 
     def at(level: Tensor) -> Boundary:
-        less, more = others < ops.expand(level, others), others > ops.expand(level, others)
+        less, more = others < ops.expand_dims_like(level, others), others > ops.expand_dims_like(level, others)
         return boundary(ops, here, y, lambda z: ops.max(ops.where(less, never, ops.where(more, never, z))))
 
     def nearer(one: Boundary, two: Boundary) -> Boundary:
         away, apart = (ops.abs(b.f) / (length(ops, DUAL[norm], b.w) + _TINY) for b in (one, two))
         closer = apart < away
-        return Boundary(ops.where(closer, two.f, one.f), ops.where(ops.expand(closer, one.w), two.w, one.w))
+        return Boundary(
+            ops.where(closer, two.f, one.f), ops.where(ops.expand_dims_like(closer, one.w), two.w, one.w)
+        )
 
-    return reduce(nearer, map(at, ops.largest(others, classes)[:-1]))  # of C classes the label comes last
+    return reduce(nearer, map(at, ops.top_k(others, classes)[:-1]))  # of C classes the label comes last
 
 
 def displacement(ops: Ops, norm: str, t: Tensor, w: Tensor, gap: Tensor, bounds: tuple[float, float]) -> Tensor:
@@ -71,12 +73,14 @@ def displacement(ops: Ops, norm: str, t: Tensor, w: Tensor, gap: Tensor, bounds:
     """
     down, up = bounds[0] - t, bounds[1] - t
     scale = ops.clip(ops.max(ops.abs(w)), _TINY, math.inf)
-    toward = w * ops.expand(-ops.sign(gap) / scale, w)  # the largest is 1: squares do not underflow
+    toward = w * ops.expand_dims_like(-ops.sign(gap) / scale, w)  # the largest is 1: squares do not underflow
     slope, room, gap = ops.abs(toward), ops.where(toward > 0.0, up, -down), ops.abs(gap) / scale
     if norm == "l1":
         return ops.sign(toward) * room * _shares(ops, slope, room, gap)
     direction = ops.sign(toward) if norm == "linf" else toward
-    return ops.clip(direction * ops.expand(_reach(ops, ops.abs(direction), slope, room, gap), w), down, up)
+    return ops.clip(
+        direction * ops.expand_dims_like(_reach(ops, ops.abs(direction), slope, room, gap), w), down, up
+    )
 
 
 def _reach(ops: Ops, speed: Tensor, slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
@@ -89,7 +93,7 @@ def _reach(ops: Ops, speed: Tensor, slope: Tensor, room: Tensor, gap: Tensor) ->
     rate, whole, nothing = slope * speed, slope * room, slope - slope
 
     def body(now: Tensor) -> tuple[Tensor]:
-        moving = arrival > ops.expand(now, arrival)
+        moving = arrival > ops.expand_dims_like(now, arrival)
         arrived, speeds = ops.sum(ops.where(moving, nothing, whole)), ops.sum(ops.where(moving, rate, 0.0))
         further = (gap - arrived) / ops.clip(speeds, _TINY, math.inf)
         return (ops.clip(ops.where(further > now, further, now), 0.0, _HUGE),)
@@ -107,11 +111,13 @@ def _shares(ops: Ops, slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
 
     def body(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         middle = 0.5 * (low + high)
-        enough = ops.sum(ops.where(slope > ops.expand(middle, slope), whole, 0.0)) > gap
+        enough = ops.sum(ops.where(slope > ops.expand_dims_like(middle, slope), whole, 0.0)) > gap
         return ops.where(enough, middle, low), ops.where(enough, high, middle)
 
     low, high = ops.fori_loop(_HALVINGS, body, (one - one, one))
-    full, more = (ops.where(slope > ops.expand(s, slope), ops.ones_like(slope), 0.0) for s in (high, low))
+    full, more = (
+        ops.where(slope > ops.expand_dims_like(s, slope), ops.ones_like(slope), 0.0) for s in (high, low)
+    )
     left = gap - ops.sum(full * whole)
     share = left / ops.clip(ops.sum((more - full) * whole), _TINY, math.inf)
-    return full + (more - full) * ops.expand(ops.clip(share, 0.0, 1.0), slope)
+    return full + (more - full) * ops.expand_dims_like(ops.clip(share, 0.0, 1.0), slope)

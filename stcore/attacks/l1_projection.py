@@ -25,7 +25,7 @@ def project(ops: Ops, x: Tensor, center: Tensor, radius: Tensor, bounds: tuple[f
     size, room = ops.abs(offset), ops.where(offset > 0.0, bounds[1] - center, center - bounds[0])
 
     def shrunk(cut: Tensor) -> Tensor:
-        return ops.clip(size - ops.expand(cut, size), size - size, room)
+        return ops.clip(size - ops.expand_dims_like(cut, size), size - size, room)
 
     def inside(cut: Tensor) -> Tensor:
         return ops.sum(shrunk(cut)) < radius
@@ -37,7 +37,7 @@ def project(ops: Ops, x: Tensor, center: Tensor, radius: Tensor, bounds: tuple[f
     outside = ops.sum(shrunk(none)) > radius
     cut, gone = ops.where(outside, cut, none), ops.where(outside, high, none)
     # What the cut takes away but for its rounding is gone: attacks count the pixels that are changed.
-    left = ops.where(size < ops.expand(gone, size), size - size, shrunk(cut))
+    left = ops.where(size < ops.expand_dims_like(gone, size), size - size, shrunk(cut))
     return ops.clip(center + ops.sign(offset) * left, *bounds)
 
 
@@ -51,10 +51,10 @@ def signs_of_largest(ops: Ops, gradient: Tensor, count: Tensor) -> Tensor:
     wanted = ops.clip(count, 1.0, math.inf) - _ROUNDING
 
     def too_few(threshold: Tensor) -> Tensor:
-        return ops.sum(ops.where(size < ops.expand(threshold, size), one - one, one)) < wanted
+        return ops.sum(ops.where(size < ops.expand_dims_like(threshold, size), one - one, one)) < wanted
 
     threshold, _ = bisect(ops, too_few, above)
-    return ops.where(size < ops.expand(threshold, size), one - one, ops.sign(gradient))
+    return ops.where(size < ops.expand_dims_like(threshold, size), one - one, ops.sign(gradient))
 
 
 def bisect(ops: Ops, beyond: Callable[[Tensor], Tensor], above: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stcore.attacks.climbs import CLIMBS
+from stcore.attacks.ascent_losses import ASCENT_LOSSES
 from stcore.attacks.stepped import either, flag
 from stcore.base import checks
 from stcore.core.entry import attack_batch
@@ -61,7 +61,7 @@ class PGD:
 
     def __post_init__(self) -> None:
         checks.search(self, inits=("uniform", "gaussian", "natural"))
-        checks.choice("loss", self.loss, CLIMBS)
+        checks.choice("loss", self.loss, ASCENT_LOSSES)
         checks.whole("restarts", self.restarts, 1)
         checks.choice("iterate", self.iterate, ("last", "worst"))
         checks.number("momentum", self.momentum)
@@ -82,14 +82,14 @@ class PGD:
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
         """K forwards for each restart, one more between two of them, and for `kl` one of x."""
-        ops, loss = model.ops, CLIMBS[self.loss](model, x, y)
+        ops, loss = model.ops, ASCENT_LOSSES[self.loss](model, x, y)
         no = ops.sum(x - x)
 
         def keep(point: Tensor, logits: Tensor, kept: Tensor, found: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
             fresh = counts * (1.0 - found) * flag(ops, margin(ops, logits, y) > 0.0, found)
             return *either(ops, fresh, (point,), (kept,)), found + fresh, ops.ones_like(counts)
 
-        def climb(start: Tensor, kept: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def ascend(start: Tensor, kept: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             watch = keep if self.iterate == "worst" else lambda point, logits, *seen: seen
             told = (kept, found, no)  # what `watch` is shown first is the start
             point, (kept, found, _) = ascend_watching(model, x, start, loss, self, watch, told, self.momentum)
@@ -98,9 +98,9 @@ class PGD:
         kept, found = x, no
         *others, final = starts(self, x, noise)
         for start in others:
-            point, kept, found = climb(start, kept, found)
+            point, kept, found = ascend(start, kept, found)
             kept, found, _ = keep(point, model.logits(point, Mode.EVAL), kept, found, ops.ones_like(no))
-        point, kept, found = climb(final, kept, found)
+        point, kept, found = ascend(final, kept, found)
         return either(ops, found, (kept,), (point,))[0]  # the very last need not be judged
 
     def __call__(

@@ -41,7 +41,8 @@ def claims(ops: Ops, margin: Tensor) -> Tensor:
 def either(ops: Ops, chosen: Tensor, ones: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Of images (B, …) by pairs, those of `ones` for the lanes whose flag (B,) is set, else those of `others`."""
     return tuple(
-        ops.where(ops.expand(chosen, one) > 0.5, one, other) for one, other in zip(ones, others, strict=True)
+        ops.where(ops.expand_dims_like(chosen, one) > 0.5, one, other)
+        for one, other in zip(ones, others, strict=True)
     )
 
 

@@ -64,13 +64,13 @@ class AutoAttack:
         """
         checks.whole("batch_size", batch_size, 1)
         classifier = checked(model, x, y, self)
-        labels = classifier.host(y)
+        labels = classifier.to_numpy(y)
         if labels is None:
             raise UsageError("x: expected tensors with values; AutoAttack cannot be traced. Call it eagerly")
         images, seed = classifier.host_images(x), int(np.random.default_rng(rng).integers(2**63))
 
         def logits(points: Array) -> Array:
-            return validation.numbers(np.asarray(classifier.look(classifier.images(points))))
+            return validation.numbers(np.asarray(classifier.eval_logits(classifier.images(points))))
 
         natural = np.concatenate([logits(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
         cascade = Cascade(

@@ -126,7 +126,7 @@ def run_reference(
 
     outcome = engine.run(_torch_module(classifier.model), pixels, marks, settings, classes, progress)
     parts = (outcome.adversarial[i : i + batch_size] for i in range(0, len(pixels), batch_size))
-    predicted = [classifier.look(classifier.images(part)).argmax(axis=1) for part in parts]
+    predicted = [classifier.eval_logits(classifier.images(part)).argmax(axis=1) for part in parts]
     return ReferenceResult(outcome.adversarial, np.concatenate(predicted) != marks, *outcome[1:])
 
 

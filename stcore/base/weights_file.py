@@ -11,12 +11,12 @@ from stcore.errors import UsageError
 from stcore.protocols import Array
 
 
-def save_weights(path: Path, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
+def save_weights(path: Path, weights: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
     """Safetensors with string metadata, moved into place when complete."""
     import numpy as np
     from safetensors.numpy import save
 
-    metadata = {name: str(value) for name, value in about.items()}
+    metadata = {name: str(value) for name, value in metadata.items()}
     in_order = {name: np.asarray(array, order="C") for name, array in weights.items()}  # save trusts the memory
     write_file(path, save(in_order, metadata=metadata))
 

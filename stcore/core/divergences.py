@@ -64,7 +64,7 @@ def improved_kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool =
     log_p, log_q = ops.log_softmax(reference), ops.log_softmax(other)
     target = ops.stop_gradient(log_p)
     gap, weights = log_p - log_q, ops.exp(target)
-    spread = gap - ops.expand(ops.sum(weights * gap), gap)
+    spread = gap - ops.expand_dims_like(ops.sum(weights * gap), gap)
     return _kl_from_logs(ops, target, log_q) + 0.5 * ops.sum(weights * spread * spread)
 
 

@@ -51,11 +51,11 @@ def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds:
     classifier.shape(x)
     if isinstance(y, (np.ndarray, list, tuple)):
         raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
-    pixels, labels = classifier.host(x), classifier.host(y)
+    pixels, labels = classifier.to_numpy(x), classifier.to_numpy(y)
     if pixels is None or labels is None:
         return
     validation.check_pixels(pixels, bounds)
-    network = classifier.network()
+    network = classifier.signature()
     if key not in _known or _known[key][0] != network:  # one forward, when a model is new or has a new head
         _known[key] = network, validation.check_model(classifier, x) or 0
     validation.check_labels(labels, _known[key][1], len(pixels))
@@ -82,7 +82,7 @@ def _noise(
     if noise is not None:
         _check_shapes(classifier, "noise", x, noise, len(laws))
         return tuple(noise)
-    if laws and classifier.host(x) is None:
+    if laws and classifier.to_numpy(x) is None:
         raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")
     seed = int(np.random.default_rng(rng).integers(2**63))
     batch, *shape = (int(n) for n in classifier.shape(x) if n is not None)

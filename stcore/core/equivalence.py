@@ -12,7 +12,7 @@ _GRADIENTS = 1e-2
 """Coarser, as rounding can switch a ReLU. What it has to find is far off: gradients lost or made up."""
 
 
-def alike(one: Classifier, other: Classifier, x: Tensor) -> bool:
+def same_function(one: Classifier, other: Classifier, x: Tensor) -> bool:
     """Whether on images x (B, …) both give the same logits, and the same way back from them to the pixels.
 
     Logits may lie apart by 1e-4 of the largest in float32, by 1e-9 in float64; not at all where one is NaN, nor

@@ -55,7 +55,7 @@ def difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor) -> Tens
     Croce and Hein, 2020 (DLR). Of two classes there is no third logit: the plain margin takes its place.
     """
     gap = margin(ops, logits, labels)
-    first, _, *third = ops.largest(logits, 3)
+    first, _, *third = ops.top_k(logits, 3)
     return gap / (first - third[0] + _TINY) if third else gap
 
 
@@ -65,5 +65,5 @@ def targeted_difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor
     Croce and Hein, 2020. Three classes: the denominator is z_(1) − z_(3); two: the plain difference z_t − z_y.
     """
     gap = of_label(ops, logits, target) - of_label(ops, logits, labels)
-    first, _, *lower = ops.largest(logits, 4)
+    first, _, *lower = ops.top_k(logits, 4)
     return gap / (first - sum(lower[1:], lower[0]) / len(lower) + _TINY) if lower else gap

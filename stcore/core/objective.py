@@ -186,7 +186,7 @@ def accumulated_step(
 def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
     """The mean loss, with what the model itself adds, and the mean metrics."""
     per_example, mean = losses(learner), learner.ops.mean
-    penalty = learner.penalty()
+    penalty = learner.regularization_loss()
     loss = mean(per_example.losses) if penalty is None else mean(per_example.losses) + penalty
     return loss, {name: mean(values) for name, values in per_example.metrics.items()}
 

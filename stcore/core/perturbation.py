@@ -43,7 +43,7 @@ class AWP:
     def perturb(self, outer: OuterLoss) -> list[Tensor | None]:
         """One step uphill, scaled tensor by tensor."""
         learner = outer.learner
-        ops, kernels = learner.ops, learner.kernels()
+        ops, kernels = learner.ops, learner.matrix_weights()
         uphill = _gradients(outer, kernels, lambda losses: losses)
         move = [
             None if w is None or g is None else g * (self.gamma * _norm(ops, [w]) / (_norm(ops, [g]) + _TINY))
@@ -84,7 +84,7 @@ class RWP:
     def perturb(self, outer: OuterLoss) -> list[Tensor | None]:
         """So many steps uphill, their gradients added up and scaled as one."""
         learner = outer.learner
-        ops, kernels = learner.ops, learner.kernels()
+        ops, kernels = learner.ops, learner.matrix_weights()
         if all(w is None for w in kernels):  # all are frozen
             return list(kernels)
         length = self.gamma * _norm(ops, kernels)
@@ -118,5 +118,5 @@ def _gradients(outer: OuterLoss, kernels: Tensors, of: Callable[[Tensor], Tensor
 
 def _norm(ops: Ops, tensors: Tensors) -> Tensor:
     """The Euclidean norm of all of them together, a scalar; there is at least one."""
-    squares = [ops.total(one * one) for one in tensors if one is not None]
+    squares = [ops.sum_all(one * one) for one in tensors if one is not None]
     return ops.sqrt(sum(squares[1:], squares[0]))

@@ -128,4 +128,4 @@ def _gradient(ops: Ops, here: Forward, loss: Loss) -> Tensor:
 
 def _of_length_one(ops: Ops, gradient: Tensor) -> Tensor:
     length = ops.clip(ops.sum(ops.abs(gradient)), _TINY, math.inf)
-    return gradient / ops.expand(length, gradient)
+    return gradient / ops.expand_dims_like(length, gradient)

@@ -52,13 +52,13 @@ class L2:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def step(self, ops: Ops, x: Tensor, gradient: Tensor, size: float) -> Tensor:
-        return x + gradient * ops.expand(size / _norm(ops, gradient), gradient)
+        return x + gradient * ops.expand_dims_like(size / _norm(ops, gradient), gradient)
 
     def project(self, ops: Ops, x: Tensor, center: Tensor) -> Tensor:
         offset = x - center
         length = _norm(ops, offset)
         scale = ops.where(length > self.epsilon, self.epsilon / length, 1.0)
-        return ops.clip(center + offset * ops.expand(scale, offset), *self.bounds)
+        return ops.clip(center + offset * ops.expand_dims_like(scale, offset), *self.bounds)
 
 
 def _norm(ops: Ops, x: Tensor) -> Tensor:

@@ -95,14 +95,14 @@ def check_objective(objective: object) -> None:
 
 def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) -> int | None:
     """Looks at one forward of x; returns the number of classes, or None while a graph is traced."""
-    before = model.host(x)
+    before = model.to_numpy(x)
     if before is None:
         return None
     copy = x + 0.0
-    logits = model.look(copy)
+    logits = model.eval_logits(copy)
     if logits is None:
         return None
-    if not np.array_equal(np.asarray(model.host(copy)), before):
+    if not np.array_equal(np.asarray(model.to_numpy(copy)), before):
         raise UsageError(
             "model: expected pixels to be left as they are; received a model that changes its input in place. "
             "Write x = x - mean rather than x -= mean"

@@ -22,7 +22,7 @@ from stcore.runs.folder import RunFolder
 from stcore.runs.plan import Plan
 from stcore.runs.preparation import make_trainer, monitors
 from stcore.runs.states import RunStates
-from stcore.runs.store import RunStore, Unkept, about
+from stcore.runs.store import RunStore, Unkept, weights_metadata
 from stcore.training.metrics import EpochSoFar
 from stcore.training.state import State
 from stcore.training.trainer import Average
@@ -117,7 +117,7 @@ class Bench:
             raise KeyboardInterrupt
         return watch.pace
 
-    def keeping(self) -> Spent:
+    def saving(self) -> Spent:
         """The state, and the weights as best and as last, written into a folder that is then gone."""
         names = ("best", "last") if self.average is None else ("best", "last", "best-ema", "last-ema")
         with TemporaryDirectory(prefix="stcli-plan-") as name:
@@ -127,7 +127,7 @@ class Bench:
                 RunStates(folder, 0.0, {}),
                 self.learner,
                 self.average,
-                about(self.plan, self.splits),
+                weights_metadata(self.plan, self.splits),
                 lambda row: None,
             )
             begun = Spent.now()

@@ -50,7 +50,7 @@ class Forecast:
             "warm_up": _sum([pace.once for pace in paces]),
             "training": _sum([phase.epochs * self.training(phase) for phase in measured.phases]),
             "choosing": epochs * self.choosing(),
-            "saving": kept * measured.keeping,
+            "saving": kept * measured.saving,
             "final": checkpoints * measured.images.test * measured.final.image,
         }
         if measured.one_pass is not None:

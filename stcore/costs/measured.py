@@ -51,7 +51,7 @@ class Measured:
 
     start_up: all before the first step.   choosing: after an epoch, of the trained weights and of averaged ones.
     final: under all attacks that run over whole batches.   one_pass: of an image through the network, where
-    AutoAttack is asked for.   keeping: the state and the weights, once.
+    AutoAttack is asked for.   saving: the state and the weights, once.
     """
 
     images: Images
@@ -61,4 +61,4 @@ class Measured:
     choosing: tuple[Pace, ...]
     final: Pace
     one_pass: Pace | None
-    keeping: Spent
+    saving: Spent

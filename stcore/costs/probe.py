@@ -65,7 +65,7 @@ def probe(
             choosing=choosing,
             final=final,
             one_pass=one_pass,
-            keeping=bench.keeping(),
+            saving=bench.saving(),
         )
 
 

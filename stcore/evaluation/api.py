@@ -72,7 +72,7 @@ def _whole(classifier: Classifier, data: Any) -> tuple[Array, Array]:
     """Images and labels on the host, batches put together."""
 
     def host(part: Any) -> Array:
-        return part if isinstance(part, np.ndarray) else np.asarray(classifier.host(part))
+        return part if isinstance(part, np.ndarray) else np.asarray(classifier.to_numpy(part))
 
     if isinstance(data, tuple) and len(data) == 2:
         return host(data[0]), host(data[1])

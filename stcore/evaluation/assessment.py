@@ -24,7 +24,7 @@ from stcore.evaluation.evaluator import Evaluator, Predictions
 from stcore.protocols import Array
 
 
-class Store(Protocol):
+class EvaluationStore(Protocol):
     """Who keeps what an assessment knows."""
 
     def load(self) -> Mapping[str, Array] | None:
@@ -109,7 +109,7 @@ class Assessment:
     def run(
         self,
         progress: Progress,
-        store: Store | None = None,
+        store: EvaluationStore | None = None,
         stop: Callable[[], bool] = lambda: False,
         label: str = "evaluate",
     ) -> Assessed | None:
@@ -147,7 +147,7 @@ class Assessment:
             for begin in range(done, total, self._batch_size):
                 where = slice(begin, begin + self._batch_size)
                 batch = Batch(self._images[where], self._labels[where], self._positions[where])
-                logits, predicted, examples = self._evaluator.look(batch)
+                logits, predicted, examples = self._evaluator.evaluate_batch(batch)
                 for name, array in {"logits": logits, **_over("predicted", predicted)}.items():
                     self._state.setdefault(name, np.zeros((total, *array.shape[1:]), array.dtype))[where] = array
                 for name, points in examples.items() if self._keeps_examples else ():
@@ -190,7 +190,7 @@ class Assessment:
             cascade.load(kept)
         return cascade
 
-    def _keep(self, store: Store) -> None:
+    def _keep(self, store: EvaluationStore) -> None:
         if self._running is not None:
             self._note(*self._running)
         store.save(self._state, self._examples)

@@ -69,7 +69,7 @@ class Evaluator:
             lambda x, y, noise: model.ops.unrecorded(lambda: attack.find(model, x, y, noise)), rowwise=True
         )
 
-    def look(self, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Tensor]]:
+    def evaluate_batch(self, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Tensor]]:
         """The logits (B, C) of the natural images; by attack the classes (B,) predicted, and its examples."""
         x, y = self.classifier.images(batch.images), self.classifier.labels(batch.labels)
         logits, predicted, examples = self.logits(x), {}, {}
@@ -82,7 +82,7 @@ class Evaluator:
 
     def predict(self, batch: Batch) -> dict[str, Array]:
         """The class (B,) predicted for the natural images, and for those each attack found."""
-        logits, predicted, _ = self.look(batch)
+        logits, predicted, _ = self.evaluate_batch(batch)
         return {"natural": logits.argmax(axis=1), **predicted}
 
     def classes(self, x: Tensor) -> Array:

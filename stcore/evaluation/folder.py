@@ -25,22 +25,22 @@ from stcore.base.files import read_arrays, read_json, write_arrays, write_json
 from stcore.errors import UsageError
 from stcore.protocols import Array
 
-ABOUT, STATE, RECORDS, RESULT = "evaluation.json", "state.npz", "records.npz", "result.json"
+IDENTITY, STATE, RECORDS, RESULT = "evaluation.json", "state.npz", "records.npz", "result.json"
 EVALUATIONS = "evaluations"  # the folder of these folders within a run's
 
 
 class EvaluationFolder:
-    """A `stcore.evaluation.assessment.Store`.
+    """A `stcore.evaluation.assessment.EvaluationStore`.
 
-    about: what the numbers depend on, as plain JSON. A folder that holds another evaluation is refused.
+    identity: what the numbers depend on, as plain JSON. A folder that holds another evaluation is refused.
     every: seconds between two saves; what a kill can cost.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], every: float = 30.0) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any], every: float = 30.0) -> None:
         self.path, self._every, self._last = path, every, time.monotonic()
-        about = json.loads(json.dumps(about))
-        if (path / ABOUT).is_file():
-            _check_same(path, read_json(path / ABOUT), about)
+        identity = json.loads(json.dumps(identity))
+        if (path / IDENTITY).is_file():
+            _check_same(path, read_json(path / IDENTITY), identity)
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(
                 f"out: expected a new or empty folder, or one of an evaluation; received {path}. Choose another"
@@ -50,7 +50,7 @@ class EvaluationFolder:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(f"out: {path} cannot be made ({error.strerror}). Choose another") from error
-            write_json(path / ABOUT, about)
+            write_json(path / IDENTITY, identity)
 
     @property
     def begun(self) -> bool:

@@ -15,7 +15,7 @@ from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import Assessed, CascadeResult, StageResult
 from stcore.evaluation.evaluator import Predictions
-from stcore.evaluation.folder import ABOUT, RECORDS, RESULT
+from stcore.evaluation.folder import IDENTITY, RECORDS, RESULT
 from stcore.evaluation.results import records_of
 from stcore.protocols import Array
 
@@ -28,7 +28,7 @@ def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Asse
     parts: folders of finished evaluations.
     Raises UsageError where they are not all the shards 1/n … n/n of one and the same, or one is not finished.
     """
-    abouts = [read_json(_there(part, ABOUT)) for part in parts]
+    abouts = [read_json(_there(part, IDENTITY)) for part in parts]
     for about, part in zip(abouts, parts, strict=True):
         for name in {**abouts[0], **about}:
             if name not in MAY_DIFFER and about.get(name) != abouts[0].get(name):

@@ -8,7 +8,7 @@ from stcore.errors import UsageError
 from stcore.protocols import Array
 
 
-def chosen(total: int, subset: str | None, shard: str | None) -> Array:
+def select_indices(total: int, subset: str | None, shard: str | None) -> Array:
     """The places of the images of a subset `N` or `A:B` of so many, and of its shard `i/n` (i from 1).
 
     UsageError where these are not numbers, or choose nothing.

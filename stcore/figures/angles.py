@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stcore.analysis.angles import BINS, Angles, Result
-from stcore.figures.looks import looks
+from stcore.figures.palette import looks
 from stcore.figures.style import COLUMN, PAGE, styled
 
 _LINES: list[Any] = ["-", "--", "-.", ":"]

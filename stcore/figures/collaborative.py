@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from stcore.analysis.collaborative import Curve, Result
-from stcore.figures.looks import ROLES, Look
+from stcore.figures.palette import ROLES, Look
 from stcore.figures.panels import in_255, side_by_side
 from stcore.figures.style import styled
 from stcore.protocols import Array

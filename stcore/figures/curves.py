@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 
 from stcore.analysis.curves import Result
 from stcore.figures.epochs import course, of_epochs
-from stcore.figures.looks import looks
+from stcore.figures.palette import looks
 from stcore.figures.style import COLUMN, styled
 from stcore.results import names
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from stcore.analysis.logs import Course
-from stcore.figures.looks import Look
+from stcore.figures.palette import Look
 
 
 def course(axes: Axes, one: Course, look: Look, label: str, scale: float = 1.0) -> None:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from stcore.analysis.losses import Kind, Result
 from stcore.figures.epochs import of_epochs, spaced
-from stcore.figures.looks import ROLES
+from stcore.figures.palette import ROLES
 from stcore.figures.panels import side_by_side
 from stcore.figures.style import styled
 

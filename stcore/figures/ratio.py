@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from stcore.analysis.ratio import Result
 from stcore.figures.epochs import course, of_epochs
-from stcore.figures.looks import looks
+from stcore.figures.palette import looks
 from stcore.figures.style import COLUMN, styled
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from stcore.base import checks
 from stcore.base.files import replacing
-from stcore.figures.looks import DARK, LIGHT
+from stcore.figures.palette import DARK, LIGHT
 
 COLUMN, PAGE = 3.3, 6.9
 """Widths in inches: 84 mm, a paper's column, and 175 mm, its page."""

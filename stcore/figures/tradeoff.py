@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from stcore.analysis.lines import Line
 from stcore.analysis.tradeoff import Result
-from stcore.figures.looks import GREY, METHODS, Look, looks
+from stcore.figures.palette import GREY, METHODS, Look, looks
 from stcore.figures.panels import side_by_side
 from stcore.figures.style import styled
 from stcore.results import names

@@ -27,7 +27,7 @@ def lower(ops: Ops, natural: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]
     return ops.where(below, one, one - one), ops.where(below, neighbour, one - one)
 
 
-def told(means: Mapping[str, float]) -> dict[str, float]:
+def readable(means: Mapping[str, float]) -> dict[str, float]:
     """An epoch's means as they are read.
 
     `x_loss_squared` becomes `x_loss_deviation`, the standard deviation over its examples; `x_loss_part` becomes

@@ -21,7 +21,7 @@ from stcore.core.losses import cross_entropy, smoothed
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws, starts
 from stcore.methods.metrics import with_squares
-from stcore.methods.squeeze_search import SqueezePair, climb
+from stcore.methods.squeeze_search import SqueezePair, ascend
 from stcore.methods.triplet import Triplet, roles, selection_shares
 from stcore.protocols import Mode, Network, Ops, Tensor
 
@@ -76,13 +76,13 @@ class SqueezeConfig:
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> SqueezePair:
         """The pair after K updates, from noise."""
-        return self.climb(model, x, y, self.start(x, noise), self.steps)
+        return self.ascend(model, x, y, self.start(x, noise), self.steps)
 
-    def climb(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, steps: int) -> SqueezePair:
+    def ascend(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, steps: int) -> SqueezePair:
         """The pair after so many updates more."""
         divergence = DIVERGENCES[self.inner_divergence or self.divergence]
         gap = partial(divergence, stop_targets=self.stop_gradient_targets)
-        return climb(model, x, y, pair, gap, self, steps)
+        return ascend(model, x, y, pair, gap, self, steps)
 
     def losses(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, phase: int = 0) -> PerExample:
         """Eq. 6 per example, after the (K+1)-th selection. Natural, then adversarial update running statistics."""

@@ -20,7 +20,7 @@ class SqueezePair(NamedTuple):
     collaborative: Tensor
 
 
-def climb(
+def ascend(
     model: Network, x: Tensor, y: Tensor, pair: SqueezePair, gap: Gap, search: Search, steps: int
 ) -> SqueezePair:
     """The pair after `steps` updates, under batch statistics that write nothing.

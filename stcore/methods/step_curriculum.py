@@ -15,7 +15,7 @@ from stcore.protocols import Network, Tensor
 
 
 @dataclass(frozen=True)
-class Growing:
+class StepCurriculum:
     """An objective for each stretch of epochs.
 
     stages: the first epoch of each, rising from 1, and its objective; all of one method, with the same noise.
@@ -50,7 +50,7 @@ class Growing:
         return self.stages[number][1], own
 
 
-def growing(objective: Any, early_steps: Sequence[str], epochs: int) -> Objective:
+def with_step_curriculum(objective: Any, early_steps: Sequence[str], epochs: int) -> Objective:
     """A method whose first epochs take fewer inner steps.
 
     early_steps: such as `("3@0.3", "5@0.6")`: 3 steps until three tenths of the epochs are over, 5 until six
@@ -75,7 +75,7 @@ def growing(objective: Any, early_steps: Sequence[str], epochs: int) -> Objectiv
             begun = until + 1
     if begun <= epochs:
         stages.append((begun, objective))
-    return Growing(tuple(stages))
+    return StepCurriculum(tuple(stages))
 
 
 def _read(word: str) -> tuple[int, float]:

@@ -34,8 +34,8 @@ def choice(ops: Ops, better: Callable[[Tensor, Tensor], Tensor], scores: Triplet
 
     def choose(values: Triplet) -> Tensor:
         natural, adversarial, collaborative = values
-        first_two = ops.where(ops.expand(second, natural), adversarial, natural)
-        return ops.where(ops.expand(third, natural), collaborative, first_two)
+        first_two = ops.where(ops.expand_dims_like(second, natural), adversarial, natural)
+        return ops.where(ops.expand_dims_like(third, natural), collaborative, first_two)
 
     return choose
 

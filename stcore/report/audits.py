@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.words import attack, listed, plural
+from stcore.report.phrases import attack, listed, plural
 
 WHAT = (
     "A robust accuracy is what the attacks left standing. A network can be hard to attack and yet not robust: its "

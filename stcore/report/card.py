@@ -11,11 +11,11 @@ from stcore.report.chance import useless
 from stcore.report.front_matter import front_matter, yaml
 from stcore.report.gathered import GatheredRun
 from stcore.report.markdown import markdown
+from stcore.report.phrases import METHODS, listed, radius
 from stcore.report.reproduce import reproduce
 from stcore.report.results import results
 from stcore.report.summary import headline
 from stcore.report.trained import data, trained
-from stcore.report.words import METHODS, listed, radius
 from stcore.results import names
 from stcore.runs.plan import Plan
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from stcore.report.blocks import Text
 from stcore.report.gathered import GatheredRun
-from stcore.report.words import accuracy
+from stcore.report.phrases import accuracy
 
 ONE_CLASS = "several classes"
 """The audit's question whether images of several classes get more than one."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun
+from stcore.report.phrases import accuracy, attack, listed, radius, value
 from stcore.report.summary import figures
-from stcore.report.words import accuracy, attack, listed, radius, value
 from stcore.runs.record import data_of
 
 MANY = 5

@@ -12,7 +12,7 @@ from stcore.analysis.logs import Course
 from stcore.errors import UsageError
 from stcore.report.blocks import Block, Picture, Pictures, Section, Text
 from stcore.report.gathered import GatheredRun
-from stcore.report.words import attack, listed, percent
+from stcore.report.phrases import attack, listed, percent
 
 LONGEST = 32  # letters of a name that fit above a figure
 Paths: TypeAlias = Mapping[str, Path]

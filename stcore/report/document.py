@@ -9,12 +9,12 @@ from stcore.report.blocks import Block, Document, Part, Section
 from stcore.report.compared import differences, side_by_side
 from stcore.report.curves import together, training_curves
 from stcore.report.gathered import GatheredRun
+from stcore.report.phrases import METHODS, listed
 from stcore.report.reproduce import reproduce
 from stcore.report.results import results
 from stcore.report.summary import headline
 from stcore.report.trained import trained
 from stcore.report.troubles import course
-from stcore.report.words import METHODS, listed
 from stcore.results import names
 
 Examples = Mapping[str, Sequence[Block]]

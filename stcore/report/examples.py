@@ -13,11 +13,11 @@ from stcore.base.weights_file import load_weights
 from stcore.errors import DataError, DeviceError, UsageError
 from stcore.report.blocks import Block, Picture, Pictures, Text
 from stcore.report.gathered import GatheredRun
-from stcore.report.words import radius
+from stcore.report.phrases import radius
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.plan import Plan
 from stcore.runs.record import data_of
-from stcore.runs.store import check_about
+from stcore.runs.store import check_weights_metadata
 
 IMAGES = 4
 """So many, of as many classes, fit a page."""
@@ -47,7 +47,7 @@ def _subject(run: GatheredRun, plan: Plan, checkpoint: str) -> Subject:
     if known is not None and known != test.fingerprint():
         raise DataError(f"{plan.dataset} holds other test images than those that the run was judged on")
     weights, about = load_weights(run.path / f"{checkpoint}.safetensors")
-    check_about(about, plan, work.splits)
+    check_weights_metadata(about, plan, work.splits)
     work.load(weights)
     places = np.sort(one_per_class(test.labels, IMAGES, seed=0))
     shown = test.subset(places)

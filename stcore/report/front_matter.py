@@ -8,8 +8,8 @@ from typing import Any
 
 from stcore.report.chance import useless
 from stcore.report.gathered import GatheredRun
+from stcore.report.phrases import radius
 from stcore.report.summary import figures
-from stcore.report.words import radius
 from stcore.results import names
 from stcore.runs.plan import Plan
 

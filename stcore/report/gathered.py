@@ -12,7 +12,7 @@ from typing import Any
 from stcore.base.files import read_json
 from stcore.base.weights_file import load_weights
 from stcore.errors import UsageError
-from stcore.evaluation.folder import ABOUT, EVALUATIONS
+from stcore.evaluation.folder import EVALUATIONS, IDENTITY
 from stcore.evaluation.folder import RESULT as FOUND
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.folder import CHECKPOINTS, METRICS, RESULT
@@ -105,7 +105,7 @@ def _gather(path: Path, name: str) -> GatheredRun:
 
 def _evaluations(path: Path, record: Record, prints: Mapping[str, str]) -> tuple[LaterEvaluation, ...]:
     found = []
-    for file in sorted((path / EVALUATIONS).glob(f"*/*/{ABOUT}")):
+    for file in sorted((path / EVALUATIONS).glob(f"*/*/{IDENTITY}")):
         about, folder = read_json(file), file.parent
         result = read_json(folder / FOUND) if (folder / FOUND).is_file() else None
         other = "" if about["weights"] == prints.get(folder.name) else "other weights"

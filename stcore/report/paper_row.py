@@ -8,7 +8,7 @@ from stcore.paper import PRESETS
 from stcore.paper.preset import Expected
 from stcore.report.blocks import Block, Cell, Table, Text
 from stcore.report.gathered import GatheredRun
-from stcore.report.words import attack, listed
+from stcore.report.phrases import attack, listed
 from stcore.results.comparison import compare
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.report.paper_row import beside_the_paper
-from stcore.report.words import accuracy, attack, listed, plural, radius
+from stcore.report.phrases import accuracy, attack, listed, plural, radius
 
 WEAK = "PGD and FGSM overestimate robustness. Before such a figure is published, evaluate by AutoAttack: "
 

@@ -8,7 +8,7 @@ from typing import Any
 from stcore.report.blocks import Block, Headline, Number, Text
 from stcore.report.chance import useless
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.words import accuracy, attack, listed, percent, plural, radius
+from stcore.report.phrases import accuracy, attack, listed, percent, plural, radius
 
 AT_A_GLANCE = ("natural", "pgd20", "autoattack")
 

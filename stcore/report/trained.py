@@ -7,8 +7,8 @@ from typing import Any
 
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun
+from stcore.report.phrases import METHODS, attack, listed, plural, radius, value
 from stcore.report.settings import defaults
-from stcore.report.words import METHODS, attack, listed, plural, radius, value
 from stcore.results import names
 from stcore.runs.plan import Plan
 from stcore.runs.record import data_of

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from stcore.report.blocks import Block, Cell, Section, Table, Text
 from stcore.report.gathered import GatheredRun
-from stcore.report.words import attack, duration, percent, plural
+from stcore.report.phrases import attack, duration, percent, plural
 
 
 def course(run: GatheredRun, key: str) -> Section:

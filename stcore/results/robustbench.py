@@ -13,7 +13,7 @@ from typing import Any
 
 from stcore.base.files import read_json
 from stcore.errors import UsageError
-from stcore.evaluation.folder import ABOUT, RESULT
+from stcore.evaluation.folder import IDENTITY, RESULT
 
 STANDARD, FAST = "autoattack", "autoattack-fast"
 BOARDS = {("cifar10", "linf"): "8/255", ("cifar10", "l2"): "0.5", ("cifar100", "linf"): "8/255"}
@@ -45,12 +45,12 @@ class Evaluation:
 
         UsageError where the folder is not of a finished evaluation with either, DataError where it is damaged.
         """
-        for name in (ABOUT, RESULT):
+        for name in (IDENTITY, RESULT):
             if not (folder / name).is_file():
                 raise UsageError(
                     f"evaluation: expected the folder of a finished evaluation; {folder} has no {name}"
                 )
-        about, found = read_json(folder / ABOUT), read_json(folder / RESULT)["accuracies"]
+        about, found = read_json(folder / IDENTITY), read_json(folder / RESULT)["accuracies"]
         attack = next((name for name in (STANDARD, FAST) if name in found), None)
         if attack is None:
             raise UsageError(f"evaluation: expected one with {STANDARD}; {folder} has {', '.join(found)}")

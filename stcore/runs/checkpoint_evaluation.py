@@ -13,12 +13,12 @@ from stcore.base.progress import Progress, stretch
 from stcore.core.validation import check_model
 from stcore.data import Splits
 from stcore.data.batches import Batch
-from stcore.evaluation.assessment import Assessed, Assessment, Store
+from stcore.evaluation.assessment import Assessed, Assessment, EvaluationStore
 from stcore.evaluation.attack_names import apart, named
 from stcore.evaluation.evaluator import Evaluator
-from stcore.evaluation.subset import chosen
+from stcore.evaluation.subset import select_indices
 from stcore.protocols import Array
-from stcore.runs.evaluation_identity import about
+from stcore.runs.evaluation_identity import identity
 from stcore.runs.plan import Plan
 from stcore.runs.preparation import build_model, load_data, prepare
 
@@ -48,13 +48,13 @@ class CheckpointEvaluation:
         by_batch, self.cascades = apart(self.asked)
         self.evaluator = Evaluator(self.classifier, by_batch, self.plan.seed)
         test = self.splits.test
-        self.places = chosen(len(test), self.subset, self.shard)
+        self.places = select_indices(len(test), self.subset, self.shard)
         evaluated = test.subset(self.places)
         self.images, self.labels = evaluated.images, evaluated.labels
 
-    def about(self, weights: Mapping[str, Array]) -> dict[str, Any]:
+    def identity(self, weights: Mapping[str, Array]) -> dict[str, Any]:
         """What the figures depend on."""
-        return about(
+        return identity(
             self.plan,
             self.splits.test,
             weights,
@@ -69,7 +69,7 @@ class CheckpointEvaluation:
         self.classifier.load_weights(weights)
         check_model(self.classifier, self.classifier.images(self.images[:2]), self.splits.test.num_classes)
 
-    def run(self, progress: Progress, store: Store | None, interrupt: Interrupt) -> Assessed | None:
+    def run(self, progress: Progress, store: EvaluationStore | None, interrupt: Interrupt) -> Assessed | None:
         """All attacks on the weights that were loaded last; None where Ctrl-C came."""
         assessment = Assessment(
             self.evaluator,
@@ -87,7 +87,7 @@ class CheckpointEvaluation:
         count = min(AUDITED, len(self.labels))
         batch = Batch(self.images[:count], self.labels[:count], self.places[:count])
         attack = preset("pgd20", self.plan.eval_epsilon, "l2" if self.plan.norm == "l2" else "linf")
-        found = Evaluator(self.classifier, {"pgd20": attack}, self.plan.seed).look(batch)[2]["pgd20"]
+        found = Evaluator(self.classifier, {"pgd20": attack}, self.plan.seed).evaluate_batch(batch)[2]["pgd20"]
         examples: Array = self.classifier.host_images(found)
         return examples
 

@@ -19,7 +19,7 @@ from stcore.runs.plan import Plan
 FORMAT = "stcore-evaluation-1"
 
 
-def about(
+def identity(
     plan: Plan,
     test: ImageData,
     weights: Mapping[str, Array],

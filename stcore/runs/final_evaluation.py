@@ -17,9 +17,9 @@ from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation.results import records_of, result_of
 from stcore.evaluation.shards import merge
-from stcore.evaluation.subset import chosen
+from stcore.evaluation.subset import select_indices
 from stcore.protocols import Array, Learner
-from stcore.runs.evaluation_identity import about, folder_name
+from stcore.runs.evaluation_identity import folder_name, identity
 from stcore.runs.plan import Plan
 
 
@@ -51,7 +51,7 @@ def final_evaluation(
             weights, _ = load_weights(run / f"{name}.safetensors")
             learner.load_weights(weights)
             shard = None if ranks.count == 1 else f"{ranks.rank + 1}/{ranks.count}"
-            places = chosen(len(test), None, shard)
+            places = select_indices(len(test), None, shard)
             store = _store(plan, test, weights, run, name, len(places), shard) if cascades else None
             assessment = Assessment(
                 evaluator,
@@ -77,7 +77,7 @@ def final_evaluation(
 def _store(
     plan: Plan, test: ImageData, weights: Mapping[str, Array], run: Path, name: str, images: int, shard: str | None
 ) -> EvaluationFolder:
-    what = about(plan, test, weights, images=images, shard=shard)
+    what = identity(plan, test, weights, images=images, shard=shard)
     return EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
 
 

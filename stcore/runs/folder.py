@@ -98,6 +98,6 @@ class RunFolder:
             raise UsageError(f"run: expected an object in {path}, as stcli train leaves it; received {content!r}")
         return content
 
-    def write_weights(self, name: str, weights: Mapping[str, Array], about: Mapping[str, Any]) -> None:
+    def write_weights(self, name: str, weights: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
         """Weights with what is needed to rebuild their network."""
-        save_weights(self.path / name, weights, about)
+        save_weights(self.path / name, weights, metadata)

@@ -16,7 +16,7 @@ from stcore.data.augment import AUGMENT
 from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import MONITORS, attack_of
-from stcore.methods.step_curriculum import growing
+from stcore.methods.step_curriculum import with_step_curriculum
 from stcore.paper import PRESETS as PAPER
 from stcore.training.recovery import ON_TROUBLE
 from stcore.training.schedules import SCHEDULES
@@ -124,7 +124,7 @@ class Plan:
         checks.choice("compile", self.compile, ("auto", "on", "off", "xla"))
         for name in ("precision", "inner_precision"):
             checks.choice(name, getattr(self, name) or self.precision, PRECISIONS)
-        lowered = {self.precision, self.searched_in} - {"fp32"}
+        lowered = {self.precision, self.search_precision} - {"fp32"}
         if self.dtype == "float64" and lowered:
             raise UsageError(
                 f"dtype: expected float32 with {' and '.join(sorted(lowered))}; received float64, whose precision "
@@ -187,14 +187,16 @@ class Plan:
             raise UsageError("image_column, label_column: expected both or neither")
 
     @property
-    def searched_in(self) -> str:
+    def search_precision(self) -> str:
         """The precision of the search for examples: by default that of the outer forwards."""
         return self.inner_precision or self.precision
 
     @property
     def objective(self) -> Objective:
         """The method with its settings, and fewer inner steps at first where that is asked for."""
-        return growing(methods.make_objective(self.method, self.settings), self.early_steps, self.epochs)
+        return with_step_curriculum(
+            methods.make_objective(self.method, self.settings), self.early_steps, self.epochs
+        )
 
     @property
     def perturbation(self) -> WeightPerturbation | None:

@@ -30,10 +30,10 @@ from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Learner
 from stcore.runs.folder import ENVIRONMENT, RunFolder
 from stcore.runs.plan import Plan
-from stcore.training.diagnosis import Watch
-from stcore.training.recovery import Remedies
+from stcore.training.diagnosis import Diagnosis
+from stcore.training.recovery import FailurePolicy
 from stcore.training.schedules import BY_STEP, make_schedule
-from stcore.training.state import Store
+from stcore.training.state import TrainingStore
 from stcore.training.trainer import Average, Schedules, Trainer
 
 
@@ -141,7 +141,7 @@ def build_learner(
         backend.make_learner(model, optimizer),
         plan.compile,
         plan.precision,
-        plan.searched_in,
+        plan.search_precision,
         plan.gradient_checkpointing,
     )
     if plan.init_weights is not None and not resumed:
@@ -205,7 +205,7 @@ def make_trainer(
     average: Average | None,
     batches: Epochs,
     selection: ImageData,
-    store: Store,
+    store: TrainingStore,
     progress: Progress,
     until: float | None = None,
     ranks: Ranks = Alone(),
@@ -241,7 +241,7 @@ def average_of(plan: Plan, learner: Learner) -> Average | None:
     """The averaged weights that the plan asks for, which start as the learner's are."""
     if plan.ema is None:
         return None
-    return Average(Evaluator(learner.twin(), monitors(plan), plan.seed), plan.ema)
+    return Average(Evaluator(learner.copy(), monitors(plan), plan.seed), plan.ema)
 
 
 def monitors(plan: Plan) -> dict[str, Attack]:
@@ -250,8 +250,8 @@ def monitors(plan: Plan) -> dict[str, Attack]:
     return apart(named(watched, plan.eval_epsilon, plan.norm))[0]
 
 
-def remedies_of(plan: Plan, selection: ImageData, warn: Callable[[str], None]) -> Remedies:
+def failure_policy_of(plan: Plan, selection: ImageData, warn: Callable[[str], None]) -> FailurePolicy:
     """What the plan does about trouble, which is looked for in the figures of this selection."""
     chance = float(selection.class_counts().max()) / len(selection)
-    watch = Watch(len(selection), selection.num_classes, chance, plan.trains_for_its_attacks)
-    return Remedies(watch, plan.on_trouble, warn)
+    diagnosis = Diagnosis(len(selection), selection.num_classes, chance, plan.trains_for_its_attacks)
+    return FailurePolicy(diagnosis, plan.on_trouble, warn)

@@ -95,7 +95,7 @@ def read_run(path: Path, checkpoint: str) -> FinishedRun:
         raise UsageError(f"{path}: {RESULT} or {METRICS} is not as stcli train leaves it ({error!r})") from error
     if not scores:
         raise UsageError(f"{path} has no checkpoint {checkpoint}; it has {', '.join(checkpoints)}")
-    return FinishedRun(path, plan, told(record, plan), data_of(record), scores, *costs)
+    return FinishedRun(path, plan, recorded_settings(record, plan), data_of(record), scores, *costs)
 
 
 def plan_of(record: Record) -> Plan:
@@ -107,7 +107,7 @@ def plan_of(record: Record) -> Plan:
         raise UsageError(f"{record.name} was not made by this version of stcli train: {error}") from error
 
 
-def told(record: Record, plan: Plan) -> dict[str, Any]:
+def recorded_settings(record: Record, plan: Plan) -> dict[str, Any]:
     """The settings of a run, complete, with its preset and the device that it was trained on."""
     ran_on = record.environment or {}
     preset = record.config.get("preset", plan.preset)

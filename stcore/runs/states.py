@@ -45,7 +45,7 @@ class RunStates:
     def keep(self, state: State) -> None:
         """Writes it, and drops those before the one before it, and later ones, which a rollback has undone.
         UsageError where that is not possible; what was kept stays."""
-        under_way = state.place["under_way"]
+        under_way = state.progress["under_way"]
         name = f"{under_way['epoch']:08}-{under_way['steps']:06}.safetensors"
         self._write(name, state)
         files = self._files()
@@ -72,7 +72,7 @@ class RunStates:
     def _write(self, name: str, state: State) -> None:
         with writing(self._folder):
             self._folder.mkdir(exist_ok=True)
-        place = json.dumps({"place": state.place, "about": self._about})
+        place = json.dumps({"place": state.progress, "about": self._about})
         about = {"format": FORMAT, "place": place, "sha256": checksum(state.arrays, place)}
         save_weights(self._folder / name, state.arrays, about)
 

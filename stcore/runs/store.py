@@ -20,7 +20,7 @@ from stcore.training.trainer import Average
 FORMAT = "stcore-weights-1"
 
 
-def about(plan: Plan, splits: Splits) -> dict[str, Any]:
+def weights_metadata(plan: Plan, splits: Splits) -> dict[str, Any]:
     """What a weights file says of itself."""
     height, width, channels = splits.train.image_shape
     return {
@@ -35,11 +35,11 @@ def about(plan: Plan, splits: Splits) -> dict[str, Any]:
     }
 
 
-def check_about(metadata: Mapping[str, str], plan: Plan, splits: Splits) -> None:
+def check_weights_metadata(metadata: Mapping[str, str], plan: Plan, splits: Splits) -> None:
     """UsageError unless a weights file is of the plan's network."""
     models.check_weights(metadata, plan.backend, plan.normalize)
     for name in ("model", "num_classes", "image_shape"):
-        expected = str(about(plan, splits)[name])
+        expected = str(weights_metadata(plan, splits)[name])
         if name in metadata and metadata[name] != expected:
             raise UsageError(f"weights: expected a checkpoint with {name} {expected}; received {metadata[name]}")
 
@@ -52,13 +52,13 @@ class RunStore:
     states: RunStates
     learner: Learner
     average: Average | None
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     on_row: Callable[[Mapping[str, Any]], None]
 
     def save(self, name: str, epoch: str) -> None:
         averaged = self.average is not None and name.endswith("-ema")
         model = self.average.evaluator.classifier if self.average and averaged else self.learner
-        self.folder.write_weights(f"{name}.safetensors", model.weights(), {**self.about, "epoch": epoch})
+        self.folder.write_weights(f"{name}.safetensors", model.weights(), {**self.metadata, "epoch": epoch})
 
     def log(self, row: Mapping[str, Any]) -> None:
         self.folder.append_metrics(row)
@@ -74,7 +74,7 @@ class RunStore:
         self.states.keep_good(state)
 
     def rewind(self, state: State) -> None:
-        self.folder.write_metrics(state.place["history"])
+        self.folder.write_metrics(state.progress["history"])
         self.states.keep(state)
 
 

@@ -29,15 +29,15 @@ from stcore.runs.preparation import (
     check_norm,
     dependencies,
     environment,
+    failure_policy_of,
     load_data,
     make_trainer,
     prepare,
-    remedies_of,
     selection_of,
 )
 from stcore.runs.states import RunStates
-from stcore.runs.store import RunStore, Unkept, about
-from stcore.training.state import Store
+from stcore.runs.store import RunStore, Unkept, weights_metadata
+from stcore.training.state import TrainingStore
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class RunOptions:
     """What is asked of a run beside its settings: none of it changes its numbers.
 
     resume: go on from the state that the folder holds.   save_every: seconds between two states within an epoch.
@@ -74,18 +74,18 @@ def run(
     progress: Progress,
     on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
     on_begin: Callable[[], None] = lambda: None,
-    keeping: Keeping = Keeping(),
+    options: RunOptions = RunOptions(),
 ) -> Outcome:
     """Trains by `run_on` as one process, or as one of the ranks that a launcher started, of which the first writes
     and speaks. DeviceError where another rank is lost, UsageError where another process is training in `out`."""
     check_norm(plan)
     backend, device = prepare(plan)
     ranks: Ranks = backend.join_ranks(device)
-    if not keeping.resume and not ranks.rank:
+    if not options.resume and not ranks.rank:
         RunFolder.check_free(out)
     if ranks.rank:
         progress, on_row, on_begin = Silent(), lambda row: None, lambda: None
-        keeping = replace(keeping, warn=lambda text: None)
+        options = replace(options, warn=lambda text: None)
     try:
         with ExitStack() as holding:
 
@@ -94,14 +94,14 @@ def run(
                     holding.enter_context(held(out))
 
             def begin() -> None:
-                if not keeping.resume:
+                if not options.resume:
                     hold()
                 on_begin()
 
-            if keeping.resume:
+            if options.resume:
                 hold()  # before its state is read
                 check_unfinished(out)
-            outcome = run_on(plan, ranks.gather(out)[0], progress, on_row, begin, keeping, backend, device, ranks)
+            outcome = run_on(plan, ranks.gather(out)[0], progress, on_row, begin, options, backend, device, ranks)
     except Exception as error:
         if not ranks.lost(error):
             raise
@@ -125,51 +125,51 @@ def run_on(
     progress: Progress,
     on_row: Callable[[Mapping[str, Any]], None],
     on_begin: Callable[[], None],
-    keeping: Keeping,
+    options: RunOptions,
     backend: Any,
     device: str,
     ranks: Ranks,
 ) -> Outcome:
     """Trains, selects, and evaluates the best and the last checkpoint on the test split; all lands in `out`.
 
-    A run that was stopped, by whatever, goes on with `keeping.resume`: the weights, metrics and choices are then
+    A run that was stopped, by whatever, goes on with `options.resume`: the weights, metrics and choices are then
     those of a run without a break.
     on_begin: called when all that was asked for has been found to be there.   on_row: with each epoch's metrics.
     """
     started = datetime.now(UTC)
-    until = None if keeping.seconds is None else time.monotonic() + keeping.seconds
+    until = None if options.seconds is None else time.monotonic() + options.seconds
     splits = load_data(plan)
     selection = selection_of(plan, splits)
     extra = None if plan.extra_data is None else data.load_extra(plan.extra_data)
     batches = batches_of(plan, splits.train, extra)
-    states = RunStates(out, keeping.save_every, dependencies(plan, backend, device) | {"ranks": ranks.count})
-    state = states.latest(keeping.warn) if keeping.resume else None
-    learner = build_learner(plan, backend, device, splits, keeping.warn, resumed=state is not None)
+    states = RunStates(out, options.save_every, dependencies(plan, backend, device) | {"ranks": ranks.count})
+    state = states.latest(options.warn) if options.resume else None
+    learner = build_learner(plan, backend, device, splits, options.warn, resumed=state is not None)
     learner = ranks.join(learner)
     batches = resident(batches, plan.resident, backend.free_memory(device), learner.resident)
-    if not keeping.resume and not ranks.rank:
+    if not options.resume and not ranks.rank:
         RunFolder.create(out)
     ranks.gather(None)  # it is there
     folder = RunFolder(out)
     surroundings = environment(backend, device, splits, extra)
-    if keeping.resume:
+    if options.resume:
         check_data(folder, surroundings)
     on_begin()
-    if not keeping.resume and not ranks.rank:
+    if not options.resume and not ranks.rank:
         folder.write_config(plan.flat())
     if folder.read_json(ENVIRONMENT) is None and not ranks.rank:  # a kill may have come between the two
         folder.write_json(ENVIRONMENT, surroundings)
 
     average = average_of(plan, learner)
-    keeper: Store = Unkept()
+    keeper: TrainingStore = Unkept()
     if not ranks.rank:
-        keeper = RunStore(folder, states, learner, average, about(plan, splits), on_row)
+        keeper = RunStore(folder, states, learner, average, weights_metadata(plan, splits), on_row)
     trainer = make_trainer(plan, learner, average, batches, selection, keeper, progress, until, ranks)
-    trainer.remedies = remedies_of(plan, selection, keeping.warn)
+    trainer.failure_policy = failure_policy_of(plan, selection, options.warn)
     if state is not None:
         trainer.recall(state)
-        trainer.remedies.good = states.good(keeping.warn)
-    if keeping.resume and not ranks.rank:
+        trainer.failure_policy.good = states.good(options.warn)
+    if options.resume and not ranks.rank:
         sweep(out)
         folder.write_metrics(trainer.history)  # without the lines of epochs that are made again
     trainer.run()
@@ -196,7 +196,7 @@ def run_on(
             "epochs": finished,
             "checkpoint_epochs": checkpoints,
             "checkpoints": {name: as_json(accuracies) for name, accuracies in scores.items()},
-            **trainer.remedies.told(trainer.history),
+            **trainer.failure_policy.summary(trainer.history),
             "started": started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
         },

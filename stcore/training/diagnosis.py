@@ -38,7 +38,7 @@ class Trouble(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Watch:
+class Diagnosis:
     """The rules, for a run whose accuracies are shares of `images` images of `classes` classes.
 
     chance: the share of the commonest class among them: what naming it always would get.

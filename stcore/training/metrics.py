@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from stcore.errors import DivergedError
-from stcore.methods.metrics import told
+from stcore.methods.metrics import readable
 from stcore.protocols import Metrics, Ops
 from stcore.training.diagnosis import why_diverged
 
@@ -23,7 +23,7 @@ class EpochSoFar:
 
     def means(self) -> dict[str, float]:
         """What the epoch's examples had on average, and how far the losses are spread."""
-        return told({name: total / self.examples for name, total in self.sums.items()})
+        return readable({name: total / self.examples for name, total in self.sums.items()})
 
 
 class RunningMeans:

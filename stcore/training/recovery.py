@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stcore.errors import DivergedError
-from stcore.training.diagnosis import NATURAL, ROBUST, Trouble, Watch
-
-if TYPE_CHECKING:
-    from stcore.training.state import State
-    from stcore.training.trainer import Trainer
+from stcore.training.diagnosis import NATURAL, ROBUST, Diagnosis, Trouble
+from stcore.training.state import Restorable, State
 
 ON_TROUBLE = ("warn", "stop", "rollback")
 ROLLBACKS = 2
@@ -21,10 +18,10 @@ SLOWER = 0.1
 
 
 @dataclass
-class Remedies:
+class FailurePolicy:
     """Watches a trainer's epochs and acts.
 
-    watch: the rules; None watches nothing but for a loss that is no number.
+    diagnosis: the rules; None watches nothing but for a loss that is no number.
     policy: `warn` goes on (but a loss that is no number ends the run by DivergedError), `stop` ends training as if
         it were over, `rollback` goes back to the good state with a tenth of the learning rate, at most twice.
     warn: told each kind of trouble once, and each stop and rollback.
@@ -36,7 +33,7 @@ class Remedies:
     alike when it goes on.
     """
 
-    watch: Watch | None = None
+    diagnosis: Diagnosis | None = None
     policy: str = "warn"
     warn: Callable[[str], None] = lambda text: None
     stopped: str | None = None
@@ -48,20 +45,21 @@ class Remedies:
         """What rollbacks have made of the learning rate."""
         return float(SLOWER ** len(self.rollbacks))
 
-    def place(self) -> dict[str, Any]:
-        """For the trainer's state; `recall` takes it up."""
+    def progress(self) -> dict[str, Any]:
+        """What the trainer's state holds of it; `recall` restores it."""
         return {"stopped": self.stopped, "rollbacks": self.rollbacks}
 
-    def recall(self, place: Mapping[str, Any]) -> None:
-        self.stopped, self.rollbacks = place["stopped"], list(place["rollbacks"])
+    def recall(self, progress: Mapping[str, Any]) -> None:
+        """Restores what `progress` returned."""
+        self.stopped, self.rollbacks = progress["stopped"], list(progress["rollbacks"])
 
-    def told(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def summary(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What the result says: each trouble with the first epoch that showed it, rollbacks, why it stopped."""
         first = {kind: row["epoch"] for row in reversed(history) for kind in row.get("trouble", {})}
         content = {"trouble": dict(sorted(first.items())), "rollbacks": self.rollbacks, "stopped": self.stopped}
         return {name: value for name, value in content.items() if value}
 
-    def begin(self, trainer: Trainer) -> None:
+    def begin(self, trainer: Restorable) -> None:
         """Before the first epoch."""
         if self.policy == "rollback" and not trainer.history and trainer.at_start:
             self._keep(trainer)
@@ -71,10 +69,10 @@ class Remedies:
         row = history[-1]
         if undone := [one for one in self.rollbacks if one["to"] == row["epoch"] - 1]:
             row["rolled_back"] = undone
-        if found := self.watch(history) if self.watch is not None else []:
+        if found := self.diagnosis(history) if self.diagnosis is not None else []:
             row["trouble"] = {trouble.kind: trouble.said for trouble in found}
 
-    def act(self, trainer: Trainer) -> None:
+    def act(self, trainer: Restorable) -> None:
         """After an epoch that is all done and logged."""
         *earlier, row = trainer.history
         known = {kind for one in earlier for kind in one.get("trouble", {})}
@@ -86,7 +84,7 @@ class Remedies:
         if self.policy != "warn" and "trouble" in row:
             self._end_or_go_back(trainer, Trouble(*next(iter(row["trouble"].items()))), row["epoch"])
 
-    def diverged(self, trainer: Trainer, error: DivergedError, epoch: int) -> None:
+    def diverged(self, trainer: Restorable, error: DivergedError, epoch: int) -> None:
         """When an epoch ended in no number; raises it again where nothing is to be done about it."""
         can_go_back = self.policy == "rollback" and len(self.rollbacks) < ROLLBACKS
         if self.policy == "warn" or not (trainer.history or can_go_back):
@@ -95,18 +93,18 @@ class Remedies:
         self.warn(str(error))
         self._end_or_go_back(trainer, Trouble("nan", str(error)), epoch)
 
-    def _keep(self, trainer: Trainer) -> None:
+    def _keep(self, trainer: Restorable) -> None:
         self.good = trainer.state()
         trainer.store.keep_good(self.good)
 
     def _is_good(self, history: Sequence[Mapping[str, Any]]) -> bool:
-        if self.watch is None:
+        if self.diagnosis is None:
             return True
-        measure = ROBUST if self.watch.robust else NATURAL
-        good = [row for row in history if "trouble" not in row and self.watch.learns(row)]
+        measure = ROBUST if self.diagnosis.robust else NATURAL
+        good = [row for row in history if "trouble" not in row and self.diagnosis.learns(row)]
         return bool(good) and good[-1] is history[-1] and good[-1][measure] == max(row[measure] for row in good)
 
-    def _end_or_go_back(self, trainer: Trainer, trouble: Trouble, epoch: int) -> None:
+    def _end_or_go_back(self, trainer: Restorable, trouble: Trouble, epoch: int) -> None:
         if self.good is None or len(self.rollbacks) == ROLLBACKS:
             after = f" after {len(self.rollbacks)} rollbacks" if self.rollbacks else ""
             self.stopped = f"{trouble.kind} in epoch {epoch}{after}"

@@ -1,4 +1,4 @@
-"""The state of a training run, and the protocols around it."""
+"""The state of a training run, and the protocols of what keeps it and what restores it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from stcore.protocols import Array
 
 
-class Store(Protocol):
+class TrainingStore(Protocol):
     """Who keeps what a run leaves."""
 
     def save(self, name: str, epoch: str) -> None:
@@ -34,4 +34,26 @@ class State(NamedTuple):
     """What training goes on from, bit for bit: host arrays by name, and where it stands, in JSON's types."""
 
     arrays: Mapping[str, Array]
-    place: Mapping[str, Any]
+    progress: Mapping[str, Any]
+
+
+class Restorable(Protocol):
+    """A trainer, as far as a failure policy needs it."""
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The metrics of the finished epochs."""
+
+    @property
+    def store(self) -> TrainingStore:
+        """Where states are kept."""
+
+    @property
+    def at_start(self) -> bool:
+        """Whether nothing has been trained yet."""
+
+    def state(self) -> State:
+        """The complete state now."""
+
+    def go_back(self, state: State) -> None:
+        """Restores an earlier state of the same run."""

@@ -26,9 +26,9 @@ from stcore.evaluation.accuracy import Accuracy, together
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Classifier, Learner
 from stcore.training.metrics import EpochSoFar, RunningMeans
-from stcore.training.recovery import Remedies
+from stcore.training.recovery import FailurePolicy
 from stcore.training.schedules import Schedule
-from stcore.training.state import State, Store
+from stcore.training.state import State, TrainingStore
 
 _T = TypeVar("_T")
 CHECK_EVERY = 10  # steps between two looks at the loss: each look waits for the device
@@ -69,7 +69,7 @@ class Trainer:
     the run after the step, or the evaluation, under way, with the weights saved as `last` and the state kept;
     `interrupted` is then true. So do SIGTERM and `until`, the end of its time by `time.monotonic`.
     accumulate: the parts of a batch that go through the network one after another before an update.
-    remedies: what is done about trouble; by default nothing but that error.
+    failure_policy: what is done about trouble; by default nothing but that error.
     ranks: of several, each takes its share of every batch, of the evaluation too; all come to the same numbers.
     """
 
@@ -81,7 +81,7 @@ class Trainer:
     select_by: str
     schedules: Schedules
     seed: int
-    store: Store
+    store: TrainingStore
     progress: Progress
     eval_batch_size: int = 250
     perturbation: WeightPerturbation | None = None
@@ -89,7 +89,7 @@ class Trainer:
     until: float | None = None
     accumulate: int = 1
     ranks: Ranks = field(default_factory=Alone)
-    remedies: Remedies = field(default_factory=Remedies)
+    failure_policy: FailurePolicy = field(default_factory=FailurePolicy)
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -99,24 +99,24 @@ class Trainer:
     def state(self) -> State:
         """What a trainer made alike goes on from by `recall`."""
         arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
-        place = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
-        place["remedies"] = self.remedies.place()
+        progress = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
+        progress["remedies"] = self.failure_policy.progress()
         if self.average is not None:
             averaged = self.average.evaluator.classifier.snapshot()
             arrays |= {f"average/{name}": array for name, array in averaged.items()}
-            place["best_ema"] = self.average.best
-        return State(arrays, place)
+            progress["best_ema"] = self.average.best
+        return State(arrays, progress)
 
     def recall(self, state: State) -> None:
         """Takes up the state of a trainer made alike."""
         self.learner.restore(part(state.arrays, "learner/"))
-        self.best = tuple(state.place["best"])
-        self.history = list(state.place["history"])
-        self._under_way = EpochSoFar(**copy.deepcopy(state.place["under_way"]))  # a state may be taken up twice
-        self.remedies.recall(state.place["remedies"])
+        self.best = tuple(state.progress["best"])
+        self.history = list(state.progress["history"])
+        self._under_way = EpochSoFar(**copy.deepcopy(state.progress["under_way"]))  # a state may be taken up twice
+        self.failure_policy.recall(state.progress["remedies"])
         if self.average is not None:
             self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
-            self.average.best = tuple(state.place["best_ema"])
+            self.average.best = tuple(state.progress["best_ema"])
 
     @property
     def at_start(self) -> bool:
@@ -138,14 +138,14 @@ class Trainer:
 
     def run(self) -> None:
         with Interrupt(self.until, self.ranks) as interrupt:
-            self.remedies.begin(self)
-            while not (self.interrupted or self.remedies.stopped):
+            self.failure_policy.begin(self)
+            while not (self.interrupted or self.failure_policy.stopped):
                 if (epoch := self._under_way.epoch) > self.schedules.epochs:
                     return
                 try:
                     self._whole_epoch(epoch, interrupt)
                 except DivergedError as error:
-                    self.remedies.diverged(self, error, epoch)
+                    self.failure_policy.diverged(self, error, epoch)
 
     def _whole_epoch(self, epoch: int, interrupt: Interrupt) -> None:
         row = self._epoch(epoch, interrupt)
@@ -158,10 +158,10 @@ class Trainer:
             return
         row |= self._evaluate(epoch)
         self.history.append(row)
-        self.remedies.mark(self.history)
+        self.failure_policy.mark(self.history)
         self.store.log(row)
         self._under_way = EpochSoFar(epoch + 1)
-        self.remedies.act(self)
+        self.failure_policy.act(self)
         if self._agreed(interrupt):
             self.store.keep(self.state())
             self.interrupted = True
@@ -245,7 +245,7 @@ class Trainer:
     def _set_rate(self, epoch: int) -> float:
         """The learning rate from here on, which the learner takes."""
         done = (self._under_way.steps + 0.5) / len(self.batches)  # the middle of the step: no step has rate 0
-        rate = self.schedules.rate(epoch, done) * self.remedies.factor
+        rate = self.schedules.rate(epoch, done) * self.failure_policy.factor
         self.learner.set_learning_rate(rate)
         return rate
 

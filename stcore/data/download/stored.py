@@ -38,7 +38,7 @@ def data_folder(folder: str | Path | None = None) -> Path:
     return Path(os_cache("stcore")) / "data"
 
 
-def look(name: str, folder: str | Path | None = None) -> list[Stored]:
+def file_states(name: str, folder: str | Path | None = None) -> list[Stored]:
     """The files of a set, those of another size than the published one as damaged; nothing is read.
 
     UsageError for a set that is not published.
@@ -54,13 +54,13 @@ def verify(name: str, folder: str | Path | None = None) -> list[Stored]:
     """
     return [
         stored if stored.state != "here" or _sha256(stored.path) == stored.file.sha256 else damaged(stored)
-        for stored in look(name, folder)
+        for stored in file_states(name, folder)
     ]
 
 
 def fetched(name: str) -> Path:
     """The folder of a set that was fetched; DataError, with the command that fetches it, if it is not there."""
-    for stored in look(name):
+    for stored in file_states(name):
         if stored.state != "here":
             received = "no such file" if stored.state == "missing" else f"{stored.path.stat().st_size} bytes"
             raise DataError(

@@ -11,7 +11,7 @@ from stcore.base.files import read_json
 from stcore.base.weights_file import load_weights
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
-from stcore.evaluation.folder import ABOUT, EVALUATIONS, RESULT
+from stcore.evaluation.folder import EVALUATIONS, IDENTITY, RESULT
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.record import FinishedRun
 
@@ -22,7 +22,7 @@ def with_evaluations(run: FinishedRun, checkpoint: str, leave_out: Callable[[str
     An attack that was made otherwise than the run's own (ε, norm, backend, subset …) says so in its name.
     leave_out: told of each evaluation that is unfinished, a shard, or of other weights or data.
     """
-    folders = sorted(path.parent for path in (run.path / EVALUATIONS).glob(f"*/{checkpoint}/{ABOUT}"))
+    folders = sorted(path.parent for path in (run.path / EVALUATIONS).glob(f"*/{checkpoint}/{IDENTITY}"))
     weights = fingerprint(load_weights(run.path / f"{checkpoint}.safetensors")[0]) if folders else ""
     known = dict(run.accuracies)
     for folder in folders:
@@ -37,7 +37,7 @@ def with_evaluations(run: FinishedRun, checkpoint: str, leave_out: Callable[[str
 
 
 def _accuracies(run: FinishedRun, folder: Path, weights: str) -> dict[str, Accuracy]:
-    about = read_json(folder / ABOUT)
+    about = read_json(folder / IDENTITY)
     if not (folder / RESULT).is_file():
         raise UsageError(f"{folder} is unfinished. To go on, give its stcli evaluate again")
     if about["shard"] is not None:

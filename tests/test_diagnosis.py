@@ -20,8 +20,14 @@ from stcore.evaluation.evaluator import Evaluator
 from stcore.methods.standard import StandardConfig
 from stcore.runs.plan import make_plan
 from stcore.runs.states import RunStates, read
-from stcore.training.diagnosis import COLLAPSE_EPOCHS, NOT_LEARNING_EPOCHS, OVERFITTING_EPOCHS, Watch, why_diverged
-from stcore.training.recovery import ROLLBACKS, Remedies
+from stcore.training.diagnosis import (
+    COLLAPSE_EPOCHS,
+    NOT_LEARNING_EPOCHS,
+    OVERFITTING_EPOCHS,
+    Diagnosis,
+    why_diverged,
+)
+from stcore.training.recovery import ROLLBACKS, FailurePolicy
 from stcore.training.state import State
 from stcore.training.trainer import Average, Schedules, Trainer
 
@@ -36,7 +42,7 @@ def history(natural, robust, loss):
 
 
 def kinds(rows, images=5000, **settings):
-    return [trouble.kind for trouble in Watch(images, 10, 0.1, **settings)(rows)]
+    return [trouble.kind for trouble in Diagnosis(images, 10, 0.1, **settings)(rows)]
 
 
 def first_epochs(rows, **settings):
@@ -66,7 +72,7 @@ def test_a_run_that_gets_better_all_the_time_is_in_no_trouble(steps, images, cla
     natural = (1.5 + 0.5 * chance) * chance + naturals * (1 - (1.5 + 0.5 * chance) * chance)
     loss = math.log(classes) * (1 - 0.5 * losses) * np.where(np.arange(len(losses)) < 4, 1, 0.85)
     rows = history(natural, robusts * natural, loss)
-    watch = Watch(images, classes, chance)
+    watch = Diagnosis(images, classes, chance)
     assert [watch(rows[:epoch]) for epoch in range(1, len(rows) + 1)] == [[]] * len(rows)
 
 
@@ -97,7 +103,7 @@ OVERFITTED = history(
 
 def test_a_loss_at_log_c_and_accuracy_at_chance_is_not_learning():
     assert first_epochs(STUCK) == {"not_learning": NOT_LEARNING_EPOCHS}
-    (trouble,) = Watch(5000, 10, 0.1)(STUCK)
+    (trouble,) = Diagnosis(5000, 10, 0.1)(STUCK)
     for word in ("10.0%", "log 10 = 2.303", "learning rate", "epsilon", "labels", "init_weights"):
         assert word in trouble.said
     assert first_epochs(history([0.1] * 8, [0.1] * 8, [1.5] * 8)) == {}  # it does fit what it is trained on
@@ -107,21 +113,21 @@ def test_a_loss_at_log_c_and_accuracy_at_chance_is_not_learning():
 def test_few_images_keep_no_collapsed_network_secret():
     """60 images of three classes: the interval of 20 right reaches to 47 %, but nothing is learnt all the same."""
     rows = history([1 / 3] * 6, [1 / 3] * 6, [np.log(3)] * 6)
-    assert [trouble.kind for trouble in Watch(60, 3, 1 / 3)(rows)] == ["not_learning"]
+    assert [trouble.kind for trouble in Diagnosis(60, 3, 1 / 3)(rows)] == ["not_learning"]
     learning = history([0.6] * 6, [1 / 3] * 6, [np.log(3)] * 6)
-    assert Watch(60, 3, 1 / 3)(learning) == []
+    assert Diagnosis(60, 3, 1 / 3)(learning) == []
 
 
 def test_naming_the_commonest_class_is_not_learning():
     """As on SVHN: 19.6 % are of one class, and a loss of the classes' entropy is below log C."""
     rows = history([0.196] * 6, [0.196] * 6, [2.22] * 6)
     assert kinds(rows) == []
-    assert [trouble.kind for trouble in Watch(5000, 10, 0.196)(rows)] == ["not_learning"]
+    assert [trouble.kind for trouble in Diagnosis(5000, 10, 0.196)(rows)] == ["not_learning"]
 
 
 def test_a_collapse_shows_at_its_second_epoch():
     assert first_epochs(COLLAPSED) == {"collapse": 3 + COLLAPSE_EPOCHS}
-    (trouble,) = Watch(5000, 10, 0.1)(COLLAPSED)
+    (trouble,) = Diagnosis(5000, 10, 0.1)(COLLAPSED)
     for word in ("from 40.0% in epoch 3 to 0.0%", "87.0%", "steps = 1", "step_size"):
         assert word in trouble.said
     assert first_epochs(COLLAPSED, robust=False) == {}
@@ -140,7 +146,7 @@ def test_robust_overfitting_is_a_lasting_fall_while_the_loss_falls():
     shown = first_epochs(OVERFITTED)
     assert set(shown) == {"robust_overfitting"}
     assert 3 + OVERFITTING_EPOCHS < shown["robust_overfitting"] < len(OVERFITTED)
-    (trouble,) = Watch(5000, 10, 0.1)(OVERFITTED)
+    (trouble,) = Diagnosis(5000, 10, 0.1)(OVERFITTED)
     for word in ("(44.0%)", "epoch 3 (52.0%)", "from 1.400 to 0.400", "earlier drops", "awp", "ema"):
         assert word in trouble.said
     assert first_epochs([{**row, "loss": 1.4} for row in OVERFITTED]) == {}  # nothing is being fitted
@@ -179,10 +185,10 @@ class Noted(Recorder):
         self.states.append(state)
 
     def keep_good(self, state):
-        self.good.append(len(state.place["history"]))
+        self.good.append(len(state.progress["history"]))
 
     def rewind(self, state):
-        self.rows = list(state.place["history"])
+        self.rows = list(state.progress["history"])
         self.states.append(state)
 
 
@@ -199,7 +205,7 @@ def made(recorder, policy, epochs=8):
         seed=0,
         store=recorder,
         progress=recorder,
-        remedies=Remedies(Watch(1000, 10, 0.1), policy, recorder.said.append),
+        failure_policy=FailurePolicy(Diagnosis(1000, 10, 0.1), policy, recorder.said.append),
     )
 
 
@@ -213,7 +219,7 @@ def test_a_warning_is_said_once_and_logged_at_each_epoch():
     assert ["trouble" in row for row in recorder.rows] == [False] * 3 + [True] * 5
     assert [said for said in recorder.said if "collapse" in said] == recorder.said[:1]
     assert len(recorder.said) == 1
-    assert run.remedies.told(run.history) == {"trouble": {"collapse": 4}}
+    assert run.failure_policy.summary(run.history) == {"trouble": {"collapse": 4}}
 
 
 def test_stop_ends_the_run_as_if_it_were_over():
@@ -221,7 +227,10 @@ def test_stop_ends_the_run_as_if_it_were_over():
     run = made(recorder, "stop")
     run.run()
     assert (len(run.history), run.best, run.interrupted) == (4, (0.4, 2), False)
-    assert run.remedies.told(run.history) == {"trouble": {"collapse": 4}, "stopped": "collapse in epoch 4"}
+    assert run.failure_policy.summary(run.history) == {
+        "trouble": {"collapse": 4},
+        "stopped": "collapse in epoch 4",
+    }
     assert recorder.said[-1] == "training stops early: collapse in epoch 4"
     again = made(Noted([]), "stop")
     again.recall(run.state())
@@ -240,27 +249,27 @@ def test_rollback_goes_back_to_the_best_epoch_with_a_tenth_of_the_rate():
     (undone,) = run.history[2]["rolled_back"]
     assert (undone["trouble"], undone["epoch"], undone["to"]) == ("collapse", 4, 2)
     assert [said[:18] for said in recorder.said] == ["epoch 4: collapse ", "rollback 1 of 2, f"]
-    assert run.remedies.told(run.history) == {"rollbacks": [undone]}
+    assert run.failure_policy.summary(run.history) == {"rollbacks": [undone]}
 
 
 def test_after_two_rollbacks_it_stops():
     recorder = Noted([300, 400, *[0] * 20])
     run = made(recorder, "rollback")
     run.run()
-    assert [one["to"] for one in run.remedies.rollbacks] == [2] * ROLLBACKS
-    assert run.remedies.stopped == "collapse in epoch 4 after 2 rollbacks"
+    assert [one["to"] for one in run.failure_policy.rollbacks] == [2] * ROLLBACKS
+    assert run.failure_policy.stopped == "collapse in epoch 4 after 2 rollbacks"
     assert recorder.rates == pytest.approx([0.1] * 4 + [0.01] * 2 + [0.001] * 2)
     assert run.best == (0.4, 2)
-    assert run.history[2]["rolled_back"] == run.remedies.rollbacks
+    assert run.history[2]["rolled_back"] == run.failure_policy.rollbacks
 
 
 def test_a_run_that_does_not_learn_goes_back_to_its_start():
     recorder = Noted([100] * 40)
     run = made(recorder, "rollback")
-    run.remedies.watch = Watch(1000, 10, 0.95)  # the share of the commonest class
+    run.failure_policy.diagnosis = Diagnosis(1000, 10, 0.95)  # the share of the commonest class
     recorder.losses = iter([LOG_C] * 80)
     run.run()
-    assert [one["to"] for one in run.remedies.rollbacks] == [0, 0]
+    assert [one["to"] for one in run.failure_policy.rollbacks] == [0, 0]
     assert recorder.rates == pytest.approx([0.1] * 5 + [0.01] * 5 + [0.001] * 5)
     assert len(run.history) == 5
 
@@ -271,13 +280,13 @@ def test_a_loss_that_is_no_number_ends_stops_or_goes_back():
         made(Noted([300, 400], losses), "warn").run()
     run = made(Noted([300, 400], losses), "stop")
     run.run()
-    assert (len(run.history), run.remedies.stopped) == (1, "nan in epoch 2")
+    assert (len(run.history), run.failure_policy.stopped) == (1, "nan in epoch 2")
     with pytest.raises(DivergedError):  # there is nothing to evaluate
         made(Noted([], [math.nan]), "stop").run()
     recorder = Noted([300] * 9, [math.nan, 1.0, 1.0, 1.0, math.nan, 1.0])
     run = made(recorder, "rollback", epochs=3)
     run.run()
-    assert [(one["trouble"], one["epoch"], one["to"]) for one in run.remedies.rollbacks] == [
+    assert [(one["trouble"], one["epoch"], one["to"]) for one in run.failure_policy.rollbacks] == [
         ("nan", 1, 0),
         ("nan", 2, 1),
     ]
@@ -301,7 +310,7 @@ def test_going_back_is_to_the_very_weights(backend):
     learner = backend.learner(backend.build("tiny", channels=1, classes=2, dtype="float32"))
     rng = np.random.default_rng(0)
     data = ImageData.from_arrays(rng.integers(0, 256, (64, 8, 8, 1), np.uint8), np.arange(64) % 2)
-    average = Average(Evaluator(learner.twin(), {}), 0.9)
+    average = Average(Evaluator(learner.copy(), {}), 0.9)
     store = Noted([])
     run = Trainer(
         learner=learner,
@@ -340,7 +349,7 @@ def test_a_state_after_a_rollback_takes_the_place_of_later_ones(tmp_path):
     assert names == {"00000003-000000.safetensors", "good.safetensors"}
     again = RunStates(tmp_path, 0.0, {})
     for found in (again.good(pytest.fail), again.latest(pytest.fail)):
-        assert found.place["under_way"]["epoch"] == 3
+        assert found.progress["under_way"]["epoch"] == 3
     said = []
     (tmp_path / "state" / "good.safetensors").write_bytes(b"damaged")
     assert again.good(said.append) is None
@@ -398,7 +407,7 @@ def test_killed_after_a_rollback_it_ends_as_without_a_break(name, tmp_path):
     assert "rollback 1 of 2" in done.stdout
     kill_at(broken, "00000003-000002", *settings, "--out", broken)
     kept, _ = read(max((broken / "state").glob("[0-9]*.safetensors")))
-    assert len(kept.place["remedies"]["rollbacks"]) == 1
+    assert len(kept.progress["remedies"]["rollbacks"]) == 1
     subprocess.run(command("--resume", broken), check=True, capture_output=True)
     for checkpoint in ("best", "last", "best-ema", "last-ema"):
         one, other = (load_weights(run / f"{checkpoint}.safetensors")[0] for run in (whole, broken))

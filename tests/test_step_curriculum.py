@@ -10,12 +10,12 @@ from small import Run, train
 from stcore import GairatConfig, SqueezeConfig, StandardConfig, TradesConfig
 from stcore.core.objective import training_step
 from stcore.errors import UsageError
-from stcore.methods.step_curriculum import Growing, growing
+from stcore.methods.step_curriculum import StepCurriculum, with_step_curriculum
 from stcore.runs.plan import make_plan
 
 
 def steps_by_epoch(early, epochs, steps=10):
-    objective = growing(TradesConfig(steps=steps), early, epochs)
+    objective = with_step_curriculum(TradesConfig(steps=steps), early, epochs)
     return [objective._in_force(objective.phase(epoch))[0].steps for epoch in range(1, epochs + 1)]
 
 
@@ -24,18 +24,18 @@ def test_each_stretch_has_its_number_of_steps():
     assert steps_by_epoch(("5@1",), 3) == [5, 5, 5]
     assert steps_by_epoch(("5@0.01",), 3) == [10, 10, 10]  # shorter than an epoch
     objective = TradesConfig()
-    assert growing(objective, (), 3) is objective
+    assert with_step_curriculum(objective, (), 3) is objective
 
 
 def test_a_methods_own_phase_stays():
-    objective = growing(GairatConfig(begin_epoch=3), ("2@0.75",), 4)
+    objective = with_step_curriculum(GairatConfig(begin_epoch=3), ("2@0.75",), 4)
     own = [objective._in_force(objective.phase(epoch)) for epoch in (1, 2, 3, 4)]
     assert [(config.steps, phase) for config, phase in own] == [(2, 0), (2, 0), (2, 1), (10, 1)]
     assert len({objective.phase(epoch) for epoch in (1, 2, 3, 4)}) == 3  # as many are traced
 
 
 def test_it_costs_what_its_dearest_stage_does():
-    objective = growing(SqueezeConfig(), ("20@0.5",), 4)
+    objective = with_step_curriculum(SqueezeConfig(), ("20@0.5",), 4)
     assert objective.passes == SqueezeConfig(steps=20).passes
     assert objective.noise_laws == SqueezeConfig().noise_laws
 
@@ -49,7 +49,7 @@ def test_an_early_step_is_the_step_of_that_many_inner_steps(backend):
         return learner.weights()
 
     config = SqueezeConfig(steps=4)
-    objective = growing(config, ("2@0.5",), 2)
+    objective = with_step_curriculum(config, ("2@0.5",), 2)
     for epoch, steps in ((1, 2), (2, 4)):
         expected = weights(dataclasses.replace(config, steps=steps), 0)
         for name, array in weights(objective, objective.phase(epoch)).items():
@@ -75,7 +75,7 @@ def test_what_is_no_stretch_is_refused(early, reason):
 
 def test_a_method_that_searches_nothing_is_refused():
     with pytest.raises(UsageError, match="takes no inner steps"):
-        growing(StandardConfig(), ("5@0.5",), 4)
+        with_step_curriculum(StandardConfig(), ("5@0.5",), 4)
 
 
 def test_the_command_trains_so_on_each_backend(tmp_path, backend):
@@ -85,5 +85,5 @@ def test_the_command_trains_so_on_each_backend(tmp_path, backend):
     assert early["divergence"] > 0
     assert late["divergence"] > 0
     plan = make_plan({"epochs": 2, "early_steps": ["1@0.5"]})
-    assert isinstance(plan.objective, Growing)
+    assert isinstance(plan.objective, StepCurriculum)
     assert 'early_steps = ["1@0.5"]' in (tmp_path / "run" / "config.toml").read_text()

@@ -15,7 +15,7 @@ def _from_natural(model: Network, x: Tensor, y: Tensor) -> Loss:
     return lambda z: kl(model.ops, natural, z)
 
 
-CLIMBS: Mapping[str, Callable[[Network, Tensor, Tensor], Loss]] = {
+ASCENT_LOSSES: Mapping[str, Callable[[Network, Tensor, Tensor], Loss]] = {
     "cross_entropy": lambda model, x, y: lambda z: cross_entropy(model.ops, z, y),
     "dlr": lambda model, x, y: lambda z: difference_of_logits_ratio(model.ops, z, y),
     "margin": lambda model, x, y: lambda z: margin(model.ops, z, y),

@@ -15,7 +15,7 @@ LOSSES = arrays.arrays(np.float64, st.integers(1, 20), elements=st.floats(0, 50)
 def test_an_epoch_tells_means_deviations_and_the_mean_over_those_that_are_collaborative(natural, data):
     neighbour = data.draw(arrays.arrays(np.float64, natural.shape, elements=st.floats(0, 50)))
     metrics = neighbours.metrics(Numpy, natural, [neighbour], natural)
-    row = metrics.told({name: float(value.mean()) for name, value in metrics.items()})
+    row = metrics.readable({name: float(value.mean()) for name, value in metrics.items()})
     assert row["natural_loss"] == pytest.approx(natural.mean())
     assert row["natural_loss_deviation"] == pytest.approx(natural.std(), abs=1e-5)
     assert row["adversarial_loss_deviation"] == pytest.approx(neighbour.std(), abs=1e-5)
