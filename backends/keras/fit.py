@@ -134,7 +134,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         callbacks: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Keras' `fit`. The objective counts epochs from 1, as `stcli train` does; `initial_epoch=0` is epoch 1."""
+        """Keras' `fit`. The objective counts epochs from 1, like `stcli train`: `initial_epoch=0` is epoch 1."""
         begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch + 1))
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(begin)
