@@ -23,7 +23,7 @@ from stcore.core.losses import (
     margin,
     targeted_difference_of_logits_ratio,
 )
-from stcore.core.search import forward
+from stcore.core.search import forward, value_and_input_gradient
 from stcore.core.threat import NORMS
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
 
@@ -148,14 +148,14 @@ def loss_and_gradient(
     Of several forwards the gradient is the mean, and the loss that of the last.
     """
     ops = model.ops
-    gradient, wrong = point - point, ops.sum(point - point)
+    gradients, wrong = point - point, ops.sum(point - point)
     value = wrong
     for _ in range(samples):
-        here = forward(model, point, Mode.EVAL)
-        value, pullback = ops.vjp(lambda z: LOSSES[loss](ops, z, y, target), here.logits)
-        gradient = gradient + here.pullback(pullback(ops.ones_like(value))[0])[0]
-        wrong = wrong + claims(ops, margin(ops, here.logits, y))
-    return (value, gradient, wrong) if samples == 1 else (value, gradient / samples, wrong / samples)
+        at_point = forward(model, point, Mode.EVAL)
+        value, gradient = value_and_input_gradient(ops, at_point, lambda z: LOSSES[loss](ops, z, y, target))
+        gradients = gradients + gradient
+        wrong = wrong + claims(ops, margin(ops, at_point.logits, y))
+    return (value, gradients, wrong) if samples == 1 else (value, gradients / samples, wrong / samples)
 
 
 def checkpoints(steps: int) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from functools import reduce
 from typing import NamedTuple
 
 from stcore.core.losses import of_label
-from stcore.core.search import Forward
+from stcore.core.search import Forward, value_and_input_gradient
 from stcore.protocols import Ops, Tensor
 
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
@@ -40,11 +40,9 @@ def length(ops: Ops, norm: str, x: Tensor) -> Tensor:
     return ops.max(ops.abs(x)) if norm == "linf" else ops.sum(ops.abs(x))
 
 
-def boundary(ops: Ops, here: Forward, y: Tensor, other: Callable[[Tensor], Tensor]) -> Boundary:
+def boundary(ops: Ops, at: Forward, y: Tensor, other: Callable[[Tensor], Tensor]) -> Boundary:
     """Between the labels (B,) and the class whose logit `other` reads, (B, C) → (B,); one way back."""
-    f, pullback = ops.vjp(lambda z: other(z) - of_label(ops, z, y), here.logits)
-    (w,) = here.pullback(pullback(ops.ones_like(f))[0])
-    return Boundary(f, w)
+    return Boundary(*value_and_input_gradient(ops, at, lambda z: other(z) - of_label(ops, z, y)))
 
 
 def nearest_boundary(ops: Ops, here: Forward, y: Tensor, norm: str, classes: int) -> Boundary:

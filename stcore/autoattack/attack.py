@@ -12,7 +12,7 @@ from stcore.autoattack.lanes import folded, lanes_on
 from stcore.autoattack.versions import IDS, Stage, stages
 from stcore.base import checks
 from stcore.core import validation
-from stcore.core.entry import checked
+from stcore.core.entry import checked_classifier
 from stcore.errors import UsageError
 from stcore.protocols import Array, Tensor
 
@@ -63,14 +63,14 @@ class AutoAttack:
         inside a traced graph, since what is attacked when depends on what is found.
         """
         checks.whole("batch_size", batch_size, 1)
-        classifier = checked(model, x, y, self)
+        classifier = checked_classifier(model, x, y, self)
         labels = classifier.to_numpy(y)
         if labels is None:
             raise UsageError("x: expected tensors with values; AutoAttack cannot be traced. Call it eagerly")
         images, seed = classifier.host_images(x), int(np.random.default_rng(rng).integers(2**63))
 
         def logits(points: Array) -> Array:
-            return validation.numbers(np.asarray(classifier.eval_logits(classifier.images(points))))
+            return validation.check_finite(np.asarray(classifier.eval_logits(classifier.images(points))))
 
         natural = np.concatenate([logits(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
         cascade = Cascade(

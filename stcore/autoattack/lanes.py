@@ -139,8 +139,8 @@ class _HostLanes:
         x, y = body["x"], body["y"]
         state = {name: value for name, value in body.items() if name not in ("x", "y")}
         points = self._attack.propose(x, state, number, keys)
-        logits = validation.numbers(self._classifier.ops.to_numpy(self._logits(self._classifier.images(points))))
-        return {"x": x, "y": y, **self._attack.judge(state, points, logits, y)}
+        logits = self._classifier.ops.to_numpy(self._logits(self._classifier.images(points)))
+        return {"x": x, "y": y, **self._attack.judge(state, points, validation.check_finite(logits), y)}
 
     def take(self, body: Body, rows: Sequence[int]) -> Body:
         return {name: value[list(rows)] for name, value in body.items()}
