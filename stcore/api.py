@@ -10,9 +10,8 @@ rng: source of the drawn noise: a `numpy.random.Generator`, which advances with 
     the same noise each time; by default fresh entropy. No global state is read.
 
 Inside a traced graph (`tf.function`, `jax.jit`) noise must be given: a draw in numpy would be frozen into the
-graph. On JAX a model's variables are arguments of what is traced or differentiated, as in Keras itself: call these
-functions within a `keras.StatelessScope` that maps them, and read the running statistics from the scope
-afterwards.
+graph. On JAX a model's variables are arguments of the traced or differentiated function, as in Keras itself: call
+these functions within a `keras.StatelessScope` that maps them, then read the running statistics from the scope.
 
 Raises TypeError for a model of an unknown framework or a tensor that is not of the model's framework and dtype,
 DataError for pixels or labels out of range, and UsageError for a model that does not return logits, and for noise

@@ -30,8 +30,8 @@ class Ranks(Protocol):
     def join(self, learner: Learner) -> Learner:
         """Returns the learner, made with the same settings on each rank, as one of a group.
 
-        Its batch means and gradients are over all ranks' examples; its weights and running statistics those of
-        rank 0.
+        Its batch means and gradients are over all ranks' examples. Its weights and running statistics start as
+        those of rank 0.
         """
 
     def lost(self, error: Exception) -> bool:
