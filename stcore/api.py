@@ -71,8 +71,11 @@ def squeeze_step(
 ) -> SqueezePair:
     """Makes one inner step of Algorithm 1: select from the triplet, divergence, signed gradient, project.
 
-    pair: the current neighbours, shaped like x; None starts from noise. Returns the next pair, shaped like x, as
-    constants. Weights, gradients, modes and statistics of the model stay unchanged.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    pair: the current neighbours, shaped like x; None starts from noise.
+    Returns the next pair, shaped like x, as constants. Weights, gradients, modes and statistics of the model stay
+    unchanged.
+    Raises TypeError, DataError or UsageError if model, batch, pair or noise do not fit (see `stcore.api`).
     """
     classifier = checked_classifier(model, x, y, config)
     pair = (
@@ -94,8 +97,10 @@ def find_squeeze_pair(
 ) -> SqueezePair:
     """Finds the adversarial and the collaborative example of each image: the inner loop of Algorithm 1.
 
-    Returns the points, shaped like x, after the K-th update, not re-selected; K = 0 returns the noisy starts. They
-    are constants. Weights, gradients, modes and statistics of the model stay unchanged.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    Returns the points after the K-th update, shaped like x, not re-selected, as constants; K = 0 returns the noisy
+    starts. Weights, gradients, modes and statistics of the model stay unchanged.
+    Raises TypeError, DataError or UsageError if model, batch or noise do not fit (see `stcore.api`).
     """
     return SqueezePair(*find_examples(config, checked_classifier(model, x, y, config), x, y, noise, rng))
 
@@ -112,8 +117,12 @@ def squeeze_loss(
 ) -> SqueezeLoss:
     """Computes Eq. 6 as a loss: makes the (K+1)-th selection and returns CE + β·divergence, differentiable.
 
-    pair: neighbours shaped like x; None finds them first, hidden from the caller's tape. The natural and the
-    adversarial forward update running statistics, as a training forward does; the collaborative one does not.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    pair: neighbours shaped like x; None finds them first, hidden from the caller's tape.
+    Raises TypeError, DataError or UsageError if model, batch, pair or noise do not fit (see `stcore.api`).
+
+    The natural and the adversarial forward update running statistics, as a training forward does; the
+    collaborative one does not.
     """
     classifier = checked_classifier(model, x, y, config)
     ops = classifier.ops
@@ -138,10 +147,12 @@ def train_step(
     """Makes one optimizer update by any method: finds the examples, takes the mean loss and its gradients, steps.
 
     learner: from `stcore.make_learner`.   objective: a method's settings, such as `stcore.TradesConfig()`.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
     phase: the method's variant in this epoch, `objective.phase(epoch)`.
     perturbation: `stcore.AWP` or `stcore.RWP`: the gradient is taken at perturbed weights, and the perturbation is
         removed after the update.
     Returns the mean loss and the mean metrics, before the update, as native scalars.
+    Raises TypeError, DataError or UsageError if objective, batch or noise do not fit (see `stcore.api`).
     """
     validation.check_objective(objective)
     check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
@@ -162,8 +173,11 @@ def training_loss(
     """Computes the loss of any method for one's own loop: finds the examples, then takes the mean loss.
 
     objective: a method's settings, such as `stcore.TradesConfig()`.   phase: its variant in this epoch,
-    `objective.phase(epoch)`. The search is hidden from the caller's tape. The outer forwards update running
-    statistics as the method says.
+        `objective.phase(epoch)`.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    Raises TypeError, DataError or UsageError if objective, model, batch or noise do not fit (see `stcore.api`).
+
+    The search is hidden from the caller's tape. The outer forwards update running statistics as the method says.
     """
     classifier = make_classifier(model)
     validation.check_objective(objective)

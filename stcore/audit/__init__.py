@@ -1,8 +1,8 @@
-"""The audit of an evaluation: does anything say that these robust accuracies should not be believed?
+"""Audit of an evaluation: checks for signs that robust accuracies are overestimated.
 
 A network can be hard to attack and yet not robust: its gradients vanish or mislead ("gradient masking"; Athalye,
-Carlini and Wagner, 2018), or it answers at random. A few checks on a few images show most of that. They raise
-doubt or find none; that a network is robust they cannot prove.
+Carlini and Wagner, 2018), or it is random. A few checks on a few images detect most such cases. They raise doubt
+or find none; they cannot prove that a network is robust.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ def same_function(one: Classifier, other: Classifier, x: Tensor) -> bool:
     network is random, or if a forward fails.
     """
     try:
-        (logits, gradients), (other_logits, other_gradients) = (_logits_and_gradients(one, x),)
-        _logits_and_gradients(other, x)
+        logits, gradients = _logits_and_gradients(one, x)
+        other_logits, other_gradients = _logits_and_gradients(other, x)
     except Exception:  # a network is user code: it may raise anything
         return False
     tolerance = _LOGITS.get(str(logits.dtype), 0.0)

@@ -1,7 +1,7 @@
-"""Data sets as uint8 images in memory, their splits, and the batches of an epoch. numpy only.
+"""Data sets as uint8 images, their splits, and the batches of an epoch. numpy only.
 
-What decodes a source (scikit-learn, scipy, pyarrow, pillow) is imported when that source is loaded, and what
-fetches one (pooch) when it is fetched.
+Packages that decode a source (scikit-learn, scipy, pyarrow, pillow) are imported when that source is loaded, and
+pooch when one is downloaded.
 """
 
 from stcore.data.batches import Batch, Batches, in_order

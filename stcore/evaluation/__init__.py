@@ -1,1 +1,1 @@
-"""Evaluation: one classifier and its accuracies. Knows no plan."""
+"""Evaluation of one classifier: natural and robust accuracies. Knows no plan."""

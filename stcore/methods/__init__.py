@@ -54,8 +54,8 @@ def check_fields(method: str, names: Iterable[str]) -> None:
     checks.choice("method", method, METHODS)
     for name in names:
         if name not in fields(method):
-            known = ", ".join(fields(method)) or "none"
-            raise UsageError(f"{name}: not a setting of the method {method}, whose settings are: {known}")
+            available = ", ".join(fields(method)) or "none"
+            raise UsageError(f"{name}: not a setting of the method {method}, whose settings are: {available}")
 
 
 def make_objective(method: str, settings: dict[str, Any]) -> Objective:

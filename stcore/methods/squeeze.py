@@ -31,10 +31,10 @@ class SqueezeConfig:
     """The settings of squeeze training; the defaults are the paper's for CIFAR-10 (sections 4.1 and 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl | improved_kl;
-    `inner_divergence`: another one for the search (section 4.2); None: the same.   stop_gradient_targets: the
-    target of each KL term is a constant, as in the released code and as the listed β were tuned; False: the
-    formula as printed.
+    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl | improved_kl.
+    inner_divergence: another one for the search (section 4.2); None: the same.
+    stop_gradient_targets: the target of each KL term is a constant, as in the released code and as the listed β
+        were tuned; False: the formula as printed.
     init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).
     norm: `linf` | `l2`.   bounds: the range of pixels.
     label_smoothing: share of the natural loss's target spread over all classes, in [0, 1]; 0 in the paper.
