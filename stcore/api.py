@@ -156,8 +156,8 @@ def train_step(
     """
     validation.check_objective(objective)
     check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
-    drawn = resolve_noise(learner, objective, x, noise, rng)
-    return training_step(learner, objective, x, y, drawn, phase, perturbation)
+    start_noise = resolve_noise(learner, objective, x, noise, rng)
+    return training_step(learner, objective, x, y, start_noise, phase, perturbation)
 
 
 def training_loss(
@@ -182,8 +182,8 @@ def training_loss(
     classifier = make_classifier(model)
     validation.check_objective(objective)
     check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)))
-    ops, drawn = classifier.ops, resolve_noise(classifier, objective, x, noise, rng)
-    examples = ops.unrecorded(lambda: objective.find(classifier, x, y, drawn, phase))
+    ops, start_noise = classifier.ops, resolve_noise(classifier, objective, x, noise, rng)
+    examples = ops.unrecorded(lambda: objective.find(classifier, x, y, start_noise, phase))
     losses, metrics = objective.losses(classifier, x, y, examples, phase)
     return TrainingLoss(ops.mean(losses), {n: ops.stop_gradient(ops.mean(m)) for n, m in metrics.items()})
 

@@ -81,20 +81,21 @@ class APGD:
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
         point = ops.clip(x + self.epsilon * noise[0], *self.bounds)
-        one = ops.sum(x - x) + 1.0
+        zero = ops.sum(x - x)
+        one = zero + 1.0
         return {
             "point": point,
             "before": point,
             "best": point,
             "gradient": x - x,
             "best_loss": one * -math.inf,
-            "loss": one - one,
-            "risen": one - one,
+            "loss": zero,
+            "risen": zero,
             "size": one * (2 * self.epsilon),
             "halved": one,
-            "checkpoint_loss": one - one,
+            "checkpoint_loss": zero,
             "adversarial": x,
-            "success": one - one,
+            "success": zero,
         }
 
     def pace(self, step: Array) -> Mapping[str, Array]:

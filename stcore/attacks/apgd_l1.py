@@ -67,7 +67,8 @@ class APGDL1:
         return (counter_random.normals(keys, shape),)
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
-        one = ops.sum(x - x) + 1.0
+        zero = ops.sum(x - x)
+        one = zero + 1.0
         radius = one * (PHASES[0][0] * self.epsilon)
         point = project(ops, x + noise[0], x, radius, self.bounds)
         return {
@@ -76,9 +77,9 @@ class APGDL1:
             "gradient": x - x,
             "best_loss": one * -math.inf,
             "size": radius,
-            "changed": one - one,
+            "changed": zero,
             "adversarial": x,
-            "success": one - one,
+            "success": zero,
         }
 
     def pace(self, step: Array) -> Mapping[str, Array]:

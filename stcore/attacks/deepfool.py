@@ -28,7 +28,7 @@ class DeepFool:
     steps: at least 1.   overshoot: at least 0.   norm: `l2` | `linf`.   bounds: the range of pixels.
     classes: number of likeliest classes considered, the label included, at least 2; one backward pass for each but
         the label. With fewer classes, all of them.
-    epsilon: radius of the ball that the result is projected onto, in units of pixels in [0, 1]; None: none.
+    epsilon: radius of the ball to project the result onto, in units of pixels in [0, 1]; None: no projection.
     Raises UsageError for a value out of range.
     """
 

@@ -62,11 +62,12 @@ def nearest_boundary(ops: Ops, at: Forward, y: Tensor, norm: str, classes: int) 
             ops, at, y, lambda z: ops.max(ops.where(less, minus_infinity, ops.where(more, minus_infinity, z)))
         )
 
-    def nearer(one: Boundary, two: Boundary) -> Boundary:
-        first, second = (ops.abs(b.f) / (length(ops, DUAL[norm], b.w) + _TINY) for b in (one, two))
-        closer = second < first
+    def nearer(first: Boundary, second: Boundary) -> Boundary:
+        distance, other = (ops.abs(b.f) / (length(ops, DUAL[norm], b.w) + _TINY) for b in (first, second))
+        closer = other < distance
         return Boundary(
-            ops.where(closer, two.f, one.f), ops.where(ops.expand_dims_like(closer, one.w), two.w, one.w)
+            ops.where(closer, second.f, first.f),
+            ops.where(ops.expand_dims_like(closer, first.w), second.w, first.w),
         )
 
     # With all C classes, the label's −∞ comes last.

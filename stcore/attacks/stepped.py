@@ -40,10 +40,7 @@ def claims(ops: Ops, margin: Tensor) -> Tensor:
 
 def either(ops: Ops, chosen: Tensor, ones: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Selects per lane: images (B, …) of `ones` if the flag (B,) in `chosen` is set, else of `others`."""
-    return tuple(
-        ops.where(ops.expand_dims_like(chosen, one) > 0.5, one, other)
-        for one, other in zip(ones, others, strict=True)
-    )
+    return tuple(ops.where(ops.expand_dims_like(chosen, a) > 0.5, a, b) for a, b in zip(ones, others, strict=True))
 
 
 class SteppedAttack(Protocol):

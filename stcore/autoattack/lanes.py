@@ -35,7 +35,7 @@ class Lanes(Protocol):
     def take(self, body: Body, rows: Sequence[int]) -> Body:
         """Selects lanes by row."""
 
-    def concat(self, one: Body, other: Body) -> Body:
+    def concat(self, first: Body, second: Body) -> Body:
         """Concatenates two groups of lanes."""
 
     def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
@@ -101,8 +101,8 @@ class _NativeLanes:
     def take(self, body: Body, rows: Sequence[int]) -> Body:
         return {name: self._classifier.ops.take(value, rows) for name, value in body.items()}
 
-    def concat(self, one: Body, other: Body) -> Body:
-        return {name: self._classifier.ops.concat((value, other[name])) for name, value in one.items()}
+    def concat(self, first: Body, second: Body) -> Body:
+        return {name: self._classifier.ops.concat((value, second[name])) for name, value in first.items()}
 
     def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
         return self._classifier.host_images(self._classifier.ops.take(body["adversarial"], rows))
@@ -145,8 +145,8 @@ class _HostLanes:
     def take(self, body: Body, rows: Sequence[int]) -> Body:
         return {name: value[list(rows)] for name, value in body.items()}
 
-    def concat(self, one: Body, other: Body) -> Body:
-        return {name: np.concatenate((value, other[name])) for name, value in one.items()}
+    def concat(self, first: Body, second: Body) -> Body:
+        return {name: np.concatenate((value, second[name])) for name, value in first.items()}
 
     def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
         found: Array = body["adversarial"][list(rows)]

@@ -30,8 +30,8 @@ class Ranks(Protocol):
     def join(self, learner: Learner) -> Learner:
         """Returns the learner, made with the same settings on each rank, as one of a group.
 
-        Its batch means and gradients are over all ranks' examples. Its weights and running statistics start as
-        those of rank 0.
+        Its batch means and gradients are over all ranks' examples. All ranks have the weights of rank 0 and, after
+        each update, its running statistics.
         """
 
     def lost(self, error: Exception) -> bool:
@@ -75,14 +75,14 @@ def pieces(total: int, ranks: int = 1, parts: int = 1) -> list[list[slice]]:
     has no batch statistics. A small batch has fewer parts; one too small for all ranks is taken whole by each.
     """
     too_small = total < 2 * ranks
-    own = [slice(0, total)] * ranks if too_small else split(slice(0, total), ranks)
-    parts = max(1, min(parts, min(one.stop - one.start for one in own) // 2))
-    return [split(one, parts) for one in own]
+    shares = [slice(0, total)] * ranks if too_small else split(slice(0, total), ranks)
+    parts = max(1, min(parts, min(share.stop - share.start for share in shares) // 2))
+    return [split(share, parts) for share in shares]
 
 
 def shares(pieces: Sequence[Sequence[slice]]) -> list[float]:
     """Returns each part's share of the batch, over all ranks; the shares sum to one."""
-    sizes = [sum(one.stop - one.start for one in part) for part in zip(*pieces, strict=True)]
+    sizes = [sum(piece.stop - piece.start for piece in part) for part in zip(*pieces, strict=True)]
     return [size / sum(sizes) for size in sizes]
 
 

@@ -12,14 +12,14 @@ _GRADIENTS = 1e-2
 """Coarser, since rounding can switch a ReLU. The faults it must detect are large: gradients lost or spurious."""
 
 
-def same_function(one: Classifier, other: Classifier, x: Tensor) -> bool:
+def same_function(model: Classifier, other: Classifier, x: Tensor) -> bool:
     """Returns whether both networks have the same logits and input gradients on images x (B, …).
 
     Tolerances, relative: logits 1e-4 in float32, 1e-9 in float64; gradients 1e-2. False if a logit is NaN, if a
     network is random, or if a forward fails.
     """
     try:
-        logits, gradients = _logits_and_gradients(one, x)
+        logits, gradients = _logits_and_gradients(model, x)
         other_logits, other_gradients = _logits_and_gradients(other, x)
     except Exception:  # a network is user code: it may raise anything
         return False

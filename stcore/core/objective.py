@@ -197,9 +197,9 @@ def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
     return loss, {name: mean(values) for name, values in per_example.metrics.items()}
 
 
-def added(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> list[Tensor | None]:
+def added(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Adds two sequences of tensors element by element; None adds nothing."""
-    return [b if a is None else a if b is None else a + b for a, b in zip(one, other, strict=True)]
+    return [b if a is None else a if b is None else a + b for a, b in zip(first, second, strict=True)]
 
 
 class Unwritten:

@@ -54,7 +54,7 @@ def noise_laws(search: Search, count: int) -> tuple[str, ...]:
 def starts(search: Search, x: Tensor, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Returns x + noise_std·noise (gaussian) or x + ε·noise (uniform) for each noise, not clamped; else x."""
     scale = search.noise_std if search.init == "gaussian" else search.epsilon
-    return tuple(x + scale * one for one in noise) or (x,)
+    return tuple(x + scale * unit for unit in noise) or (x,)
 
 
 Loss: TypeAlias = Callable[[Tensor], Tensor]

@@ -72,7 +72,7 @@ class AdversarialConfig:
     ) -> PerExample:
         """Returns the cross-entropy of x'; only its forwards update the running statistics."""
         ops = model.ops
-        logits = [model.logits(one, Mode.TRAIN, dropout=True) for one in examples]
+        logits = [model.logits(example, Mode.TRAIN, dropout=True) for example in examples]
         terms = [cross_entropy(ops, z, y) for z in logits]
         targets = [smoothed(ops, term, z, self.label_smoothing) for term, z in zip(terms, logits, strict=True)]
         loss = combine(ops, targets, self.combine)

@@ -79,7 +79,7 @@ class BatConfig:
         """Forwards x, the points between and x', in this order; every forward updates the running statistics."""
         ops, (adversarial,) = model.ops, examples
         between = [x + (k / self.segments) * (adversarial - x) for k in range(1, self.segments)]
-        logits = [model.logits(one, Mode.TRAIN, dropout=True) for one in (x, *between, adversarial)]
+        logits = [model.logits(point, Mode.TRAIN, dropout=True) for point in (x, *between, adversarial)]
         first, *rest = [kl(ops, before, after) for before, after in pairwise(logits)]
         natural, gap = cross_entropy(ops, logits[0], y), sum(rest, first)
         logged = metrics(ops, natural, [cross_entropy(ops, logits[-1], y)], gap)

@@ -71,7 +71,7 @@ class MartConfig:
         """Forwards x, then each x'; all update the running statistics."""
         ops = model.ops
         natural = model.logits(x, Mode.TRAIN, dropout=True)
-        adversarial = [model.logits(one, Mode.TRAIN, dropout=True) for one in examples]
+        adversarial = [model.logits(example, Mode.TRAIN, dropout=True) for example in examples]
         gaps = [weighted_kl(ops, natural, z, y) for z in adversarial]
         parts = [
             boosted_cross_entropy(ops, z, y) + self.beta * gap for z, gap in zip(adversarial, gaps, strict=True)

@@ -25,8 +25,9 @@ def lower(ops: Ops, natural: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]
     natural, neighbour: losses (B,). Both results are (B,).
     """
     one = ops.ones_like(natural)
+    zero = one - one
     below = neighbour < natural
-    return ops.where(below, one, one - one), ops.where(below, neighbour, one - one)
+    return ops.where(below, one, zero), ops.where(below, neighbour, zero)
 
 
 def readable(means: Mapping[str, float]) -> dict[str, float]:

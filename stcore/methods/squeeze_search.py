@@ -42,8 +42,8 @@ def update(
 ) -> SqueezePair:
     """Makes one update: selects from the triplet, ascends the divergence, projects."""
     ops, threat = model.ops, threat_of(search)
-    forwards = Triplet(natural, *(forward(model, one, Mode.BATCH) for one in pair))
-    logits = Triplet(*(one.logits for one in forwards))
+    forwards = Triplet(natural, *(forward(model, example, Mode.BATCH) for example in pair))
+    logits = Triplet(*(at.logits for at in forwards))
     highest, lowest = roles(ops, logits, y)
 
     def divergence(*z: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ def update(
 
     value, pullback = ops.vjp(divergence, *logits)
     cotangents = pullback(ops.ones_like(value))  # of the sum over the batch: a signed step ignores scale
-    gradients = Triplet(*(one.pullback(g)[0] for one, g in zip(forwards, cotangents, strict=True)))
+    gradients = Triplet(*(at.pullback(g)[0] for at, g in zip(forwards, cotangents, strict=True)))
 
     def step(choose: Choice) -> Tensor:
         moved = threat.step(ops, choose(Triplet(x, *pair)), choose(gradients), search.step_size)

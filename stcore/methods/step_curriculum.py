@@ -62,7 +62,7 @@ def with_step_curriculum(objective: Any, early_steps: Sequence[str], epochs: int
         return objective  # type: ignore[no-any-return]
     if not hasattr(objective, "steps"):
         raise UsageError("early_steps: expected a method that searches; this one takes no inner steps")
-    begun, stages = 1, []
+    first_epoch, stages = 1, []
     shares = [0.0]
     for word in early_steps:
         steps, share = _read(word)
@@ -70,11 +70,11 @@ def with_step_curriculum(objective: Any, early_steps: Sequence[str], epochs: int
             raise UsageError(f"early_steps: expected shares of the epochs that rise, up to 1; received {word!r}")
         shares.append(share)
         until = math.floor(share * epochs + 0.5)
-        if until >= begun:
-            stages.append((begun, dataclasses.replace(objective, steps=steps)))
-            begun = until + 1
-    if begun <= epochs:
-        stages.append((begun, objective))
+        if until >= first_epoch:
+            stages.append((first_epoch, dataclasses.replace(objective, steps=steps)))
+            first_epoch = until + 1
+    if first_epoch <= epochs:
+        stages.append((first_epoch, objective))
     return StepCurriculum(tuple(stages))
 
 

@@ -51,9 +51,9 @@ def selection_shares(ops: Ops, highest: Choice, lowest: Choice, like: Tensor) ->
     sides = Triplet(natural=zero, adversarial=one, collaborative=-one)
     order = highest(sides) - lowest(sides)
     intended = ops.where(order > 1.5, one, zero)
-    flipped = ops.where(order < -1.5, one, zero)
+    swapped = ops.where(order < -1.5, one, zero)
     return {
         "selected_intended": intended,
-        "selected_flipped": flipped,
-        "selected_natural": one - intended - flipped,
+        "selected_flipped": swapped,
+        "selected_natural": one - intended - swapped,
     }
