@@ -23,11 +23,7 @@ from stcore.core.threat import lengths
 from stcore.data.rows import Images
 from stcore.protocols import Array, Classifier
 
-_JOB = (
-    "image",
-    "restart",
-    "rank",
-)  # columns of a job: image row, restart number, target rank
+_JOB = ("image", "restart", "rank")  # columns of a job: image row, restart number, target rank
 _LANE = ("job", "step")
 _SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5}
 """Tolerance for float32 rounding outside the ball, relative to ε; in l1 the rounding of all pixels adds up."""
