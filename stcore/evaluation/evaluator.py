@@ -92,7 +92,7 @@ class Evaluator:
 
     def logits(self, x: Tensor) -> Array:
         """The logits (B, C) of native images on the host. Raises DivergedError if one is NaN or +∞."""
-        return validation.numbers(self.classifier.ops.to_numpy(self._logits(x)))
+        return validation.check_finite(self.classifier.ops.to_numpy(self._logits(x)))
 
     def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:
         """The predictions over all batches; calls `advance` with the number of images after each batch."""
