@@ -156,11 +156,14 @@ class Classifier(Network, Protocol):
     def pixels(self, array: Array) -> Tensor:
         """A host array in the model's own layout as its tensor; uint8 becomes [0, 1]."""
 
+    def host_pixels(self, array: Array) -> Array:
+        """The values of `pixels` as a host array of the same layout, without the device."""
+
     def images(self, array: Array) -> Tensor:
         """Host images (B, H, W, C), or flat input, as the model's tensor; uint8 becomes [0, 1]."""
 
-    def host_images(self, x: Tensor) -> Array:
-        """What `images` takes: the model's pixels on the host as (B, H, W, C), or flat input, in its dtype."""
+    def host_images(self, x: Tensor | Array) -> Array:
+        """What `images` takes: pixels in the model's layout, a tensor or a host array, as (B, H, W, C) or flat."""
 
     def resident(self, images: Array) -> Callable[[Array, Any], Tensor]:
         """Puts uint8 images (N, H, W, C) on the device, once. What it returns chooses some of them by their places

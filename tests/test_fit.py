@@ -57,29 +57,43 @@ def pipeline(batches, first=1):
 
 
 def batches_of(plan, splits):
-    return Batches(splits.train, plan.batch_size, plan.seed, plan.augment)
+    return Batches(splits.train, plan.optimisation.batch_size, plan.seed, plan.data.augment)
 
 
 def network_of(plan, splits):
     *size, channels = splits.train.image_shape
     counts = {"num_classes": splits.train.num_classes, "in_channels": channels}
-    return build(plan.model, "keras", image_size=tuple(size), seed=plan.seed, **counts)
+    return build(plan.model.name, "keras", image_size=tuple(size), seed=plan.seed, **counts)
 
 
 def squeeze_model(plan, splits, **compiling):
     from stcore.backends.keras import SqueezeModel, TorchSGD
 
-    model = SqueezeModel(network_of(plan, splits), plan.objective, perturbation=plan.perturbation, seed=plan.seed)
-    model.compile(TorchSGD(plan.learning_rate, plan.momentum, plan.weight_decay, plan.nesterov), **compiling)
+    model = SqueezeModel(
+        network_of(plan, splits), plan.objective, perturbation=plan.method.perturbation, seed=plan.seed
+    )
+    model.compile(
+        TorchSGD(
+            plan.optimisation.learning_rate,
+            plan.optimisation.momentum,
+            plan.optimisation.weight_decay,
+            plan.optimisation.nesterov,
+        ),
+        **compiling,
+    )
     return model
 
 
 def fit(plan, model, source, callbacks=(), **options):
     import keras
 
-    schedules = Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops))
+    schedules = Schedules(
+        plan.optimisation.epochs,
+        plan.optimisation.learning_rate,
+        make_schedule(plan.optimisation.schedule, plan.optimisation.drops),
+    )
     rate = keras.callbacks.LearningRateScheduler(lambda epoch: schedules.rate(epoch + 1))
-    options = {"epochs": plan.epochs, "verbose": 0, "shuffle": False} | options
+    options = {"epochs": plan.optimisation.epochs, "verbose": 0, "shuffle": False} | options
     return model.fit(source, callbacks=[rate, *callbacks], **options).history
 
 
@@ -132,7 +146,7 @@ def test_fit_makes_the_steps_of_the_command_line_bit_for_bit(tmp_path, traces, s
     validation = load_data(plan).validation
     data = validation.images.astype("float32") / 255, validation.labels
     callbacks = [
-        RobustEvaluation(data, epsilon=plan.eval_epsilon, batch_size=plan.eval_batch_size),
+        RobustEvaluation(data, epsilon=plan.evaluation.epsilon, batch_size=plan.evaluation.batch_size),
         keras.callbacks.ModelCheckpoint(best, monitor="val_pgd20", mode="max", save_best_only=True),
     ]
     model, history = fitted(plan, callbacks=callbacks)
@@ -200,7 +214,7 @@ def test_what_the_batches_come_from_changes_nothing(keras, source):
     model = squeeze_model(plan, splits)
     if source == "arrays":
         x, y = arrays(batches)
-        fit(plan, model, x, y=y, batch_size=plan.batch_size)
+        fit(plan, model, x, y=y, batch_size=plan.optimisation.batch_size)
     else:
         fit(plan, model, Sequence() if source == "PyDataset" else (item for item in items))
     assert_same(weights(model), expected)

@@ -47,8 +47,8 @@ def make_evaluation(run, attack="autoattack", correct=400, checkpoint="best", fi
     path = run / "evaluations" / f"{attack}-{len(list(run.glob('evaluations/*')))}" / checkpoint
     path.mkdir(parents=True)
     plan = make_plan({})
-    settings = {"epsilon": plan.eval_epsilon, "norm": plan.norm, "subset": None, "shard": None}
-    settings |= {"backend": plan.backend, "dtype": plan.dtype, "seed": 0}
+    settings = {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "subset": None, "shard": None}
+    settings |= {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "seed": 0}
     settings |= {"weights": fingerprint(_arrays()), "data": "abtest", **about}
     (path / "evaluation.json").write_text(json.dumps(settings))
     if finished:

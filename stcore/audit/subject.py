@@ -105,7 +105,7 @@ class Subject:
             raise UsageError(
                 f"transfer {name}: expected examples for the images, {self.images.shape}; received {points.shape}"
             )
-        here, there = (self.classifier.host_images(self.classifier.images(a)) for a in (self.images, points))
+        here, there = (self.classifier.host_pixels(np.asarray(a)) for a in (self.images, points))
         length = float(lengths(there.astype(np.float64) - here, self.norm).max())
         if not length <= self.epsilon * (1 + 1e-6) + 1e-6:
             raise UsageError(

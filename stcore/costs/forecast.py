@@ -25,7 +25,7 @@ class Forecast:
     @property
     def steps(self) -> int:
         """Per epoch."""
-        return count_batches(self.measured.images.epoch, self.plan.batch_size)
+        return count_batches(self.measured.images.epoch, self.plan.optimisation.batch_size)
 
     def units(self, phase: Phase) -> int:
         """What a step of this phase costs at most, in forwards of the batch."""
@@ -41,7 +41,7 @@ class Forecast:
 
     def parts(self) -> dict[str, Spent]:
         """What the run's parts spend, by name; the best epoch is taken to be another than the last."""
-        measured, epochs = self.measured, self.plan.epochs
+        measured, epochs = self.measured, self.plan.optimisation.epochs
         checkpoints = 2 * len(measured.choosing)
         paces = [*(phase.pace for phase in measured.phases), *measured.choosing, measured.final]
         kept = sum(phase.epochs * self._savings(phase) for phase in measured.phases)
@@ -74,11 +74,13 @@ class Forecast:
     def notes(self) -> list[str]:
         """What the figures leave open."""
         said = []
-        slow = [phase.first for phase in self.measured.phases if phase.pace.images == self.plan.batch_size]
+        slow = [
+            phase.first for phase in self.measured.phases if phase.pace.images == self.plan.optimisation.batch_size
+        ]
         if slow:
             epochs = " and ".join(map(str, slow))
             said.append(f"the pace from epoch {epochs} on is that of a single step; a longer probe measures more")
-        if self.plan.gradient_checkpointing:
+        if self.plan.runtime.gradient_checkpointing:
             said.append(
                 "passes and FLOPs are without the forwards that are computed again; the times are with them"
             )
@@ -94,14 +96,18 @@ class Forecast:
                 "first_epoch": phase.first,
                 "epochs": phase.epochs,
                 "units_per_step": self.units(phase),
-                "step": asdict(self.plan.batch_size * phase.pace.image),
+                "step": asdict(self.plan.optimisation.batch_size * phase.pace.image),
                 "epoch": asdict(self.training(phase) + self.choosing()),
                 "measured_images": phase.pace.images,
             }
             for phase in self.measured.phases
         ]
         return {
-            "images": {**asdict(images), "steps_per_epoch": self.steps, "steps": self.steps * self.plan.epochs},
+            "images": {
+                **asdict(images),
+                "steps_per_epoch": self.steps,
+                "steps": self.steps * self.plan.optimisation.epochs,
+            },
             "passes": {**passes._asdict(), "units": self.plan.units},
             "network": {**asdict(network), "training_flops": self.flops},
             "phases": phases,
@@ -118,7 +124,7 @@ class Forecast:
         return 1 + (int(seconds / self.save_every) if self.save_every else self.steps)
 
     def _cascades(self) -> list[Stage]:
-        attacks = named(self.plan.attacks, self.plan.eval_epsilon, self.plan.norm)
+        attacks = named(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
         return [stage for it in apart(attacks)[1].values() for stage in it.stages(self.measured.images.classes)]
 
     @staticmethod

@@ -1,5 +1,6 @@
 """A held-out part that has the whole's class proportions."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -58,22 +59,19 @@ def check_validation(place: Path, validation: Validation, *, own: bool) -> None:
 
 
 def three_parts(
-    train: ImageData,
-    test: ImageData,
-    *,
-    validation: Validation = None,
-    own: ImageData | None = None,
-    size: int | float = VALIDATION,
+    parts: Mapping[str, ImageData], *, validation: Validation = None, size: int | float = VALIDATION
 ) -> Splits:
-    """Train, validation and test.
+    """Puts train, validation and test together.
 
-    validation: None takes the set's `own` validation part, or where it has none holds `size` out of train by
-        the fixed stratified rule; a count or a fraction holds out so much instead (see `check_validation`).
-        "test" holds out nothing and chooses on the test set, as the paper's released code does.
-    UsageError for a size that does not fit.
+    parts: train, test and, if the set has its own, validation.
+    validation: None takes the set's own validation part, or if it has none holds `size` out of train by the fixed
+        stratified rule; a count or a fraction holds out that much instead (see `check_validation`). "test" holds
+        out nothing and chooses on the test set, as the paper's released code does.
+    Raises UsageError for a size that does not fit.
     """
+    train, test = parts["train"], parts["test"]
     if validation == "test":
         return Splits(train, test, test)
-    if own is not None:
-        return Splits(train, own, test)
+    if "validation" in parts:
+        return Splits(train, parts["validation"], test)
     return Splits(*hold_out(train, size if validation is None else validation), test)

@@ -30,24 +30,27 @@ def identity(
     examples: bool = False,
 ) -> dict[str, Any]:
     """Of a plan's attacks on so many images of the test split, as plain JSON; examples: whether they are kept."""
-    normalize = models.normalization.canonical(plan.normalize)
+    normalize = models.normalization.canonical(plan.model.normalize)
     return {
         "format": FORMAT,
         "stcore": __version__,
-        "backend": plan.backend,
-        "model": plan.model,
+        "backend": plan.runtime.backend,
+        "model": plan.model.name,
         "weights": fingerprint(weights),
-        "dataset": plan.dataset.partition(":")[0],  # where it lies is not what it is
+        "dataset": plan.data.dataset.partition(":")[0],  # where it lies is not what it is
         "data": test.fingerprint(),
         "subset": subset,
         "shard": shard,
         "images": images,
-        "attacks": {name: repr(it) for name, it in named(plan.attacks, plan.eval_epsilon, plan.norm).items()},
-        "epsilon": plan.eval_epsilon,
+        "attacks": {
+            name: repr(it)
+            for name, it in named(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm).items()
+        },
+        "epsilon": plan.evaluation.epsilon,
         "norm": plan.norm,
         "seed": plan.seed,
-        "batch_size": plan.eval_batch_size,
-        "dtype": plan.dtype,
+        "batch_size": plan.evaluation.batch_size,
+        "dtype": plan.runtime.dtype,
         "examples": examples,
         # Said where there is one: what was written before there were any is of networks without.
         **({} if normalize == models.normalization.NONE else {"normalize": normalize}),

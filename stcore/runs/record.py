@@ -111,7 +111,7 @@ def recorded_settings(record: Record, plan: Plan) -> dict[str, Any]:
     """The settings of a run, complete, with its preset and the device that it was trained on."""
     ran_on = record.environment or {}
     preset = record.config.get("preset", plan.preset)
-    return settings_of({**plan.flat(), "preset": preset, "device": ran_on.get("device", plan.device)})
+    return settings_of({**plan.flat(), "preset": preset, "device": ran_on.get("device", plan.runtime.device)})
 
 
 def data_of(record: Record) -> Mapping[str, Any]:

@@ -46,10 +46,10 @@ class FailurePolicy:
         return float(SLOWER ** len(self.rollbacks))
 
     def progress(self) -> dict[str, Any]:
-        """What the trainer's state holds of it; `recall` restores it."""
+        """What the trainer's state holds of it; `restore` restores it."""
         return {"stopped": self.stopped, "rollbacks": self.rollbacks}
 
-    def recall(self, progress: Mapping[str, Any]) -> None:
+    def restore(self, progress: Mapping[str, Any]) -> None:
         """Restores what `progress` returned."""
         self.stopped, self.rollbacks = progress["stopped"], list(progress["rollbacks"])
 

@@ -64,7 +64,7 @@ class Trainer:
     The epoch with the highest accuracy under `select_by` (the later of equals, as released) is kept as best; of
     averaged weights, if there are any, the best is chosen for themselves.
     The state is kept at each epoch's end, before the evaluation, and when the store says that it is due: a trainer
-    made alike that `recall`s it goes on as if nothing had been.
+    made alike that `restore`s it goes on as if nothing had been.
     Raises DivergedError at a loss or a prediction that is not finite; what was saved before stays. Ctrl-C ends
     the run after the step, or the evaluation, under way, with the weights saved as `last` and the state kept;
     `interrupted` is then true. So do SIGTERM and `until`, the end of its time by `time.monotonic`.
@@ -97,7 +97,7 @@ class Trainer:
     _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
 
     def state(self) -> State:
-        """What a trainer made alike goes on from by `recall`."""
+        """What a trainer made alike goes on from by `restore`."""
         arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
         progress = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
         progress["remedies"] = self.failure_policy.progress()
@@ -107,13 +107,13 @@ class Trainer:
             progress["best_ema"] = self.average.best
         return State(arrays, progress)
 
-    def recall(self, state: State) -> None:
+    def restore(self, state: State) -> None:
         """Takes up the state of a trainer made alike."""
         self.learner.restore(part(state.arrays, "learner/"))
         self.best = tuple(state.progress["best"])
         self.history = list(state.progress["history"])
         self._under_way = EpochSoFar(**copy.deepcopy(state.progress["under_way"]))  # a state may be taken up twice
-        self.failure_policy.recall(state.progress["remedies"])
+        self.failure_policy.restore(state.progress["remedies"])
         if self.average is not None:
             self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
             self.average.best = tuple(state.progress["best_ema"])
@@ -129,7 +129,7 @@ class Trainer:
         if self.average is not None:
             contestants["best-ema"] = self.average
         chosen = {name: contestant.best for name, contestant in contestants.items()}
-        self.recall(state)
+        self.restore(state)
         for name, contestant in contestants.items():
             if self.history and contestant.best != chosen[name]:
                 row, prefix = self.history[-1], "ema_" if name.endswith("-ema") else ""

@@ -3,22 +3,37 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from stcore.errors import DataError
 
 PARTS = ("train", "validation", "test")
+REQUIRED = ("train", "test")
 
 
-def find_shards(folder: Path, suffix: str) -> dict[str, list[Path]]:
-    """Each part's files, here or in data/, in the order of their names; there may be none of validation.
+class Known(NamedTuple):
+    """Facts about a whole data set that one part alone may lack, such as a checkpoint records.
 
-    DataError if the folder is not there, has no train or test files, or if one of several shards is missing.
+    num_classes: how many classes there are at least, if the set does not name them.   channels: likewise.
+    """
+
+    num_classes: int = 0
+    channels: int = 0
+
+
+NOTHING = Known()
+
+
+def find_shards(folder: Path, suffix: str, parts: Sequence[str] = PARTS) -> dict[str, list[Path]]:
+    """Finds the files of these parts, here or in data/, in the order of their names; validation may have none.
+
+    Raises DataError if the folder does not exist, has no train or test files, or lacks one of several shards.
     """
     if not folder.is_dir():
         raise DataError(f"expected a folder of {suffix} files, received {str(folder)!r}; check the path")
-    shards = {part: _of(folder, part, suffix) or _of(folder / "data", part, suffix) for part in PARTS}
-    for part in ("train", "test"):
-        if not shards[part]:
+    shards = {part: _of(folder, part, suffix) or _of(folder / "data", part, suffix) for part in parts}
+    for part, files in shards.items():
+        if part in REQUIRED and not files:
             raise DataError(
                 f"{folder}: expected {part}-*.{suffix} here or in data/, received {contents(folder)}; "
                 f"name the folder that holds the {suffix} files themselves"

@@ -42,7 +42,8 @@ def index(parts: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Shard, ...]]:
     shards = {path: known.get(path.name) or _indexed(path) for path in paths}
     if any(path.name not in known for path in paths):
         with contextlib.suppress(UsageError), replacing(place) as file:  # a folder may be read-only
-            file.write(json.dumps([_entry(shard) for shard in shards.values()], indent=1).encode())
+            entries = known | {path.name: shard for path, shard in shards.items()}
+            file.write(json.dumps([_entry(shard) for shard in entries.values()], indent=1).encode())
     return {part: tuple(shards[path] for path in of_part) for part, of_part in parts.items()}
 
 
