@@ -22,7 +22,7 @@ from stcore.errors import DataError, UsageError
 from stcore.methods import METHODS, make_objective
 from stcore.models import build
 from stcore.protocols import Mode
-from stcore.runs.preparation import load_data
+from stcore.runs.preparation import set_up
 from stcore.training.schedules import make_schedule
 from stcore.training.trainer import Schedules
 
@@ -99,7 +99,7 @@ def fit(plan, model, source, callbacks=(), **options):
 
 def fitted(plan, source=pipeline, compiling=None, **options):
     """The model after the plan's epochs, and its history."""
-    splits = load_data(plan)
+    splits = set_up(plan).splits
     model = squeeze_model(plan, splits, **(compiling or {}))
     return model, fit(plan, model, source(batches_of(plan, splits)), **options)
 
@@ -143,7 +143,7 @@ def test_fit_makes_the_steps_of_the_command_line_bit_for_bit(tmp_path, traces, s
     said = train(tmp_path / "run", **settings)
     assert said.code == 0, said.err
     plan, best = make_plan(**settings), tmp_path / "best.keras"
-    validation = load_data(plan).validation
+    validation = set_up(plan).splits.validation
     data = validation.images.astype("float32") / 255, validation.labels
     callbacks = [
         RobustEvaluation(data, epsilon=plan.evaluation.epsilon, batch_size=plan.evaluation.batch_size),
@@ -168,7 +168,7 @@ def test_every_method_fits(method, traces, global_random_state):
     model, history = fitted(plan)
     assert len(traces) == 1
     assert all(np.isfinite(values).all() for values in history.values())
-    start = stcore.make_classifier(network_of(plan, load_data(plan))).weights()
+    start = stcore.make_classifier(network_of(plan, set_up(plan).splits)).weights()
     assert all(np.abs(array - start[name]).max() > 1e-5 for name, array in weights(model).items())
 
 
@@ -198,7 +198,7 @@ def arrays(batches, epoch=1):
 @pytest.mark.parametrize("source", ["arrays", "PyDataset", "generator"])
 def test_what_the_batches_come_from_changes_nothing(keras, source):
     plan = make_plan(**{**ODD, "epochs": 1})
-    splits = load_data(plan)
+    splits = set_up(plan).splits
     batches = batches_of(plan, splits)
     expected = weights(fitted(plan)[0])
 
@@ -223,7 +223,7 @@ def test_what_the_batches_come_from_changes_nothing(keras, source):
 def test_training_goes_on_from_saved_weights(usual, tmp_path):
     """With the optimizer's velocity, and the noise and the rate of the epoch that comes."""
     plan = make_plan(**ODD)
-    splits = load_data(plan)
+    splits = set_up(plan).splits
     batches, first, second = batches_of(plan, splits), squeeze_model(plan, splits), squeeze_model(plan, splits)
     fit(plan, first, pipeline(batches), epochs=1)
     first.save_weights(tmp_path / "state.weights.h5")
@@ -473,7 +473,7 @@ def test_robust_evaluation_serves_any_model(keras):
 
 def test_evaluate_and_predict_are_the_networks_own(keras, global_random_state):
     plan = make_plan(backend="keras", **QUICK)
-    splits = load_data(plan)
+    splits = set_up(plan).splits
     x, y = splits.test.images.astype("float32") / 255, splits.test.labels
     model = squeeze_model(plan, splits, metrics=["accuracy"])
     fit(plan, model, pipeline(batches_of(plan, splits)))  # so the statistics are not the batch's
