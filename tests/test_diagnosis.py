@@ -353,7 +353,7 @@ def test_a_state_after_a_rollback_takes_the_place_of_later_ones(tmp_path):
     said = []
     (tmp_path / "state" / "good.safetensors").write_bytes(b"damaged")
     assert again.good(said.append) is None
-    assert "no rollback will go back to it" in said[0]
+    assert "no rollback will restore it" in said[0]
     (tmp_path / "state" / ".00000004-000000.safetensors.77.part").write_bytes(b"half")
     kept.clear()
     assert not (tmp_path / "state").exists()

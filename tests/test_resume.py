@@ -138,7 +138,7 @@ def test_what_has_become_otherwise_is_said(tmp_path):
     states(tmp_path)
     said = []
     assert RunStates(tmp_path, 0.0, {"threads": 2}).latest(said.append) is not None
-    assert "threads = 1, and goes on with 2" in said[0]
+    assert "threads = 1, and resumes with 2" in said[0]
 
 
 def test_a_state_says_where_it_stands(tmp_path):

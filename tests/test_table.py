@@ -264,7 +264,7 @@ def test_what_is_no_finished_run_is_left_out_and_said(two_methods):
     assert all(line.startswith("left out: ") for line in lines)
     unfinished = two_methods / "st-0"
     assert (
-        f"left out: {unfinished} is unfinished after 3 epochs. To go on: stcli train --resume {unfinished}"
+        f"left out: {unfinished} is unfinished after 3 epochs. To resume: stcli train --resume {unfinished}"
         in lines
     )
     for reason in (

@@ -121,7 +121,7 @@ class KerasLearner(KerasClassifier):
     """`stcore.protocols.Learner`: the model with its `keras.optimizers` optimizer."""
 
     precision = inner_precision = "fp32"
-    """What the outer forwards, and the search's, reckon in: fp32, tf32 or bf16. All others are in fp32."""
+    """The precision of the outer forwards, and of the search's: fp32, tf32 or bf16. All others are in fp32."""
     gradient_checkpointing = False
     """Whether these forwards keep no activations."""
 

@@ -87,7 +87,7 @@ class TorchClassifier:
 
     def images(self, array: Array) -> Tensor:
         # Turned in numpy: channels last in memory, as convolutions like it, and no view, which torch.compile
-        # would tell from the examples that a search finds.
+        # would distinguish from the examples that a search finds.
         return self.pixels(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array)
 
     def host_images(self, x: Tensor | Array) -> Array:
@@ -144,7 +144,7 @@ class TorchLearner(TorchClassifier):
     """`stcore.protocols.Learner`: the module with its `torch.optim` optimizer."""
 
     precision = inner_precision = "fp32"
-    """What the outer forwards, and the search's, reckon in: fp32, tf32 or bf16. All others are in fp32."""
+    """The precision of the outer forwards, and of the search's: fp32, tf32 or bf16. All others are in fp32."""
     gradient_checkpointing = False
     """Whether these forwards keep no activations but their blocks' inputs."""
 

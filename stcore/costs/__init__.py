@@ -1,5 +1,5 @@
-"""What a run will cost, from a short probe of it: `stcli plan`.
+"""The cost of a run, forecast from a short probe: `stcli plan`.
 
-`probe` sets a run up and has the `bench` time a few steps of each of its phases by the `stopwatch`; what it
-`measured` is what `forecast` reckons the whole run from.
+`probe` sets a run up; its `bench` times a few steps of each phase by the `stopwatch`. `forecast` computes the cost
+of the whole run from what was `measured`.
 """

@@ -26,16 +26,16 @@ from stcore.training.metrics import EpochSoFar
 from stcore.training.state import State
 from stcore.training.trainer import Average
 
-PASSES = 42  # of an image through PGD-20: 20 there and back, one of the image, one of what was found
+PASSES = 42  # of an image through PGD-20: 20 forwards and backwards, one forward of the image, one of the example
 
 
 class _Enough(Exception):
-    """The trainer has made the steps that were to be timed; no error."""
+    """Ends the trainer after the timed steps; no error."""
 
 
 @dataclass
 class _Steps(NullStore):
-    """A trainer's batches under a stopwatch, and the store that ends it when that is over."""
+    """A trainer's batches under a stopwatch, and the store that ends the trainer after them."""
 
     batches: Epochs
     watch: Stopwatch = field(init=False)
@@ -51,7 +51,7 @@ class _Steps(NullStore):
         return self.watch.over(lambda: self.batches.epoch(epoch))
 
     def keep(self, state: State) -> None:
-        if self.watch.pace is not None:  # else Ctrl-C came, and the trainer ends by itself
+        if self.watch.pace is not None:  # otherwise Ctrl-C came, and the trainer ends by itself
             raise _Enough
 
 
@@ -71,7 +71,7 @@ class Bench:
         self._trainer = self.setup.trainer(self.learner, self.average, steps, steps, Silent())
 
     def phases(self, seconds: float) -> Iterator[Phase]:
-        """Each phase by its first epoch."""
+        """Times each phase in its first epoch."""
         objective, perturbation = self.plan.objective, self.plan.method.perturbation
         epochs: dict[tuple[int, bool], list[int]] = {}
         for epoch in range(1, self.plan.optimisation.epochs + 1):
@@ -91,7 +91,7 @@ class Bench:
         return watch.pace
 
     def evaluations(self, seconds: float) -> tuple[tuple[Pace, ...], Pace, Pace | None]:
-        """After an epoch: of the trained weights, and of averaged ones; the final one; a pass in AutoAttack."""
+        """Times the evaluations after an epoch, of the trained and of averaged weights; the final one; a pass."""
         plan, test = self.plan, self.setup.test
         by_batch, cascades = apart(named(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm))
         judged = [self.learner] if self.average is None else [self.learner, self.average.evaluator.classifier]
@@ -118,7 +118,7 @@ class Bench:
         return watch.pace
 
     def saving(self) -> Spent:
-        """The state, and the weights as best and as last, written into a folder that is then gone."""
+        """Times the writing of the state, and of the weights as best and as last, into a temporary folder."""
         names = ("best", "last") if self.average is None else ("best", "last", "best-ema", "last-ema")
         with TemporaryDirectory(prefix="stcli-plan-") as name:
             folder = Path(name)

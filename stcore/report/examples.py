@@ -61,7 +61,7 @@ def _about(result: Result, plan: Plan, checkpoint: str) -> str:
     return (
         f"One test image of each of {len(result.labels)} classes, and what {result.settings.steps} steps within "
         f"{radius(plan.evaluation.epsilon, plan.norm)} make of it on the {checkpoint} checkpoint: adversarial "
-        "examples climb the loss, collaborative ones go down."
+        "examples increase the loss, collaborative ones lower it."
     )
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of a finished training on the test split, of which each rank takes its share."""
+"""The final evaluation of a run: its checkpoints on the test split, shared among the ranks."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def final_evaluation(
     until: float | None,
     ranks: Ranks,
 ) -> dict[str, dict[str, Accuracy]] | None:
-    """Accuracies under the plan's attacks by checkpoint; None where it was stopped.
+    """Accuracies under the plan's attacks by checkpoint; None if it was interrupted.
 
-    checkpoints: the epoch of each. The learner ends with the last one's weights. Cascades take hours: they are
-    kept in the run's folder, where `stcli evaluate` goes on from them.
+    checkpoints: the epoch of each. The learner ends with the weights of the last one. Cascades take hours: their
+    state is kept in the run's folder, from which `stcli evaluate` continues.
     """
     by_batch, cascades = apart(named(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm))
     evaluator = Evaluator(learner, by_batch, plan.seed)
@@ -44,7 +44,7 @@ def final_evaluation(
     with Interrupt(until, ranks) as interrupt:
         for name, epoch in checkpoints.items():
             best = name.replace("last", "best")
-            if name != best and epoch == checkpoints[best]:  # one and the same
+            if name != best and epoch == checkpoints[best]:  # the same weights
                 scores[name] = scores[best]
                 continue
             ranks.gather(None)  # rank 0 has written the weights
@@ -82,7 +82,7 @@ def _store(
 
 
 def _merge(plan: Plan, run: Path, name: str, parts: list[Path]) -> None:
-    """The whole evaluation beside its shards, as `stcli merge` puts it together."""
+    """Writes the whole evaluation beside its shards, as `stcli merge` does."""
     what, records, found = merge(parts)
     whole = EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
     whole.finish(records, result_of(found, list(plan.evaluation.attacks)))
