@@ -32,7 +32,11 @@ def runner(args: argparse.Namespace, plan: Plan) -> Callable[[], float]:
     """One step of this plan's method, in its dearest phase, from the same weights and batch each time."""
     objective, learner = plan.objective, steps.learner_of(args.backend, args.model)
     return steps.step_of(
-        learner, objective, args.batch, phase=objective.phase(plan.epochs), perturbation=plan.perturbation
+        learner,
+        objective,
+        args.batch,
+        phase=objective.phase(plan.optimisation.epochs),
+        perturbation=plan.method.perturbation,
     )
 
 

@@ -21,7 +21,7 @@ from stcore.errors import UsageError
 from stcore.protocols import Array
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.plan import Plan
-from stcore.runs.store import check_weights_metadata
+from stcore.runs.preparation import set_up
 
 CLASSES = 3  # of each of which `examples` draws an image
 
@@ -41,7 +41,7 @@ def targets(names: dict[str, Path], options: OfCheckpoints) -> list[Target]:
     for name, run in names.items():
         asked = EvaluateOptions(
             run=run,
-            backend=found[0].plan.backend if found else options.backend,
+            backend=found[0].plan.runtime.backend if found else options.backend,
             model=options.model if run.is_file() else None,
             attacks="",
             checkpoint=options.checkpoint if run.is_file() else options.checkpoint or "best",
@@ -61,8 +61,8 @@ def targets(names: dict[str, Path], options: OfCheckpoints) -> list[Target]:
 def settings_of(module: Any, found: list[Target], options: OfCheckpoints) -> Any:
     """The analysis' settings: as options say, in all else those of the paper in proportion to the runs' ε."""
     said = given(module.Settings, options)
-    balls = {(target.plan.eval_epsilon, target.plan.norm) for target in found}
-    epsilon, norm = found[0].plan.eval_epsilon, found[0].plan.norm
+    balls = {(target.plan.evaluation.epsilon, target.plan.norm) for target in found}
+    epsilon, norm = found[0].plan.evaluation.epsilon, found[0].plan.norm
     if len(balls) > 1 and not {"epsilon", "budgets"} & said.keys():
         radius = "budgets" if hasattr(options, "budgets") else "epsilon"
         raise UsageError(
@@ -77,14 +77,12 @@ def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[s
     loaded: dict[tuple[Any, ...], Any] = {}
     for target in found:
         plan = target.plan
-        backend = load_quietly(plan.backend)
-        sizes = (plan.train_size, plan.validation_size, plan.test_size)
-        source = (plan.dataset, plan.columns, plan.image_size, plan.select, sizes)
-        subset = getattr(options, "subset", None)
-        work = CheckpointEvaluation(plan, subset, data=loaded.get(source))
-        loaded[source] = work.splits
+        backend = load_quietly(plan.runtime.backend)
+        source = (plan.data.dataset, plan.data.columns, plan.data.image_size, plan.data.test_size)
         weights, metadata = load_weights(target.file)
-        check_weights_metadata(metadata, plan, work.splits)
+        setup = set_up(plan, metadata, loaded.get(source))
+        work = CheckpointEvaluation(setup, getattr(options, "subset", None))
+        loaded[source] = work.test
         work.load(weights)
         places = _chosen(work, options)
         told[target.name] = {
@@ -95,7 +93,7 @@ def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[s
             "images": len(places),
             "versions": backend.versions(),
         }
-        test = work.splits.test
+        test = work.test
         yield Subject(
             target.name,
             work.classifier,
@@ -103,14 +101,14 @@ def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[s
             test.labels[places],
             places,
             metadata.get("method"),
-            plan.eval_batch_size,
+            plan.evaluation.batch_size,
             test.class_names,
         )
 
 
 def _chosen(work: CheckpointEvaluation, options: OfCheckpoints) -> Array:
     """Which of the test images, by their places in the test split."""
-    labels = work.splits.test.labels
+    labels = work.test.labels
     images = getattr(options, "images", None)
     if images is not None:
         for name in ("classes", "seed") if isinstance(options, ExamplesOptions) else ("subset",):

@@ -114,8 +114,8 @@ def trained(job: Job, console: Console) -> bool:
         natural, robust = (100 * row[f"{name}_accuracy"] for name in ("natural", "pgd20"))
         say(
             console,
-            f"  epoch {row['epoch']} of {job.plan.epochs}: {natural:5.1f} % of held-out digits correct, "
-            f"{robust:5.1f} % under attack",
+            f"  epoch {row['epoch']} of {job.plan.optimisation.epochs}: {natural:5.1f} % of held-out digits "
+            f"correct, {robust:5.1f} % under attack",
         )
 
     run_options = RunOptions(resume=job.begun)
@@ -129,13 +129,14 @@ def attacked(folder: Path, images: int, console: Console) -> tuple[dict[str, Acc
     """
     from stcore.base.weights_file import load_weights
     from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
+    from stcore.runs.preparation import set_up
     from stcore.runs.record import read_record
 
     options = EvaluateOptions(folder, attacks="autoattack", checkpoint="best", subset=str(images))
-    work = CheckpointEvaluation(plan_from(options), options.subset)
-    weights = {name: load_weights(path)[0] for name, path in checkpoints(options).items()}
-    base = folder_of(options, work, weights["best"])
-    found = evaluated(work, weights, base, options, console, make_progress(console))
+    weights, metadata = load_weights(checkpoints(options)["best"])
+    work = CheckpointEvaluation(set_up(plan_from(options), metadata), options.subset)
+    base = folder_of(options, work, weights)
+    found = evaluated(work, {"best": weights}, base, options, console, make_progress(console))
     if found is None:
         return None
     own = (read_record(folder).result or {})["checkpoints"]["best"]

@@ -33,6 +33,7 @@ from stcore.results import names
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.evaluation_identity import folder_name
 from stcore.runs.plan import Plan
+from stcore.runs.preparation import set_up
 from stcore.runs.store import check_weights_metadata
 
 ENGINES = ("native", "reference")
@@ -47,13 +48,14 @@ def main(args: Sequence[str]) -> int:
     plan = plan_from(options)
     if options.predictions and not Path(options.predictions).parent.is_dir():
         raise UsageError(f"predictions: expected a file in an existing folder; received {options.predictions}")
-    load_quietly(plan.backend)
-    work = CheckpointEvaluation(plan, options.subset, options.shard, options.save_examples)
+    load_quietly(plan.runtime.backend)
+    known = {name: load_weights(path) for name, path in files.items()}
+    _, metadata = next(iter(known.values()))
+    work = CheckpointEvaluation(set_up(plan, metadata), options.subset, options.shard, options.save_examples)
     console = make_console(stderr=options.json)  # JSON stands alone on stdout
     progress = make_progress(console)
-    known = {name: load_weights(path) for name, path in files.items()}
     for _, metadata in known.values():
-        check_weights_metadata(metadata, plan, work.splits)
+        check_weights_metadata(metadata, plan, work.test)
     weights = {name: arrays for name, (arrays, _) in known.items()}
     if options.engine == "reference":
         return check_by_reference(work, weights, console, options)
@@ -84,7 +86,7 @@ def main(args: Sequence[str]) -> int:
         _show(console, work, options, scores)
         _show_cascades(console, work, {labels[name]: one.assessed.cascades for name, one in found.items()})
         _show_audits(console, options, plan, {name: one.audit for name, one in found.items()})
-    if plan.select == "test":
+    if plan.evaluation.select == "test":
         say(console, "best was selected on the TEST split (the paper's rule): its figures are optimistic")
     if base is not None:
         say(console, f"everything is in {base}")
@@ -152,8 +154,8 @@ def _show(
     part = "".join(
         f", {name} {value}" for name, value in (("subset", options.subset), ("shard", options.shard)) if value
     )
-    what = f"{plan.method}, {plan.backend}, test split of {plan.dataset}{part}"
-    say(console, f"{what}, {plan.norm} ε = {names.radius(plan.eval_epsilon)}, 95 % intervals")
+    what = f"{plan.method.name}, {plan.runtime.backend}, test split of {plan.data.dataset}{part}"
+    say(console, f"{what}, {plan.norm} ε = {names.radius(plan.evaluation.epsilon)}, 95 % intervals")
     console.print(score_table(scores))
 
 
@@ -164,7 +166,7 @@ def _show_cascades(
         for attack, result in found.items():
             console.print(stage_table(f"{label}, {attack}", result.stages))
     if work.cascades:
-        for note in notes(work.splits.test.num_classes, [attack.version for attack in work.cascades.values()]):
+        for note in notes(work.test.num_classes, [attack.version for attack in work.cascades.values()]):
             say(console, note)
 
 

@@ -51,7 +51,7 @@ def main(args: Sequence[str]) -> int:
         RunFolder.check_free(Path(out))
     if options.tensorboard:
         tensorboard.check_installed()
-    load_quietly(plan.backend)
+    load_quietly(plan.runtime.backend)
     from stcore.costs.probe import probe
 
     console = make_console(stderr=options.json)
@@ -65,7 +65,7 @@ def main(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(said, indent=2))
     else:
-        _show(console, said, perturbed=plan.perturbation is not None)
+        _show(console, said, perturbed=plan.method.perturbation is not None)
     return errors.OK
 
 

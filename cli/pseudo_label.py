@@ -23,6 +23,8 @@ from stcore.errors import UsageError
 from stcore.evaluation import pseudo_labels
 from stcore.protocols import Classifier
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
+from stcore.runs.plan import make_plan
+from stcore.runs.preparation import set_up
 
 
 @dataclass(frozen=True)
@@ -82,23 +84,8 @@ def main(args: Sequence[str]) -> int:
 def load_classifier(options: PseudoLabelOptions, folder: RunFolder, about: Mapping[str, str]) -> Classifier:
     """The checkpoint's network, built from what its file says of it."""
     settings: dict[str, Any] = from_file(TrainOptions, folder.path / CONFIG)
-    name = options.backend or settings["backend"]
-    backend = load_quietly(name)
-    if options.threads is not None:
-        backend.use_threads(options.threads)
-    normalize = about.get("normalize", "none")
-    models.check_weights(about, name, normalize)
-    device = backend.use_device(options.device)
-    height, width, channels = map(int, about["image_shape"].split("x"))
-    model = models.build(
-        about["model"],
-        name,  # type: ignore[arg-type]
-        num_classes=int(about["num_classes"]),
-        in_channels=channels,
-        image_size=(height, width),
-        dtype=settings.get("dtype", "float32"),
-        device=device if name == "torch" else None,
-        normalize=normalize,
-    )
-    classifier: Classifier = backend.make_classifier(model)
-    return classifier
+    settings |= {"device": options.device, "threads": options.threads}
+    plan = make_plan(settings | ({} if options.backend is None else {"backend": options.backend}))
+    load_quietly(plan.runtime.backend)
+    models.check_weights(about, plan.runtime.backend, plan.model.normalize)
+    return set_up(plan, about).classifier()

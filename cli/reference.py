@@ -46,7 +46,7 @@ def check_by_reference(
                 version=attack.version,
                 attacks=attack.attacks or None,
                 seed=work.plan.seed,
-                batch_size=work.plan.eval_batch_size,
+                batch_size=work.plan.evaluation.batch_size,
                 progress=lambda line: console.print(f"  {line}", soft_wrap=True),
             )
             robust = Accuracy(int((~found.fooled).sum()), len(found.fooled))

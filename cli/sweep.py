@@ -88,4 +88,4 @@ def _state(job: Job) -> str:
         return "finished" if job.finished else "to train"
     metrics = job.folder / METRICS
     epochs = len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.is_file() else 0
-    return f"goes on after {epochs} of {job.plan.epochs} epochs"
+    return f"goes on after {epochs} of {job.plan.optimisation.epochs} epochs"

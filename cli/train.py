@@ -62,10 +62,10 @@ def main(args: Sequence[str]) -> int:
     logs = folder / tensorboard.FOLDER
     logging = (options.tensorboard or logs.is_dir()) and ranks.is_first()
     events = tensorboard.Events(logs) if logging else None
-    load_quietly(plan.backend)
+    load_quietly(plan.runtime.backend)
 
     def on_row(row: Mapping[str, Any]) -> None:
-        say(epoch_line(row, plan.epochs, plan.select))
+        say(epoch_line(row, plan.optimisation.epochs, plan.evaluation.select))
         if events is not None:
             events.write(row)
 
@@ -80,11 +80,11 @@ def main(args: Sequence[str]) -> int:
     if outcome.interrupted:
         say(how_to_go_on(outcome, plan))
         return errors.INTERRUPTED
-    rule = f"{plan.select_by} on " + (
-        "validation" if plan.select == "val" else "TEST, the paper's optimistic rule"
+    rule = f"{plan.evaluation.select_by} on " + (
+        "validation" if plan.evaluation.select == "val" else "TEST, the paper's optimistic rule"
     )
     scores = {f"{name} (epoch {e})": outcome.scores[name] for name, e in outcome.checkpoints.items()}
-    say(f"test split, ε = {radius(plan.eval_epsilon)}, 95 % intervals; best by {rule}")
+    say(f"test split, ε = {radius(plan.evaluation.epsilon)}, 95 % intervals; best by {rule}")
     console.print(score_table(scores))
     say(f"everything is in {folder}")
     return print_result(folder) if as_json and ranks.is_first() else errors.OK
@@ -98,20 +98,24 @@ def print_result(folder: Path) -> int:
 
 def title(plan: Plan) -> str:
     """What is trained, in a line."""
-    around = {"awp": plan.awp, "rwp": plan.rwp, "ema": plan.ema, "extra data": plan.extra_fraction}
+    around = {
+        "awp": plan.method.awp,
+        "rwp": plan.method.rwp,
+        "ema": plan.optimisation.ema,
+        "extra data": plan.data.extra_fraction,
+    }
     said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
-    epochs = f"{plan.epochs} epoch{'s' * (plan.epochs > 1)}"
-    method = f"{plan.method} with {', '.join(said)}" if said else plan.method
-    return (
-        f"{method} on {plan.dataset}, {plan.model}, {plan.backend}, {epsilons(plan)}, {epochs}, seed {plan.seed}"
-    )
+    epochs = f"{plan.optimisation.epochs} epoch{'s' * (plan.optimisation.epochs > 1)}"
+    method = f"{plan.method.name} with {', '.join(said)}" if said else plan.method.name
+    what = (f"{method} on {plan.data.dataset}", plan.model.name, plan.runtime.backend, epsilons(plan), epochs)
+    return f"{', '.join(what)}, seed {plan.seed}"
 
 
 def epsilons(plan: Plan) -> str:
     """The ε of training and of the evaluation, once where they are the same."""
-    trained = plan.settings.get("epsilon", plan.eval_epsilon)
+    trained = plan.method.settings.get("epsilon", plan.evaluation.epsilon)
     norm = " in l2" if plan.norm == "l2" else ""
-    apart = f", evaluated at {radius(plan.eval_epsilon)}" if trained != plan.eval_epsilon else ""
+    apart = f", evaluated at {radius(plan.evaluation.epsilon)}" if trained != plan.evaluation.epsilon else ""
     return f"ε = {radius(trained)}{norm}{apart}"
 
 
@@ -119,7 +123,7 @@ def how_to_go_on(outcome: Outcome, plan: Plan) -> str:
     """What an interrupted run left, and the commands that use it; an evaluation that has a folder goes on."""
     folder = outcome.folder
     evaluate = ["stcli", "evaluate", str(folder)]
-    evaluate += ["--attacks", ",".join(plan.attacks)] if (folder / EVALUATIONS).is_dir() else []
+    evaluate += ["--attacks", ",".join(plan.evaluation.attacks)] if (folder / EVALUATIONS).is_dir() else []
     return (
         f"interrupted after {outcome.epochs} whole epochs\n"
         f"  to go on:                            {shlex.join(['stcli', 'train', '--resume', str(folder)])}\n"
@@ -188,9 +192,14 @@ def _defaults(kind: type[Options], plan: Plan) -> Options:
 
 def default_name(plan: Plan) -> str:
     """A run's folder name: data, network, method and what is around it, backend, seed."""
-    data = Path(plan.dataset.partition(":")[2] or plan.dataset).name
-    wrapped = {"awp": plan.awp, "rwp": plan.rwp, "ema": plan.ema, "extra": plan.extra_data}
+    data = Path(plan.data.dataset.partition(":")[2] or plan.data.dataset).name
+    wrapped = {
+        "awp": plan.method.awp,
+        "rwp": plan.method.rwp,
+        "ema": plan.optimisation.ema,
+        "extra": plan.data.extra_data,
+    }
     around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
     norm = "-l2" if plan.norm == "l2" else ""
-    name = f"{data}-{plan.model}-{plan.method}{around}{norm}-{plan.backend}-seed{plan.seed}"
+    name = f"{data}-{plan.model.name}-{plan.method.name}{around}{norm}-{plan.runtime.backend}-seed{plan.seed}"
     return re.sub(r"[^\w.+-]", "-", name)  # timm:NAME has what not every file system takes

@@ -181,14 +181,20 @@ class Classifier(Network, Protocol):
     def pixels(self, array: Array) -> Tensor:
         """Converts a host array in the model's own layout to its dtype and device; divides uint8 by 255."""
 
+    def host_pixels(self, array: Array) -> Array:
+        """The values of `pixels` as a host array of the same layout, without the device."""
+
     def images(self, array: Array) -> Tensor:
         """Converts host images (B, H, W, C), or flat (B, d), to the model's layout, dtype and device.
 
         uint8 is divided by 255.
         """
 
-    def host_images(self, x: Tensor) -> Array:
-        """Copies pixels (B, …) to host images (B, H, W, C), or flat, in their dtype: the inverse of `images`."""
+    def host_images(self, x: Tensor | Array) -> Array:
+        """Copies pixels (B, …), a tensor or a host array, to host images (B, H, W, C), or flat, in their dtype.
+
+        The inverse of `images`.
+        """
 
     def resident(self, images: Array) -> Callable[[Array, Any], Tensor]:
         """Copies uint8 images (N, H, W, C) to the device once, and returns a function that selects from them.

@@ -425,8 +425,8 @@ def test_pretrained_weights_see_what_they_were_trained_on(keras, monkeypatch, na
     published.__module__ = application.__module__
     full = f"keras.applications:{name}"
     text = pretrained_normalization(full)
-    assert plan(backend="keras", model=full, pretrained=True).normalize == text
-    assert plan(backend="keras", model=full, pretrained=True, normalize="imagenet").normalize == "imagenet"
+    assert plan(backend="keras", model=full, pretrained=True).model.normalize == text
+    assert plan(backend="keras", model=full, pretrained=True, normalize="imagenet").model.normalize == "imagenet"
     with monkeypatch.context() as patched:
         patched.setattr(keras.applications, name, published)
         model = build(full, "keras", num_classes=4, in_channels=3, normalize=text, pretrained=True)
@@ -507,8 +507,8 @@ def test_what_timm_lacks_is_said(timm, monkeypatch):
 
 
 def test_pretrained_weights_bring_their_normalisation(timm):
-    assert plan(model="timm:vit", pretrained=True).normalize == "0.5/0.25"
-    assert plan(model="timm:vit", pretrained=True, normalize="none").normalize == "none"
+    assert plan(model="timm:vit", pretrained=True).model.normalize == "0.5/0.25"
+    assert plan(model="timm:vit", pretrained=True, normalize="none").model.normalize == "none"
 
 
 def test_timm_itself():

@@ -470,7 +470,7 @@ def test_a_loss_that_turns_into_nan(place):
 def test_a_disk_that_is_full_for_others(place, monkeypatch):
     for name, told in (("/data/x.parquet", "/data/x.parquet"), (None, "a file")):
         full = OSError(28, "No space left on device", *([name] if name else []))
-        monkeypatch.setattr("stcore.runs.training_run.load_data", raising(full))
+        monkeypatch.setattr("stcore.runs.preparation.data.load", raising(full))
         said = stcli("train", *flags(steps=1))
         assert_refused(
             said, 2, f"{told} cannot be read or written (No space left on device). Choose another place"

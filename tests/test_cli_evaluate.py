@@ -26,7 +26,7 @@ from stcore.evaluation.attack_names import MONITORS
 from stcore.evaluation.folder import EvaluationFolder
 from stcore.runs.evaluation_identity import folder_name, identity
 from stcore.runs.plan import make_plan
-from stcore.runs.preparation import load_data
+from stcore.runs.preparation import set_up
 
 torch = pytest.importorskip("torch")
 
@@ -75,7 +75,7 @@ def same_records(one, other):
 
 def pixels():
     """The digits that `sound` is tested on."""
-    return load_data(plan()).test.images.astype(np.float32) / np.float32(255)
+    return set_up(plan()).test.images.astype(np.float32) / np.float32(255)
 
 
 def classes(weights, images):

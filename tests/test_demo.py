@@ -1,6 +1,5 @@
 """`stcli demo`, shortened: what it prints is what its runs found, and it takes up what is there."""
 
-import dataclasses
 import json
 import re
 
@@ -8,6 +7,8 @@ import pytest
 from reported import Page, shown
 from small import contents, stcli
 from terminal import on_a_terminal
+
+from stcore.runs.plan import make_plan
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -40,7 +41,7 @@ def small():
 
     plan_of = demo.plan_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "plan_of", lambda *asked: dataclasses.replace(plan_of(*asked), **SMALL))
+        patch.setattr(demo, "plan_of", lambda *asked: make_plan({**plan_of(*asked).flat(), **SMALL}))
         yield
 
 

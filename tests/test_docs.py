@@ -242,7 +242,7 @@ from stcore.runs import RunFolder
 RunFolder(Path(".")).write_config(plan_from(["--method", "alp"])[0].flat())
 for given in (["--method", "alp", "--pairing", "1"], ["--config", "config.toml"]):
     try:
-        print(plan_from(given)[0].settings["pairing"])
+        print(plan_from(given)[0].method.settings["pairing"])
     except UsageError as error:
         print("refused" if "pairing" in str(error) else error)
 """

@@ -92,8 +92,8 @@ def test_the_settings_are_a_plan(name):
     flat = plan.flat()
     for setting, value in settings.items():
         assert flat[setting] == (",".join(value) if setting == "attacks" else value)
-    own = {key: value for key, value in settings.items() if key in methods.fields(plan.method)}
-    assert plan.objective == methods.make_objective(plan.method, own)  # no recipe fills in what is not said
+    own = {key: value for key, value in settings.items() if key in methods.fields(plan.method.name)}
+    assert plan.objective == methods.make_objective(plan.method.name, own)  # no recipe fills in what is not said
 
 
 @ON_EACH

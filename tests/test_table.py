@@ -47,8 +47,8 @@ def make_evaluation(run, attack="autoattack", correct=400, checkpoint="best", fi
     path = run / "evaluations" / f"{attack}-{len(list(run.glob('evaluations/*')))}" / checkpoint
     path.mkdir(parents=True)
     plan = make_plan({})
-    settings = {"epsilon": plan.eval_epsilon, "norm": plan.norm, "subset": None, "shard": None}
-    settings |= {"backend": plan.backend, "dtype": plan.dtype, "seed": 0}
+    settings = {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "subset": None, "shard": None}
+    settings |= {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "seed": 0}
     settings |= {"weights": fingerprint(_arrays()), "data": "abtest", **about}
     (path / "evaluation.json").write_text(json.dumps(settings))
     if finished:
@@ -264,7 +264,7 @@ def test_what_is_no_finished_run_is_left_out_and_said(two_methods):
     assert all(line.startswith("left out: ") for line in lines)
     unfinished = two_methods / "st-0"
     assert (
-        f"left out: {unfinished} is unfinished after 3 epochs. To go on: stcli train --resume {unfinished}"
+        f"left out: {unfinished} is unfinished after 3 epochs. To resume: stcli train --resume {unfinished}"
         in lines
     )
     for reason in (

@@ -16,6 +16,7 @@ from stcore.backends.keras.engine import native
 from stcore.backends.keras.recomputing import checkpointed
 from stcore.backends.keras.resident import Resident
 from stcore.core.equivalence import same_function
+from stcore.data.pixels import unit_interval
 from stcore.errors import HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tensor
 
@@ -60,14 +61,15 @@ class KerasClassifier:
         return native.to_numpy(keras_ops.unrecorded(lambda: self.logits(x, Mode.EVAL)))
 
     def pixels(self, array: Array) -> Tensor:
-        if array.dtype == np.uint8:
-            array = array.astype(self.dtype) / 255
-        return native.distribute(ops.convert_to_tensor(array, dtype=self.dtype))
+        return native.distribute(ops.convert_to_tensor(self.host_pixels(array), dtype=self.dtype))
+
+    def host_pixels(self, array: Array) -> Array:
+        return unit_interval(array, self.dtype)
 
     images = pixels  # Keras keeps channels last, as host images do
 
-    def host_images(self, x: Tensor) -> Array:
-        return keras_ops.to_numpy(x)
+    def host_images(self, x: Tensor | Array) -> Array:
+        return x if isinstance(x, np.ndarray) else keras_ops.to_numpy(x)
 
     def resident(self, images: Array) -> Resident:
         return Resident(images, self.dtype)

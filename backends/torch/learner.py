@@ -18,8 +18,12 @@ from stcore.backends.torch.modes import in_mode
 from stcore.backends.torch.recomputing import checkpointed
 from stcore.backends.torch.resident import Resident
 from stcore.core.equivalence import same_function
+from stcore.data.pixels import unit_interval
 from stcore.errors import DIVIDE, HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Network, Ops
+
+NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+"""The dtypes that numpy has too."""
 
 
 class TorchClassifier:
@@ -76,16 +80,21 @@ class TorchClassifier:
 
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
-            array = np.divide(array, 255, dtype=np.float32 if self.dtype is torch.float32 else np.float64)
+            array = unit_interval(array, np.float32 if self.dtype is torch.float32 else np.float64)
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
+
+    def host_pixels(self, array: Array) -> Array:
+        if self.dtype not in NUMPY:
+            return torch_ops.to_numpy(self.pixels(array))
+        return unit_interval(array, NUMPY[self.dtype])
 
     def images(self, array: Array) -> Tensor:
         # Transposed in numpy: the tensor is channels last in memory, which convolutions prefer, and not a view.
         # torch.compile would compile again for a view, since the examples that a search finds are none.
         return self.pixels(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array)
 
-    def host_images(self, x: Tensor) -> Array:
-        array = torch_ops.to_numpy(x)
+    def host_images(self, x: Tensor | Array) -> Array:
+        array = x if isinstance(x, np.ndarray) else torch_ops.to_numpy(x)
         return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
     def resident(self, images: Array) -> Resident:

@@ -171,7 +171,8 @@ class _Mean(torch.autograd.Function):
         dist.all_reduce(sum_and_count)
         total, count = sum_and_count
         ctx.share, ctx.count = dist.get_world_size() / count, len(x)  # times the ranks: gradients are averaged
-        return total / count
+        mean: Tensor = total / count
+        return mean
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

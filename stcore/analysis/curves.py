@@ -115,15 +115,15 @@ def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
     ]
     drops = tuple(sorted({epoch for log in logs.values() for epoch in _drops(log)}))
     plan = next(iter(logs.values())).plan
-    return Result(settings, attack, plan.eval_epsilon, plan.norm, split, drops, curves)
+    return Result(settings, attack, plan.evaluation.epsilon, plan.norm, split, drops, curves)
 
 
 def _split(log: Log) -> str:
-    return "test" if log.plan.select == "test" else "validation"
+    return "test" if log.plan.evaluation.select == "test" else "validation"
 
 
 def _attack(log: Log) -> str:
-    return "pgd20" if log.plan.select_by == "natural" else log.plan.select_by
+    return "pgd20" if log.plan.evaluation.select_by == "natural" else log.plan.evaluation.select_by
 
 
 def _curve(series: Series, attack: str, prefix: str) -> Curve:
@@ -139,7 +139,7 @@ def _curve(series: Series, attack: str, prefix: str) -> Curve:
 
 def _drops(log: Log) -> list[int]:
     """Where the learning rate fell at once; a cosine falls in every epoch."""
-    if log.plan.schedule == "cosine":
+    if log.plan.optimisation.schedule == "cosine":
         return []
     rates = [(int(row["epoch"]), row["learning_rate"]) for row in log.rows]
     return [epoch for (_, before), (epoch, now) in pairwise(rates) if now < 0.5 * before]

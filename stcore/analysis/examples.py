@@ -116,7 +116,7 @@ def _pictures(subject: Subject, settings: Settings, progress: Progress) -> Pictu
         for batch in subject.batches():
             natural, _, found = evaluator.evaluate_batch(batch)
             logits["natural"].append(natural)
-            images["natural"].append(model.host_images(model.images(batch.images)))
+            images["natural"].append(model.host_pixels(batch.images))
             for kind, x in found.items():
                 logits[kind].append(evaluator.logits(x))
                 images[kind].append(model.host_images(x))

@@ -101,12 +101,12 @@ def printed(runs: Sequence[FinishedRun], attack: str) -> list[Line]:
         if name.startswith("table2/") and preset.expected["natural"] and preset.expected.get(attack)
     ]
     plan = runs[0].plan
-    kind = plan.dataset.partition(":")[0]
-    there = (kind, plan.model, attacked_at(runs[0])) == ("cifar10", "resnet18", f"linf {8 / 255:.6g}")
+    kind = plan.data.dataset.partition(":")[0]
+    there = (kind, plan.model.name, attacked_at(runs[0])) == ("cifar10", "resnet18", f"linf {8 / 255:.6g}")
     if not (there and known):
         raise UsageError(
             "paper: expected runs of resnet18 on cifar10, attacked at 8/255, as in its Fig. 6; received "
-            f"{plan.model} on {kind}, {attack} at {attacked_at(runs[0])}. Leave it out"
+            f"{plan.model.name} on {kind}, {attack} at {attacked_at(runs[0])}. Leave it out"
         )
     lines = []
     for preset in known:

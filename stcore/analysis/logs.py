@@ -54,7 +54,7 @@ class Series:
 
     @property
     def method(self) -> str:
-        return self.logs[0].plan.method
+        return self.logs[0].plan.method.name
 
     def course(self, value: Callable[[Row], float | None]) -> Course:
         """What `value` finds in the rows; None is no value."""
@@ -102,12 +102,12 @@ def common(runs: Mapping[str, Run], what: str, value: Callable[[Run], str]) -> s
 
 def test_data(run: Log | FinishedRun) -> str:
     """The data set, with the fingerprint of its test images, which no subset for training changes."""
-    return f"{run.plan.dataset.partition(':')[0]} ({str(run.data.get('test', {}).get('sha256'))[:8]})"
+    return f"{run.plan.data.dataset.partition(':')[0]} ({str(run.data.get('test', {}).get('sha256'))[:8]})"
 
 
 def attacked_at(run: Log | FinishedRun) -> str:
     """The norm and ε of the attacks."""
-    return f"{run.plan.norm} {run.plan.eval_epsilon:.6g}"
+    return f"{run.plan.norm} {run.plan.evaluation.epsilon:.6g}"
 
 
 def in_series(logs: Iterable[Log]) -> list[Series]:
@@ -122,7 +122,7 @@ def _label(group: Sequence[Log], groups: Sequence[Sequence[Log]]) -> str:
     """With what tells it from the others of its method."""
     if len(group) == 1:
         return group[0].name
-    method, settings = group[0].plan.method, group[0].settings
-    names = varied([other[0].settings for other in groups if other[0].plan.method == method])
+    method, settings = group[0].plan.method.name, group[0].settings
+    names = varied([other[0].settings for other in groups if other[0].plan.method.name == method])
     said = [f"{name} {settings[name]}" for name in names if name in settings]
     return ", ".join([method, *said, f"{len(group)} seeds"])

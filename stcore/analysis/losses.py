@@ -102,8 +102,8 @@ def _check(log: Log) -> None:
     unsorted = {"natural_loss", "adversarial_loss"} <= set(row) and not {"collaborative_loss", SHARE} & set(row)
     if unsorted:
         raise UsageError(
-            f"runs: expected the share of collaborative points; {log.name} ({log.plan.method}) was trained before "
-            "it was logged. Train it anew"
+            f"runs: expected the share of collaborative points; {log.name} ({log.plan.method.name}) was trained "
+            "before it was logged. Train it anew"
         )
 
 

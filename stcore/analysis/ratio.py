@@ -74,10 +74,10 @@ def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
     logs = read_logs(runs)
     for log in logs.values():
         if SHARE not in log.rows[0]:
-            known = log.plan.method in LOGGED_BY
+            known = log.plan.method.name in LOGGED_BY
             raise UsageError(
                 f"runs: expected runs of {', '.join(LOGGED_BY)}, whose search finds collaborative points too; "
-                f"{log.name} is of {log.plan.method}"
+                f"{log.name} is of {log.plan.method.name}"
                 + (", trained before their share was logged. Train it anew" if known else ". Leave it out")
             )
     return Result([Share(s.label, s.method, s.course(lambda row: row[SHARE])) for s in in_series(logs.values())])

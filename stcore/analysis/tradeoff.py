@@ -103,7 +103,7 @@ def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
     lines = marked(lines_of(make_table(found, settings.checkpoint).rows, attack))
     plan = found[0].plan
     of_paper = printed(found, attack) if settings.paper else []
-    return Result(settings, attack, plan.eval_epsilon, plan.norm, lines + of_paper, tuple(left_out))
+    return Result(settings, attack, plan.evaluation.epsilon, plan.norm, lines + of_paper, tuple(left_out))
 
 
 def _strongest(runs: Sequence[FinishedRun]) -> str:

@@ -76,7 +76,7 @@ class Subject:
         return robust
 
     def robust_under_pgd(self, steps: int, loss: str = "cross_entropy") -> Array:
-        """Which images the paper's PGD (uniform start, steps of ε/4) leaves correctly classified, (N,) booleans."""
+        """Which images the paper's PGD (uniform start, steps of ε/4) leaves correctly classified, (N,) bool."""
         attack = PGD(self.epsilon, self.epsilon / 4, steps, norm=self.norm, bounds=self.bounds, loss=loss)
         robust: Array = self.correct & self.is_correct(self.classes_under(attack))
         return robust
@@ -106,7 +106,7 @@ class Subject:
                 f"transfer {name}: expected examples for the images, {self.images.shape}; received "
                 f"{examples.shape}. Make them of the same images"
             )
-        natural, moved = (self.classifier.host_images(self.classifier.images(a)) for a in (self.images, examples))
+        natural, moved = (self.classifier.host_pixels(np.asarray(a)) for a in (self.images, examples))
         length = float(lengths(moved.astype(np.float64) - natural, self.norm).max())
         if not length <= self.epsilon * (1 + 1e-6) + 1e-6:
             raise UsageError(

@@ -135,7 +135,7 @@ class Cascade:
             return
         lanes, jobs = self._of(self._stage), np.array(chosen)
         rows = self._jobs[jobs, 0]
-        pixels = self.classifier.host_images(self.classifier.images(self._images[rows]))
+        pixels = self.classifier.host_pixels(self._images[rows])
         fresh = lanes.fresh(pixels, self.records.label[rows], self._target(jobs), self._keys(jobs))
         self._body = lanes.concat(self._body, fresh) if len(self._lanes) else fresh
         self._lanes = np.concatenate((self._lanes, np.stack((jobs, np.zeros_like(jobs)), axis=1)))
@@ -147,7 +147,7 @@ class Cascade:
         points = lanes.adversarial(self._body, claims.tolist())
         jobs = self._lanes[claims, 0]
         rows = self._jobs[jobs, 0]
-        originals = self.classifier.host_images(self.classifier.images(self._images[rows]))
+        originals = self.classifier.host_pixels(self._images[rows])
         attack = self.stages[self._stage].attack
         distance = lengths(points.astype(np.float64) - originals, attack.norm)
         low, high = attack.bounds

@@ -123,7 +123,7 @@ def run_reference(
     classifier: Any = model if hasattr(model, "host_images") else make_classifier(model)
     if np.ndim(images) not in (2, 4):
         raise DataError(f"x: expected images (N, H, W, C) or flat (N, d); received shape {np.shape(images)}")
-    pixels, targets = classifier.host_images(classifier.images(np.asarray(images))), np.asarray(labels)
+    pixels, targets = classifier.host_pixels(np.asarray(images)), np.asarray(labels)
     validation.check_pixels(pixels)
     classes = validation.check_model(classifier, classifier.images(pixels[:1])) or 0
     validation.check_labels(targets, classes, len(pixels))

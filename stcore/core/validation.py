@@ -81,7 +81,7 @@ def check_precision(classifier: Classifier, shape: Sequence[int]) -> None:
     shape: shape of one image, (H, W, C) or flat (d,).
     """
     third = np.full((1, *shape), 1 / 3)
-    if np.abs(classifier.host_images(classifier.images(third)) - third).max() > 1e-6:
+    if np.abs(classifier.host_pixels(third) - third).max() > 1e-6:
         raise UsageError(
             "model: expected float32 or float64 for this attack; received half precision, in which points rounded "
             "out of the ball would not count. Convert the model to float32"

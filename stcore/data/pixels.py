@@ -49,6 +49,15 @@ def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     return scaled
 
 
+def unit_interval(images: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Host pixels in the model's floating dtype: uint8 0..255 becomes [0, 1]; floats keep their values.
+
+    Classifiers convert by this function too, so that host and device see the same numbers, bit for bit.
+    """
+    floats = images.astype(dtype, copy=False)
+    return floats / floats.dtype.type(255) if images.dtype == np.uint8 else floats
+
+
 def to_labels(labels: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np.int64]:
     """Checks labels and converts them to int64 (count,), of any range; errors as `ImageData.from_arrays`."""
     if labels.ndim != 1:

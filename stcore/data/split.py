@@ -1,5 +1,6 @@
 """Train, validation and test parts of a data set, and the stratified hold-out that makes them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,24 +18,21 @@ Validation = int | float | Literal["test"] | None
 
 
 def three_parts(
-    train: ImageData,
-    test: ImageData,
-    *,
-    validation: Validation = None,
-    own: ImageData | None = None,
-    size: int | float = VALIDATION,
+    parts: Mapping[str, ImageData], *, validation: Validation = None, size: int | float = VALIDATION
 ) -> Splits:
-    """The train, validation and test parts.
+    """Puts train, validation and test together.
 
-    validation: None uses the set's `own` validation part, or else holds `size` out of train (see `hold_out`); a
-        count or a fraction holds out that much instead (see `check_validation`). "test" holds out nothing and
-        selects on the test set, as the paper's released code does.
+    parts: train, test and, if the set has its own, validation.
+    validation: None takes the set's own validation part, or if it has none holds `size` out of train by the fixed
+        stratified rule; a count or a fraction holds out that much instead (see `check_validation`). "test" holds
+        out nothing and chooses on the test set, as the paper's released code does.
     Raises UsageError for a size that does not fit.
     """
+    train, test = parts["train"], parts["test"]
     if validation == "test":
         return Splits(train, test, test)
-    if own is not None:
-        return Splits(train, own, test)
+    if "validation" in parts:
+        return Splits(train, parts["validation"], test)
     return Splits(*hold_out(train, size if validation is None else validation), test)
 
 

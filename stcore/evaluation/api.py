@@ -68,8 +68,7 @@ def on_host(classifier: Classifier, data: Any, batch_size: int) -> tuple[Array, 
     first = classifier.pixels(x[: min(batch_size, len(x))])
     num_classes = validation.check_model(classifier, first)
     validation.check_labels(y, num_classes or 0)
-    parts = (x[i : i + batch_size] for i in range(0, len(x), batch_size))  # the device holds one batch at a time
-    return np.concatenate([classifier.host_images(classifier.pixels(part)) for part in parts]), y
+    return np.ascontiguousarray(classifier.host_images(classifier.host_pixels(x))), y
 
 
 def _whole(classifier: Classifier, data: Any) -> tuple[Array, Array]:

@@ -41,7 +41,7 @@ def _document(run: GatheredRun, plan: Plan, checkpoint: str) -> Document:
         Section("load", "How to load it", tuple(_load(plan, checkpoint))),
         _unfolded(reproduce(run, "reproduce")),
     )
-    subtitle = f"{METHODS[plan.method]} of {plan.model} on {names.data(plan.dataset)}"
+    subtitle = f"{METHODS[plan.method.name]} of {plan.model.name} on {names.data(plan.data.dataset)}"
     return Document(run.name, subtitle, headline([run]), (Part("card", None, sections),))
 
 
@@ -55,7 +55,7 @@ def _use(run: GatheredRun, plan: Plan, checkpoint: str) -> Iterator[Block]:
         yield Text("None: as said above, this network has learnt nothing.", "warning")
         return
     yield Text(
-        f"Classifying images like those of {names.data(plan.dataset)} where their pixels may have been "
+        f"Classifying images like those of {names.data(plan.data.dataset)} where their pixels may have been "
         "changed a little by an adversary, and as a baseline in research on robustness."
     )
     yield Text(
@@ -69,24 +69,24 @@ def _use(run: GatheredRun, plan: Plan, checkpoint: str) -> Iterator[Block]:
 def _threat(plan: Plan) -> Iterator[Block]:
     yield Text(
         "The adversary knows the network and its weights (white box), and may change every pixel of an image in "
-        f"[0, 1] within {radius(plan.eval_epsilon, plan.norm)}, for the class to be wrong, whichever it is then. "
-        "Larger changes, other norms, patches, rotations and poisoned training data were not considered."
+        f"[0, 1] within {radius(plan.evaluation.epsilon, plan.norm)}, for the class to be wrong, whichever it is "
+        "then. Larger changes, other norms, patches, rotations and poisoned training data were not considered."
     )
-    if "epsilon" not in plan.settings:
+    if "epsilon" not in plan.method.settings:
         yield Text(
             "The network was trained without adversarial examples: it is not meant to be robust.", "warning"
         )
 
 
 def _load(plan: Plan, checkpoint: str) -> Iterator[Block]:
-    frameworks = (plan.backend,) if ":" in plan.model else ("torch", "keras")
+    frameworks = (plan.runtime.backend,) if ":" in plan.model.name else ("torch", "keras")
     yield Text(
         f"{checkpoint}.safetensors holds the weights, for {listed(frameworks)}; nothing in it is executed. "
         "Networks take pixels in [0, 1]: torch (B, C, H, W), Keras (B, H, W, C)."
     )
-    if ":" in plan.model:
+    if ":" in plan.model.name:
         yield Text(
-            f"The network is not one of stcore's own: {plan.model} has to be importable where it is loaded. "
+            f"The network is not one of stcore's own: {plan.model.name} has to be importable where it is loaded. "
             "Publish that module beside the weights, or name the package that it comes from.",
             "note",
         )

@@ -81,7 +81,7 @@ def doubts(runs: Sequence[GatheredRun]) -> Iterator[Text]:
         if len(groups) > 1:
             said = "; ".join(f"{listed(names)}: {it}" for it, names in groups.items())
             yield Text(f"Compare with care, for the runs differ in {what}. {said}.", tone)
-    if any(run.plan is not None and run.plan.select == "test" for run in finished):
+    if any(run.plan is not None and run.plan.evaluation.select == "test" for run in finished):
         yield Text("Best epochs chosen on the TEST split (the paper's rule) have optimistic figures.", "warning")
 
 

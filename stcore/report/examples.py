@@ -16,8 +16,8 @@ from stcore.report.gathered import GatheredRun
 from stcore.report.phrases import radius
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.plan import Plan
+from stcore.runs.preparation import set_up
 from stcore.runs.record import data_of
-from stcore.runs.store import check_weights_metadata
 
 IMAGES = 4
 """So many, of as many classes, fit a page."""
@@ -34,32 +34,34 @@ def examples_of(run: GatheredRun, progress: Progress) -> tuple[Block, ...]:
     except (DataError, UsageError, DeviceError) as error:
         return (Text(f"No examples could be found here and now: {error}", "note"),)
     settings = dataclasses.replace(
-        Settings.at(run.plan.eval_epsilon, run.plan.norm), epsilon=run.plan.eval_epsilon
+        Settings.at(run.plan.evaluation.epsilon, run.plan.norm), epsilon=run.plan.evaluation.epsilon
     )
     result = compute([subject], settings, progress=progress)
     return (Text(_about(result, run.plan, name)), Pictures((_picture(run, result),)))
 
 
 def _subject(run: GatheredRun, plan: Plan, checkpoint: str) -> Subject:
-    work = CheckpointEvaluation(dataclasses.replace(plan, attacks=()))
-    test = work.splits.test
+    weights, about = load_weights(run.path / f"{checkpoint}.safetensors")
+    without = dataclasses.replace(plan, evaluation=dataclasses.replace(plan.evaluation, attacks=()))
+    work = CheckpointEvaluation(set_up(without, about))
+    test = work.test
     known = data_of(run.record).get("test", {}).get("sha256")
     if known is not None and known != test.fingerprint():
-        raise DataError(f"{plan.dataset} holds other test images than those that the run was judged on")
-    weights, about = load_weights(run.path / f"{checkpoint}.safetensors")
-    check_weights_metadata(about, plan, work.splits)
+        raise DataError(f"{plan.data.dataset} holds other test images than those that the run was judged on")
     work.load(weights)
     places = np.sort(one_per_class(test.labels, IMAGES, seed=0))
     shown = test.subset(places)
     names = test.class_names
-    return Subject(checkpoint, work.classifier, shown.images, shown.labels, places, plan.method, class_names=names)
+    return Subject(
+        checkpoint, work.classifier, shown.images, shown.labels, places, plan.method.name, class_names=names
+    )
 
 
 def _about(result: Result, plan: Plan, checkpoint: str) -> str:
     return (
         f"One test image of each of {len(result.labels)} classes, and what {result.settings.steps} steps within "
-        f"{radius(plan.eval_epsilon, plan.norm)} make of it on the {checkpoint} checkpoint: adversarial examples "
-        "climb the loss, collaborative ones go down."
+        f"{radius(plan.evaluation.epsilon, plan.norm)} make of it on the {checkpoint} checkpoint: adversarial "
+        "examples increase the loss, collaborative ones lower it."
     )
 
 

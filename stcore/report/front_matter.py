@@ -20,14 +20,14 @@ HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "s
 def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any]:
     """What the hub reads. The licence of the weights is for whoever publishes them to choose."""
     name = run.name.replace("/", "-")
-    data, kind = names.data(plan.dataset), plan.dataset.partition(":")[0]
+    data, kind = names.data(plan.data.dataset), plan.data.dataset.partition(":")[0]
     hub = _hub_dataset(plan)
     metrics = [
         {
             "type": "accuracy",
             "name": "accuracy"
             if what == "natural"
-            else f"robust accuracy, {what}, {radius(plan.eval_epsilon, plan.norm)}",
+            else f"robust accuracy, {what}, {radius(plan.evaluation.epsilon, plan.norm)}",
             "value": round(100 * score["accuracy"], 2),
             "verified": False,
         }
@@ -37,7 +37,7 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
         "license": "unknown",
         "library_name": "stcore",
         **({} if any(useless(run, checkpoint)) else {"pipeline_tag": "image-classification"}),
-        "tags": ["adversarial-robustness", "adversarial-training", plan.method, plan.model],
+        "tags": ["adversarial-robustness", "adversarial-training", plan.method.name, plan.model.name],
         **({} if hub is None else {"datasets": [hub]}),
         "metrics": ["accuracy"],
         "model-index": [
@@ -56,7 +56,7 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
 
 
 def _hub_dataset(plan: Plan) -> str | None:
-    kind, _, place = plan.dataset.partition(":")
+    kind, _, place = plan.data.dataset.partition(":")
     return place if kind == "hub" else HUB_DATASETS.get(kind)
 
 

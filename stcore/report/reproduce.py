@@ -35,8 +35,8 @@ def commands(run: GatheredRun) -> Iterator[str]:
     if plan is None:
         yield shlex.join(["stcli", "train", "--config", str(run.path / CONFIG), "--out", out])
     else:
-        if plan.dataset in PUBLISHED:
-            yield f"stcli data fetch {plan.dataset}"
+        if plan.data.dataset in PUBLISHED:
+            yield f"stcli data fetch {plan.data.dataset}"
         yield train_command(plan, run.config.get("preset", plan.preset), out)
     for one in run.evaluations:
         if not one.other:
@@ -57,8 +57,12 @@ def evaluate_command(run: GatheredRun, one: LaterEvaluation, out: str) -> str:
     """The one that asked for this evaluation."""
     about, plan = one.about, run.plan
     words = ["stcli", "evaluate", out, "--checkpoint", one.checkpoint, "--attacks", ",".join(about["attacks"])]
-    usual = {} if plan is None else {"epsilon": plan.eval_epsilon, "norm": plan.norm, "seed": plan.seed}
-    usual |= {} if plan is None else {"backend": plan.backend, "dtype": plan.dtype, "subset": None, "shard": None}
+    usual = {} if plan is None else {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "seed": plan.seed}
+    usual |= (
+        {}
+        if plan is None
+        else {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "subset": None, "shard": None}
+    )
     for name in ("epsilon", "norm", "backend", "dtype", "seed", "subset", "shard"):
         if about[name] is not None and usual.get(name) != about[name]:
             words += flag(name, about[name])

@@ -42,7 +42,7 @@ def train_command(plan: Plan, preset: str, out: str) -> str:
     """`stcli train` with the flags that make this plan."""
     flat = plan.flat()
     given = {name: flat[name] for name in ALWAYS_SAID}
-    if preset != default_preset(plan.dataset):
+    if preset != default_preset(plan.data.dataset):
         given["preset"] = preset
     given |= asked_for(plan, preset)
     words = [word for name, value in given.items() for word in flag(name, value)]

@@ -42,10 +42,11 @@ def trained(run: GatheredRun, key: str) -> Section:
 def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     """The settings that a reader asks for first."""
     size = run.weights.get("best", run.weights.get("last"))
-    network = plan.model if size is None else f"{plan.model} ({size:,} weights)"
-    yield f"The network {network} was trained by {METHODS[plan.method]} on {plan.dataset}, with {plan.backend}."
-    own = plan.settings
-    if plan.method != "standard":
+    network = plan.model.name if size is None else f"{plan.model.name} ({size:,} weights)"
+    method, backend = METHODS[plan.method.name], plan.runtime.backend
+    yield f"The network {network} was trained by {method} on {plan.data.dataset}, with {backend}."
+    own = plan.method.settings
+    if plan.method.name != "standard":
         ball = f"the ball of {radius(own['epsilon'], own.get('norm', 'linf'))}"
         yield f"In every step examples were searched in {ball}, in {plural(own['steps'], 'step')} of " + (
             f"{names.radius(own['step_size'])}."
@@ -53,16 +54,17 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     weight = {"beta": "the weight β", "divergence": "the divergence"}
     if said := [f"{what} is {value(own[name])}" for name, what in weight.items() if name in own]:
         yield f"In the loss {listed(said)}."
+    sgd = plan.optimisation
     yield (
-        f"It took {plural(plan.epochs, 'epoch')} of SGD in batches of {plan.batch_size} images, with a learning "
-        f"rate of {plan.learning_rate:g}{_schedule(plan)}, momentum {plan.momentum:g} and weight decay "
-        f"{plan.weight_decay:g}."
+        f"It took {plural(sgd.epochs, 'epoch')} of SGD in batches of {sgd.batch_size} images, with a learning "
+        f"rate of {sgd.learning_rate:g}{_schedule(plan)}, momentum {sgd.momentum:g} and weight decay "
+        f"{sgd.weight_decay:g}."
     )
     around = {
-        "adversarial weight perturbation": plan.awp,
-        "robust weight perturbation": plan.rwp,
-        "averaged weights with decay": plan.ema,
-        "extra data as a share of each batch of": plan.extra_fraction,
+        "adversarial weight perturbation": plan.method.awp,
+        "robust weight perturbation": plan.method.rwp,
+        "averaged weights with decay": plan.optimisation.ema,
+        "extra data as a share of each batch of": plan.data.extra_fraction,
     }
     if said := [f"{what} {amount:g}" for what, amount in around.items() if amount is not None]:
         yield f"Beside it: {listed(said)}."
@@ -70,19 +72,20 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
 
 
 def _schedule(plan: Plan) -> str:
-    if plan.schedule == "step" and plan.drops:
-        return f", divided by ten after {listed([f'{100 * drop:.0f} %' for drop in plan.drops])} of the epochs"
-    return " on a cosine" if plan.schedule == "cosine" else ""
+    if plan.optimisation.schedule == "step" and plan.optimisation.drops:
+        drops = listed([f"{100 * drop:.0f} %" for drop in plan.optimisation.drops])
+        return f", divided by ten after {drops} of the epochs"
+    return " on a cosine" if plan.optimisation.schedule == "cosine" else ""
 
 
 def chosen(run: GatheredRun, plan: Plan) -> Iterator[Text]:
     """How the best epoch was chosen."""
-    images = data_of(run.record).get("validation" if plan.select == "val" else "test", {}).get("images")
+    images = data_of(run.record).get("validation" if plan.evaluation.select == "val" else "test", {}).get("images")
     number = "" if images is None else f" ({images:,} images)"
-    rule = f"The best epoch is the one with the highest accuracy under {attack(plan.select_by)} on the "
-    if plan.select_by == "natural":
+    rule = f"The best epoch is the one with the highest accuracy under {attack(plan.evaluation.select_by)} on the "
+    if plan.evaluation.select_by == "natural":
         rule = "The best epoch is the one with the highest natural accuracy on the "
-    if plan.select == "val":
+    if plan.evaluation.select == "val":
         yield Text(f"{rule}validation images{number}, which were held out of training.")
     else:
         yield Text(

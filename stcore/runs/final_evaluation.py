@@ -1,4 +1,4 @@
-"""The checkpoints of a finished training on the test split, of which each rank takes its share."""
+"""The final evaluation of a run: its checkpoints on the test split, shared among the ranks."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def final_evaluation(
     until: float | None,
     ranks: Ranks,
 ) -> dict[str, dict[str, Accuracy]] | None:
-    """Accuracies under the plan's attacks by checkpoint; None where it was stopped.
+    """Accuracies under the plan's attacks by checkpoint; None if it was interrupted.
 
-    checkpoints: the epoch of each. The learner ends with the last one's weights. Cascades take hours: they are
-    kept in the run's folder, where `stcli evaluate` goes on from them.
+    checkpoints: the epoch of each. The learner ends with the weights of the last one. Cascades take hours: their
+    state is kept in the run's folder, from which `stcli evaluate` continues.
     """
-    by_batch, cascades = apart(named(plan.attacks, plan.eval_epsilon, plan.norm))
+    by_batch, cascades = apart(named(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm))
     evaluator = Evaluator(learner, by_batch, plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
     with Interrupt(until, ranks) as interrupt:
         for name, epoch in checkpoints.items():
             best = name.replace("last", "best")
-            if name != best and epoch == checkpoints[best]:  # one and the same
+            if name != best and epoch == checkpoints[best]:  # the same weights
                 scores[name] = scores[best]
                 continue
             ranks.gather(None)  # rank 0 has written the weights
@@ -58,14 +58,14 @@ def final_evaluation(
                 cascades,
                 test.images if shard is None else test.images[places],
                 test.labels[places],
-                batch_size=plan.eval_batch_size,
+                batch_size=plan.evaluation.batch_size,
                 positions=places,
             )
             found = assessment.run(progress, store, interrupt.came, f"test {name}")
             if ranks.any(found is None or interrupt.came())[0] or found is None:
                 return None
             if store is not None:
-                store.finish(records_of(found, places), result_of(found, list(plan.attacks)))
+                store.finish(records_of(found, places), result_of(found, list(plan.evaluation.attacks)))
             scores[name] = together(ranks.gather(found.accuracies))
             if store is not None and ranks.count > 1:
                 folders = ranks.gather(store.path)
@@ -82,7 +82,7 @@ def _store(
 
 
 def _merge(plan: Plan, run: Path, name: str, parts: list[Path]) -> None:
-    """The whole evaluation beside its shards, as `stcli merge` puts it together."""
+    """Writes the whole evaluation beside its shards, as `stcli merge` does."""
     what, records, found = merge(parts)
     whole = EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
-    whole.finish(records, result_of(found, list(plan.attacks)))
+    whole.finish(records, result_of(found, list(plan.evaluation.attacks)))

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from stcore.data.images import ImageData, Splits
 from stcore.data.readers.members import Layout, Members, read_members
 from stcore.data.readers.safe_pickle import load_dict, text
+from stcore.data.readers.shards import NOTHING, REQUIRED, Known
 from stcore.data.split import Validation, three_parts
 from stcore.errors import DataError
 
@@ -61,7 +62,7 @@ def load_cifar10(path: str | Path, *, validation: Validation = None) -> Splits:
         set, as the paper's released code does.
     Raises DataError, with the file, if one is missing, damaged, or not in the published format.
     """
-    return _load(CIFAR10, Path(path), validation)
+    return three_parts(read_cifar10(Path(path)), validation=validation)
 
 
 def load_cifar100(path: str | Path, *, validation: Validation = None) -> Splits:
@@ -70,17 +71,28 @@ def load_cifar100(path: str | Path, *, validation: Validation = None) -> Splits:
     The archives are cifar-100-python.tar.gz and cifar-100-binary.tar.gz, their folders cifar-100-python and
     cifar-100-binary.
     """
-    return _load(CIFAR100, Path(path), validation)
+    return three_parts(read_cifar100(Path(path)), validation=validation)
 
 
-def _load(form: _Form, path: Path, validation: Validation) -> Splits:
-    members = read_members(path, (form.python, form.binary))
+def read_cifar10(path: Path, parts: Sequence[str] = REQUIRED, known: Known = NOTHING) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_cifar10`."""
+    return _parts(CIFAR10, path, parts)
+
+
+def read_cifar100(path: Path, parts: Sequence[str] = REQUIRED, known: Known = NOTHING) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_cifar100`."""
+    return _parts(CIFAR100, path, parts)
+
+
+def _parts(form: _Form, path: Path, parts: Sequence[str]) -> dict[str, ImageData]:
+    members = read_members(path, (form.python, form.binary), parts)
     names = _class_names(form, members)
-    train, test = (
-        ImageData.from_arrays(*_read(form, members, files), form.num_classes, f"{part} of {members.place}", names)
-        for part, files in (("train", members.layout.train), ("test", members.layout.test))
-    )
-    return three_parts(train, test, validation=validation)
+    return {
+        part: ImageData.from_arrays(
+            *_read(form, members, members.layout.of(part)), form.num_classes, f"{part} of {members.place}", names
+        )
+        for part in parts
+    }
 
 
 def _read(

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.images import ImageData, Splits
+from stcore.data.images import ImageData
+from stcore.data.readers.shards import Known
 from stcore.data.rows import Pixels
-from stcore.data.split import Validation, three_parts
 from stcore.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image", "images")
@@ -38,16 +38,17 @@ def columns_of(origin: str | Path, present: Sequence[str], columns: Columns | No
 
 
 def parts_of(
-    place: str | Path, read: Mapping[str, Decoded], class_names: Sequence[str] | None, validation: Validation
-) -> Splits:
-    """Checked splits, with as many channels and classes as all parts together need.
+    place: str | Path, read: Mapping[str, Decoded], class_names: Sequence[str] | None, known: Known
+) -> dict[str, ImageData]:
+    """Checks the parts, and gives each the channels and the classes of all together.
 
-    read: train, test and, if any, validation.   class_names: by default the largest label gives the number.
-    validation: as in `three_parts`.   Raises DataError as `ImageData.from_arrays` does.
+    class_names: without them the largest label determines the number of classes.   known: of parts not read.
+    Raises DataError for what `ImageData.from_arrays` refuses.
     """
-    num_classes = len(class_names) if class_names else 1 + max(int(y.max(initial=0)) for _, y in read.values())
-    channels = max(images.shape[-1] for images, _ in read.values())
-    parts = {
+    largest = max(int(labels.max(initial=0)) for _, labels in read.values())
+    num_classes = len(class_names) if class_names else max(1 + largest, known.num_classes)
+    channels = max(*(images.shape[-1] for images, _ in read.values()), known.channels)
+    return {
         part: ImageData.from_arrays(
             np.repeat(images, channels // images.shape[-1], axis=-1),  # a grey part beside a coloured one
             labels,
@@ -57,4 +58,3 @@ def parts_of(
         )
         for part, (images, labels) in read.items()
     }
-    return three_parts(parts["train"], parts["test"], validation=validation, own=parts.get("validation"))

@@ -24,4 +24,4 @@ def load_digits(*, validation: Literal["test"] | None = None) -> Splits:
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     whole = ImageData.from_arrays(images, bunch.target, 10, "digits", [str(digit) for digit in range(10)])
     rest, test = hold_out(whole, TEST)
-    return three_parts(rest, test, validation=validation, size=VALIDATION)
+    return three_parts({"train": rest, "test": test}, validation=validation, size=VALIDATION)

@@ -1,15 +1,15 @@
 """Image folders, with one folder per class."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from stcore.data.decoding import SUFFIXES, decode
-from stcore.data.images import Splits
+from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import parts_of
-from stcore.data.readers.shards import contents, listed
-from stcore.data.split import Validation, check_validation
+from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known, contents, listed
+from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
 
 NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -29,15 +29,21 @@ def load_folder(folder: str | Path, *, validation: Validation = None, image_size
     UsageError for a setting that does not fit, or if pillow is not installed.
     """
     folder = Path(folder)
-    places = _parts(folder)
-    check_validation(folder, validation, own="validation" in places)
-    classes = {part: _classes(place) for part, place in places.items()}
-    names = classes["train"]
-    for part, present in classes.items():
-        if present != names:
-            difference = sorted(set(present) ^ set(names))
+    check_validation(folder, validation, own="validation" in _places(folder, PARTS))
+    return three_parts(read_folder(folder, image_size=image_size), validation=validation)
+
+
+def read_folder(
+    folder: Path, parts: Sequence[str] = PARTS, known: Known = NOTHING, *, image_size: int | None = None
+) -> dict[str, ImageData]:
+    """Reads these parts alone, and the names of the classes of all parts that exist; see `load_folder`."""
+    places = _places(folder, parts)
+    (first, names), *others = ((place, _classes(place)) for place in _places(folder, PARTS, parts).values())
+    for place, found in others:
+        if found != names:
+            difference = sorted(set(found) ^ set(names))
             raise DataError(
-                f"{places[part]}: expected the classes of {places['train']}, received {listed(present)}, which "
+                f"{place}: expected the classes of {first}, received {listed(found)}, which "
                 f"differ in {listed(difference)}; give all parts the same folders"
             )
     files = {part: [_files(place / name) for name in names] for part, place in places.items()}
@@ -47,20 +53,22 @@ def load_folder(folder: str | Path, *, validation: Validation = None, image_size
         part: (pixels, np.repeat(np.arange(len(names)), [len(each) for each in of_classes]))
         for pixels, (part, of_classes) in zip(np.split(images, ends[:-1]), files.items(), strict=True)
     }
-    return parts_of(folder, read, names, validation)
+    return parts_of(folder, read, names, known)
 
 
-def _parts(folder: Path) -> dict[str, Path]:
+def _places(folder: Path, parts: Sequence[str], required: Sequence[str] = REQUIRED) -> dict[str, Path]:
+    """The folder of each of these parts that exists; of REQUIRED those in `required` must."""
     if not folder.is_dir():
         raise DataError(f"expected a folder with train/ and test/, received {str(folder)!r}; check the path")
     places: dict[str, Path] = {}
-    for part, names in NAMES.items():
+    for part in parts:
+        names = NAMES[part]
         found = [folder / name for name in names if (folder / name).is_dir()]
         if len(found) > 1:
             raise DataError(f"{folder}: expected one of {' and '.join(names)}, received both; remove one")
         if found:
             places[part] = found[0]
-        elif part != "validation":
+        elif part in REQUIRED and part in required:
             raise DataError(
                 f"{folder}: expected {part}/ with a folder for each class, received {contents(folder)}; "
                 "name the folder that holds it"

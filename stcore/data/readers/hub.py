@@ -1,15 +1,16 @@
 """Data sets of the Hugging Face hub, through the `datasets` package and its cache."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stcore.data.decoding import decode, import_optional
-from stcore.data.images import Splits
+from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
-from stcore.data.split import Validation, check_validation
+from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known
+from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
 
 
@@ -29,6 +30,24 @@ def load_hub(
     Raises DataError, with split and row, if the set cannot be loaded or its content does not fit; UsageError for a
     setting that does not fit, or if datasets or pillow is not installed.
     """
+    found = _opened(name)
+    check_validation(Path(name), validation, own="validation" in found)
+    return three_parts(_read_parts(name, found, PARTS, NOTHING, columns, image_size), validation=validation)
+
+
+def read_hub(
+    name: str | Path,
+    parts: Sequence[str] = PARTS,
+    known: Known = NOTHING,
+    *,
+    columns: Columns | None = None,
+    image_size: int | None = None,
+) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_hub`."""
+    return _read_parts(str(name), _opened(str(name)), parts, known, columns, image_size)
+
+
+def _opened(name: str) -> Mapping[str, Any]:
     datasets: Any = import_optional("datasets", "datasets")
     repository, _, config = name.partition(":")
     try:
@@ -38,23 +57,34 @@ def load_hub(
             f"hub:{name}: expected a data set of the hub, or of its cache with HF_HUB_OFFLINE=1, received: "
             f"{error}; check the name and the network"
         ) from error
-    for part in ("train", "test"):
-        if part not in found:
+    return found
+
+
+def _read_parts(
+    name: str,
+    found: Mapping[str, Any],
+    parts: Sequence[str],
+    known: Known,
+    columns: Columns | None,
+    image_size: int | None,
+) -> dict[str, ImageData]:
+    datasets: Any = import_optional("datasets", "datasets")
+    for part in REQUIRED:
+        if part in parts and part not in found:
             raise DataError(
                 f"hub:{name}: expected splits named train and test, received {', '.join(found)}; "
                 "choose a set, or a configuration of it (hub:OWNER/NAME:CONFIG), that has both"
             )
-    check_validation(Path(name), validation, own="validation" in found)
-    parts = {part: found[part] for part in ("train", "validation", "test") if part in found}
-    image, label = columns_of(f"hub:{name}", list(parts["train"].features), columns)
+    rows = {part: found[part] for part in parts if part in found}
+    features = next(iter(rows.values())).features
+    image, label = columns_of(f"hub:{name}", list(features), columns)
     # Encoded, as stored: all readers decode with the same code.
-    stored = {part: split.cast_column(image, datasets.Image(decode=False)) for part, split in parts.items()}
+    stored = {part: split.cast_column(image, datasets.Image(decode=False)) for part, split in rows.items()}
     read = {
         part: _read(f"hub:{name} {part}", split.select_columns([image, label]), image, label, image_size)
         for part, split in stored.items()
     }
-    class_names = getattr(parts["train"].features[label], "names", None)
-    return parts_of(f"hub:{name}", read, class_names, validation)
+    return parts_of(f"hub:{name}", read, getattr(features[label], "names", None), known)
 
 
 def _read(origin: str, rows: Any, image: str, label: str, image_size: int | None) -> Decoded:

@@ -1,6 +1,6 @@
 """Data sets of named arrays, in any format of `archive.Format`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from stcore.data.images import ImageData, Splits
 from stcore.data.readers.archive import IMAGES, LABELS, Arrays, Format, find, read_named
-from stcore.data.readers.shards import PARTS, contents
+from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known, contents
 from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
 
@@ -26,15 +26,23 @@ def load_named(place: Path, format: Format, validation: Validation) -> Splits:
         that much; "test" selects on the test set.
     Raises DataError, with the file, if the files do not hold this; UsageError for a setting that does not fit.
     """
-    files = _parts(place, format)
-    check_validation(place, validation, own="validation" in files)
+    check_validation(place, validation, own="validation" in _parts(place, format, PARTS))
+    return three_parts(read_parts(place, format=format), validation=validation)
+
+
+def read_parts(
+    place: Path, parts: Sequence[str] = PARTS, known: Known = NOTHING, *, format: Format
+) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_named`."""
     whole = format.is_place(place)
-    read = {part: read_named(path, format, part if whole else "") for part, path in files.items()}
-    num_classes, class_names = _classes(place, read)
-    parts = {
+    read = {
+        part: read_named(path, format, part if whole else "")
+        for part, path in _parts(place, format, parts).items()
+    }
+    num_classes, class_names = _classes(place, read, known)
+    return {
         part: labelled(arrays, f"{part} of {place}", num_classes, class_names) for part, arrays in read.items()
     }
-    return three_parts(parts["train"], parts["test"], validation=validation, own=parts.get("validation"))
 
 
 def labelled(
@@ -51,26 +59,26 @@ def largest_label(labels: npt.NDArray[Any]) -> int:
     return int(labels.max()) if labels.dtype.kind in "iu" and labels.size else -1
 
 
-def _parts(place: Path, format: Format) -> dict[str, Path]:
-    """The path of each part that is present."""
+def _parts(place: Path, format: Format, parts: Sequence[str]) -> dict[str, Path]:
+    """Those of the parts that exist, and the archive of each."""
     suffix = format.suffix
     if format.is_place(place):
         with format.opened(place) as archive:
-            files = {part: place for part in PARTS if find(archive, IMAGES, part) is not None}
+            files = {part: place for part in parts if find(archive, IMAGES, part) is not None}
             held, example = ", ".join(archive) or "no arrays", "x_{}"
     elif place.is_dir():
-        files = {part: path for part in PARTS if (path := place / f"{part}.{suffix}").is_file()}
+        files = {part: path for part in parts if (path := place / f"{part}.{suffix}").is_file()}
         held, example = contents(place), f"{{}}.{suffix}"
     else:
         raise DataError(f"expected {format.place}, received {str(place)!r}; check the path")
-    for part in ("train", "test"):
-        if part not in files:
+    for part in REQUIRED:
+        if part in parts and part not in files:
             raise DataError(f"{place}: expected {example.format(part)}, received {held}; add it, or rename it")
     return files
 
 
-def _classes(place: Path, read: Mapping[str, Arrays]) -> tuple[int | None, tuple[str, ...] | None]:
-    """num_classes and class_names of the parts, which must agree; without either, by the largest label."""
+def _classes(place: Path, read: Mapping[str, Arrays], known: Known) -> tuple[int | None, tuple[str, ...] | None]:
+    """The number and the names of the classes that any part gives, if they agree; else by the largest label."""
     numbers = {arrays.num_classes for arrays in read.values()} - {None}
     names = {arrays.class_names for arrays in read.values()} - {None}
     if len(numbers) > 1 or len(names) > 1:
@@ -80,5 +88,6 @@ def _classes(place: Path, read: Mapping[str, Arrays]) -> tuple[int | None, tuple
         )
     if not numbers and not names:
         labels = [arrays.labels for arrays in read.values() if arrays.labels is not None]
-        return max((largest_label(array) + 1 for array in labels), default=None), None
+        counts = [largest_label(each) + 1 for each in labels]
+        return (max(*counts, known.num_classes) if counts else None), None
     return next(iter(numbers), None), next(iter(names), None)

@@ -1,7 +1,7 @@
 """Parquet files of encoded images and labels, as the Hugging Face hub writes them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from stcore.data.decoding import decode, import_optional
-from stcore.data.images import Splits
+from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
-from stcore.data.readers.shards import find_shards
-from stcore.data.split import Validation, check_validation
+from stcore.data.readers.shards import NOTHING, PARTS, Known, find_shards
+from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
 
 
@@ -44,10 +44,23 @@ def load_parquet(
     or if pyarrow or pillow is not installed.
     """
     folder = Path(folder)
-    shards = find_shards(folder, "parquet")
-    check_validation(folder, validation, own=bool(shards["validation"]))
-    read = {part: _read(files, columns, image_size) for part, files in shards.items() if files}
-    return parts_of(folder, read, _class_names(shards["train"][0], columns), validation)
+    check_validation(folder, validation, own=bool(find_shards(folder, "parquet")["validation"]))
+    return three_parts(read_parquet(folder, columns=columns, image_size=image_size), validation=validation)
+
+
+def read_parquet(
+    folder: Path,
+    parts: Sequence[str] = PARTS,
+    known: Known = NOTHING,
+    *,
+    columns: Columns | None = None,
+    image_size: int | None = None,
+) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_parquet`."""
+    shards = {part: files for part, files in find_shards(folder, "parquet", parts).items() if files}
+    read = {part: _read(files, columns, image_size) for part, files in shards.items()}
+    first, *_ = next(iter(shards.values()))
+    return parts_of(folder, read, _class_names(first, columns), known)
 
 
 def _read(shards: list[Path], columns: Columns | None, image_size: int | None) -> Decoded:

@@ -3,23 +3,38 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from stcore.errors import DataError
 
 PARTS = ("train", "validation", "test")
+REQUIRED = ("train", "test")
 
 
-def find_shards(folder: Path, suffix: str) -> dict[str, list[Path]]:
-    """Each part's files in `folder` or its data/, in the order of their names; validation may be empty.
+class Known(NamedTuple):
+    """Facts about a whole data set that one part alone may lack, such as a checkpoint records.
 
-    Raises DataError if the folder does not exist or lacks train or test files, or if a shard is missing.
+    num_classes: how many classes there are at least, if the set does not name them.   channels: likewise.
+    """
+
+    num_classes: int = 0
+    channels: int = 0
+
+
+NOTHING = Known()
+
+
+def find_shards(folder: Path, suffix: str, parts: Sequence[str] = PARTS) -> dict[str, list[Path]]:
+    """Finds these parts' files in `folder` or its data/, in the order of their names; validation may be empty.
+
+    Raises DataError if the folder does not exist, has no train or test files, or lacks one of several shards.
     """
     if not folder.is_dir():
         raise DataError(f"expected a folder of {suffix} files, received {str(folder)!r}; check the path")
     folders = (folder, folder / "data")
-    shards = {part: next(filter(None, (_find_part(f, part, suffix) for f in folders)), []) for part in PARTS}
-    for part in ("train", "test"):
-        if not shards[part]:
+    shards = {part: next(filter(None, (_find_part(f, part, suffix) for f in folders)), []) for part in parts}
+    for part, files in shards.items():
+        if part in REQUIRED and not files:
             raise DataError(
                 f"{folder}: expected {part}-*.{suffix} here or in data/, received {contents(folder)}; "
                 f"name the folder that holds the {suffix} files themselves"

@@ -1,22 +1,26 @@
 """Data sets by name: `load("cifar10:PATH")` finds the reader."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import fetched
 from stcore.data.images import ImageData, Splits
-from stcore.data.readers.cifar import load_cifar10, load_cifar100
+from stcore.data.readers.cifar import load_cifar10, load_cifar100, read_cifar10, read_cifar100
 from stcore.data.readers.decoded import Columns
 from stcore.data.readers.digits import load_digits
-from stcore.data.readers.folder import load_folder
-from stcore.data.readers.hub import load_hub
-from stcore.data.readers.npy import load_npy
-from stcore.data.readers.npz import load_npz
-from stcore.data.readers.parquet import load_parquet
-from stcore.data.readers.safetensors import load_safetensors
-from stcore.data.readers.stream import load_stream
-from stcore.data.readers.svhn import load_svhn
+from stcore.data.readers.folder import load_folder, read_folder
+from stcore.data.readers.hub import load_hub, read_hub
+from stcore.data.readers.named import read_parts
+from stcore.data.readers.npy import NPY, load_npy
+from stcore.data.readers.npz import NPZ, load_npz
+from stcore.data.readers.parquet import load_parquet, read_parquet
+from stcore.data.readers.safetensors import SAFETENSORS, load_safetensors
+from stcore.data.readers.shards import Known
+from stcore.data.readers.stream import load_stream, read_stream
+from stcore.data.readers.svhn import load_svhn, read_svhn
 from stcore.data.split import Validation, hold_out
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import UsageError
@@ -25,17 +29,26 @@ KNOWN = (
     "digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, hub:OWNER/NAME, npy:DIR, stream:DIR, "
     "safetensors:PATH, npz:PATH"
 )
-READERS: dict[str, Callable[..., Splits]] = {
-    "parquet": load_parquet,
-    "cifar10": load_cifar10,
-    "cifar100": load_cifar100,
-    "svhn": load_svhn,
-    "folder": load_folder,
-    "hub": load_hub,
-    "npy": load_npy,
-    "stream": load_stream,
-    "safetensors": load_safetensors,
-    "npz": load_npz,
+
+
+class Reader(NamedTuple):
+    """How a format is read: all parts, put together; or some parts alone, by their names."""
+
+    load: Callable[..., Splits]
+    read: Callable[..., Mapping[str, ImageData]]
+
+
+READERS = {
+    "parquet": Reader(load_parquet, read_parquet),
+    "cifar10": Reader(load_cifar10, read_cifar10),
+    "cifar100": Reader(load_cifar100, read_cifar100),
+    "svhn": Reader(load_svhn, read_svhn),
+    "folder": Reader(load_folder, read_folder),
+    "hub": Reader(load_hub, read_hub),
+    "npy": Reader(load_npy, partial(read_parts, format=NPY)),
+    "stream": Reader(load_stream, read_stream),
+    "safetensors": Reader(load_safetensors, partial(read_parts, format=SAFETENSORS)),
+    "npz": Reader(load_npz, partial(read_parts, format=NPZ)),
 }
 OPTIONS = {"columns": ("parquet", "hub"), "image_size": ("parquet", "hub", "folder", "stream")}
 """Options of some formats only: column names, and the size of encoded images."""
@@ -67,6 +80,44 @@ def load(
     Raises DataError for a set that was not fetched or is invalid; UsageError for another spec, an option that the
     set lacks, or a size that it does not have.
     """
+    if spec == "digits" and not (validation in (None, "test") and columns is None):
+        raise UsageError(
+            f"expected no validation and no columns for digits, whose split is fixed, "
+            f"received {validation!r} and {columns!r}; leave them out"
+        )
+    kind, place, options = _parsed(spec, columns, image_size)
+    reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind].load, place)
+    splits = reader(validation=validation, **options)
+    return Splits(
+        _smaller_train(splits.train, train_size),
+        _smaller_validation(splits, validation_size),
+        _head(splits.test, test_size, "test_size"),
+    )
+
+
+def load_test(
+    spec: str,
+    known: Known,
+    *,
+    columns: Columns | None = None,
+    image_size: int | None = None,
+    test_size: int | None = None,
+) -> ImageData:
+    """Loads the test part alone, equal to that of `load`; the files of the other parts may be missing.
+
+    known: the whole set's number of classes and channels, which the test part alone may lack.
+    Other arguments and errors: see `load`.
+    """
+    kind, place, options = _parsed(spec, columns, image_size)
+    if spec == "digits":
+        test = load_digits().test
+    else:
+        test = READERS[kind].read(place if kind == "hub" else Path(place), ("test",), known, **options)["test"]
+    return _head(test, test_size, "test_size")
+
+
+def _parsed(spec: str, columns: Columns | None, image_size: int | None) -> tuple[str, str, dict[str, Any]]:
+    """The kind and the place of a data set, and the options of its reader."""
     kind, _, place = spec.partition(":")
     if spec in PUBLISHED:
         place = str(fetched(spec))
@@ -75,11 +126,6 @@ def load(
             f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them, or "
             f"{', '.join(PUBLISHED)} alone for a fetched copy"
         )
-    if spec == "digits" and not (validation in (None, "test") and columns is None):
-        raise UsageError(
-            f"expected no validation and no columns for digits, whose split is fixed, "
-            f"received {validation!r} and {columns!r}; leave them out"
-        )
     given = {"columns": columns, "image_size": image_size}
     options = {name: value for name, value in given.items() if value is not None}
     for name, value in options.items():
@@ -87,13 +133,7 @@ def load(
             raise UsageError(
                 f"expected no {name} for {kind}, whose format needs none, received {value!r}; leave them out"
             )
-    reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind], place)
-    splits = reader(validation=validation, **options)
-    return Splits(
-        _smaller_train(splits.train, train_size),
-        _smaller_validation(splits, validation_size),
-        _head(splits.test, test_size, "test_size"),
-    )
+    return kind, place, options
 
 
 def _smaller_train(train: ImageData | StreamData, size: int | None) -> ImageData | StreamData:

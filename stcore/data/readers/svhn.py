@@ -1,12 +1,13 @@
 """SVHN's cropped digits (Netzer et al., 2011) as published, in MATLAB files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stcore.data.images import ImageData, Splits
-from stcore.data.readers.shards import contents
+from stcore.data.readers.shards import NOTHING, REQUIRED, Known, contents
 from stcore.data.split import Validation, three_parts
 from stcore.errors import DataError
 
@@ -21,13 +22,16 @@ def load_svhn(folder: str | Path, *, validation: Validation = None) -> Splits:
         set.
     Raises DataError, with the file, if one is missing, damaged, or not in the published format.
     """
-    folder = Path(folder)
+    return three_parts(read_svhn(Path(folder)), validation=validation)
+
+
+def read_svhn(folder: Path, parts: Sequence[str] = REQUIRED, known: Known = NOTHING) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_svhn`."""
     if not folder.is_dir():
         raise DataError(
             f"expected a folder with train_32x32.mat and test_32x32.mat, received {str(folder)!r}; check the path"
         )
-    train, test = (_read(folder, part) for part in ("train", "test"))
-    return three_parts(train, test, validation=validation)
+    return {part: _read(folder, part) for part in parts}
 
 
 def _read(folder: Path, part: str) -> ImageData:

@@ -42,7 +42,8 @@ def index(parts: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Shard, ...]]:
     shards = {path: indexed.get(path.name) or _scan(path) for path in paths}
     if any(path.name not in indexed for path in paths):
         with contextlib.suppress(UsageError), replacing(index_path) as file:  # a folder may be read-only
-            file.write(json.dumps([_entry(shard) for shard in shards.values()], indent=1).encode())
+            entries = indexed | {path.name: shard for path, shard in shards.items()}
+            file.write(json.dumps([_entry(shard) for shard in entries.values()], indent=1).encode())
     return {part: tuple(shards[path] for path in part_paths) for part, part_paths in parts.items()}
 
 

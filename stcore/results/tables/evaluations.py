@@ -57,8 +57,8 @@ def _accuracies(run: FinishedRun, folder: Path, weights: str) -> dict[str, Accur
 
 def _otherwise(run: FinishedRun, about: Mapping[str, Any]) -> str:
     plan = run.plan
-    own = {"epsilon": plan.eval_epsilon, "norm": plan.norm, "subset": None}
-    own |= {"backend": plan.backend, "dtype": plan.dtype, "seed": plan.seed}
+    own = {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "subset": None}
+    own |= {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "seed": plan.seed}
     said = [f"{name} {_show(about[name])}" for name, value in own.items() if about[name] != value]
     return f" ({', '.join(said)})" if said else ""
 

@@ -16,7 +16,7 @@ def notes(table: RunTable) -> list[str]:
 def warnings(table: RunTable) -> list[str]:
     """Those that stand against taking the figures as they are."""
     said = []
-    if table.checkpoint.startswith("best") and any(run.plan.select == "test" for run in _runs(table)):
+    if table.checkpoint.startswith("best") and any(run.plan.evaluation.select == "test" for run in _runs(table)):
         said.append("best was selected on the TEST split (the paper's rule): its figures are optimistic")
     for what, value_of in _COMPARED.items():
         said += _apart(table, what, value_of)
@@ -48,8 +48,8 @@ def _test_data(run: FinishedRun) -> str:
 
 _COMPARED: dict[str, Callable[[FinishedRun], str]] = {
     "test data": _test_data,
-    "the attacks' ε": lambda run: f"{run.plan.norm} ε = {run.plan.eval_epsilon:.4g}",
-    "what selects the best epoch": lambda run: f"{run.plan.select_by} on {run.plan.select}",
+    "the attacks' ε": lambda run: f"{run.plan.norm} ε = {run.plan.evaluation.epsilon:.4g}",
+    "what selects the best epoch": lambda run: f"{run.plan.evaluation.select_by} on {run.plan.evaluation.select}",
 }
 
 

@@ -82,9 +82,9 @@ def caption(table: RunTable) -> str:
     plans = [row.runs[0].plan for row in table.rows]
     seeds = sorted({len(row.runs) for row in table.rows})
     parts = [
-        "Accuracy in % on the test split of " + _all(names.data(plan.dataset) for plan in plans),
-        _all(names.model(plan.model) for plan in plans),
-        _all(f"{names.norm(plan.norm)}, ε = {names.radius(plan.eval_epsilon)}" for plan in plans),
+        "Accuracy in % on the test split of " + _all(names.data(plan.data.dataset) for plan in plans),
+        _all(names.model(plan.model.name) for plan in plans),
+        _all(f"{names.norm(plan.norm)}, ε = {names.radius(plan.evaluation.epsilon)}" for plan in plans),
         f"{table.checkpoint} checkpoint",
         f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}",
         *intervals(table),

@@ -12,7 +12,7 @@ import numpy as np
 
 from stcore.errors import UsageError
 from stcore.results.comparison.verdict import interval
-from stcore.runs.plan import Plan, of_methods
+from stcore.runs.plan import of_methods, plan_options
 from stcore.runs.record import FinishedRun
 
 SELDOM_SHOWN = ("threads", "device", "dataset", "init", "step_size", "attacks")
@@ -100,7 +100,7 @@ def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _known(columns: Sequence[str]) -> Sequence[str]:
-    known = {field.name for field in dataclasses.fields(Plan)} - {"settings", "seed"} | of_methods()
+    known = plan_options() - {"seed"} | of_methods()
     for name in columns:
         if name not in known:
             raise UsageError(
