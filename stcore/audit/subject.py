@@ -76,7 +76,7 @@ class Subject:
         return robust
 
     def robust_under_pgd(self, steps: int, loss: str = "cross_entropy") -> Array:
-        """Which images the paper's PGD (uniform start, steps of ε/4) leaves correctly classified, (N,) booleans."""
+        """Which images withstand the paper's PGD (uniform start, steps of ε/4), (N,) booleans."""
         attack = PGD(self.epsilon, self.epsilon / 4, steps, norm=self.norm, bounds=self.bounds, loss=loss)
         robust: Array = self.correct & self.is_correct(self.classes_under(attack))
         return robust
