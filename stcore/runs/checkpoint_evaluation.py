@@ -13,8 +13,8 @@ from stcore.base.progress import Progress, stretch
 from stcore.core.validation import check_model
 from stcore.data import Splits
 from stcore.data.batches import Batch
-from stcore.evaluation.assessment import Assessed, Assessment, EvaluationStore
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.assessment import Assessment, AssessmentResult, EvaluationStore
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.subset import select_indices
 from stcore.protocols import Array
@@ -44,8 +44,8 @@ class CheckpointEvaluation:
         backend, device = prepare(self.plan)
         self.splits = self.data or load_data(self.plan)
         self.classifier = backend.make_classifier(build_model(self.plan, device, self.splits))
-        self.asked = named(self.plan.attacks, self.plan.eval_epsilon, self.plan.norm)
-        by_batch, self.cascades = apart(self.asked)
+        self.asked = attacks_by_name(self.plan.attacks, self.plan.eval_epsilon, self.plan.norm)
+        by_batch, self.cascades = split_cascades(self.asked)
         self.evaluator = Evaluator(self.classifier, by_batch, self.plan.seed)
         test = self.splits.test
         self.places = select_indices(len(test), self.subset, self.shard)
@@ -69,7 +69,9 @@ class CheckpointEvaluation:
         self.classifier.load_weights(weights)
         check_model(self.classifier, self.classifier.images(self.images[:2]), self.splits.test.num_classes)
 
-    def run(self, progress: Progress, store: EvaluationStore | None, interrupt: Interrupt) -> Assessed | None:
+    def run(
+        self, progress: Progress, store: EvaluationStore | None, interrupt: Interrupt
+    ) -> AssessmentResult | None:
         """All attacks on the weights that were loaded last; None where Ctrl-C came."""
         assessment = Assessment(
             self.evaluator,

@@ -12,7 +12,7 @@ import numpy as np
 from stcore import models
 from stcore.base.version import __version__
 from stcore.data import ImageData
-from stcore.evaluation.attack_names import named
+from stcore.evaluation.attack_names import attacks_by_name
 from stcore.protocols import Array
 from stcore.runs.plan import Plan
 
@@ -42,7 +42,9 @@ def identity(
         "subset": subset,
         "shard": shard,
         "images": images,
-        "attacks": {name: repr(it) for name, it in named(plan.attacks, plan.eval_epsilon, plan.norm).items()},
+        "attacks": {
+            name: repr(it) for name, it in attacks_by_name(plan.attacks, plan.eval_epsilon, plan.norm).items()
+        },
         "epsilon": plan.eval_epsilon,
         "norm": plan.norm,
         "seed": plan.seed,

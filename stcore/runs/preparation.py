@@ -25,7 +25,7 @@ from stcore.data.batches import Epochs
 from stcore.data.streams.batches import StreamBatches
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError, UsageError
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Learner
 from stcore.runs.folder import ENVIRONMENT, RunFolder
@@ -247,7 +247,7 @@ def average_of(plan: Plan, learner: Learner) -> Average | None:
 def monitors(plan: Plan) -> dict[str, Attack]:
     """The attacks after each epoch, by name."""
     watched = [name for name in ("pgd20", plan.select_by) if name != "natural"]
-    return apart(named(watched, plan.eval_epsilon, plan.norm))[0]
+    return split_cascades(attacks_by_name(watched, plan.eval_epsilon, plan.norm))[0]
 
 
 def failure_policy_of(plan: Plan, selection: ImageData, warn: Callable[[str], None]) -> FailurePolicy:
