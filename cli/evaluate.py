@@ -25,9 +25,9 @@ from stcore.cli.quiet import load_quietly
 from stcore.cli.reference import check_by_reference
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
-from stcore.evaluation.assessment import Assessed, CascadeResult
+from stcore.evaluation.assessment import AssessmentResult, CascadeResult
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
-from stcore.evaluation.results import as_json, records_of, result_of
+from stcore.evaluation.results import as_json, record_arrays, result_json
 from stcore.protocols import Array
 from stcore.results import names
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
@@ -97,14 +97,14 @@ def main(args: Sequence[str]) -> int:
 class Found:
     """One checkpoint's figures, and its audit where there is one."""
 
-    assessed: Assessed
+    assessed: AssessmentResult
     audit: list[Finding] | None
     folder: EvaluationFolder | None
 
     def keep(self, work: CheckpointEvaluation) -> None:
         if self.folder is not None:
-            result = result_of(self.assessed, list(work.asked), self.audit)
-            self.folder.finish(records_of(self.assessed, work.places), result)
+            result = result_json(self.assessed, list(work.asked), self.audit)
+            self.folder.finish(record_arrays(self.assessed, work.places), result)
 
 
 def evaluated(

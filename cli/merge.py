@@ -13,7 +13,7 @@ from stcore.cli.console import make_console, say, score_table, stage_table
 from stcore.cli.parsing import parse
 from stcore.errors import UsageError
 from stcore.evaluation.folder import IDENTITY, EvaluationFolder
-from stcore.evaluation.results import result_of
+from stcore.evaluation.results import result_json
 from stcore.evaluation.shards import merge
 
 
@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> int:
     merged = {name: merge([part / name for part in options.parts]) for name in names[0]}
     console = make_console()
     for name, (about, records, found) in merged.items():
-        result = result_of(found, list(about["attacks"]))
+        result = result_json(found, list(about["attacks"]))
         EvaluationFolder(options.out / name, about).finish(records, result)
     console.print(score_table({name: found.accuracies for name, (_, _, found) in merged.items()}))
     for name, (_, _, found) in merged.items():

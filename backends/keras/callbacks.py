@@ -16,7 +16,7 @@ from stcore.base import checks
 from stcore.core import validation
 from stcore.data.batches import Batch
 from stcore.errors import DataError, UsageError
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
 
@@ -55,7 +55,7 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         checks.whole("batch_size", batch_size, 1)
         checks.whole("seed", seed)
         self.every, self.seed, self.prefix = every, seed, prefix
-        self._attacks, cascades = apart(named(attacks, epsilon))
+        self._attacks, cascades = split_cascades(attacks_by_name(attacks, epsilon))
         if cascades:
             raise UsageError(
                 f"attacks: expected attacks that run batch by batch during training; received "

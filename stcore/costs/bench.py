@@ -15,7 +15,7 @@ from stcore.costs.measured import Phase
 from stcore.costs.stopwatch import Pace, Spent, Stopwatch
 from stcore.data import Batch, ImageData, in_order
 from stcore.data.batches import Epochs
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Learner
 from stcore.runs.folder import RunFolder
@@ -93,7 +93,9 @@ class Bench:
     def evaluations(self, seconds: float) -> tuple[tuple[Pace, ...], Pace, Pace | None]:
         """Times the evaluations after an epoch, of the trained and of averaged weights; the final one; a pass."""
         plan, test = self.plan, self.setup.test
-        by_batch, cascades = apart(named(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm))
+        by_batch, cascades = split_cascades(
+            attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm)
+        )
         judged = [self.learner] if self.average is None else [self.learner, self.average.evaluator.classifier]
         share = seconds / (len(judged) + 1 + bool(cascades))
         choosing = [
@@ -105,7 +107,7 @@ class Bench:
         final = self._evaluated(Evaluator(self.learner, by_batch, plan.seed), test, 2 * len(judged), share)
         if not cascades:
             return tuple(choosing), final, None
-        pgd, _ = apart(named(("pgd20",), plan.evaluation.epsilon, plan.norm))
+        pgd, _ = split_cascades(attacks_by_name(("pgd20",), plan.evaluation.epsilon, plan.norm))
         pace = self._evaluated(Evaluator(self.learner, pgd, plan.seed), test, 1, share)
         return tuple(choosing), final, replace(pace, image=1 / PASSES * pace.image)
 

@@ -10,7 +10,7 @@ from stcore.autoattack.versions import Stage
 from stcore.costs.measured import Measured, Phase
 from stcore.costs.stopwatch import Spent
 from stcore.data.batches import count_batches
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.runs.plan import Plan
 
 
@@ -124,8 +124,12 @@ class Forecast:
         return 1 + (int(seconds / self.save_every) if self.save_every else self.steps)
 
     def _cascades(self) -> list[Stage]:
-        attacks = named(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
-        return [stage for it in apart(attacks)[1].values() for stage in it.stages(self.measured.images.classes)]
+        attacks = attacks_by_name(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
+        return [
+            stage
+            for it in split_cascades(attacks)[1].values()
+            for stage in it.stages(self.measured.images.classes)
+        ]
 
     @staticmethod
     def _passes(stage: Stage) -> int:

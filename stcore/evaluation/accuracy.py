@@ -31,7 +31,7 @@ class Accuracy:
         return low, high
 
 
-def together(parts: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
+def merge_accuracies(parts: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
     """The accuracies over all images, by name, from the accuracies on disjoint parts."""
     return {
         name: Accuracy(sum(part[name].correct for part in parts), sum(part[name].total for part in parts))

@@ -16,7 +16,7 @@ from stcore.core.dispatch import make_classifier
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import Assessment
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array, Classifier
 
@@ -48,13 +48,13 @@ def evaluate(
     """
     classifier = make_classifier(model)
     images, y = on_host(classifier, data, batch_size)
-    attacks_by_name = named(attacks, epsilon, norm)
-    by_batch, cascades = apart(attacks_by_name)
+    selected = attacks_by_name(attacks, epsilon, norm)
+    by_batch, cascades = split_cascades(selected)
     assessment = Assessment(Evaluator(classifier, by_batch, seed), cascades, images, y, batch_size=batch_size)
     result = assessment.run(progress or Silent())
     if result is None:  # only a `stop` returns None
         raise AssertionError
-    return {name: result.accuracies[name] for name in ("natural", *attacks_by_name)}
+    return {name: result.accuracies[name] for name in ("natural", *selected)}
 
 
 def on_host(classifier: Classifier, data: Any, batch_size: int) -> tuple[Array, Array]:

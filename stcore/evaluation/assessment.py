@@ -70,7 +70,7 @@ class CascadeResult:
 
 
 @dataclass(frozen=True)
-class Assessed:
+class AssessmentResult:
     """Result of an assessment: predicted classes under each attack, cascades included, and cascade results."""
 
     predictions: Predictions
@@ -114,7 +114,7 @@ class Assessment:
         store: EvaluationStore | None = None,
         stop: Callable[[], bool] = lambda: False,
         label: str = "evaluate",
-    ) -> Assessed | None:
+    ) -> AssessmentResult | None:
         """Runs from the start, or from the stored state, to the end; returns None if `stop` returns True.
 
         `stop` is called after every batch and every step.
@@ -206,7 +206,7 @@ class Assessment:
             self._examples.setdefault(name, {}).update(cascade.found)
         cascade.found.clear()
 
-    def _result(self) -> Assessed:
+    def _result(self) -> AssessmentResult:
         natural = self._state["logits"].argmax(axis=1)
         predicted = {"natural": natural, **under("predicted", self._state)}
         cascades = {}
@@ -216,7 +216,7 @@ class Assessment:
             stages = attack.stages(self._state["logits"].shape[1])
             cascades[name] = CascadeResult(records, _stage_results(stages, state, records))
             predicted[name] = records.predicted
-        return Assessed(Predictions(self._labels, predicted), cascades)
+        return AssessmentResult(Predictions(self._labels, predicted), cascades)
 
 
 def _stage_results(

@@ -30,7 +30,7 @@ def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAtt
     return cascade
 
 
-def named(
+def attacks_by_name(
     attacks: Sequence[str | Attack | AutoAttack] | Mapping[str, Attack | AutoAttack],
     epsilon: float,
     norm: str = "linf",
@@ -59,7 +59,7 @@ def named(
     }
 
 
-def apart(
+def split_cascades(
     attacks: Mapping[str, Attack | AutoAttack],
 ) -> tuple[dict[str, Attack], dict[str, AutoAttack]]:
     """Separates the attacks that run batch by batch from the cascades."""

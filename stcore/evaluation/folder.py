@@ -7,7 +7,7 @@
                           their indices among the evaluated images; of a cascade those that fool the network
     records.npz           at the end: labels, predicted classes, and the attack that fooled each image; arrays as
     in
-                          `stcore.evaluation.results.records_of`
+                          `stcore.evaluation.results.record_arrays`
     result.json           at the end: accuracies with intervals, stages with their costs, the audit
 
 Every file is written under a temporary name and then renamed, so none is ever half-written.

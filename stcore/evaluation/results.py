@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stcore.evaluation.accuracy import Accuracy
-from stcore.evaluation.assessment import Assessed
+from stcore.evaluation.assessment import AssessmentResult
 from stcore.protocols import Array
 
 
@@ -25,7 +25,9 @@ def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
     }
 
 
-def result_of(result: Assessed, attacks: Sequence[str], audit: Sequence[Any] | None = None) -> dict[str, Any]:
+def result_json(
+    result: AssessmentResult, attacks: Sequence[str], audit: Sequence[Any] | None = None
+) -> dict[str, Any]:
     """The content of result.json: accuracies in the order of the attacks, stages with their costs, and the audit.
 
     A stage's forwards and backwards are images × passes.
@@ -52,7 +54,7 @@ def result_of(result: Assessed, attacks: Sequence[str], audit: Sequence[Any] | N
     }
 
 
-def records_of(result: Assessed, indices: Array) -> dict[str, Array]:
+def record_arrays(result: AssessmentResult, indices: Array) -> dict[str, Array]:
     """The content of records.npz: arrays (N,) with an entry per image.
 
     position: its index in the test split.   label: its class.

@@ -13,16 +13,16 @@ from stcore.autoattack.records import Records
 from stcore.base.files import read_arrays, read_json
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
-from stcore.evaluation.assessment import Assessed, CascadeResult, StageResult
+from stcore.evaluation.assessment import AssessmentResult, CascadeResult, StageResult
 from stcore.evaluation.evaluator import Predictions
 from stcore.evaluation.folder import IDENTITY, RECORDS, RESULT
-from stcore.evaluation.results import records_of
+from stcore.evaluation.results import record_arrays
 from stcore.protocols import Array
 
 MAY_DIFFER = ("shard", "images", "batch_size", "examples")
 
 
-def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Assessed]:
+def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], AssessmentResult]:
     """The identity, the records and the result of a whole evaluation, from its shards.
 
     parts: folders of finished evaluations.
@@ -50,10 +50,10 @@ def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Asse
     whole = {name: joined(name) for name in records[0]}
     result = _assessed(whole, costs)
     identity = {**identities[0], "shard": None, "images": len(order), "examples": False, "merged": len(parts)}
-    return identity, records_of(result, whole["position"]), result
+    return identity, record_arrays(result, whole["position"]), result
 
 
-def _assessed(whole: Mapping[str, Array], costs: Sequence[Mapping[str, Any]]) -> Assessed:
+def _assessed(whole: Mapping[str, Array], costs: Sequence[Mapping[str, Any]]) -> AssessmentResult:
     cascades = {}
     for name in costs[0]:
         stages = []
@@ -65,7 +65,7 @@ def _assessed(whole: Mapping[str, Array], costs: Sequence[Mapping[str, Any]]) ->
             )
             stages.append(StageResult(first["attack"], robust, forwards, backwards, seconds))
         cascades[name] = CascadeResult(Records.of(under(name, whole)), tuple(stages))
-    return Assessed(Predictions(whole["label"], under("predicted", whole)), cascades)
+    return AssessmentResult(Predictions(whole["label"], under("predicted", whole)), cascades)
 
 
 def _check_complete(shards: Sequence[str | None]) -> None:

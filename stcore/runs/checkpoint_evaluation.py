@@ -12,8 +12,8 @@ from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress, stretch
 from stcore.core.validation import check_model
 from stcore.data.batches import Batch
-from stcore.evaluation.assessment import Assessed, Assessment, EvaluationStore
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.assessment import Assessment, AssessmentResult, EvaluationStore
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.subset import select_indices
 from stcore.protocols import Array
@@ -39,8 +39,8 @@ class CheckpointEvaluation:
     def __post_init__(self) -> None:
         self.plan, self.test = self.setup.plan, self.setup.test
         self.classifier = self.setup.classifier()
-        self.asked = named(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
-        by_batch, self.cascades = apart(self.asked)
+        self.asked = attacks_by_name(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
+        by_batch, self.cascades = split_cascades(self.asked)
         self.evaluator = Evaluator(self.classifier, by_batch, self.plan.seed)
         self.places = select_indices(len(self.test), self.subset, self.shard)
         evaluated = self.test.subset(self.places)
@@ -63,7 +63,9 @@ class CheckpointEvaluation:
         self.classifier.load_weights(weights)
         check_model(self.classifier, self.classifier.images(self.images[:2]), self.test.num_classes)
 
-    def run(self, progress: Progress, store: EvaluationStore | None, interrupt: Interrupt) -> Assessed | None:
+    def run(
+        self, progress: Progress, store: EvaluationStore | None, interrupt: Interrupt
+    ) -> AssessmentResult | None:
         """Runs all attacks on the loaded weights; None after Ctrl-C."""
         assessment = Assessment(
             self.evaluator,

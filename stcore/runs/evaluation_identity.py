@@ -12,7 +12,7 @@ import numpy as np
 from stcore import models
 from stcore.base.version import __version__
 from stcore.data import ImageData
-from stcore.evaluation.attack_names import named
+from stcore.evaluation.attack_names import attacks_by_name
 from stcore.protocols import Array
 from stcore.runs.plan import Plan
 
@@ -47,7 +47,7 @@ def identity(
         "images": images,
         "attacks": {
             name: repr(it)
-            for name, it in named(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm).items()
+            for name, it in attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm).items()
         },
         "epsilon": plan.evaluation.epsilon,
         "norm": plan.norm,

@@ -10,12 +10,12 @@ from stcore.base.progress import Progress
 from stcore.base.ranks import Ranks
 from stcore.base.weights_file import load_weights
 from stcore.data import ImageData
-from stcore.evaluation.accuracy import Accuracy, together
+from stcore.evaluation.accuracy import Accuracy, merge_accuracies
 from stcore.evaluation.assessment import Assessment
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
-from stcore.evaluation.results import records_of, result_of
+from stcore.evaluation.results import record_arrays, result_json
 from stcore.evaluation.shards import merge
 from stcore.evaluation.subset import select_indices
 from stcore.protocols import Array, Learner
@@ -38,7 +38,9 @@ def final_evaluation(
     checkpoints: the epoch of each. The learner ends with the weights of the last one. Cascades take hours: their
     state is kept in the run's folder, from which `stcli evaluate` continues.
     """
-    by_batch, cascades = apart(named(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm))
+    by_batch, cascades = split_cascades(
+        attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm)
+    )
     evaluator = Evaluator(learner, by_batch, plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
     with Interrupt(until, ranks) as interrupt:
@@ -65,8 +67,8 @@ def final_evaluation(
             if ranks.any(found is None or interrupt.came())[0] or found is None:
                 return None
             if store is not None:
-                store.finish(records_of(found, places), result_of(found, list(plan.evaluation.attacks)))
-            scores[name] = together(ranks.gather(found.accuracies))
+                store.finish(record_arrays(found, places), result_json(found, list(plan.evaluation.attacks)))
+            scores[name] = merge_accuracies(ranks.gather(found.accuracies))
             if store is not None and ranks.count > 1:
                 folders = ranks.gather(store.path)
                 if ranks.rank == 0:
@@ -85,4 +87,4 @@ def _merge(plan: Plan, run: Path, name: str, parts: list[Path]) -> None:
     """Writes the whole evaluation beside its shards, as `stcli merge` does."""
     what, records, found = merge(parts)
     whole = EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
-    whole.finish(records, result_of(found, list(plan.evaluation.attacks)))
+    whole.finish(records, result_json(found, list(plan.evaluation.attacks)))

@@ -31,7 +31,7 @@ from stcore.data.resident import resident
 from stcore.data.streams.batches import StreamBatches
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError, UsageError
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Classifier, Learner
 from stcore.runs.folder import ENVIRONMENT, RunFolder
@@ -333,4 +333,4 @@ def schedules_of(plan: Plan) -> Schedules:
 def monitors(plan: Plan) -> dict[str, Attack]:
     """The attacks after each epoch, by name."""
     watched = [name for name in ("pgd20", plan.evaluation.select_by) if name != "natural"]
-    return apart(named(watched, plan.evaluation.epsilon, plan.norm))[0]
+    return split_cascades(attacks_by_name(watched, plan.evaluation.epsilon, plan.norm))[0]

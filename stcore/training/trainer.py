@@ -22,7 +22,7 @@ from stcore.data import ImageData, in_order
 from stcore.data.batches import Batch, Epochs
 from stcore.data.on_device import OnDevice
 from stcore.errors import DivergedError
-from stcore.evaluation.accuracy import Accuracy, together
+from stcore.evaluation.accuracy import Accuracy, merge_accuracies
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Classifier, Learner
 from stcore.training.metrics import EpochSoFar, RunningMeans
@@ -286,7 +286,7 @@ class Trainer:
         batches = in_order(self.selection, self.eval_batch_size, rows)
         with stretch(self.progress, "evaluate", rows.stop - rows.start):
             own = self._all_or_none(lambda: evaluator.run(batches, self.progress.advance))
-        return together(self.ranks.gather(own.accuracies))
+        return merge_accuracies(self.ranks.gather(own.accuracies))
 
 
 def follow(average: Classifier, model: Classifier, decay: float) -> None:

@@ -105,8 +105,8 @@ def import_file(path: str | Path, folder: str | Path | None = None) -> Imported:
             return Imported(name, target)
     same_name = [file for _, file in candidates if file.name == path.name]
     expected = described(same_name[0]) if same_name else f"one of {', '.join(file.name for _, file in candidates)}"
-    mend = "download it again" if same_name else "a set in another form needs no import: load it as cifar10:PATH"
-    raise DataError(f"{path}: expected {expected}, received {size} bytes with sha256 {sha256}; {mend}")
+    remedy = "download it again" if same_name else "a set in another form needs no import: load it as cifar10:PATH"
+    raise DataError(f"{path}: expected {expected}, received {size} bytes with sha256 {sha256}; {remedy}")
 
 
 def _state(file: File, path: Path) -> State:

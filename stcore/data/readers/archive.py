@@ -22,7 +22,7 @@ class Format(NamedTuple):
     suffix: str
     place: str  # the expected path, for error messages
     what: str  # the expected content, for error messages
-    mend: str  # the remedy, for error messages
+    remedy: str  # what to do, for error messages
     open: Callable[[Path], AbstractContextManager[Archive]]  # raises any error for an invalid archive
     is_place: Callable[[Path], bool]  # whether a path is one archive with the arrays of all parts
 
@@ -35,7 +35,7 @@ class Format(NamedTuple):
         except DataError:
             raise
         except Exception as error:  # invalid bytes raise many kinds of errors, MemoryError too
-            raise DataError(f"{path}: expected {self.what}, received: {error}; {self.mend}") from error
+            raise DataError(f"{path}: expected {self.what}, received: {error}; {self.remedy}") from error
 
 
 class Lazy(Archive):
