@@ -1,4 +1,4 @@
-"""The models of the paper's curves, and those its text alone speaks of, as presets."""
+"""Presets of the models in the paper's curves, and of those that only its text mentions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def figure10() -> Iterator[Preset]:
 
 
 def appendix_c() -> Iterator[Preset]:
-    """Fewer or more inner steps, and two-example variants beyond Table 6."""
+    """Models with fewer or more inner steps, and two-example variants beyond Table 6."""
     source = "C"
     step = ours("as with 10 steps", step_size=2 / 255)
     recipes = {
