@@ -42,7 +42,7 @@ def evaluated(backend, tmp_path):
     return run
 
 
-def test_a_real_run_is_told_as_its_files_have_it(evaluated, tmp_path):
+def test_a_report_shows_the_numbers_of_the_runs_files(evaluated, tmp_path):
     page = report(tmp_path / "report.html", evaluated, examples=True)
     result = json.loads((evaluated / "result.json").read_text())
     titles, *rows = page.table(RESULTS)
@@ -69,7 +69,7 @@ def test_a_real_run_is_told_as_its_files_have_it(evaluated, tmp_path):
     assert (tmp_path / "report.html").stat().st_size < 3e6
 
 
-def test_a_real_run_is_seen(evaluated, tmp_path):
+def test_the_figures_of_a_report_have_descriptions(evaluated, tmp_path):
     page = report(tmp_path / "report.html", evaluated, examples=True)
     images = [image for image in page.all("img") if image["class"] == "light"]
     assert len(images) == 3  # accuracies, losses, examples
@@ -185,7 +185,7 @@ def test_an_unfinished_run_is_reported_as_such(tmp_path):
     assert "Unfinished: 0 of 3 epochs" in report(tmp_path / "report.html", fresh).text
 
 
-def test_troubles_and_rollbacks_are_told(tmp_path):
+def test_warnings_and_rollbacks_are_reported(tmp_path):
     undone = {"trouble": "nan", "epoch": 2, "to": 0, "said": "no number"}
     rows = [make_row(1, rolled_back=[undone]), make_row(2, trouble={"collapse": "epoch 2: collapse. Take more."})]
     page = report(
@@ -239,7 +239,7 @@ def test_runs_are_compared(tmp_path):
     assert "Compare with care" not in page.text
 
 
-def test_what_keeps_runs_from_comparing_is_said(tmp_path):
+def test_reasons_against_comparing_runs_are_reported(tmp_path):
     one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other", data="cd", eval_epsilon=0.1)
     unfinished = make_run(tmp_path / "third", finished=False)
     page = report(tmp_path / "report.html", one, other, unfinished)
@@ -249,7 +249,7 @@ def test_what_keeps_runs_from_comparing_is_said(tmp_path):
     assert "No figure of accuracies: runs: expected one data set for all" in page.text
 
 
-def test_the_paper_stands_beside_a_run_of_its_row(tmp_path):
+def test_a_run_of_a_preset_is_compared_with_the_papers_row(tmp_path):
     preset = "table1/cifar10/st"
     run = make_run(tmp_path / "run", preset=preset, select="test", epochs=120)
     page = report(tmp_path / "report.html", run)
@@ -395,7 +395,7 @@ def test_a_network_that_has_learnt_something_is_offered(tmp_path):
     assert "pipeline_tag" in text
 
 
-def test_a_card_tells_the_data_and_what_loading_needs(tmp_path):
+def test_a_card_names_the_data_and_what_loading_needs(tmp_path):
     run = make_run(tmp_path / "run", dataset="folder:/some/where/pets", model="zoo.nets:small", epsilon=8 / 255)
     text = card_of(run, tmp_path)
     for part in ("train", "validation", "test"):
@@ -471,7 +471,7 @@ def test_many_runs_are_rows(tmp_path):
     assert [row[0] for row in page.table("Best checkpoints")[1:]] == [f"{n} st" for n in range(7)]
 
 
-def test_runs_of_one_name_are_told_apart_by_where_they_are(tmp_path):
+def test_runs_with_the_same_name_are_distinguished_by_their_folders(tmp_path):
     runs = [make_run(tmp_path / parent / "seed1") for parent in ("a", "b")]
     page = report(tmp_path / "report.html", *runs)
     assert [row[0] for row in page.table("Best checkpoints")[1:]] == ["a/seed1 st", "b/seed1 st"]

@@ -15,7 +15,7 @@ _DAMAGE = {
     "table1/cifar100/at": "Merged from two damaged readings; the clean figure may be 57.21.",
     "table1/cifar100/trades-awp": "Merged from two damaged readings; the C&W figure may be 27.05.",
     "table1/svhn/mart": "Damaged in the scan: PGD-100 may be 54.12 or 54.15; four half-widths are lost.",
-    "table6/cifar10/mart2": "PGD-20 is lost in the scan, but for its half-width, 0.27.",
+    "table6/cifar10/mart2": "PGD-20 is lost in the scan, except for its half-width, 0.27.",
     "table6/cifar100/trades2-awp": "PGD-100 is higher than PGD-20 as printed.",
 }
 _SVHN = "The released evaluator runs PGD-20 on the first 10 000 of the 26 032 test images."

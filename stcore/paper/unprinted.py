@@ -33,7 +33,10 @@ def figure9() -> Iterator[Preset]:
 
 def figure10() -> Iterator[Preset]:
     """RST and ST-RST, epoch by epoch."""
-    note = "Drawn in Fig. 10, not printed. Its PGD-20: α = 0.007, from the image itself, its worst iterate."
+    note = (
+        "Drawn in Fig. 10, not printed. Its PGD-20 has α = 0.007, starts at the natural image, and counts the "
+        "worst iterate."
+    )
     for row in ("rst", "st-rst"):
         recipe = assumed(extra_data("D, Fig. 10", row), ("epochs",), "those of Table 4; the figure has more")
         monitor = paper("D, Fig. 10", eval_epsilon=0.031, test_size=500)
