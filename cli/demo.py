@@ -56,7 +56,7 @@ def main(args: Sequence[str]) -> int:
     options = parse(DemoOptions, args, "stcli demo")
     checks.choice("backend", options.backend, BACKENDS)
     checks.whole("images", options.images, 1)
-    from stcore.report.writing import check_installed, check_place, write
+    from stcore.report.writing import check_installed, check_out, write
 
     check_installed()  # before anything takes its time
     out = Path(options.out or f"stcore-demo-{options.backend}")
@@ -64,7 +64,7 @@ def main(args: Sequence[str]) -> int:
     for job in jobs:
         job.check_same([None])
     if out.is_dir():
-        check_place(out / "report.html")
+        check_out(out / "report.html")
     console = make_console()
     tell_me = partial(say, console)
     tell_me(

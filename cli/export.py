@@ -18,7 +18,7 @@ from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
 from stcore.evaluation.folder import IDENTITY, RESULT
 from stcore.models import torch_files
-from stcore.results.robustbench import THREATS, Evaluation, Paper, model_info, place
+from stcore.results.robustbench import THREATS, Evaluation, Paper, entry_path, model_info
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 
@@ -31,7 +31,7 @@ def main(args: Sequence[str]) -> int:
     evaluation = Evaluation.read(options.evaluation)
     if options.dataset is not None:
         evaluation = dataclasses.replace(evaluation, dataset=options.dataset)
-    entry = place(evaluation, options.name)
+    entry = entry_path(evaluation, options.name)
     short = "; ".join(evaluation.shortcomings())
     if short and not options.draft:
         raise UsageError(f"evaluation: expected AutoAttack on all test images; received {short}. Or give --draft")

@@ -18,7 +18,7 @@ from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.parsing import MaybeText, parse
 from stcore.cli.quiet import load_quietly
 from stcore.core.dispatch import available_backends
-from stcore.report.writing import FORMATS, check_installed, check_place, write
+from stcore.report.writing import FORMATS, check_installed, check_out, write
 from stcore.runs.folder import RunFolder
 
 
@@ -47,7 +47,7 @@ def main(args: Sequence[str]) -> int:
     checks.choice("format", options.format, tuple(FORMATS))
     out = Path(options.out or FORMATS[options.format])
     check_installed()
-    check_place(out)  # before anything heavy is loaded
+    check_out(out)  # before anything heavy is loaded
     console = make_console()
     if options.examples and options.format != "card":
         for backend in backends(options.runs):

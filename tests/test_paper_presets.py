@@ -9,7 +9,7 @@ from stcore.cli.presets import main
 from stcore.errors import UsageError
 from stcore.paper import PRESETS, Expected, estimated_cost, find, matching
 from stcore.paper.cost import macs_per_image, passes_of
-from stcore.paper.preset import ATTACKS, SOURCES
+from stcore.paper.preset import COLUMNS, SOURCES
 from stcore.runs.plan import make_plan
 
 ON_EACH = pytest.mark.parametrize("name", PRESETS)
@@ -99,7 +99,7 @@ def test_the_settings_are_a_plan(name):
 @ON_EACH
 def test_the_row_is_evaluated_by_its_attacks(name):
     preset = PRESETS[name]
-    assert set(preset.expected) <= set(ATTACKS)
+    assert set(preset.expected) <= set(COLUMNS)
     assert set(preset.uncertain) <= set(preset.expected)
     columns = {*preset.expected} - {"natural"}
     assert set(preset.settings["attacks"]) == (columns or {"pgd20"})

@@ -1,10 +1,10 @@
-"""Analyses: the paper's figures as numbers, for any model or run; `stcore.figures` draws them.
+"""Analyses: the numbers behind the paper's figures, for any models and runs. `stcore.figures` draws them.
 
-`stcore.analysis.registry.ANALYSES` lists them. Each is a module with
+`stcore.analysis.registry.ANALYSES` lists them. Each analysis is a module with
 
-* `Settings`, a frozen dataclass: its options, with the paper's values as defaults;
+* `Settings`, a frozen dataclass whose defaults are the paper's values;
 * `compute(subjects, settings, *, progress)` for checkpoints (see `stcore.analysis.subject`), or
   `compute(runs, settings)` for run folders by name;
-* a frozen result with `rows()`, one dict of plain values per point of the figure, `content()`, the same as plain
-  JSON with its settings, and `table()`, a few rows for the terminal.
+* a frozen result with three methods: `rows()` gives a dict of plain values per point of the figure, `content()`
+  the rows and settings as plain JSON values, and `table()` the few rows that a terminal shows.
 """

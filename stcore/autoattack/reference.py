@@ -21,7 +21,7 @@ from stcore.data.rows import Images
 from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
 
-ATTACKS = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
+REFERENCE_ATTACKS = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
 """Each attack, with the smallest number of classes for which the reference does not crash."""
 
 VERSIONS = {"standard": 4, "plus": 4, "rand": 3, "custom": 2}
@@ -52,12 +52,18 @@ class Settings:
             checks.whole("queries", self.queries, low=1)
         if self.attacks is None and self.version != "custom":
             return
-        if not self.attacks or not set(self.attacks) <= set(ATTACKS):
-            raise UsageError(f"attacks: expected some of {', '.join(ATTACKS)}; received {self.attacks!r}")
+        if not self.attacks or not set(self.attacks) <= set(REFERENCE_ATTACKS):
+            raise UsageError(
+                f"attacks: expected some of {', '.join(REFERENCE_ATTACKS)}; received {self.attacks!r}"
+            )
 
     def check_model(self, classes: int, shape: Sequence[int]) -> None:
         """Raises UsageError if the reference would crash on images of this shape, (H, W, C) or flat (d,)."""
-        least = VERSIONS[self.version] if self.attacks is None else max(ATTACKS[name] for name in self.attacks)
+        least = (
+            VERSIONS[self.version]
+            if self.attacks is None
+            else max(REFERENCE_ATTACKS[name] for name in self.attacks)
+        )
         if classes < least:
             what = self.version if self.attacks is None else ", ".join(self.attacks)
             raise UsageError(f"attacks: expected at least {least} classes for {what}; received {classes}; {_OURS}")
@@ -109,8 +115,8 @@ def run_reference(
     model: a torch.nn.Module, a keras.Model, or a classifier of one.   images: host images (N, H, W, C) or flat
         (N, d), uint8 or floats in [0, 1].   labels: (N,), integers.   norm: linf, l2 or l1.   epsilon: radius of
         the ball, in units of pixels in [0, 1].
-    attacks: names among `ATTACKS`, in this order, with the settings of the version; by default the version's own.
-        With `custom` the settings are the engine's defaults, such as five restarts of APGD.
+    attacks: names among `REFERENCE_ATTACKS`, in this order, with the settings of the version; by default the
+        version's own. With `custom` the settings are the engine's defaults, such as five restarts of APGD.
     queries: of Square; 5000 by default.   progress: receives the engine's log, line by line.
     Raises UsageError for a value out of range, a missing package, or a case in which the reference would crash;
     DataError for images or labels out of range.

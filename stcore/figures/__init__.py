@@ -1,4 +1,4 @@
-"""Figures: plots of `stcore.analysis` results. Only this package imports matplotlib."""
+"""Figures of the results of `stcore.analysis`. Only this package imports matplotlib."""
 
 import importlib.util
 

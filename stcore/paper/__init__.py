@@ -1,6 +1,6 @@
-"""The paper's tables as presets, one per row, with each setting's source and the published numbers.
+"""Presets of the paper's rows: settings, the source of each setting, and the expected accuracies.
 
-`PRESETS` holds them by name, such as `table1/cifar10/st`.
+`PRESETS` maps names such as `table1/cifar10/st` to presets.
 """
 
 from stcore.paper.catalogue import PRESETS, find, matching

@@ -1,4 +1,4 @@
-"""Every preset by its name."""
+"""The catalogue of presets by name."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ PRESETS: dict[str, Preset] = {
     )
     for preset in rows()
 }
-"""One for each row of the paper's tables, its curves, and the models of its text: `table1/cifar10/st`, …"""
+"""A preset for each row of the paper's tables, each of its curves, and each model that its text mentions."""
 
 
 def find(name: str) -> Preset:
-    """The preset of this name; UsageError names those close to it."""
+    """The preset of this name. Raises UsageError, with similar names, if there is none."""
     if name not in PRESETS:
         raise _unknown(name)
     return PRESETS[name]
 
 
 def matching(prefix: str = "") -> list[Preset]:
-    """The preset of this name, or all below it: `table1`, `table1/cifar10`. UsageError where there is none."""
+    """The preset of this name, or all under a prefix such as `table1` or `table1/cifar10`.
+
+    Raises UsageError if there is none.
+    """
     below = prefix.rstrip("/") + "/" if prefix else ""
     found = [preset for name, preset in PRESETS.items() if name == prefix or name.startswith(below)]
     if not found:

@@ -1,5 +1,5 @@
-"""Reports of runs: one HTML file, Markdown, or a model card.
+"""Reports of runs for readers: one HTML file, Markdown, or a model card.
 
-`gathered` reads run folders into plain data; other modules turn it into blocks of text, tables and figures
-(`blocks`); `html`, `markdown` and `card` render them. `writing.write` runs all of these.
+`gathered` reads run folders into plain data, a module per section turns that into blocks of text, tables and
+figures (`blocks`), and `html`, `markdown` and `card` render these. `writing.write` does all of it.
 """

@@ -1,4 +1,4 @@
-"""A table of finished runs, those that differ in their seed alone in one row. Pure: runs in, rows out."""
+"""Table of finished runs; runs that differ only in their seed share a row. Pure: runs in, rows out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from stcore.runs.plan import of_methods, plan_options
 from stcore.runs.record import FinishedRun
 
 SELDOM_SHOWN = ("threads", "device", "dataset", "init", "step_size", "attacks")
-"""Told elsewhere, or following from the rest: settings that are columns only where rows look alike without."""
+"""Settings that are shown elsewhere or follow from others: columns only if nothing else distinguishes two rows."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """An accuracy in percent with its 95 % interval: over images for one seed, else the t-interval over seeds."""
+    """An accuracy in percent with its 95 % interval: over images for one seed, a t-interval over several seeds."""
 
     mean: float
     low: float
@@ -31,7 +31,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed alone, in its order."""
+    """Runs that differ only in their seed, ordered by it."""
 
     runs: tuple[FinishedRun, ...]
 
@@ -45,21 +45,21 @@ class Row:
 
     @property
     def costs(self) -> dict[str, float]:
-        """Passes of a training step, in forwards of the batch; of all epochs the median time and speed."""
+        """Passes of a training step, in forwards of the batch; median time and speed over all epochs."""
         seconds = [second for run in self.runs for second in run.seconds]
         speeds = [speed for run in self.runs for speed in run.images_per_second]
         medians = {"s/epoch": float(np.median(seconds)), "images/s": float(np.median(speeds))}
         return {"passes": self.runs[0].plan.units, **medians}
 
     def figure(self, attack: str) -> Figure | None:
-        """Over the runs that were attacked so; None where none was."""
+        """The accuracy over the runs with this attack; None if no run has it."""
         scores = [vars(run.accuracies[attack]) for run in self.runs if attack in run.accuracies]
         return Figure(*interval(scores), len(scores)) if scores else None
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """Rows under the settings that are shown and the attacks, all figures of one checkpoint."""
+    """Rows of one checkpoint's figures. columns: names of the settings that are shown."""
 
     checkpoint: str
     columns: tuple[str, ...]
@@ -70,10 +70,11 @@ class RunTable:
 def make_table(
     runs: Sequence[FinishedRun], checkpoint: str, columns: Sequence[str] | None = None, sort: str | None = None
 ) -> RunTable:
-    """The runs in rows, in their order or by a column: accuracies from the highest, all else from the lowest.
+    """Groups runs in rows and sorts these, by default in the runs' order.
 
-    columns: settings to show; by default those that the rows differ in.
-    Raises UsageError for no run, an unknown setting, or a column to sort by that is not there.
+    columns: settings to show; by default those in which the rows differ.
+    sort: a column; accuracies descend, everything else ascends.
+    Raises UsageError for no run, an unknown setting, or an unknown column to sort by.
     """
     if not runs:
         raise UsageError("runs: expected at least one finished run; received none")
@@ -87,7 +88,7 @@ def make_table(
 
 
 def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names that tell rows apart; that a method has no such setting does not count as a difference."""
+    """Names of settings in which the rows differ. A method's lack of a setting does not count as a difference."""
     of_some = of_methods()
 
     def values(name: str) -> set[str]:
@@ -121,6 +122,6 @@ def _sorted(table: RunTable, by: str | None) -> RunTable:
         figure = row.figure(by)
         value = {**row.settings, **row.costs, "seeds": row.seeds[0]}.get(by) if figure is None else -figure.mean
         is_number = isinstance(value, (int, float))
-        return value is None, not is_number, value if is_number else str(value)  # what is missing comes last
+        return value is None, not is_number, value if is_number else str(value)  # missing values come last
 
     return dataclasses.replace(table, rows=tuple(sorted(table.rows, key=key)))
