@@ -50,7 +50,7 @@ $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.tx
 	touch $@
 
 $(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,keras,jax,hub,autoattack,tensorboard,plots,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,keras,jax,timm,hub,datasets,autoattack,tensorboard,plots,docs,dev]'
 	touch $@
 
 clean:
