@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from forked import Forked
 from harness import load, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +27,20 @@ from stcore.models import export_weights, load_weights
 EPSILON = 0.02
 CLASSES = 5
 FEW = 60  # queries of Square
+
+
+@dataclass(frozen=True)
+class Short(AutoAttack):
+    """AutoAttack with 20 steps of APGD and of FAB, not 100: steps of each kind, and four reviews of the step size.
+
+    What holds of each step needs no more of them; what depends on how far a search comes takes AutoAttack itself.
+    """
+
+    def stages(self, classes):
+        return tuple(
+            replace(stage, attack=replace(stage.attack, steps=20)) if hasattr(stage.attack, "steps") else stage
+            for stage in super().stages(classes)
+        )
 
 
 def task(backend, images=24, *, net="tiny-smooth", dtype="float64", classes=CLASSES, channels=3):
@@ -79,13 +93,13 @@ def run(backend, attack, **options):
 
 
 def members(norm):
-    one = [AutoAttack(EPSILON * SCALE[norm], norm, "custom", (name,), queries=FEW) for name in IDS]
+    one = [Short(EPSILON * SCALE[norm], norm, "custom", (name,), queries=FEW) for name in IDS]
     return [pytest.param(attack, id=f"{attack.attacks[0]}-{norm}") for attack in one]
 
 
 SCALE = {"linf": 1.0, "l2": 10.0, "l1": 50.0}
 ALL = [param for norm in SCALE for param in members(norm)]
-WHOLE = AutoAttack(EPSILON, queries=FEW)
+WHOLE = Short(EPSILON, queries=FEW)
 
 
 def same_records(one, other, but=()):
@@ -130,7 +144,7 @@ def test_the_batch_size_changes_nothing(backend, attack):
 
 def test_in_float32_hardly_a_verdict_depends_on_the_batch_size(backend):
     of = task(backend, images=200, dtype="float32")
-    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce", "apgd-t", "square"), queries=FEW)
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce", "apgd-t", "square"), queries=FEW)
     verdicts = [run(backend, attack, of=of, batch_size=size)[0].records.robust for size in (7, 64)]
     assert 0.05 < verdicts[0].mean() < 0.85
     assert (verdicts[0] == verdicts[1]).mean() >= 0.995
@@ -139,7 +153,7 @@ def test_in_float32_hardly_a_verdict_depends_on_the_batch_size(backend):
 def test_an_image_does_not_care_for_its_neighbours(backend):
     """A shard's images, at their places in the whole data set, fall as they do in the whole."""
     model, x, y = task(backend)
-    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce", "square"), queries=FEW)
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce", "square"), queries=FEW)
     whole, _ = run(backend, attack, of=(model, x, y))
     rows = np.arange(1, len(x), 3)
     part, _ = run(backend, attack, of=(model, x[rows], y[rows]), positions=rows)
@@ -148,7 +162,7 @@ def test_an_image_does_not_care_for_its_neighbours(backend):
 
 
 def test_another_seed_is_another_noise(backend):
-    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce",))
     (_, ones), (_, others) = (run(backend, attack, seed=seed) for seed in (0, 1))
     shared = ones.keys() & others.keys()
     assert shared
@@ -160,7 +174,7 @@ def test_another_seed_is_another_noise(backend):
 
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.55, 0.8, 0.97])
 def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, share):
-    of, attack = task(backend, images=14), AutoAttack(EPSILON, queries=FEW)
+    of, attack = task(backend, images=14), Short(EPSILON, queries=FEW)
     whole, examples = run(backend, attack, of=of, batch_size=9)
     count = [0]
 
@@ -187,13 +201,12 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, share):
 CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
-import conftest
 from harness import load
 import test_cascade as t
 from pathlib import Path
 backend = load({name!r})
 store = t.EvaluationFolder(Path({folder!r}), {{"of": "a test"}}, every=0.0)
-t.assessment(backend, t.AutoAttack(t.EPSILON, queries=t.FEW), batch_size=9, keep=True).run(t.Silent(), store)
+t.assessment(backend, t.Short(t.EPSILON, queries=t.FEW), batch_size=9, keep=True).run(t.Silent(), store)
 print("done", flush=True)
 """
 
@@ -203,9 +216,7 @@ def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
     folder, rng, kills = tmp_path / "it", np.random.default_rng(0), 0
     child = CHILD.format(tests=os.path.dirname(__file__), name=backend.name, folder=str(folder))
     while True:
-        process = subprocess.Popen(
-            [sys.executable, "-c", child], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        process = Forked("-c", child, backend=backend.name)
         if kills < 3:
             before = (folder / "state.npz").stat().st_mtime_ns if (folder / "state.npz").is_file() else 0
             while process.poll() is None:  # let it get somewhere, then kill it at any moment
@@ -216,13 +227,13 @@ def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
             time.sleep(rng.uniform(0, 0.4))
             process.send_signal(signal.SIGKILL)
         out, _ = process.communicate()
-        if b"done" in out:
+        if "done" in out:
             break
         kills += 1
         assert kills < 10
     assert kills
     store = EvaluationFolder(folder, {"of": "a test"})
-    attack = AutoAttack(EPSILON, queries=FEW)
+    attack = Short(EPSILON, queries=FEW)
     on = assessment(backend, attack, batch_size=9).run(Silent(), store).cascades["it"]
     whole, examples = run(backend, attack, batch_size=9)
     same_records(on, whole)
@@ -240,7 +251,7 @@ def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
 @pytest.mark.parametrize("norm", SCALE)
 def test_every_example_is_in_the_ball_in_range_and_misclassified(backend, norm):
     model, x, y = task(backend)
-    attack = AutoAttack(EPSILON * SCALE[norm], norm, queries=FEW)
+    attack = Short(EPSILON * SCALE[norm], norm, queries=FEW)
     found, examples = run(backend, attack, of=(model, x, y))
     assert examples
     records, classifier = found.records, backend.classifier(model)
@@ -466,7 +477,7 @@ def test_images_of_any_shape(backend, shape, norm):
     classifier = stcore.make_classifier(model)
     y = classifier.eval_logits(classifier.pixels(x)).argmax(axis=1)
     small, large = (
-        stcore.evaluate(model, (x, y), {"aa": AutoAttack(e * SCALE[norm], norm, queries=FEW)})["aa"].correct
+        stcore.evaluate(model, (x, y), {"aa": Short(e * SCALE[norm], norm, queries=FEW)})["aa"].correct
         for e in (1e-5, 0.5)
     )
     assert small == 10
@@ -480,13 +491,13 @@ def test_batches_and_arrays_are_the_same_data(size):
     model, x, y = task(backend, images=9)
     native = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     loader = [(native[i : i + size], y[i : i + size]) for i in range(0, 9, size)]
-    attacks = {"aa": AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))}
+    attacks = {"aa": Short(EPSILON, version="custom", attacks=("apgd-ce",))}
     assert stcore.evaluate(model, loader, attacks) == stcore.evaluate(model, (native, y), attacks)
 
 
 def test_called_on_a_batch_it_gives_native_examples(backend):
     model, x, y = task(backend)
-    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce",))
     found = backend.nhwc(attack(model, backend.images(x), backend.tensor(y), rng=3, batch_size=64))
     seed = int(np.random.default_rng(3).integers(2**63))
     _, examples = run(backend, attack, of=(model, x, y), seed=seed)
@@ -660,5 +671,5 @@ def test_every_attack_that_is_over_is_kept_at_once(backend):
             super().save(state, examples)
 
     store = Counting()
-    assessment(backend, AutoAttack(EPSILON, queries=FEW), images=6).run(Silent(), store)
+    assessment(backend, Short(EPSILON, queries=FEW), images=6).run(Silent(), store)
     assert store.saves == 4 + 1
