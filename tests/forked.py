@@ -18,7 +18,7 @@ IMPORTS = ("stcore.cli.main", "stcore.runs.training_run", "stcore.cli.evaluate",
 
 
 class Forked:
-    """A process that runs `python ARGS`: `-m MODULE WORDS`, `-c CODE` or `FILE WORDS`. Its output comes by pipes."""
+    """A process that runs `python ARGS`: `-m MODULE WORDS`, `-c CODE` or `FILE WORDS`. Its output is piped."""
 
     def __init__(self, *args, backend="torch", env=None, new_session=False):
         status, theirs = os.pipe()
@@ -129,7 +129,7 @@ def _become(request, out, err):
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.closerange(3, 256)
-    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
     os.environ.update(request["env"])
     code = 1
     try:

@@ -4,13 +4,13 @@ import hashlib
 import json
 import random
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import forked
 from harness import assert_same, load, worst
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,12 +135,11 @@ def test_the_seed_decides_the_weights_of_a_factory(framework, name):
         f"w = m.export_weights(m.build({name!r}, {framework!r}, seed=5, **{DIGITS!r})); "
         "print(hashlib.sha256(b''.join(n.encode() + w[n].tobytes() for n in sorted(w))).hexdigest())"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
-    )
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); {code}"
+    said, _ = forked("-c", code, backend=framework)
     weights = export_weights(build(name, framework, seed=5, **DIGITS))  # after whatever was built in this process
     here = hashlib.sha256(b"".join(n.encode() + weights[n].tobytes() for n in sorted(weights))).hexdigest()
-    assert here == run.stdout.strip()
+    assert here == said.strip()
     other = export_weights(build(name, framework, seed=6, **DIGITS))
     assert any(not np.array_equal(other[key], weights[key]) for key in weights)
 

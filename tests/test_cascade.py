@@ -119,7 +119,7 @@ def close_examples(one, other, tolerance=1e-9):
 @pytest.mark.parametrize("attack", [*ALL, WHOLE])
 def test_verdicts_are_those_of_the_other_backend_sample_by_sample(attack):
     load("keras")
-    (one, ones), (other, others) = (run(load(name), attack) for name in ("torch", "keras"))
+    (one, ones), (other, others) = (run(load(name), attack, images=16) for name in ("torch", "keras"))
     same_records(one, other, but=("distance",))
     np.testing.assert_allclose(one.records.distance, other.records.distance, atol=1e-9)
     close_examples(ones, others)
@@ -128,9 +128,9 @@ def test_verdicts_are_those_of_the_other_backend_sample_by_sample(attack):
 
 @pytest.mark.parametrize("attack", [*members("linf"), *members("l2"), WHOLE])
 def test_the_batch_size_changes_nothing(backend, attack):
-    of = task(backend, images=10)
+    of = task(backend, images=6)
     whole, examples = run(backend, attack, of=of, batch_size=64)
-    for batch_size in (1, 7):
+    for batch_size in (1, 4):
         part, found = run(backend, attack, of=of, batch_size=batch_size)
         np.testing.assert_array_equal(part.records.robust, whole.records.robust)
         assert found.keys() == examples.keys()
@@ -172,23 +172,31 @@ def test_another_seed_is_another_noise(backend):
 # Stopped and gone on
 
 
+class Stop:
+    """Asks to stop when it is asked for the `limit`-th time."""
+
+    def __init__(self, limit=10**9):
+        self.count, self.limit = 0, limit
+
+    def __call__(self):
+        self.count += 1
+        return self.count > self.limit
+
+
+@pytest.fixture(scope="module")
+def unstopped(backend):
+    """What is attacked, the records and the examples of the whole, and how often it asked whether to stop."""
+    of, store, stop = task(backend, images=14), Kept(), Stop()
+    found = assessment(backend, WHOLE, of=of, batch_size=9, keep=True).run(Silent(), store, stop)
+    return of, found.cascades["it"], store.examples["it"], stop.count
+
+
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.55, 0.8, 0.97])
-def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, share):
-    of, attack = task(backend, images=14), Short(EPSILON, queries=FEW)
-    whole, examples = run(backend, attack, of=of, batch_size=9)
-    count = [0]
-
-    def tick(limit):
-        count[0] += 1
-        return count[0] > limit
-
-    assert assessment(backend, attack, of=of, batch_size=9).run(Silent(), stop=lambda: tick(10**9)) is not None
-    limit, count[0], store = int(share * count[0]), 0, Kept()
-    assert (
-        assessment(backend, attack, of=of, batch_size=9, keep=True).run(Silent(), store, lambda: tick(limit))
-        is None
-    )
-    on = assessment(backend, attack, of=of, batch_size=9, keep=True).run(Silent(), store)
+def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, unstopped, share):
+    (of, whole, examples, count), store = unstopped, Kept()
+    stop = Stop(int(share * count))
+    assert assessment(backend, WHOLE, of=of, batch_size=9, keep=True).run(Silent(), store, stop) is None
+    on = assessment(backend, WHOLE, of=of, batch_size=9, keep=True).run(Silent(), store)
     same_records(on.cascades["it"], whole)
     found = store.examples.get("it", {})
     assert found.keys() == examples.keys()
@@ -473,15 +481,15 @@ def test_images_of_any_shape(backend, shape, norm):
             ]
         )
         axes = (0, 1, 2, 3)
-    x = rng.uniform(size=(10, *shape)).transpose(axes)
+    x = rng.uniform(size=(6, *shape)).transpose(axes)
     classifier = stcore.make_classifier(model)
     y = classifier.eval_logits(classifier.pixels(x)).argmax(axis=1)
     small, large = (
         stcore.evaluate(model, (x, y), {"aa": Short(e * SCALE[norm], norm, queries=FEW)})["aa"].correct
         for e in (1e-5, 0.5)
     )
-    assert small == 10
-    assert large < 10
+    assert small == 6
+    assert large < 6
 
 
 @settings(max_examples=5, deadline=None)
