@@ -4,6 +4,7 @@ What is forked is a process like any other: it has its own environment, is signa
 process that imports its framework itself takes seconds to begin.
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -60,7 +61,7 @@ class Forked:
         return said["stdout"], said["stderr"]
 
     def send_signal(self, number):
-        if self.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def kill(self):

@@ -9,12 +9,15 @@ from collections import defaultdict
 
 ALLOWED = {
     "gpu": r"no GPU: ",
+    "a-gpu": r"there is a GPU here",
     "cifar10": r"no CIFAR-10 parquet folder at ",
     "browser": r"no browser: none of ",
     "pdflatex": r"pdflatex is not installed",
+    "loops": r"(lightning|accelerate) is not installed",
     "compiler": r"inductor needs a C\+\+ compiler",
     "linux": r".*Linux's /proc|.*glibc's allocator|needs /dev/full|bash is not there",
     "huge-pages": r"the system gives huge pages",
+    "jax": r"on JAX the search has no thread of its own",
 }
 """A name for each skip that a complete environment may have, with the pattern of its reason."""
 
