@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from functools import cache
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 from harness import NAMES, assert_same, load
 from small import contents, plan, stcli, train, words
 from test_training import PressesCtrlC
@@ -253,8 +252,7 @@ def test_ctrl_c_without_a_folder_says_so(monkeypatch):
 def test_a_killed_process_goes_on(tmp_path):
     given = {"attacks": "apgd-ce+square", "out": tmp_path / "out"}
     args = ["evaluate", sound(), "--no-audit", *words({**QUICK, **given})]
-    command = [sys.executable, "-m", "stcore.cli.main", *map(str, args), "--save-every", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = Forked("-m", "stcore.cli.main", *args, "--save-every", "0")
     folder, state = tmp_path / "out" / "best", {}
     while process.poll() is None and state.get("apgd-ce+square/stage", 0) < 1:
         time.sleep(0.05)

@@ -2,10 +2,10 @@
 
 import json
 import math
-import subprocess
 
 import numpy as np
 import pytest
+from forked import Forked, forked
 from harness import assert_same, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -326,7 +326,7 @@ def test_going_back_is_to_the_very_weights(backend):
         average=average,
     )
     begun = run.state()
-    kept = State({name: array.copy() for name, array in begun.arrays.items()}, begun.place)
+    kept = State({name: array.copy() for name, array in begun.arrays.items()}, begun.progress)
     run.run()
     assert any((run.state().arrays[name] != kept.arrays[name]).any() for name in kept.arrays)
     for _ in range(2):  # and once more: what was taken up is not used up
@@ -403,12 +403,12 @@ def test_killed_after_a_rollback_it_ends_as_without_a_break(name, tmp_path):
     load(name)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = ["--backend", name, *HOT, "--on-trouble", "rollback", "--save-every", 0]
-    done = subprocess.run(command(*settings, "--out", whole), check=True, capture_output=True, text=True)
-    assert "rollback 1 of 2" in done.stdout
-    kill_at(broken, "00000003-000002", *settings, "--out", broken)
+    said, _ = forked(*command(*settings, "--out", whole), backend=name)
+    assert "rollback 1 of 2" in said
+    kill_at(broken, "00000003-000002", Forked(*command(*settings, "--out", broken), backend=name))
     kept, _ = read(max((broken / "state").glob("[0-9]*.safetensors")))
     assert len(kept.progress["remedies"]["rollbacks"]) == 1
-    subprocess.run(command("--resume", broken), check=True, capture_output=True)
+    forked(*command("--resume", broken), backend=name)
     for checkpoint in ("best", "last", "best-ema", "last-ema"):
         one, other = (load_weights(run / f"{checkpoint}.safetensors")[0] for run in (whole, broken))
         assert_same(one, other)

@@ -256,7 +256,14 @@ def published(tmp_path_factory):
     return place
 
 
-BRIEF = {"model": "tiny", "epochs": 1, "batch_size": 50, "attacks": "fgsm", "eval_batch_size": 20}
+BRIEF = {
+    "model": "tiny",
+    "epochs": 1,
+    "train_size": 24,
+    "batch_size": 12,
+    "attacks": "fgsm",
+    "eval_batch_size": 20,
+}
 
 
 def two_steps(published, monkeypatch, name, backend):
@@ -264,7 +271,6 @@ def two_steps(published, monkeypatch, name, backend):
     monkeypatch.chdir(published)
     brief = BRIEF | ({"perturbation_warmup": 1} if "perturbation_warmup" in PRESETS[name].settings else {})
     brief |= {"test_size": 20} if "test_size" in PRESETS[name].settings else {}
-    brief |= {"batch_size": 37} if name.startswith(("table1/svhn", "table6/svhn", "table1/cifar100")) else {}
     words = [word for key, value in brief.items() for word in (f"--{key.replace('_', '-')}", value)]
     out = f"runs/{backend}/{name}"
     return stcli("train", "--preset", name, "--backend", backend, "--out", out, *words), published / out

@@ -1,7 +1,6 @@
 """`stcli plan`: its counts against other ways to count, its times against a run's, and that it leaves nothing."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from forked import Forked
 from harness import NAMES, load
 from small import SETTINGS, contents, stcli, words
 
@@ -198,9 +198,8 @@ def test_it_can_be_interrupted(number, tmp_path):
     load("torch")
     ready = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program = ready + "import sys; from stcore.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "plan", "--epochs", "1000", "--probe-seconds", "600"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    words = ["plan", "--epochs", "1000", "--probe-seconds", "600"]
+    process = Forked("-c", program, *words, env={"TMPDIR": str(tmp_path)})
     assert "probing" in process.stdout.readline()
     time.sleep(1)  # among the steps
     process.send_signal(number)

@@ -63,8 +63,8 @@ def _explanation(result: Result, plan: Plan, checkpoint: str) -> str:
     return (
         f"One test image of each of {len(result.labels)} classes, with its adversarial and collaborative "
         f"examples on the {checkpoint} checkpoint: {result.settings.steps} steps within "
-        f"{radius(plan.evaluation.epsilon, plan.norm)} that increase (adversarial) or decrease (collaborative) the "
-        "loss."
+        f"{radius(plan.evaluation.epsilon, plan.norm)} that increase (adversarial) or decrease (collaborative) "
+        "the loss."
     )
 
 

@@ -45,7 +45,8 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     network = plan.model.name if size is None else f"{plan.model.name} ({size:,} weights)"
     method = names.method_in_words(plan.method.name)
     yield (
-        f"The network {network} was trained on {plan.data.dataset} with {plan.runtime.backend}; the method is {method}."
+        f"The network {network} was trained on {plan.data.dataset} with {plan.runtime.backend}; the method is "
+        f"{method}."
     )
     own = plan.method.settings
     if plan.method.name != "standard":
@@ -58,8 +59,9 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
         yield f"In the loss, {listed(parts)}."
     sgd = plan.optimisation
     yield (
-        f"Training took {plural(sgd.epochs, 'epoch')} of SGD with batches of {sgd.batch_size} images, a learning rate "
-        f"of {sgd.learning_rate:g}{_schedule(plan)}, momentum {sgd.momentum:g} and weight decay {sgd.weight_decay:g}."
+        f"Training took {plural(sgd.epochs, 'epoch')} of SGD with batches of {sgd.batch_size} images, a learning "
+        f"rate of {sgd.learning_rate:g}{_schedule(plan)}, momentum {sgd.momentum:g} and weight decay "
+        f"{sgd.weight_decay:g}."
     )
     additions = {
         "adversarial weight perturbation": plan.method.awp,
