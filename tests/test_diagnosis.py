@@ -326,7 +326,7 @@ def test_going_back_is_to_the_very_weights(backend):
         average=average,
     )
     begun = run.state()
-    kept = State({name: array.copy() for name, array in begun.arrays.items()}, begun.place)
+    kept = State({name: array.copy() for name, array in begun.arrays.items()}, begun.progress)
     run.run()
     assert any((run.state().arrays[name] != kept.arrays[name]).any() for name in kept.arrays)
     for _ in range(2):  # and once more: what was taken up is not used up
