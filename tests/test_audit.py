@@ -260,7 +260,7 @@ def test_log_probabilities_are_logits_too():
     _, test = digits()
     classifier = linear(load("torch"), ridge(), after=lambda z: torch.log_softmax(z, 1))
     finding = found(audit(classifier, test.images, test.labels, epsilon=EPSILON))["logits, not probabilities"]
-    assert (finding.status, finding.value) == ("pass", "log-probabilities, which are logits as good as any")
+    assert (finding.status, finding.value) == ("pass", "log-probabilities, which are valid logits")
 
 
 def test_logits_that_stop_being_numbers_under_attack_are_a_finding():

@@ -169,7 +169,7 @@ class _Mean(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         sum_and_count = torch.stack([x.sum(), x.new_tensor(len(x))])
         dist.all_reduce(sum_and_count)
-        total, count = sum_and_count
+        total, count = sum_and_count.unbind()
         ctx.share, ctx.count = dist.get_world_size() / count, len(x)  # times the ranks: gradients are averaged
         mean: Tensor = total / count
         return mean
