@@ -351,7 +351,7 @@ def test_a_run_whose_config_was_broken(place):
         (["--subset", "0"], "subset: expected N or A:B within the 347 test images; received '0'"),
         (["--subset", "9:3"], "subset: expected N or A:B within the 347 test images; received '9:3'"),
         (["--subset", "1:2:3"], "subset: expected N or A:B; received '1:2:3'"),
-        (["--shard", "3/2"], "shard: expected i/n with 1 <= i <= n <= 32, the images there are; received '3/2'"),
+        (["--shard", "3/2"], "shard: expected i/n with 1 <= i <= n <= 32, the number of images; received '3/2'"),
         (["--shard", "one"], "shard: expected i/n; received 'one'"),
         (["--engine", "theirs"], "engine: expected one of native, reference; received 'theirs'"),
         (["--engine", "reference"], "engine: expected autoattack or parts of it alone"),

@@ -98,7 +98,7 @@ def test_what_comes_from_the_host_stays_there(kind):
         mapped = ImageData(Rows(own.images), own.labels, 3, "mapped")
         batches = Batches(mapped, 8, seed=0)
     assert resident(batches, "auto", 10**9, pytest.fail) is batches
-    with pytest.raises(UsageError, match=r"resident: expected training images in memory .* received a stream"):
+    with pytest.raises(UsageError, match=r"resident: expected training images in memory, .* received a stream"):
         resident(batches, "on", 10**9, pytest.fail)
 
 

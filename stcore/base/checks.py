@@ -1,4 +1,7 @@
-"""Settings are checked where they are made, in plain Python: UsageError says what was expected and what came."""
+"""Checks of settings, in plain Python, when a settings object is made.
+
+Each raises UsageError that names the setting, what was expected and what was received.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,14 @@ from stcore.errors import UsageError
 
 
 def choice(name: str, value: object, known: Iterable[str]) -> None:
-    """`value` must be one of the known names."""
+    """Raises UsageError unless `value` is one of the known names."""
     names = tuple(known)
     if value not in names:
         raise UsageError(f"{name}: expected one of {', '.join(names)}; received {value!r}")
 
 
 def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> None:
-    """`value` must be a finite number in [low, high]."""
+    """Raises UsageError unless `value` is a finite number in [low, high]."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or not low <= value <= high:
         limits = f"in [{low:g}, {high:g}]" if high < math.inf else f"of at least {low:g}"
@@ -25,13 +28,13 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> N
 
 
 def whole(name: str, value: Any, low: int = 0) -> None:
-    """`value` must be a whole number of at least `low`."""
+    """Raises UsageError unless `value` is a whole number of at least `low`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise UsageError(f"{name}: expected a whole number of at least {low}; received {value!r}")
 
 
 def ball(config: Any, norms: Iterable[str] = ("linf", "l2")) -> None:
-    """What bounds a perturbation: epsilon, norm, bounds."""
+    """Checks the fields that bound a perturbation: epsilon, norm, bounds."""
     choice("norm", config.norm, norms)
     bounds = config.bounds
     if len(bounds) != 2 or not bounds[0] < bounds[1]:
@@ -41,7 +44,7 @@ def ball(config: Any, norms: Iterable[str] = ("linf", "l2")) -> None:
 
 
 def search(config: Any, inits: Iterable[str]) -> None:
-    """The fields every search for examples has: epsilon, step_size, steps, init, noise_std, norm, bounds."""
+    """Checks the fields of every search: epsilon, step_size, steps, init, noise_std, norm, bounds."""
     ball(config)
     number("step_size", config.step_size)
     whole("steps", config.steps)

@@ -1,4 +1,4 @@
-"""The paper's tables as presets: one for each row, with every setting's source and the numbers to expect.
+"""The paper's tables as presets, one per row, with each setting's source and the published numbers.
 
 `PRESETS` holds them by name, such as `table1/cifar10/st`.
 """

@@ -1,4 +1,4 @@
-"""Images beside the labelled set: pseudo-labelled, generated, or not labelled yet."""
+"""Extra images: pseudo-labelled, generated, or not labelled yet."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -19,16 +19,18 @@ READERS = {"npz": read_npz, "ti500k": read_ti500k}
 
 
 class Unlabelled(NamedTuple):
+    """Images to be labelled."""
+
     images: npt.NDArray[np.uint8]  # (N, H, W, C)
-    labels: npt.NDArray[np.int64] | None  # (N,), of any range, if the file has some
+    labels: npt.NDArray[np.int64] | None  # (N,), of any range, or None if the file has none
 
 
 def load_extra(spec: str) -> ImageData:
-    """Load `npz:FILE` (one set, its arrays named as in `load_npz`'s folders) or `ti500k:FILE` (the pickle of RST).
+    """Loads extra data: `npz:FILE` (arrays named as in `load_npz`'s folders) or `ti500k:FILE` (the pickle of RST).
 
-    There are as many classes as the file says, else as the largest label says, which may be fewer than the
-    labelled set has.
-    UsageError for another spec; DataError, with the file, if it does not hold this.
+    The number of classes is the file's num_classes or class names, else the largest label plus one, which may be
+    fewer than the labelled set has.
+    Raises UsageError for another spec, DataError, with the file, if it lacks images or labels or they do not fit.
     """
     arrays, name = _read(spec)
     num_classes = arrays.num_classes
@@ -38,9 +40,9 @@ def load_extra(spec: str) -> ImageData:
 
 
 def load_unlabelled(spec: str) -> Unlabelled:
-    """The images of what `load_extra` loads, with labels only if the file has them: what is to be labelled.
+    """Loads images to be labelled from a spec of `load_extra`, with labels only if the file has them.
 
-    UsageError for another spec; DataError, with the file, if it does not hold images.
+    Raises UsageError for another spec, DataError, with the file, if it has no images.
     """
     arrays, name = _read(spec)
     images = to_pixels(arrays.images, name)

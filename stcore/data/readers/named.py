@@ -1,4 +1,4 @@
-"""The parts of a data set of named arrays, whatever the format that holds them."""
+"""Data sets of named arrays, in any format of `archive.Format`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +14,17 @@ from stcore.errors import DataError
 
 
 def load_named(place: Path, format: Format, validation: Validation) -> Splits:
-    """Read train, test and, if any, validation: a file for each in a folder, or all of them in one archive.
+    """Reads train, test and, if any, validation: one file each in a folder, or all of them in one archive.
 
     In a folder's files the images are named images, image, x or data, and the labels labels, label or y; in one
-    archive each with its part: x_train, y_train, x_test, y_test, or train_images and so on. They are as
-    `ImageData.from_arrays` takes them: NHWC, uint8 or floats in [0, 1]; labels are integers from 0.
-    Optional beside them: num_classes, class_names. Without both, the largest label says how many classes.
+    archive each name includes its part: x_train, y_train, x_test, y_test, or train_images and so on. Images are
+    (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels are integers (N,) from 0.
+    num_classes and class_names are optional. Without both, the number of classes is the largest label plus one.
 
-    validation: as `three_parts` takes it; by default the set's own validation part, else 2 % of train.
-    DataError, with the file, if the files do not hold this; UsageError for a setting that does not fit.
+    validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
+        out
+        that much; "test" selects on the test set.
+    Raises DataError, with the file, if the files do not hold this; UsageError for a setting that does not fit.
     """
     files = _parts(place, format)
     check_validation(place, validation, own="validation" in files)
@@ -38,19 +40,19 @@ def load_named(place: Path, format: Format, validation: Validation) -> Splits:
 def labelled(
     arrays: Arrays, name: str, num_classes: int | None = None, class_names: tuple[str, ...] | None = None
 ) -> ImageData:
-    """The checked data; DataError if there are no labels, or for what `ImageData.from_arrays` refuses."""
+    """Checked data. Raises DataError if there are no labels, or as `ImageData.from_arrays` does."""
     if arrays.labels is None:
         raise DataError(f"{name}: expected an array of labels named {' or '.join(LABELS)}, received none; add it")
     return ImageData.from_arrays(arrays.images, arrays.labels, num_classes, name, class_names)
 
 
 def largest_label(labels: npt.NDArray[Any]) -> int:
-    """Of integers; -1 of anything else, which is refused where the labels are checked."""
+    """The largest label; -1 for anything but integers, which the later check rejects."""
     return int(labels.max()) if labels.dtype.kind in "iu" and labels.size else -1
 
 
 def _parts(place: Path, format: Format) -> dict[str, Path]:
-    """The parts there are, and the archive of each."""
+    """The path of each part that is present."""
     suffix = format.suffix
     if format.is_place(place):
         with format.opened(place) as archive:
@@ -68,7 +70,7 @@ def _parts(place: Path, format: Format) -> dict[str, Path]:
 
 
 def _classes(place: Path, read: Mapping[str, Arrays]) -> tuple[int | None, tuple[str, ...] | None]:
-    """What any of the parts says of the classes, if they agree; else what the largest label says."""
+    """num_classes and class_names of the parts, which must agree; without either, by the largest label."""
     numbers = {arrays.num_classes for arrays in read.values()} - {None}
     names = {arrays.class_names for arrays in read.values()} - {None}
     if len(numbers) > 1 or len(names) > 1:
@@ -78,5 +80,5 @@ def _classes(place: Path, read: Mapping[str, Arrays]) -> tuple[int | None, tuple
         )
     if not numbers and not names:
         labels = [arrays.labels for arrays in read.values() if arrays.labels is not None]
-        return max((largest_label(each) + 1 for each in labels), default=None), None
+        return max((largest_label(array) + 1 for array in labels), default=None), None
     return next(iter(numbers), None), next(iter(names), None)

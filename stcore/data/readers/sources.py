@@ -1,4 +1,4 @@
-"""A data set by name."""
+"""Data sets by name: `load("cifar10:PATH")` finds the reader."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +38,7 @@ READERS: dict[str, Callable[..., Splits]] = {
     "npz": load_npz,
 }
 OPTIONS = {"columns": ("parquet", "hub"), "image_size": ("parquet", "hub", "folder", "stream")}
-"""What only some sets have: those whose format does not name its columns, and those of encoded images."""
+"""Options of some formats only: column names, and the size of encoded images."""
 
 
 def load(
@@ -51,17 +51,21 @@ def load(
     validation_size: int | None = None,
     test_size: int | None = None,
 ) -> Splits:
-    """Load `digits`, or KIND:PLACE for the KINDs of `READERS`; see `load_digits`, `load_parquet` and so on for
-    what each reads. `cifar10`, `cifar100` or `svhn` alone is the copy that `fetch` brought into the data folder.
+    """Loads a data set by name: `digits`, or KIND:PATH such as `npz:data/`, `folder:DIR` or `hub:OWNER/NAME`.
 
-    validation: as all but `load_digits` take it.
-    columns, image_size: as `load_parquet` takes them; sets that are not in `OPTIONS` have none.
-    train_size: train on this many examples, in the classes' proportions, chosen by a fixed rule after
-        validation was held out: a smaller train set never changes what it is validated on. Not of a stream.
-    validation_size, test_size: keep the first so many, in the set's own order (in a set that is sorted by
-        class, these are not of all classes).
-    DataError for a set that was not fetched; UsageError for another spec, an option the set lacks, or a size that
-    the set does not have.
+    The KINDs are those of `READERS`; `load_digits`, `load_parquet` and so on describe what each reads. `cifar10`,
+    `cifar100` or `svhn` without a path is the copy that `fetch` downloaded into the data folder.
+
+    validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
+        out
+        that much; "test" selects on the test set. `digits` takes None or "test".
+    columns, image_size: as in `load_parquet`, for the kinds in `OPTIONS`.
+    train_size: keep this many training examples, stratified by a fixed rule after validation is held out, so that
+        it does not change the validation part. Not for a stream.
+    validation_size, test_size: keep the first n examples in the set's own order (in a set sorted by class, these
+        lack some classes).
+    Raises DataError for a set that was not fetched or is invalid; UsageError for another spec, an option that the
+    set lacks, or a size that it does not have.
     """
     kind, _, place = spec.partition(":")
     if spec in PUBLISHED:
@@ -86,13 +90,13 @@ def load(
     reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind], place)
     splits = reader(validation=validation, **options)
     return Splits(
-        _smaller(splits.train, train_size),
-        _chosen_on(splits, validation_size),
+        _smaller_train(splits.train, train_size),
+        _smaller_validation(splits, validation_size),
         _head(splits.test, test_size, "test_size"),
     )
 
 
-def _smaller(train: ImageData | StreamData, size: int | None) -> ImageData | StreamData:
+def _smaller_train(train: ImageData | StreamData, size: int | None) -> ImageData | StreamData:
     if size is None:
         return train
     if isinstance(train, StreamData):
@@ -103,7 +107,7 @@ def _smaller(train: ImageData | StreamData, size: int | None) -> ImageData | Str
     return hold_out(train, _limited(train, size, "train_size"))[1] if size != len(train) else train
 
 
-def _chosen_on(splits: Splits, size: int | None) -> ImageData | None:
+def _smaller_validation(splits: Splits, size: int | None) -> ImageData | None:
     if splits.validation is not None:
         return _head(splits.validation, size, "validation_size")
     if size is not None:

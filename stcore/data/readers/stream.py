@@ -1,4 +1,4 @@
-"""Streams: data sets in tar shards, whose training part is read from the disk epoch by epoch."""
+"""Streams: data sets in tar shards, whose training part is read from disk in each epoch."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,16 +17,17 @@ NAMES = "classnames.txt"
 
 
 def load_stream(folder: str | Path, *, validation: Validation = None, image_size: int | None = None) -> Splits:
-    """Open train-*.tar, and read test-*.tar and, if any, validation-*.tar into memory, in `folder` or its data/.
+    """Opens train-*.tar, and reads test-*.tar and, if any, validation-*.tar into memory, in `folder` or its data/.
 
     Shards are plain tar files in webdataset's layout: KEY.png (or .jpg, .npy, …) next to KEY.cls, a label from 0.
-    The first time, each shard is read from end to end and an index written beside it. Without classnames.txt, a
-    name a line, the largest label says how many classes there are.
+    The first time, each shard is read completely and an index is written beside it. classnames.txt, with one name
+    per line, is optional: without it the number of classes is the largest label plus one.
 
-    validation: None takes the validation shards; where there are none, `Splits.validation` is None, as nothing can
-        be held out of a stream. "test" chooses on the test set.
-    image_size: as `decode` takes it; without it all images must be of one size.
-    DataError, with file and member, if the files do not hold this; UsageError for a setting that does not fit.
+    validation: None uses the validation shards; without any, `Splits.validation` is None, since a stream cannot be
+        split. "test" selects on the test set.
+    image_size: make images square with this side in pixels; by default all images must have one size.
+    Raises DataError, with file and member, if the files do not hold this; UsageError for a setting that does not
+    fit.
     """
     folder = Path(folder)
     if validation not in (None, "test"):
@@ -43,13 +44,13 @@ def load_stream(folder: str | Path, *, validation: Validation = None, image_size
 
 
 def _count(shards: Mapping[str, Sequence[Shard]], names: tuple[str, ...] | None) -> int:
-    every = [shard for of_part in shards.values() for shard in of_part]
-    most = max(every, key=lambda shard: max(shard.labels, default=-1))
-    largest = max(most.labels, default=-1)
+    all_shards = [shard for part_shards in shards.values() for shard in part_shards]
+    last = max(all_shards, key=lambda shard: max(shard.labels, default=-1))
+    largest = max(last.labels, default=-1)
     if names is not None and largest >= len(names):
         raise DataError(
-            f"{most.path} {most.largest}: expected a label in [0, {len(names)}), as {NAMES} has {len(names)} "
-            f"names, received {largest}; mend one of them"
+            f"{last.path} {last.largest}: expected a label in [0, {len(names)}), as {NAMES} has {len(names)} "
+            f"names, received {largest}; correct one of them"
         )
     return largest + 1 if names is None else len(names)
 
