@@ -39,7 +39,9 @@ CIFAR10 = [
 def timed(words: list[str]) -> tuple[float, float, str]:
     """Seconds and CPU seconds that a command takes, and what it prints."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    said = subprocess.run([sys.executable, "-m", "stcore.cli.main", *words], check=True, stdout=subprocess.PIPE)
+    said = subprocess.run(
+        [sys.executable, "-P", "-m", "stcore.cli.main", *words], check=True, stdout=subprocess.PIPE
+    )
     seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, cpu, said.stdout.decode()

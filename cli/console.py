@@ -91,20 +91,26 @@ _COLUMNS = (
     ("adversarial_loss", "CE adv", ".3f"),
     ("collaborative_loss", "CE col", ".3f"),
     ("divergence", "div", ".4f"),
-    ("collaborative_share", "col share", ".0%"),
+    ("collaborative_share", "col share", "%"),
     ("kappa", "κ", ".1f"),
-    ("selected_intended", "as meant", ".0%"),
-    ("selected_flipped", "flipped", ".0%"),
-    ("selected_natural", "x itself", ".0%"),
+    ("selected_intended", "pair as intended", "%"),
+    ("selected_flipped", "swapped", "%"),
+    ("selected_natural", "natural selected", "%"),
 )
+"""Metric, what an epoch's line calls it, format; % stands for a share in whole percent."""
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int, select: str) -> str:
-    """One epoch's metrics in a line; the accuracies are those of the split the best epoch is chosen on."""
-    robust = [(k, f"{k.removesuffix('_accuracy')}", ".1%") for k in row if k.endswith("_accuracy")]
-    cells = [f"{name} {row[key]:{form}}" for key, name, form in _COLUMNS if key in row]
+    """One epoch's metrics in a line. The accuracies are those of the split that the best epoch is chosen on."""
+    cells = [
+        f"{name} {100 * row[key]:.0f} %" if form == "%" else f"{name} {row[key]:{form}}"
+        for key, name, form in _COLUMNS
+        if key in row
+    ]
     cells += [f"lr {row['learning_rate']:.3g}", f"{row['images_per_second']:.0f} img/s"]
-    cells += [f"{name} {row[key]:{form}}" for key, name, form in robust]
+    for key in row:
+        if key.endswith("_accuracy"):
+            cells.append(f"{key.removesuffix('_accuracy')} {100 * row[key]:.1f} %")
     mark = " *" if row["best_epoch"] == row["epoch"] else ""
     return f"epoch {row['epoch']:>3}/{epochs}  " + "  ".join(cells) + f" on {select}{mark}"
 

@@ -84,6 +84,15 @@ def _compared(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings_of(flat), "seed": flat.get("seed", 0)}
 
 
+def child_command(words: Sequence[str]) -> list[str]:
+    """`stcli WORDS` as a child process.
+
+    -P keeps the working directory off the head of the import path, as it is for `stcli` itself: a folder `stcore/`
+    there, such as a checkout's, does not hide the installed package. See `cli/child.py`.
+    """
+    return [sys.executable, "-P", "-m", "stcore.cli.child", *words]
+
+
 def train(
     jobs: Sequence[Job],
     devices: Sequence[str | None],
@@ -112,9 +121,7 @@ def train(
                 with contextlib.suppress(UsageError), files.held(job.folder):
                     files.sweep(job.folder)  # a kill may have come as the first file was being written
             words = job.words(device, None if left is None else left / 3600)
-            how = ended[job.name] = children.run(
-                f"[{job.name}]", [sys.executable, "-m", "stcore.cli.child", *words]
-            )
+            how = ended[job.name] = children.run(f"[{job.name}]", child_command(words))
             if how is not None and how.code == errors.INTERRUPTED:
                 children.stop()  # its time is up, and so is that of the others
 

@@ -460,8 +460,11 @@ def test_a_table_has_a_line_for_each_row_where_there_is_room():
 def test_an_epoch_s_line_names_each_share_once():
     row = {"epoch": 1, "best_epoch": 1, "learning_rate": 0.1, "images_per_second": 9.0, "natural_accuracy": 0.417}
     line = console.epoch_line({**row, "selected_natural": 0.25, "pgd20_accuracy": 0.3}, 3, "val")
-    assert "x itself 25%" in line
-    assert line.count("natural") == 1
+    assert "natural selected 25 %" in line
+    assert "natural 41.7 %  pgd20 30.0 % on val" in line
+    shares = {"selected_intended": 0.89, "selected_flipped": 0.01, "collaborative_share": 0.5}
+    line = console.epoch_line({**row, **shares}, 3, "val")
+    assert "col share 50 %  pair as intended 89 %  swapped 1 %  lr" in line
 
 
 def test_the_radius_is_told_as_it_was_given():

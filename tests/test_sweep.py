@@ -3,10 +3,13 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import factories
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from small import SETTINGS, contents, stcli, train, words
 
 from stcore.base.weights_file import load_weights
 from stcore.cli import grid
+from stcore.cli.jobs import child_command
 from stcore.errors import UsageError
 from stcore.runs.plan import make_plan
 
@@ -231,11 +235,23 @@ def test_six_runs_killed_in_the_middle_and_resumed_lose_none(tmp_path):
             assert all((pair[0][key] == pair[1][key]).all() for key in pair[0])
 
 
+def test_a_sweep_runs_where_a_folder_hides_the_package(tmp_path, monkeypatch):
+    """As from the root of a checkout, while another stcore is installed. User modules are found there."""
+    (tmp_path / "stcore").mkdir()
+    (tmp_path / "stcore" / "__init__.py").write_text("raise RuntimeError('the decoy was imported')\n")
+    shutil.copy(Path(factories.__file__), tmp_path / "mine.py")
+    monkeypatch.chdir(tmp_path)
+    said = sweep_in(tmp_path / "sweep", "--vary", "beta=1", "--model", "mine:torch_transformer")
+    assert said.code == 0, said.err
+    assert (tmp_path / "sweep" / "beta=1" / "result.json").is_file()
+
+
 def test_a_child_ends_when_its_parent_is_gone(tmp_path):
     """However the parent ends, the pipe is closed; an orphan would go on writing where the next command does."""
     pytest.importorskip("torch")
-    command = [sys.executable, "-m", "stcore.cli.child", "train"]
-    command += words({**SETTINGS, "threads": 1, "epochs": 10_000, "out": tmp_path / "run"})
+    command = child_command(
+        ["train", *words({**SETTINGS, "threads": 1, "epochs": 10_000, "out": tmp_path / "run"})]
+    )
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         try:
             for line in run.stdout:
