@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from stcore.base.checks import did_you_mean
 from stcore.base.files import read_toml
 from stcore.cli.options import TrainOptions
 from stcore.cli.train import NOT_SETTINGS
@@ -82,7 +83,10 @@ def _add(factors: dict[str, list[Any]], name: str, values: Sequence[Any]) -> Non
         raise UsageError(f"vary: expected a setting of training; received {name}, which is {_FIXED[name]}")
     if name not in _TYPES:
         known = ", ".join(known for known in _TYPES if known not in _FIXED)
-        raise UsageError(f"vary: expected a setting of training; received {name!r}; known are {known}")
+        raise UsageError(
+            f"vary: expected a setting of training; received {name!r}; known are {known}"
+            + did_you_mean(name, _TYPES)
+        )
     if name in factors:
         raise UsageError(f"vary: expected {name} once; received it twice. Put all its values into one list")
     if not values or "" in values:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import keras
 import numpy as np
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import DataError, UsageError
 from stcore.models import normalization
 from stcore.models.description import Normalize
@@ -75,8 +75,7 @@ def _application(name: str) -> Callable[..., Any]:
     known = [one for one in dir(keras.applications) if inspect.isfunction(getattr(keras.applications, one))]
     member = name.partition(":")[2]
     if member not in known:
-        close = get_close_matches(member, known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else f" (known are {', '.join(known)})"
+        hint = did_you_mean(member, known, at_most=3) or f" (known are {', '.join(known)})"
         raise UsageError(f"model: expected a network of keras.applications; received {member!r}{hint}")
     application: Callable[..., Any] = getattr(keras.applications, member)
     return application

@@ -57,7 +57,7 @@ def flags(**settings):
             "expected a data set of the form digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, "  # noqa: E501
             "hub:OWNER/NAME, npy:DIR, stream:DIR, safetensors:PATH, npz:PATH, received 'mnist'",
         ),
-        (["--model", "resnet9"], "received 'resnet9'; did you mean 'resnet8'?"),
+        (["--model", "resnet9"], "received 'resnet9'. Did you mean 'resnet8'?"),
         (["--method", "pgd"], "method: expected one of st, standard, at, trades, mart, collaborative, at2"),
         (["--attacks", "fgsm,cw"], "attacks: expected some of fgsm, pgd20, pgd100, cw100"),
         (["--attacks", "fgsm,pgd_rst", "--norm", "l2", "--epsilon", "1"], "expected linf with the attack pgd_rst"),

@@ -448,7 +448,7 @@ def test_what_does_not_fit_is_named(tmp_path, name, change, problem):
 def test_another_network_than_the_one_named_is_refused(tmp_path):
     state = plain("resnet8").state_dict()
     assert "expected the weights of wrn-16-2" in refusal(tmp_path, state, "--model", "wrn-16-2")
-    assert "did you mean 'resnet18'" in refusal(tmp_path, state, "--model", "resnet-18")
+    assert "Did you mean 'resnet18'" in refusal(tmp_path, state, "--model", "resnet-18")
 
 
 def test_networks_that_weights_cannot_tell_apart_are_to_be_named():

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stcore.base import checks
 from stcore.errors import UsageError
 from stcore.protocols import Classifier, Learner
 
@@ -60,8 +61,7 @@ def load_backend(name: str) -> Any:
     """The backend's package by its name; UsageError where it is unknown or not installed."""
     if loaded := sys.modules.get(f"stcore.backends.{name}"):
         return loaded  # AutoGraph, which may be looking, warns of what importlib does
-    if name not in BACKENDS:
-        raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}; received {name!r}")
+    checks.choice("backend", name, BACKENDS)
     if name == "keras":
         check_engine(keras_engine())
     if missing := missing_packages(name):

@@ -55,7 +55,8 @@ def check_fields(method: str, names: Iterable[str]) -> None:
     for name in names:
         if name not in fields(method):
             has = ", ".join(fields(method)) or "none"
-            raise UsageError(f"{name}: not a setting of the method {method}, whose settings are: {has}")
+            hint = checks.did_you_mean(name, fields(method))
+            raise UsageError(f"{name}: not a setting of the method {method}, whose settings are: {has}{hint}")
 
 
 def make_objective(method: str, settings: dict[str, Any]) -> Objective:

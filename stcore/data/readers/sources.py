@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from stcore.base.checks import did_you_mean
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import fetched
 from stcore.data.images import ImageData, Splits
@@ -69,7 +70,7 @@ def load(
     if spec != "digits" and not (kind in READERS and place):
         raise UsageError(
             f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them, or "
-            f"{', '.join(PUBLISHED)} alone for a fetched copy"
+            f"{', '.join(PUBLISHED)} alone for a fetched copy{did_you_mean(kind, ('digits', *READERS))}"
         )
     if spec == "digits" and not (validation in (None, "test") and columns is None):
         raise UsageError(
