@@ -9,16 +9,21 @@ from typing import Annotated, Any, ClassVar
 
 import tyro
 
+from stcore.cli.options import Groups
 from stcore.cli.parsing import Int, MaybeInt, MaybeInts, MaybeNumber, MaybeNumbers, MaybeText, Number
 from stcore.cli.table import left_out
 from stcore.runs.record import find_runs
 
+_FIGURE = ("figure", "names out formats dark")
+_NETWORKS = ("networks and data", "checkpoint backend model dataset image_size batch_size device dtype threads")
 Runs = tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN…")]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfAny:
-    """What all analyses have in common."""
+    """The options of every analysis."""
+
+    GROUPS: ClassVar[Groups] = (_FIGURE,)
 
     runs: Runs
     """Runs' folders, as `stcli train` leaves them."""
@@ -38,7 +43,9 @@ class OfAny:
 
 @dataclass(frozen=True, kw_only=True)
 class OfCheckpoints(OfAny):
-    """What those have in common that look at networks."""
+    """The options of analyses of networks."""
+
+    GROUPS: ClassVar[Groups] = (_NETWORKS, _FIGURE)
 
     usual: ClassVar[int | None] = 1000
 

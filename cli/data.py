@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from stcore import errors
+from stcore.base.checks import did_you_mean
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.options import (
     DataConvertOptions,
@@ -27,12 +28,12 @@ from stcore.errors import DataError, UsageError
 
 HELP = """usage: stcli data ACTION [options]
 
-  list                  the published data sets, and which of them are here
-  fetch NAME            fetch one: cifar10, cifar100 or svhn
-  verify NAME           compare the files that are here with what was published
-  import FILE           take over a published file that was downloaded by hand
+  list                  list the published data sets, and which of them are stored here
+  fetch NAME            download one: cifar10, cifar100 or svhn
+  verify NAME           compare the stored files with the published SHA-256
+  import FILE           add a published file that was downloaded by hand
   info SPEC             describe any data set: cifar10, parquet:DIR, npz:DIR, …
-  convert SPEC npy:DIR  write one as files that training maps from the disk
+  convert SPEC npy:DIR  write one as files that training memory-maps
 
   stcli data ACTION --help lists an action's options
 """
@@ -52,7 +53,8 @@ def main(args: Sequence[str]) -> int:
         print(HELP, end="")
         return errors.OK if args else UsageError.exit_code
     if args[0] not in actions:
-        raise UsageError(f"expected an action among {', '.join(actions)}; received {args[0]!r}")
+        hint = did_you_mean(args[0], actions)
+        raise UsageError(f"expected an action among {', '.join(actions)}; received {args[0]!r}{hint}")
     return actions[args[0]](args[1:])
 
 
