@@ -1,4 +1,4 @@
-"""`stcli data`: the published data sets, and what any data set holds."""
+"""`stcli data`: fetches, verifies and describes data sets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HELP = """usage: stcli data ACTION [options]
 
 
 def main(args: Sequence[str]) -> int:
-    """Does what the first word says; returns the exit code."""
+    """Runs the action that the first word names; returns the exit code."""
     actions = {
         "list": list_,
         "fetch": fetch_,
@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def list_(args: Sequence[str]) -> int:
-    """The published sets."""
+    """Lists the published sets."""
     options = parse(DataListOptions, args, "stcli data list")
     found = {name: file_states(name, options.data_dir) for name in PUBLISHED}
     if options.json:
@@ -78,9 +78,9 @@ def list_(args: Sequence[str]) -> int:
 
 
 def fetch_(args: Sequence[str]) -> int:
-    """A published set, over the network."""
+    """Fetches a published set over the network."""
     options = parse(DataFetchOptions, args, "stcli data fetch")
-    console = make_console(stderr=options.json)  # JSON stands alone on stdout
+    console = make_console(stderr=options.json)  # stdout holds only the JSON
     place = fetch(
         options.name,
         folder=options.data_dir,
@@ -94,14 +94,14 @@ def fetch_(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps([as_json(one) for one in stored], indent=2))
         return errors.OK
-    say(console, f"{options.name} is whole, in {place}")
+    say(console, f"{options.name} is complete, in {place}")
     spec = options.name if options.data_dir is None else f"{options.name}:{place}"
     say(console, f"  stcli train --dataset {spec}")
     return errors.OK
 
 
 def verify_(args: Sequence[str]) -> int:
-    """Prints how each file is; DataError if not all are as published."""
+    """Prints the state of each file. Raises DataError if any differs from the published one."""
     options = parse(DataVerifyOptions, args, "stcli data verify")
     stored = verify(options.name, options.data_dir)
     if options.json:
@@ -121,7 +121,7 @@ def verify_(args: Sequence[str]) -> int:
 
 
 def import_(args: Sequence[str]) -> int:
-    """A file that was downloaded by hand."""
+    """Imports a file that was downloaded by hand."""
     options = parse(DataImportOptions, args, "stcli data import")
     name, path = import_file(options.file, options.data_dir)
     stored = file_states(name, options.data_dir)
@@ -135,7 +135,7 @@ def import_(args: Sequence[str]) -> int:
 
 
 def info(args: Sequence[str]) -> int:
-    """What a data set holds."""
+    """Describes a data set."""
     options = parse(DataInfoOptions, args, "stcli data info")
     splits = loaded(options)
     parts = {name: part for name in PARTS if (part := getattr(splits, name)) is not None}
@@ -151,7 +151,7 @@ def info(args: Sequence[str]) -> int:
 
 
 def convert(args: Sequence[str]) -> int:
-    """A data set as memory maps."""
+    """Writes a data set as memory-mapped files."""
     options = parse(DataConvertOptions, args, "stcli data convert")
     kind, _, folder = options.to.partition(":")
     if kind != "npy" or not folder:
@@ -172,7 +172,7 @@ def loaded(options: DataInfoOptions | DataConvertOptions) -> Splits:
 
 
 def class_table(parts: dict[str, ImageData | StreamData]) -> Table:
-    """How many images each class has in each part."""
+    """Images per class in each split."""
     table = Table()
     for title in ("class", "name", *parts):
         table.add_column(title, justify="left" if title == "name" else "right")
@@ -185,7 +185,7 @@ def class_table(parts: dict[str, ImageData | StreamData]) -> Table:
 
 
 def described(part: ImageData | StreamData) -> dict[str, Any]:
-    """One part of a set."""
+    """One split, for JSON."""
     return {
         "name": part.name,
         "images": len(part),
@@ -198,12 +198,12 @@ def described(part: ImageData | StreamData) -> dict[str, Any]:
 
 
 def as_json(stored: Stored) -> dict[str, Any]:
-    """One published file."""
+    """One published file, for JSON."""
     return {**stored.file._asdict(), "path": str(stored.path), "state": stored.state}
 
 
 def state(stored: Sequence[Stored]) -> str:
-    """Of all files of a set, in words."""
+    """The state of a set's files, in words."""
     apart = [f"{one.file.name} is {one.state}" for one in stored if one.state != "here"]
     if not apart:
         return "here"

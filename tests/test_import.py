@@ -321,7 +321,7 @@ def test_from_a_released_file_to_its_accuracies(tmp_path):
     said = stcli("import", tmp_path / "released.pt", "--out", out)
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith(f"wrn-10-1, 10 classes, {len(read_weights(out)[0])} tensors → {out}\n")
-    assert "its natural accuracy must be the published one" in said.out
+    assert "its natural accuracy must match the published one" in said.out
     scores = []
     for backend in NAMES:
         load(backend)

@@ -165,7 +165,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
     (tmp_path / "beta=1" / "notes.txt").touch()
     said = sweep_in(tmp_path, "--vary", "beta=1,2")
     assert said.code == 2
-    assert "stcli: 1/2 beta=1 ended with exit code 2; it said last:\n    stcli: out: expected a new" in said.err
+    assert "stcli: 1/2 beta=1 ended with exit code 2; its last lines:\n    stcli: out: expected a new" in said.err
     assert "[2/2 beta=2] epoch   1/1" in said.out
     assert "- best checkpoint, test split" in said.out
 
@@ -217,7 +217,7 @@ def test_six_runs_killed_in_the_middle_and_resumed_lose_none(tmp_path):
     assert finished == [True, True, False, False, False, False]
     states = [run["state"] for run in dry(*command[4:]).values()]
     assert states[:2] + states[3:] == ["finished"] * 2 + ["to train"] * 3
-    assert re.fullmatch(r"goes on after [1-8] of 8 epochs", states[2])
+    assert re.fullmatch(r"resumes after [1-8] of 8 epochs", states[2])
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
