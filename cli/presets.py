@@ -22,7 +22,8 @@ RADII = ("epsilon", "step_size", "eval_epsilon")
 
 LEGEND = (
     "mean ± half of the 95 % interval over seven runs, as the paper prints them; –: only in a figure, or "
-    "illegible in the scan; ?: digits reconstructed from a damaged scan; cost: training alone, in multiply-accumulates"
+    "illegible in the scan; ?: digits reconstructed from a damaged scan; cost: training alone, in "
+    "multiply-accumulates"
 )
 
 

@@ -44,7 +44,7 @@ def test_an_option_that_one_method_has_is_in_its_section():
     owners = {}
     for name, method in METHODS.items():
         for field in dataclasses.fields(method.config):
-            owners.setdefault(field.name, set()).add(name)
+            owners.setdefault(field.name, set()).add(name.removesuffix("2"))  # of two examples: the same method
     options = {field.name for field in dataclasses.fields(TrainOptions)}
     for title, names in TrainOptions.GROUPS:
         for name in names.split():
