@@ -20,7 +20,7 @@ def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
     """The weights files to evaluate, by name: the named file, or the run's checkpoints."""
     if options.run.is_file():
         if options.weights is not None or options.checkpoint is not None:
-            raise UsageError("weights, checkpoint: expected neither beside a weights file; leave them out")
+            raise UsageError("weights, checkpoint: expected neither with a weights file; leave them out")
         return {options.run.stem: options.run}
     folder = RunFolder.open(options.run)
     if options.weights is not None:
@@ -63,9 +63,9 @@ def plan_from(options: EvaluateOptions) -> Plan:
         settings = of_weights(options)
     else:
         if options.model is not None:
-            raise UsageError("model: expected none beside a run, which says what it trained; leave it out")
+            raise UsageError("model: expected none with a run, whose config names it; leave it out")
         if options.image_size is not None:
-            raise UsageError("image_size: expected none beside a run, which says what it trained on; leave it out")
+            raise UsageError("image_size: expected none with a run, whose config names it; leave it out")
         settings = from_file(TrainOptions, options.run / CONFIG)
         if "threads" not in changes:
             settings.pop("threads", None)

@@ -61,7 +61,7 @@ class Option:
 
 def options_of(kind: type[Any], default: Any = None) -> list[Option]:
     """The options of a dataclass, in its order. default: an instance that holds the defaults to show."""
-    hints, texts = typing.get_type_hints(kind, include_extras=True), _texts(kind)
+    hints, texts = typing.get_type_hints(kind, include_extras=True), _texts(kind)  # type: ignore[arg-type]  # a class is hashable
     found = []
     for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING

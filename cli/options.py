@@ -279,7 +279,7 @@ class PlanOptions(TrainOptions):
 
 @dataclass(frozen=True)
 class Varied:
-    """The options of a sweep beside those of its runs."""
+    """The options of a sweep, without those of its runs."""
 
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A setting and its values, such as beta=1,2,4,6 or epsilon=4/255,8/255. Given several times: all

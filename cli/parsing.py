@@ -144,7 +144,7 @@ def parse(options: type[Options], args: Sequence[str], prog: str, default: Optio
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), _wide_terminal():
-            return tyro.cli(options, args=list(args), prog=prog, default=default)
+            return typing.cast(Options, tyro.cli(options, args=list(args), prog=prog, default=default))
     except SystemExit as end:
         if not end.code:
             raise

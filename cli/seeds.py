@@ -98,6 +98,6 @@ def check_together(args: Sequence[str], *, several: bool = False) -> None:
     given = {name: peek(args, name) is not None for name in ("seeds", "seed", "resume", "devices", "device")}
     for one, other in (("seeds", "seed"), ("seeds", "resume"), ("devices", "device")):
         if given[one] and given[other]:
-            raise UsageError(f"{one}: expected no --{other} beside it; received both. Leave one out")
+            raise UsageError(f"{one}: expected no --{other} with it; received both. Leave one out")
     if given["devices"] and not (given["seeds"] or several):
-        raise UsageError("devices: expected --seeds beside it, such as 1..7; received none. One run has --device")
+        raise UsageError("devices: expected --seeds with it, such as 1..7; received none. One run has --device")

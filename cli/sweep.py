@@ -41,7 +41,7 @@ def asked_for(args: Sequence[str], options: SweepOptions) -> list[Job]:
     found: dict[Path, Job] = {}
     for point in points(options.vary, options.grid):
         if fixed := set(point) & named_in(base, TrainOptions):
-            raise UsageError(f"vary: expected no --{fixed.pop()} beside its values; received both. Leave it out")
+            raise UsageError(f"vary: expected no --{fixed.pop()} with its values; received both. Leave it out")
         for job in _of_point(point, base, seeds):
             if job.folder in found:
                 raise UsageError(f"vary: expected each run once; received {job.name} twice")

@@ -60,10 +60,10 @@ def main(args: Sequence[str]) -> int:
     table = make_table(runs, options.checkpoint, columns, options.sort)
     if options.style == "paper" and columns is None:
         table = paper.narrowed(table)
-    formats, told = STYLES[options.style]
+    formats, notes_of = STYLES[options.style]
     print(formats[options.format](table), end="")
     if options.format == "csv":
-        for note in told(table):
+        for note in notes_of(table):
             print(note, file=sys.stderr)
     return errors.OK
 

@@ -149,7 +149,7 @@ def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
     named = named_in(args, TrainOptions)
     if strange := named - {*KEEPING, *MOVABLE, "json"}:
         raise errors.UsageError(
-            f"resume: expected no settings beside it but {', '.join(MOVABLE)}, since the run has its own; "
+            f"resume: expected no settings with it but {', '.join(MOVABLE)}, since the run has its own; "
             f"received {', '.join(sorted(strange))}. Start a new run by --config {config}"
         )
     moved = {name: getattr(options, name) for name in MOVABLE if name in named}

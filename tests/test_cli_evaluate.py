@@ -444,7 +444,7 @@ def test_the_reference_refuses_what_it_does_not_do(settings, tmp_path, monkeypat
     pytest.importorskip("pyautoattack")
     monkeypatch.chdir(tmp_path)
     said = evaluate(sound(), engine="reference", **{"attacks": "apgd-ce", **settings})
-    assert (said.code, "engine: expected autoattack or parts of it alone" in said.err) == (2, True)
+    assert (said.code, "engine: expected only autoattack or members of it" in said.err) == (2, True)
     assert os.listdir() == []
 
 
@@ -521,7 +521,7 @@ def test_a_weights_file_takes_an_image_size(tmp_path):
     assert json.loads(said.out)
     said = stcli("evaluate", run, "--image-size", 8)
     assert said.code == 2
-    assert "image_size: expected none beside a run" in said.err
+    assert "image_size: expected none with a run" in said.err
 
 
 def test_another_normalisation_is_another_evaluation(tmp_path):

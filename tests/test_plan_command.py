@@ -218,7 +218,7 @@ def test_what_would_stop_the_run_stops_the_plan(tmp_path):
         (("--epochs", 0), "epochs: expected a whole number of at least 1"),
         (("--probe-seconds", -1), "probe_seconds: expected a number of at least 0"),
         (("--max-hours", -1), "max_hours: expected a number of at least 0"),
-        (("--devices", "cpu,cpu"), "devices: expected --seeds beside it"),
+        (("--devices", "cpu,cpu"), "devices: expected --seeds with it"),
         (("--eval-norm", "l1", "--eval-epsilon", 3, "--attacks", "apgd-ce"), "eval_norm: expected linf or l2"),
     ):
         said = stcli("plan", *args)

@@ -87,10 +87,10 @@ def test_what_is_no_seeds(said, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--seeds", "1..2", "--seed", "3"], "seeds: expected no --seed beside it"),
-        (["--seeds", "1..2", "--resume", "runs/x"], "seeds: expected no --resume beside it"),
-        (["--devices", "cpu,cpu"], "devices: expected --seeds beside it"),
-        (["--seeds", "1..2", "--devices", "cpu", "--device", "cpu"], "devices: expected no --device beside it"),
+        (["--seeds", "1..2", "--seed", "3"], "seeds: expected no --seed with it"),
+        (["--seeds", "1..2", "--resume", "runs/x"], "seeds: expected no --resume with it"),
+        (["--devices", "cpu,cpu"], "devices: expected --seeds with it"),
+        (["--seeds", "1..2", "--devices", "cpu", "--device", "cpu"], "devices: expected no --device with it"),
         (["--seeds", "1..2", "--devices", "cpu,"], "devices: expected devices such as cuda:0,cuda:1"),
         (["--seeds", "1..2", "--epochs", "0"], "epochs: expected a whole number of at least 1"),
     ],
