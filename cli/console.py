@@ -16,7 +16,7 @@ from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import StageResult
 
 LINE_EVERY = 30.0  # seconds between plain progress lines
-NARROWEST = 20  # columns: in fewer, tables cannot be laid out
+NARROW, NARROWEST = 60, 20  # columns: below the first tables become lists; below the second nothing is narrower
 
 
 class Bars:
@@ -68,9 +68,22 @@ class Lines:
 
 
 class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; on a narrow terminal a table becomes a list of its rows."""
+        narrow = self.width < NARROW
+        super().print(*(listed(one) if narrow and isinstance(one, Table) else one for one in objects), **options)
+
     def on_broken_pipe(self) -> None:
         """Raises, so that `main` ends the command; rich itself would exit with 1."""
         raise BrokenPipeError
+
+
+def listed(table: Table) -> str:
+    """A table's rows one below the other, a line per cell that is not empty."""
+    heads = [str(column.header) for column in table.columns]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    blocks = ["\n".join(f"{head}: {cell}" for head, cell in zip(heads, row, strict=True) if cell) for row in rows]
+    return "\n\n".join([*([str(table.title)] if table.title else []), *blocks]) + "\n"
 
 
 def make_console(stderr: bool = False) -> Console:

@@ -531,6 +531,27 @@ def test_bars_move_on_a_terminal_and_are_gone_afterwards():
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 2  # the cursor is hidden, and comes back
 
 
+@pytest.mark.parametrize("columns", [1, 10, 40])
+def test_a_narrow_terminal_gets_all_of_it(columns, monkeypatch):
+    """Bars and lines end; a table is a list of its rows, and no cell is lost."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bars = console.make_progress(console.make_console())
+    bars.begin("epoch 1/2", 10)
+    bars.advance(10)
+    bars.end()
+    lines = console.Lines(console.make_console())
+    monkeypatch.setattr(console, "LINE_EVERY", 0)
+    lines.begin("epoch 1/2", 10)
+    lines.advance(5)
+    said = "".join(stcli("presets", "table1/cifar10").out.split())
+    for cell in ("preset:table1/cifar10/st-awp", "AutoAttack%:51.23±0.12"):
+        assert cell in said
+    scores = {"best": {"natural": Accuracy(90, 100), "pgd20": Accuracy(50, 100)}}
+    assert on_a_terminal(console.score_table(scores), width=max(columns, console.NARROWEST))
+    assert "checkpoint: best" in console.listed(console.score_table(scores).layouts[0])
+
+
 def test_lines_tell_the_time_that_is_left(monkeypatch):
     said = io.StringIO()
     lines = console.make_progress(Console(file=said, width=100))

@@ -159,9 +159,20 @@ def test_help_fits_the_terminal(words, columns, monkeypatch):
         assert not [line for line in said.out.splitlines() if len(line) > columns and " " in line.strip()]
 
 
-def test_an_error_comes_on_a_terminal_of_one_column():
-    """In a process of its own, since the parser once drew its frame for ever."""
-    for words in (["--epochs", "x"], ["extra"], ["--epochs"], ["--help"]):
-        command = [sys.executable, "-m", "stcore.cli.main", "train", *words]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=60, env={"COLUMNS": "1", "PATH": ""})
-        assert run.returncode == (0 if words == ["--help"] else 2), run.stderr
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("train --help", 0),
+        ("train --epochs x", 2),
+        ("plan extra", 2),
+        ("evaluate", 2),
+        ("table nowhere", 2),
+        ("presets", 0),
+    ],
+)
+def test_a_command_ends_on_a_terminal_of_one_column(words, code):
+    """In a process of its own, since a parser that draws a frame there never ended."""
+    command = [sys.executable, "-m", "stcore.cli.main", *words.split()]
+    narrow = {"COLUMNS": "1", "FORCE_COLOR": "1", "PATH": ""}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, env=narrow)
+    assert run.returncode == code, run.stderr
