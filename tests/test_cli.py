@@ -547,6 +547,7 @@ def test_a_narrow_terminal_gets_all_of_it(columns, monkeypatch):
     said = "".join(stcli("presets", "table1/cifar10").out.split())
     for cell in ("preset:table1/cifar10/st-awp", "AutoAttack%:51.23±0.12"):
         assert cell in said
+    monkeypatch.delenv("FORCE_COLOR")  # whose escapes are no columns
     scores = {"best": {"natural": Accuracy(90, 100), "pgd20": Accuracy(50, 100)}}
     assert on_a_terminal(console.score_table(scores), width=max(columns, console.NARROWEST))
     assert "checkpoint: best" in console.listed(console.score_table(scores).layouts[0])
