@@ -40,11 +40,13 @@ LISTS = ("attacks", "formats")
 
 @dataclass(frozen=True)
 class CompletionOptions:
-    """Print a script that lets the shell complete commands, options and their values.
+    """Print a script with which the shell completes commands, options and values. Save it and open a new shell:
 
-    bash: stcli completion bash > ~/.local/share/bash-completion/completions/stcli. zsh: stcli completion zsh >
-    ~/.stcli.zsh, and in ~/.zshrc: source ~/.stcli.zsh. fish: stcli completion fish >
-    ~/.config/fish/completions/stcli.fish. Then open a new shell.
+    bash: stcli completion bash > ~/.local/share/bash-completion/completions/stcli
+
+    zsh: stcli completion zsh > ~/.stcli.zsh, and in ~/.zshrc: source ~/.stcli.zsh
+
+    fish: stcli completion fish > ~/.config/fish/completions/stcli.fish
     """
 
     shell: tyro.conf.Positional[str]

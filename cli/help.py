@@ -18,7 +18,7 @@ import tyro
 
 WIDEST, NARROWEST = 100, 24
 """Columns: a wider terminal has margins, and a narrower one breaks the lines itself."""
-INDENT = 22
+INDENT = 26
 """Column at which an option's text begins; below twice as many columns it begins on a line of its own."""
 
 

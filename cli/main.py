@@ -22,7 +22,7 @@ COMMANDS = {
     "analyze": "draw the paper's figures from your own networks and runs, with their numbers",
     "merge": "join the shards of an evaluation",
     "presets": "list the rows of the paper's tables: settings with sources, expected accuracies, cost",
-    "demo": "train three small networks on digits, attack them and open a report, in minutes",
+    "demo": "train three small networks on digits, attack them and write a report, in minutes",
     "report": "report runs as an HTML page, as Markdown or as a model card",
     "table": "put finished runs and their seeds into a table: Markdown, CSV, JSON or LaTeX",
     "verify": "compare finished runs with a row of the paper",
