@@ -81,7 +81,7 @@ class Analyses:
             runs = [str(self.args.folder / name) for name in LOGGED.get(what, RUNS)]
             words = [*self.asked[what], *self.of_networks, "--backend", backend] if what in self.asked else []
             begun = time.monotonic()
-            command = [sys.executable, "-m", "stcore.cli.main", "analyze", what, *runs, *words]
+            command = [sys.executable, "-P", "-m", "stcore.cli.main", "analyze", what, *runs, *words]
             subprocess.run([*command, *self.of_all, "--out", str(out)], check=True)
             print(f"{what}, {backend}: {time.monotonic() - begun:.0f} s", flush=True)
         return dict(json.loads(file.read_text()))

@@ -46,7 +46,7 @@ KINDS = ("any moment",) * 3 + ("evaluation", "writing")
 
 
 def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "stcore.cli.main", "train", *map(str, words)]
+    return [sys.executable, "-P", "-m", "stcore.cli.main", "train", *map(str, words)]
 
 
 def finish(*words: object) -> float:

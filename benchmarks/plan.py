@@ -38,7 +38,9 @@ CIFAR10 = [
 def timed(words: list[str]) -> tuple[float, float, str]:
     """The seconds and CPU seconds that a command takes, and its output."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "stcore.cli.main", *words], check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "stcore.cli.main", *words], check=True, stdout=subprocess.PIPE
+    )
     seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, cpu, done.stdout.decode()

@@ -1,4 +1,4 @@
-"""The networks that `stcli analyze` is asked to look at, loaded one after the other onto the same images."""
+"""Networks for `stcli analyze`, loaded one after another with the same images."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.plan import Plan
 from stcore.runs.preparation import set_up
 
-CLASSES = 3  # of each of which `examples` draws an image
+CLASSES = 3  # `examples` draws one image of each
 
 
 @dataclass(frozen=True)
 class Target:
-    """One network: what it is called, its weights, and the plan that they follow."""
+    """One network: its name, its weights file, and the plan that they follow."""
 
     name: str
     file: Path
@@ -36,7 +36,7 @@ class Target:
 
 
 def targets(names: dict[str, Path], options: OfCheckpoints) -> list[Target]:
-    """Those of the runs, and weights files, by name; all in the framework of the first, if none is named."""
+    """The networks of runs and weights files by name, all in one framework: --backend, or that of the first."""
     found: list[Target] = []
     for name, run in names.items():
         asked = EvaluateOptions(
@@ -59,7 +59,7 @@ def targets(names: dict[str, Path], options: OfCheckpoints) -> list[Target]:
 
 
 def settings_of(module: Any, found: list[Target], options: OfCheckpoints) -> Any:
-    """The analysis' settings: as options say, in all else those of the paper in proportion to the runs' ε."""
+    """The settings of the analysis: the options given, else the paper's in proportion to the runs' ε."""
     said = given(module.Settings, options)
     balls = {(target.plan.evaluation.epsilon, target.plan.norm) for target in found}
     epsilon, norm = found[0].plan.evaluation.epsilon, found[0].plan.norm
@@ -72,8 +72,8 @@ def settings_of(module: Any, found: list[Target], options: OfCheckpoints) -> Any
     return dataclasses.replace(module.Settings.at(said.get("epsilon", epsilon), norm), **said)
 
 
-def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[str, Any]]) -> Iterator[Subject]:
-    """Each network with its images; `told` gets what is to be said of it in the record of the analysis."""
+def subjects(found: list[Target], options: OfCheckpoints, record: dict[str, dict[str, Any]]) -> Iterator[Subject]:
+    """Yields each network with its images, and adds its entry of the analysis' record to `record`."""
     loaded: dict[tuple[Any, ...], Any] = {}
     for target in found:
         plan = target.plan
@@ -85,7 +85,7 @@ def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[s
         loaded[source] = work.test
         work.load(weights)
         places = _chosen(work, options)
-        told[target.name] = {
+        record[target.name] = {
             "file": str(target.file),
             "method": metadata.get("method"),
             "epoch": metadata.get("epoch"),
@@ -107,7 +107,7 @@ def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[s
 
 
 def _chosen(work: CheckpointEvaluation, options: OfCheckpoints) -> Array:
-    """Which of the test images, by their places in the test split."""
+    """Indices of the selected images in the test split."""
     labels = work.test.labels
     images = getattr(options, "images", None)
     if images is not None:
@@ -116,7 +116,7 @@ def _chosen(work: CheckpointEvaluation, options: OfCheckpoints) -> Array:
                 raise UsageError(f"{name}, images: expected at most one of the two; received both")
         if not all(0 <= place < len(labels) for place in images) or len(set(images)) < len(images):
             raise UsageError(
-                f"images: expected places in the test split, 0 to {len(labels) - 1}, each once; received "
+                f"images: expected indices of the test split, 0 to {len(labels) - 1}, each once; received "
                 + ",".join(map(str, images))
             )
         return np.array(images)

@@ -1,4 +1,4 @@
-"""`stcli evaluate`."""
+"""`stcli evaluate`: evaluates checkpoints under attack."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def main(args: Sequence[str]) -> int:
     known = {name: load_weights(path) for name, path in files.items()}
     _, metadata = next(iter(known.values()))
     work = CheckpointEvaluation(set_up(plan, metadata), options.subset, options.shard, options.save_examples)
-    console = make_console(stderr=options.json)  # JSON stands alone on stdout
+    console = make_console(stderr=options.json)  # stdout holds only the JSON
     progress = make_progress(console)
     for _, metadata in known.values():
         check_weights_metadata(metadata, plan, work.test)
@@ -63,7 +63,7 @@ def main(args: Sequence[str]) -> int:
     base = folder_of(options, work, next(iter(weights.values())))
     found = evaluated(work, weights, base, options, console, progress)
     if found is None:
-        kept = f"kept in {base}; the same command goes on" if base else "nothing was kept: give --out"
+        kept = f"kept in {base}; run the same command again to resume" if base else "nothing was kept: give --out"
         say(console, f"interrupted: {kept}")
         return errors.INTERRUPTED
     labels = {
@@ -95,7 +95,7 @@ def main(args: Sequence[str]) -> int:
 
 @dataclass
 class Found:
-    """One checkpoint's figures, and its audit where there is one."""
+    """One checkpoint's accuracies, and its audit if there is one."""
 
     assessed: AssessmentResult
     audit: list[Finding] | None
@@ -115,10 +115,7 @@ def evaluated(
     console: Console,
     progress: Progress,
 ) -> dict[str, Found] | None:
-    """Each checkpoint under all attacks, and then audited; what is known already is not done again.
-
-    None where Ctrl-C came.
-    """
+    """Each checkpoint under all attacks, then audited; skips what is stored already. None after Ctrl-C."""
     found: dict[str, Found] = {}
     with Interrupt() as interrupt:
         for name, arrays in weights.items():
@@ -127,7 +124,7 @@ def evaluated(
                 store = EvaluationFolder(base / name, work.identity(arrays), options.save_every)
                 before = store.result
                 if store.begun:
-                    say(console, f"{'finished before' if before else 'goes on from what is kept'}: {store.path}")
+                    say(console, f"{'finished before' if before else 'resumes'}: {store.path}")
             if before is None:
                 work.load(arrays)
             assessed = work.run(progress, store, interrupt)
@@ -183,7 +180,7 @@ def _show_audits(
 def audits(
     work: CheckpointEvaluation, known: Mapping[str, Mapping[str, Array]], names: Sequence[str], progress: Progress
 ) -> dict[str, list[Finding]]:
-    """The audits of these checkpoints, the others' adversarial examples among what they are shown."""
+    """The audits of these checkpoints; each is also tested on the others' adversarial examples."""
     examples = {}
     for name, weights in known.items() if names and len(known) > 1 else ():
         work.load(weights)
@@ -196,7 +193,7 @@ def audits(
 
 
 def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Mapping[str, Array]) -> Path | None:
-    """Where the evaluation is kept: where --out says; a long one, or one with examples, in the run's folder."""
+    """The evaluation's folder: --out; else one in the run's folder if it is long or keeps examples; else None."""
     if options.out is not None:
         return Path(options.out)
     if not work.cascades and not options.save_examples:

@@ -1,4 +1,4 @@
-"""`stcli export robustbench`."""
+"""`stcli export robustbench`: writes an entry for the leaderboard."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def claim(info: Mapping[str, Any], name: str, norm: str) -> str:
 
 
 def usage(about: Mapping[str, str], entry: str) -> str:
-    """How the weights are loaded."""
+    """Instructions to load the weights."""
     height, width, channels = about["image_shape"].split("x")
     settings = f"num_classes={about['num_classes']}, in_channels={channels}, image_size=({height}, {width})"
     if (normalize := about.get("normalize", "none")) != "none":

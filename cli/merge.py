@@ -1,4 +1,4 @@
-"""`stcli merge`."""
+"""`stcli merge`: joins the shards of an evaluation."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stcore.evaluation.shards import merge
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """Put the shards of an evaluation together, as `stcli evaluate --shard i/n` left them."""
+    """Join the shards of an evaluation, as `stcli evaluate --shard i/n` leaves them."""
 
     parts: tyro.conf.Positional[tuple[Path, ...]]
     """The folders of all shards."""
     out: Path
-    """The whole evaluation's folder, new or empty."""
+    """Folder for the joined evaluation, new or empty."""
 
 
 def main(args: Sequence[str]) -> int:

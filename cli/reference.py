@@ -1,4 +1,4 @@
-"""`stcli evaluate --engine reference`: the same cascades by the reference implementation, for comparison."""
+"""`stcli evaluate --engine reference`: runs the reference implementation of AutoAttack, for comparison."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 def check_by_reference(
     work: CheckpointEvaluation, known: Mapping[str, Any], console: Console, options: EvaluateOptions
 ) -> int:
-    """Runs the reference on each checkpoint and prints what withstood; returns the exit code."""
+    """Runs the reference on each checkpoint and prints robust accuracies; returns the exit code."""
     unfit = [name for name, attack in work.cascades.items() if attack.version not in VERSIONS]
     kept = options.out or options.save_examples or options.predictions
     if unfit or not work.cascades or len(work.asked) > len(work.cascades) or kept:
         raise UsageError(
-            "engine: expected autoattack or parts of it alone, without --fast, --out, --save-examples or "
+            "engine: expected only autoattack or members of it, without --fast, --out, --save-examples or "
             f"--predictions, as the reference has them; received {', '.join(work.asked)}"
         )
     table = Table()

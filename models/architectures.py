@@ -6,10 +6,10 @@ logits; all end in a global average, so any image size that survives the pooling
 
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from typing import cast
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 from stcore.models.description import (
     BatchNorm,
@@ -202,9 +202,7 @@ def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
                 f"expected wrn-D-K with D = 6n + 4 (10, 16, 22, 28, 34, …) and K > 0, received {name!r}"
             )
         return wide_resnet(num_classes, in_channels, depth=depth, width=width)
-    close = get_close_matches(name, known_names(), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     raise UsageError(
         f"expected a network's name, one of {', '.join(ARCHITECTURES)} or wrn-D-K with D = 6n + 4 "
-        f"(such as wrn-28-10), received {name!r}{hint}"
+        f"(such as wrn-28-10), received {name!r}{did_you_mean(name, known_names())}"
     )

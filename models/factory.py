@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from typing import Any, Literal
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 from stcore.models import normalization, origin
 from stcore.models.architectures import describe
@@ -47,11 +48,14 @@ def build(
     be downloaded, ImportError if the framework is missing.
     """
     if backend not in ("torch", "keras"):
-        raise UsageError(f"expected the backend torch or keras, received {backend!r}")
+        hint = did_you_mean(backend, ("torch", "keras"))
+        raise UsageError(f"expected the backend torch or keras, received {backend!r}{hint}")
     origin.check_name(name, backend)
     layer = normalization.parse(normalize, in_channels)
     if dtype not in DTYPES:
-        raise UsageError(f"expected dtype to be one of {', '.join(DTYPES)}, received {dtype!r}")
+        raise UsageError(
+            f"expected dtype to be one of {', '.join(DTYPES)}, received {dtype!r}{did_you_mean(dtype, DTYPES)}"
+        )
     if origin.split(name) is not None:
         rest = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size, "seed": seed}
         return _build_third_party(name, backend, dtype, device, normalize=layer, pretrained=pretrained, **rest)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import keras
 import numpy as np
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import DataError, UsageError
 from stcore.models import normalization
 from stcore.models.description import Normalize
@@ -76,8 +76,7 @@ def _application(name: str) -> Callable[..., Any]:
     names = [item for item in dir(keras.applications) if inspect.isfunction(getattr(keras.applications, item))]
     member = name.partition(":")[2]
     if member not in names:
-        close = get_close_matches(member, names, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else f" (available are {', '.join(names)})"
+        hint = did_you_mean(member, names, at_most=3) or f" (available are {', '.join(names)})"
         raise UsageError(f"model: expected a network of keras.applications; received {member!r}{hint}")
     application: Callable[..., Any] = getattr(keras.applications, member)
     return application

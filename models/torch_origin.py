@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import DataError, UsageError
 from stcore.models import normalization, origin
 from stcore.models.description import Normalize
@@ -77,8 +77,7 @@ def _config(name: str) -> Any:
     """timm's configuration of a network's published weights; None if there are none."""
     timm, member = _timm(), name.partition(":")[2]
     if not timm.is_model(member):
-        close = get_close_matches(member, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = did_you_mean(member, timm.list_models(), at_most=3)
         raise UsageError(f"model: expected a network of timm {timm.__version__}; received {member!r}{hint}")
     try:
         return timm.get_pretrained_cfg(member)

@@ -210,7 +210,7 @@ def test_the_dtype_is_a_factorys_too(backend):
         ("a b:c", "torch", "package.module:factory"),
         ("timm:resnet18", "keras", "--backend torch"),
         ("keras.applications:MobileNetV2", "torch", "--backend keras"),
-        ("keras.applications:MobileNetV4", "keras", "did you mean MobileNetV"),
+        ("keras.applications:MobileNetV4", "keras", "Did you mean 'MobileNetV"),
     ],
 )
 def test_what_is_no_factory_is_refused(name, framework, says):
@@ -494,7 +494,7 @@ def test_a_network_of_timm_is_a_run(timm, tmp_path):
 
 
 def test_what_timm_lacks_is_said(timm, monkeypatch):
-    with pytest.raises(UsageError, match="did you mean resnet"):
+    with pytest.raises(UsageError, match="Did you mean 'resnet"):
         build("timm:resnets", "torch", **DIGITS)
     with pytest.raises(UsageError, match="cannot be built for 9×9 pixels"):
         build("timm:vit", "torch", **{**DIGITS, "image_size": (9, 9)})

@@ -57,7 +57,7 @@ def flags(**settings):
             "expected a data set of the form digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, "  # noqa: E501
             "hub:OWNER/NAME, npy:DIR, stream:DIR, safetensors:PATH, npz:PATH, received 'mnist'",
         ),
-        (["--model", "resnet9"], "received 'resnet9'; did you mean 'resnet8'?"),
+        (["--model", "resnet9"], "received 'resnet9'. Did you mean 'resnet8'?"),
         (["--method", "pgd"], "method: expected one of st, standard, at, trades, mart, collaborative, at2"),
         (["--attacks", "fgsm,cw"], "attacks: expected some of fgsm, pgd20, pgd100, cw100"),
         (["--attacks", "fgsm,pgd_rst", "--norm", "l2", "--epsilon", "1"], "expected linf with the attack pgd_rst"),
@@ -184,7 +184,7 @@ def test_a_configuration_file_of_bytes(place):
 def test_unknown_commands(command):
     expected = (
         "expected a command among train, plan, sweep, evaluate, analyze, merge, presets, demo, report, table, "
-        "verify, pseudo-label, import, export, data, doctor"
+        "verify, pseudo-label, import, export, data, doctor, completion"
     )
     assert_refused(stcli(command), 2, f"{expected}; received '{command}'")
 
@@ -354,7 +354,7 @@ def test_a_run_whose_config_was_broken(place):
         (["--shard", "3/2"], "shard: expected i/n with 1 <= i <= n <= 32, the number of images; received '3/2'"),
         (["--shard", "one"], "shard: expected i/n; received 'one'"),
         (["--engine", "theirs"], "engine: expected one of native, reference; received 'theirs'"),
-        (["--engine", "reference"], "engine: expected autoattack or parts of it alone"),
+        (["--engine", "reference"], "engine: expected only autoattack or members of it"),
         (["--checkpoint", "first"], "checkpoint: expected one of best, last"),
         (["--save-every", "-1"], "save_every: expected a number of at least 0; received -1"),
         (["--out", "taken"], "out: expected a new or empty folder, or one of an evaluation"),

@@ -486,8 +486,11 @@ def test_a_table_has_a_line_for_each_row_where_there_is_room():
 def test_an_epoch_s_line_names_each_share_once():
     row = {"epoch": 1, "best_epoch": 1, "learning_rate": 0.1, "images_per_second": 9.0, "natural_accuracy": 0.417}
     line = console.epoch_line({**row, "selected_natural": 0.25, "pgd20_accuracy": 0.3}, 3, "val")
-    assert "x itself 25%" in line
-    assert line.count("natural") == 1
+    assert "natural selected 25 %" in line
+    assert "natural 41.7 %  pgd20 30.0 % on val" in line
+    shares = {"selected_intended": 0.89, "selected_flipped": 0.01, "collaborative_share": 0.5}
+    line = console.epoch_line({**row, **shares}, 3, "val")
+    assert "col share 50 %  pair as intended 89 %  swapped 1 %  lr" in line
 
 
 def test_the_radius_is_told_as_it_was_given():
@@ -552,6 +555,28 @@ def test_bars_move_on_a_terminal_and_are_gone_afterwards():
     assert "epoch 1/2" in shown
     assert "evaluate" in shown
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 2  # the cursor is hidden, and comes back
+
+
+@pytest.mark.parametrize("columns", [1, 10, 40])
+def test_a_narrow_terminal_gets_all_of_it(columns, monkeypatch):
+    """Bars and lines end; a table is a list of its rows, and no cell is lost."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bars = console.make_progress(console.make_console())
+    bars.begin("epoch 1/2", 10)
+    bars.advance(10)
+    bars.end()
+    lines = console.Lines(console.make_console())
+    monkeypatch.setattr(console, "LINE_EVERY", 0)
+    lines.begin("epoch 1/2", 10)
+    lines.advance(5)
+    said = "".join(stcli("presets", "table1/cifar10").out.split())
+    for cell in ("preset:table1/cifar10/st-awp", "AutoAttack%:51.23±0.12"):
+        assert cell in said
+    monkeypatch.delenv("FORCE_COLOR")  # whose escapes are no columns
+    scores = {"best": {"natural": Accuracy(90, 100), "pgd20": Accuracy(50, 100)}}
+    assert on_a_terminal(console.score_table(scores), width=max(columns, console.NARROWEST))
+    assert "checkpoint: best" in console.listed(console.score_table(scores).layouts[0])
 
 
 def test_lines_tell_the_time_that_is_left(monkeypatch):

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stcore.base import checks
 from stcore.errors import UsageError
 from stcore.protocols import Classifier, Learner
 
@@ -63,8 +64,7 @@ def load_backend(name: str) -> Any:
     """Imports and returns a backend by its name. Raises UsageError if it is unknown or not installed."""
     if loaded := sys.modules.get(f"stcore.backends.{name}"):
         return loaded  # importlib inside a traced function makes AutoGraph warn
-    if name not in BACKENDS:
-        raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}; received {name!r}")
+    checks.choice("backend", name, BACKENDS)
     if name == "keras":
         check_engine(keras_engine())
     if missing := missing_packages(name):

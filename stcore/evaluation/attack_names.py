@@ -8,6 +8,7 @@ from stcore.attacks import PRESETS, Attack, preset
 from stcore.autoattack import attack as cascades
 from stcore.autoattack.attack import AutoAttack
 from stcore.autoattack.versions import IDS
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 
 MONITORS = tuple(name for name in PRESETS if name not in ("pgd_rst", "collaborative", "deepfool"))
@@ -26,6 +27,7 @@ def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAtt
         raise UsageError(
             f"attacks: expected some of {', '.join((*PRESETS, *cascades.NAMES, *IDS))}, or members of AutoAttack "
             f"joined by +, such as apgd-ce+square; received {name!r}"
+            + did_you_mean(name, (*PRESETS, *cascades.NAMES, *IDS))
         )
     return cascade
 

@@ -55,7 +55,10 @@ def check_fields(method: str, names: Iterable[str]) -> None:
     for name in names:
         if name not in fields(method):
             available = ", ".join(fields(method)) or "none"
-            raise UsageError(f"{name}: not a setting of the method {method}, whose settings are: {available}")
+            hint = checks.did_you_mean(name, fields(method))
+            raise UsageError(
+                f"{name}: not a setting of the method {method}, whose settings are: {available}{hint}"
+            )
 
 
 def make_objective(method: str, settings: dict[str, Any]) -> Objective:

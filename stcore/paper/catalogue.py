@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 from stcore.paper import printed, unprinted
 from stcore.paper.preset import Preset
@@ -47,8 +46,5 @@ def matching(prefix: str = "") -> list[Preset]:
 
 
 def _unknown(name: str) -> UsageError:
-    close = get_close_matches(name, PRESETS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return UsageError(
-        f"preset: expected a row of the paper; received {name!r}; {hint}stcli presets lists them all"
-    )
+    hint = did_you_mean(name, PRESETS, at_most=3)
+    return UsageError(f"preset: expected a row of the paper (stcli presets lists them); received {name!r}{hint}")

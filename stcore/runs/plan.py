@@ -165,6 +165,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         raise UsageError(
             f"preset: expected one of {', '.join(presets.RECIPES)}, or a row of the paper such as "
             f"table1/cifar10/st (stcli presets lists them); received {preset!r}"
+            + checks.did_you_mean(preset, (*presets.RECIPES, *PAPER))
         )
     everything = of_methods()
     own = {name: value for name, value in given.items() if name in everything}

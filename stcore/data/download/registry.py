@@ -7,6 +7,7 @@ it has answered slowly or not at all since June 2026. SVHN has no known mirror.
 
 from typing import NamedTuple
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 
 
@@ -83,5 +84,6 @@ PUBLISHED = {
 def published(name: str) -> Published:
     """A published set by name. Raises UsageError for an unknown name."""
     if name not in PUBLISHED:
-        raise UsageError(f"expected a published set among {', '.join(PUBLISHED)}; received {name!r}")
+        hint = did_you_mean(name, PUBLISHED)
+        raise UsageError(f"expected a published set among {', '.join(PUBLISHED)}; received {name!r}{hint}")
     return PUBLISHED[name]

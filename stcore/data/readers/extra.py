@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stcore.base.checks import did_you_mean
 from stcore.data.images import ImageData
 from stcore.data.pixels import to_labels, to_pixels
 from stcore.data.readers.archive import Arrays
@@ -52,5 +53,6 @@ def load_unlabelled(spec: str) -> Unlabelled:
 def _read(spec: str) -> tuple[Arrays, str]:
     kind, _, place = spec.partition(":")
     if kind not in READERS or not place:
-        raise UsageError(f"expected extra data of the form {KNOWN}, received {spec!r}; choose one of them")
+        hint = did_you_mean(kind, READERS)
+        raise UsageError(f"expected extra data of the form {KNOWN}, received {spec!r}; choose one of them{hint}")
     return READERS[kind](Path(place)), place

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stcore.base.checks import did_you_mean
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import fetched
 from stcore.data.images import ImageData, Splits
@@ -124,7 +125,7 @@ def _parsed(spec: str, columns: Columns | None, image_size: int | None) -> tuple
     if spec != "digits" and not (kind in READERS and place):
         raise UsageError(
             f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them, or "
-            f"{', '.join(PUBLISHED)} alone for a fetched copy"
+            f"{', '.join(PUBLISHED)} alone for a fetched copy{did_you_mean(kind, ('digits', *READERS))}"
         )
     given = {"columns": columns, "image_size": image_size}
     options = {name: value for name, value in given.items() if value is not None}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 from stcore.results.comparison.verdict import interval
 from stcore.runs.plan import of_methods, plan_options
@@ -106,7 +107,7 @@ def _known(columns: Sequence[str]) -> Sequence[str]:
         if name not in known:
             raise UsageError(
                 f"columns: expected settings, such as backend,method,awp; received {name!r}. "
-                f"Known are {', '.join(sorted(known))}"
+                f"Known are {', '.join(sorted(known))}{did_you_mean(name, known)}"
             )
     return columns
 
@@ -116,7 +117,9 @@ def _sorted(table: RunTable, by: str | None) -> RunTable:
         return table
     there = (*table.columns, "seeds", *table.attacks, *table.rows[0].costs)
     if by not in there:
-        raise UsageError(f"sort: expected one of the columns {', '.join(there)}; received {by!r}")
+        raise UsageError(
+            f"sort: expected one of the columns {', '.join(there)}; received {by!r}{did_you_mean(by, there)}"
+        )
 
     def key(row: Row) -> tuple[bool, bool, Any]:
         figure = row.figure(by)
