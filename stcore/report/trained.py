@@ -42,7 +42,7 @@ def trained(run: GatheredRun, key: str) -> Section:
 def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     """The most important settings in sentences."""
     size = run.weights.get("best", run.weights.get("last"))
-    network = plan.model if size is None else f"{plan.model} ({size:,} weights)"
+    network = plan.model if size is None else f"{plan.model} ({size:,} parameters)"
     method = names.method_in_words(plan.method)
     yield f"The network {network} was trained on {plan.dataset} with {plan.backend}; the method is {method}."
     own = plan.settings
