@@ -339,6 +339,13 @@ def test_the_card_s_code_loads_the_weights(card, backend, monkeypatch):
     assert all((loaded[name] == there[name]).all() for name in there)
 
 
+def test_each_robust_accuracy_of_a_card_has_one_radius(tmp_path):
+    run = make_run(tmp_path / "run", eval_epsilon=0.1)
+    make_evaluation(run)
+    metrics = re.findall(r'name: "(robust accuracy, .*)"', card_of(run, tmp_path))
+    assert [re.findall(r"ε\s=\s([\d.]+)", name) for name in metrics] == [["0.1"], ["0.2"]]
+
+
 def card_of(run, tmp_path):
     said = stcli("report", run, "--out", tmp_path / "card.md", "--format", "card")
     assert said.code == 0, said.err
