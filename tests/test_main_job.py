@@ -7,7 +7,6 @@ from harness import load
 
 from stcore.cli.main import main
 
-
 NAMES = pytest.mark.parametrize("name", ["torch", "keras"])
 
 
