@@ -210,7 +210,7 @@ def test_the_dtype_is_a_factorys_too(backend):
         ("a b:c", "torch", "package.module:factory"),
         ("timm:resnet18", "keras", "--backend torch"),
         ("keras.applications:MobileNetV2", "torch", "--backend keras"),
-        ("keras.applications:MobileNetV4", "keras", "did you mean MobileNetV"),
+        ("keras.applications:MobileNetV4", "keras", "Did you mean 'MobileNetV"),
     ],
 )
 def test_what_is_no_factory_is_refused(name, framework, says):
@@ -424,8 +424,8 @@ def test_pretrained_weights_see_what_they_were_trained_on(keras, monkeypatch, na
     published.__module__ = application.__module__
     full = f"keras.applications:{name}"
     text = pretrained_normalization(full)
-    assert plan(backend="keras", model=full, pretrained=True).normalize == text
-    assert plan(backend="keras", model=full, pretrained=True, normalize="imagenet").normalize == "imagenet"
+    assert plan(backend="keras", model=full, pretrained=True).model.normalize == text
+    assert plan(backend="keras", model=full, pretrained=True, normalize="imagenet").model.normalize == "imagenet"
     with monkeypatch.context() as patched:
         patched.setattr(keras.applications, name, published)
         model = build(full, "keras", num_classes=4, in_channels=3, normalize=text, pretrained=True)
@@ -494,7 +494,7 @@ def test_a_network_of_timm_is_a_run(timm, tmp_path):
 
 
 def test_what_timm_lacks_is_said(timm, monkeypatch):
-    with pytest.raises(UsageError, match="did you mean resnet"):
+    with pytest.raises(UsageError, match="Did you mean 'resnet"):
         build("timm:resnets", "torch", **DIGITS)
     with pytest.raises(UsageError, match="cannot be built for 9×9 pixels"):
         build("timm:vit", "torch", **{**DIGITS, "image_size": (9, 9)})
@@ -506,8 +506,8 @@ def test_what_timm_lacks_is_said(timm, monkeypatch):
 
 
 def test_pretrained_weights_bring_their_normalisation(timm):
-    assert plan(model="timm:vit", pretrained=True).normalize == "0.5/0.25"
-    assert plan(model="timm:vit", pretrained=True, normalize="none").normalize == "none"
+    assert plan(model="timm:vit", pretrained=True).model.normalize == "0.5/0.25"
+    assert plan(model="timm:vit", pretrained=True, normalize="none").model.normalize == "none"
 
 
 @pytest.fixture(scope="module")

@@ -233,7 +233,7 @@ def test_stop_ends_the_run_as_if_it_were_over():
     }
     assert recorder.said[-1] == "training stops early: collapse in epoch 4"
     again = made(Noted([]), "stop")
-    again.recall(run.state())
+    again.restore(run.state())
     again.run()  # which has nothing to do any more
     assert len(again.history) == 4
 
@@ -353,7 +353,7 @@ def test_a_state_after_a_rollback_takes_the_place_of_later_ones(tmp_path):
     said = []
     (tmp_path / "state" / "good.safetensors").write_bytes(b"damaged")
     assert again.good(said.append) is None
-    assert "no rollback will go back to it" in said[0]
+    assert "no rollback will restore it" in said[0]
     (tmp_path / "state" / ".00000004-000000.safetensors.77.part").write_bytes(b"half")
     kept.clear()
     assert not (tmp_path / "state").exists()
@@ -365,7 +365,7 @@ def test_a_state_after_a_rollback_takes_the_place_of_later_ones(tmp_path):
 def test_the_option_is_checked_and_kept(tmp_path):
     with pytest.raises(UsageError, match="on_trouble: expected one of warn, stop, rollback; received 'hope'"):
         make_plan({"on_trouble": "hope"})
-    assert make_plan({}).on_trouble == "warn"
+    assert make_plan({}).optimisation.on_trouble == "warn"
     assert stcli("train", "--on-trouble", "hope", "--out", tmp_path / "run").code == 2
 
 

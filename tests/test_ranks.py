@@ -196,7 +196,7 @@ def test_killed_it_goes_on_with_as_many_ranks_or_fewer(two, tmp_path):
     assert figures(tmp_path / "run") == figures(two[0])
 
     said = alone("train", "--resume", tmp_path / "fewer")
-    assert "begun with ranks = 2, and goes on with 1" in said
+    assert "begun with ranks = 2, and resumes with 1" in said
     assert_close(weights(tmp_path / "fewer"), weights(two[0]), 1e-10)
 
 

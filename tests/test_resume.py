@@ -14,10 +14,9 @@ from small import SETTINGS, contents, stcli, train, trained
 
 from stcore import models
 from stcore.base.weights_file import load_weights, save_weights
-from stcore.core.dispatch import load_backend
 from stcore.errors import UsageError
-from stcore.runs import preparation
 from stcore.runs.plan import make_plan
+from stcore.runs.preparation import Setup, set_up
 from stcore.runs.states import RunStates, read
 from stcore.training.state import State
 
@@ -138,7 +137,7 @@ def test_what_has_become_otherwise_is_said(tmp_path):
     states(tmp_path)
     said = []
     assert RunStates(tmp_path, 0.0, {"threads": 2}).latest(said.append) is not None
-    assert "threads = 1, and goes on with 2" in said[0]
+    assert "threads = 1, and resumes with 2" in said[0]
 
 
 def test_a_state_says_where_it_stands(tmp_path):
@@ -182,19 +181,17 @@ def test_without_a_state_they_are_needed(tmp_path):
 def test_published_weights_are_not_fetched_again(monkeypatch):
     """Whatever a network's library does to get them, it is not asked to."""
     load("keras")
-    backend = load_backend("keras")
     published = {"model": "keras.applications:MobileNetV2", "normalize": "none", "pretrained": True}
     plan = make_plan({**SETTINGS, "backend": "keras", **published})
-    splits = preparation.load_data(plan)
-    asked = []
+    setup, asked = set_up(plan), []
 
-    def build(plan, device, splits, *, pretrained=False):
+    def build(self, *, pretrained=False):
         asked.append(pretrained)
         return models.build("tiny", "keras", num_classes=10, in_channels=1, image_size=(8, 8))
 
-    monkeypatch.setattr(preparation, "build_model", build)
+    monkeypatch.setattr(Setup, "network", build)
     for resumed in (False, True):
-        preparation.build_learner(plan, backend, "cpu", splits, resumed=resumed)
+        setup.learner(resumed=resumed)
     assert asked == [True, False]
 
 
