@@ -28,7 +28,7 @@ test-all: lint
 
 # An idle worker takes over half of what another has left: neighbours, with the fixtures they share, stay together.
 pytest: $(VENV)/dev
-	STCORE_STRICT_SKIPS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
+	STCORE_STRICT_SKIPS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --hypothesis-profile=ci -m "not slow" $(ARGS)
 
 pytest-all: $(VENV)/dev
 	STCORE_STRICT_SKIPS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)

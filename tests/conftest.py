@@ -11,6 +11,7 @@ for _variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_T
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 try:
     import torch  # before TensorFlow: the two do not load in the other order everywhere
@@ -21,6 +22,17 @@ else:
 
 from harness import NAMES, load
 from skips import Skips
+
+# `make test` takes this profile: a test without a number of its own has 40 examples there, and 100 otherwise.
+settings.register_profile("ci", max_examples=40, deadline=None)
+
+LONGEST = ("test_jax.py", "test_docs_site.py", "test_main_job.py", "test_resume.py", "test_ranks.py")
+"""Files with the longest tests. They begin first, so that no worker ends long after the others."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def pytest_configure(config):

@@ -259,8 +259,8 @@ def published(tmp_path_factory):
 BRIEF = {
     "model": "tiny",
     "epochs": 1,
-    "train_size": 24,
-    "batch_size": 12,
+    "train_size": 20,
+    "batch_size": 10,
     "attacks": "fgsm",
     "eval_batch_size": 20,
 }

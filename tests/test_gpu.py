@@ -13,7 +13,7 @@ from test_methods import trained
 from test_precision import EPS
 from test_resident import data
 
-from stcore import SqueezeConfig
+from stcore import SqueezeConfig, StandardConfig
 from stcore.core.dispatch import load_backend
 from stcore.core.objective import training_step
 from stcore.data import Batches
@@ -57,16 +57,21 @@ def real_gpu(placed):
         pytest.skip("no GPU: a CPU multiplies in no TF32 and has no memory of its own")
 
 
-def prepared(backend, outer="fp32", inner="fp32", choice="off", net="resnet8", dtype="float32"):
-    learner = backend.learner(backend.build(net, dtype=dtype))
+SMALL, LARGE = problem(batch=8), problem(batch=32, side=32)
+WIDE = {"net": "wrn-10-4", "side": 32}  # products that a GPU makes in TF32 where it may
+
+
+def prepared(backend, outer="fp32", inner="fp32", choice="off", net="tiny-smooth", **options):
+    learner = backend.learner(backend.build(net, **{"dtype": "float32", **options}))
     return load_backend(backend.name).prepare_training(learner, choice, outer, inner)
 
 
-def stepped(learner, backend, dtype="float32", seed=0):
-    """The loss of one compiled step, and how far it moved the weights."""
-    batch, before = backend.batch(problem(batch=8, seed=seed), dtype), learner.weights()
-    step = learner.compile(lambda x, y, noise: training_step(learner, CONFIG, x, y, noise))
-    loss = float(backend.array(step(batch.x, batch.y, batch.noise).loss))
+def stepped(backend, learner, given=SMALL, objective=CONFIG, dtype="float32"):
+    """The loss of one step, compiled where the learner is, and how far it moved the weights."""
+    batch, before = backend.batch(given, dtype), learner.weights()
+    noise = batch.noise[: len(objective.noise_laws)]
+    step = learner.compile(lambda x, y, noise: training_step(learner, objective, x, y, noise))
+    loss = float(backend.array(step(batch.x, batch.y, noise).loss))
     after = learner.weights()
     return loss, np.concatenate([(after[n] - before[n]).ravel() for n in before if ".running_" not in n])
 
@@ -84,7 +89,7 @@ def test_a_step_in_bf16_is_near_that_in_float32(placed, choice):
     if choice == "on" and placed.name == "torch":
         needs_a_compiler()
     (loss, moved), (rough_loss, rough_moved) = (
-        stepped(prepared(placed, precision, precision, choice), placed) for precision in ("fp32", "bf16")
+        stepped(placed, prepared(placed, precision, precision, choice)) for precision in ("fp32", "bf16")
     )
     assert 0 < abs(rough_loss - loss) <= 16 * EPS * abs(loss)
     assert 0 < np.linalg.norm(rough_moved - moved) <= 0.2 * np.linalg.norm(moved)
@@ -92,10 +97,12 @@ def test_a_step_in_bf16_is_near_that_in_float32(placed, choice):
 
 def test_tf32_is_in_the_passes_that_ask_for_it_and_in_no_others(placed, real_gpu):
     """It rounds to 10 bits, float32 to 23; evaluations stay in float32, bit for bit."""
-    plain, rough = prepared(placed), prepared(placed, "tf32", "tf32")
-    x = placed.batch(problem(batch=8), "float32").x
+    plain, rough = prepared(placed, **WIDE), prepared(placed, "tf32", "tf32", **WIDE)
+    x = placed.batch(LARGE, "float32").x
     np.testing.assert_array_equal(rough.eval_logits(x), plain.eval_logits(x))
-    (loss, moved), (rough_loss, rough_moved) = (stepped(learner, placed) for learner in (plain, rough))
+    (loss, moved), (rough_loss, rough_moved) = (
+        stepped(placed, learner, LARGE, StandardConfig()) for learner in (plain, rough)
+    )
     assert 0 < abs(rough_loss - loss) <= 16 * 2.0**-11 * abs(loss)
     assert 0 < np.linalg.norm(rough_moved - moved) <= 0.05 * np.linalg.norm(moved)
     plain.load_weights(rough.weights())
@@ -105,7 +112,10 @@ def test_tf32_is_in_the_passes_that_ask_for_it_and_in_no_others(placed, real_gpu
 def test_float32_is_float32(placed):
     """No TF32 unless it is asked for: a step is that in float64 to more digits than TF32 has."""
     load_backend(placed.name).use_device(DEVICE)
-    (loss, _), (exact, _) = (stepped(prepared(placed, dtype=d), placed, d) for d in ("float32", "float64"))
+    (loss, _), (exact, _) = (
+        stepped(placed, prepared(placed, dtype=dtype, **WIDE), LARGE, StandardConfig(), dtype)
+        for dtype in ("float32", "float64")
+    )
     assert abs(loss - exact) <= 2.0**-16 * abs(exact)
 
 
@@ -131,8 +141,7 @@ def test_compiled_steps_are_the_eager_ones(placed, choice):
             choice = "on"  # a second time: what is compiled is not compiled anew
         needs_a_compiler()
     (loss, moved), (other, theirs) = (
-        stepped(prepared(placed, choice=how, net="tiny-smooth", dtype="float64"), placed, "float64")
-        for how in ("off", choice)
+        stepped(placed, prepared(placed, choice=how, dtype="float64"), dtype="float64") for how in ("off", choice)
     )
     assert other == pytest.approx(loss, rel=1e-9)
     assert np.abs(theirs - moved).max() <= 1e-9 * np.abs(moved).max()

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 from harness import assert_close, assert_same, load, problem, worst
-from rows import ROWS, found, noise
+from rows import SHORT, found, noise
 from test_methods import losses_and_gradients, trained
 
 import stcore
@@ -26,9 +26,9 @@ def twins():
 @every_perturbation
 @pytest.mark.parametrize("name", METHODS)
 def test_both_backends_make_the_same_three_steps(twins, name, perturbation):
-    ours, theirs = (trained(backend, ROWS[name], perturbation=perturbation) for backend in twins)
+    ours, theirs = (trained(backend, SHORT[name], perturbation=perturbation) for backend in twins)
     assert_close(theirs, ours, 1e-8)
-    without = trained(twins[0], ROWS[name])
+    without = trained(twins[0], SHORT[name])
     assert any(worst(ours[n], without[n]) > 1e-3 for n in ours)
 
 

@@ -32,14 +32,19 @@ def report(out, *runs, examples=False):
     return Page.of(out)
 
 
-@pytest.fixture
-def evaluated(backend, tmp_path):
-    """A real run, tiny, evaluated once more and audited."""
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def evaluated_once(backend, tmp_path_factory):
+    run = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(trained(backend.name).path, run)
     said = stcli("evaluate", run, "--checkpoint", "best", "--attacks", "apgd-ce", "--subset", "8")
     assert said.code == 0, said.err
     return run
+
+
+@pytest.fixture
+def evaluated(evaluated_once, tmp_path):
+    """A copy of a real run, tiny, evaluated once more and audited."""
+    return shutil.copytree(evaluated_once, tmp_path / "run")
 
 
 def test_a_report_shows_the_numbers_of_the_runs_files(evaluated, tmp_path):

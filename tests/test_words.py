@@ -43,6 +43,8 @@ CALQUES = {
 }
 """What is not said (a regular expression, case ignored) → what to say."""
 
+SOME = re.compile(rf"\b({'|'.join(CALQUES)})", re.IGNORECASE)
+
 
 def texts():
     """(place, text) of everything that is read: strings and comments of the code, and the pages."""
@@ -62,6 +64,8 @@ def texts():
 def found(text):
     """The calques of a text, each with what to say."""
     flat = re.sub(r"\s+", " ", text)
+    if not SOME.search(flat):
+        return
     for calque, instead in CALQUES.items():
         for match in re.finditer(rf"\b{calque}", flat, flags=re.IGNORECASE):
             yield f"{flat[max(0, match.start() - 30) : match.end() + 20]!r}: say {instead}"
