@@ -1,10 +1,10 @@
-"""What it is worth that freed memory stays with the process: time, page faults and peak memory of a step. PyTorch.
+"""Effect of keeping freed memory in the process: time, page faults and peak memory of a step. PyTorch.
 
     python benchmarks/allocator.py [--cases resnet18:32 resnet18:128] [--steps 10] [--rounds 3]
         [--threads 1] [--out docs/results]
 
-Each way runs in a process of its own, and they take turns: the plain step of `plain_torch.py` and ours, with glibc
-left to itself and told to keep what is freed, as `stcli` tells it on a CPU; and ours in Keras on TensorFlow.
+Each variant runs in its own process, and they take turns: the plain step of `plain_torch.py` and ours, both with
+glibc's default settings and with freed memory kept, as `stcli` sets it on a CPU; and ours in Keras on TensorFlow.
 A case is NETWORK:BATCH. Writes allocator.md and .json.
 """
 
@@ -28,7 +28,7 @@ WAYS = (PLAIN, PLAIN + KEPT, LEFT, LEFT + KEPT, KERAS)
 
 
 def measure(args: argparse.Namespace, case: str) -> dict[str, dict[str, Any]]:
-    """By way: medians of what a step took, and the ratios of times."""
+    """For each variant: medians of a step's time and memory, and ratios of times."""
     given = {"cases": case, "steps": args.steps, "threads": args.threads}
     ways = {name: Worker(__file__, {**given, "way": name}, {}) for name in WAYS}
     _, answers = take_turns(ways, args.rounds)
@@ -47,7 +47,7 @@ def measure(args: argparse.Namespace, case: str) -> dict[str, dict[str, Any]]:
 
 
 def step(args: argparse.Namespace) -> Callable[[], Any]:
-    """That of the one case, and the one way, that are given."""
+    """The step of the given case and variant."""
     network, _, batch = args.cases[0].partition(":")
     name = "keras" if args.way == KERAS else "torch"
     backend = load_backend(name)
@@ -89,11 +89,11 @@ def main() -> None:
     rounds.publish(
         args.out,
         "allocator",
-        "Freed memory that stays",
-        "One squeeze-training step on a CPU, float32: in PyTorch, plain, with the forwards of the released code, "
-        "and ours, each with glibc's allocator left to itself and told to keep what is freed, as `stcli` tells "
-        f"it; and in Keras. All have the same numbers. K = {args.steps}, {args.threads} thread(s), each in a "
-        f"process of its own; medians of {args.rounds} rounds in which they take turns, ratios round by round.",
+        "Keeping freed memory",
+        "One squeeze-training step on a CPU, float32: in PyTorch, a plain step with the released code's forward "
+        "passes and our step, each with glibc's default allocator settings and with freed memory kept, as "
+        f"`stcli` does; and in Keras. All compute the same numbers. K = {args.steps}, {args.threads} thread(s), "
+        f"each in its own process, taking turns; medians of {args.rounds} rounds, ratios round by round.",
         rounds.command(parser, args, "way"),
         rounds.table(("network", "batch", "step", "s", "/ plain", "/ ours", "page faults", "peak MiB"), cells),
         {name: value for name, value in vars(args).items() if name not in ("out", "way")},

@@ -1,14 +1,14 @@
-"""What the standard AutoAttack costs, ours against the reference, and which lever saves how much. PyTorch.
+"""Cost of the standard AutoAttack, ours against the reference, and the saving of each optimisation. PyTorch.
 
     python benchmarks/autoattack_cost.py WEIGHTS --data parquet:DIR [--images 1000] [--batch-size 250]
         [--threads 1] [--queries 5000] [--parts 1] [--out FILE]
 
 The engines attack the same first test images one after the other: the reference (pyautoattack), ours, and ours
-with a lever undone. With several `--parts` they take turns on one part of the images after the other, so a machine
-that slows down slows all of them; the lanes of a small part are emptier, though.
+with optimisations disabled. With several `--parts` they take turns on one part of the images after the other, so a
+machine that slows down slows all of them; small parts, however, fill fewer lanes.
 
-A unit is one forward of one image; a way back to the pixels is one more, and yet one more where gradients of the
-weights are reckoned, too, as the reference's FAB does. Ratios above 1 say how much cheaper ours is.
+A unit is one forward pass of one image. A backward pass to the pixels is one more unit, and computing gradients of
+the weights as well, as the reference's FAB does, another one. A ratio above 1 means that ours is cheaper.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from stcore.autoattack.reference import run_reference
 from stcore.backends.torch import make_classifier
 from stcore.backends.torch.folding import candidates
 from stcore.base.progress import Silent
+from stcore.base.weights_file import load_weights
 from stcore.evaluation.assessment import Assessment
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
-from stcore.runs import folder
 
 REFERENCE, OURS, LAID_OUT, PLAIN = "reference", "ours", "ours, not folded", "ours, not folded, channels-first"
 
 
 @dataclass
 class Cost:
-    """What an engine found and spent. robust: per image.   passes: images × passes."""
+    """An engine's verdicts and its cost. robust: per image.   Passes count images × passes."""
 
     robust: list[bool] = field(default_factory=list)
     forwards: int = 0
@@ -66,27 +66,27 @@ class Cost:
         self.weight_gradients += weight_gradients
 
 
-class Watched(nn.Module):
-    """A network that counts the ways back, in images, on which a gradient of its weights is reckoned."""
+class CountingNetwork(nn.Module):
+    """A network that counts, in images, the backward passes that compute gradients of its weights."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.reckoned, self._images = model, 0, 0
-        next(model.parameters()).register_hook(self._note)
+        self.model, self.weight_gradients, self._images = model, 0, 0
+        next(model.parameters()).register_hook(self._count)
 
     def forward(self, x: Tensor) -> Tensor:
         self._images = len(x)
         logits: Tensor = self.model(x)
         return logits
 
-    def _note(self, gradient: Tensor) -> None:
-        self.reckoned += self._images
+    def _count(self, gradient: Tensor) -> None:
+        self.weight_gradients += self._images
 
 
 def reference(model: nn.Module, images: Array, labels: Array, args: argparse.Namespace, cost: Cost) -> None:
-    watched = Watched(model)
+    counting = CountingNetwork(model)
     found = run_reference(
-        watched,
+        counting,
         images,
         labels,
         norm=args.norm,
@@ -94,11 +94,11 @@ def reference(model: nn.Module, images: Array, labels: Array, args: argparse.Nam
         batch_size=args.batch_size,
         queries=args.queries,
     )
-    cost.add(~found.fooled, found.forwards, found.backwards, watched.reckoned)
+    cost.add(~found.fooled, found.forwards, found.backwards, counting.weight_gradients)
 
 
 def ours(lever: Callable[[Any], Any]) -> Callable[..., None]:
-    """Our cascade; `lever` gives what its lanes attack instead of the classifier."""
+    """Our cascade; `lever` returns the classifier that its lanes attack, or None for the folded one."""
 
     def run(model: nn.Module, images: Array, labels: Array, args: argparse.Namespace, cost: Cost) -> None:
         classifier = make_classifier(model)
@@ -112,7 +112,7 @@ def ours(lever: Callable[[Any], Any]) -> Callable[..., None]:
         found = assessment.run(Silent())
         assert found is not None
         it = found.cascades["it"]
-        forwards = len(images) + sum(stage.forwards for stage in it.stages)  # the images themselves come first
+        forwards = len(images) + sum(stage.forwards for stage in it.stages)  # first the natural images
         cost.add(it.records.robust, forwards, sum(stage.backwards for stage in it.stages))
 
     return run
@@ -127,14 +127,14 @@ ENGINES = {
 
 
 def network(path: Path) -> Callable[[], nn.Module]:
-    """Makes the network of a weights file, anew for each engine."""
-    weights, about = folder.load_weights(path)
-    height, width, channels = map(int, about["image_shape"].split("x"))
-    classes = int(about["num_classes"])
+    """A function that builds the network of a weights file, a new one for each engine."""
+    weights, metadata = load_weights(path)
+    height, width, channels = map(int, metadata["image_shape"].split("x"))
+    classes = int(metadata["num_classes"])
 
     def build() -> nn.Module:
         size = {"num_classes": classes, "in_channels": channels, "image_size": (height, width)}
-        model: nn.Module = models.build(about["model"], "torch", **size)
+        model: nn.Module = models.build(metadata["model"], "torch", **size)
         models.load_weights(model, weights)
         return model
 
@@ -157,11 +157,11 @@ def measure(args: argparse.Namespace) -> dict[str, Cost]:
 
 
 def levers(costs: dict[str, Cost]) -> dict[str, float]:
-    """Factors of process CPU time; their product is what the reference takes for what ours takes."""
+    """Factors of process CPU time; their product is the reference's time divided by ours."""
     per_unit = {name: cost.cpu_seconds / cost.units for name, cost in costs.items()}
     return {
         "fewer passes": costs[REFERENCE].units / costs[OURS].units,
-        "what goes on around the passes": per_unit[REFERENCE] / per_unit[PLAIN],
+        "less work around the passes": per_unit[REFERENCE] / per_unit[PLAIN],
         "channels-last weights": per_unit[PLAIN] / per_unit[LAID_OUT],
         "batch norm folded": per_unit[LAID_OUT] / per_unit[OURS],
     }
@@ -178,7 +178,7 @@ def show(costs: dict[str, Cost]) -> None:
     one, other = costs[REFERENCE], costs[OURS]
     print(
         f"\nreference / ours: units {one.units / other.units:.2f}, wall-clock {one.seconds / other.seconds:.2f}, "
-        f"process CPU {one.cpu_seconds / other.cpu_seconds:.2f}, which is the product of"
+        f"process CPU {one.cpu_seconds / other.cpu_seconds:.2f}, the product of"
     )
     for name, factor in levers(costs).items():
         print(f"  {factor:.2f}  {name}")
@@ -186,8 +186,8 @@ def show(costs: dict[str, Cost]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="a .safetensors file as stcli train leaves it")
-    parser.add_argument("--data", required=True, help="parquet:DIR, or another that stcli train takes")
+    parser.add_argument("weights", type=Path, help="a .safetensors file of stcli train")
+    parser.add_argument("--data", required=True, help="a data set as for stcli train, such as parquet:DIR")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--threads", type=int, default=1)
@@ -195,9 +195,9 @@ def main() -> None:
     parser.add_argument("--norm", choices=("linf", "l2", "l1"), default="linf")
     parser.add_argument("--epsilon", type=float, default=8 / 255)
     parser.add_argument(
-        "--parts", type=int, default=1, help="the engines take turns on so many parts of the images"
+        "--parts", type=int, default=1, help="number of parts of the images on which the engines take turns"
     )
-    parser.add_argument("--out", type=Path, help="keeps the figures as JSON")
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
 
     costs = measure(args)

@@ -1,16 +1,17 @@
-"""Whether two AutoAttacks say the same of the same images: per-image verdicts of an engine, and their comparison.
+"""Agreement of two AutoAttack implementations: per-image verdicts of an engine, and their comparison.
 
     parity() { python benchmarks/autoattack_parity.py "$@"; }
     parity run WEIGHTS --dataset parquet:DIR --images 500 --json reference.json
     parity run WEIGHTS --dataset parquet:DIR --images 500 --engine ours --json ours.json
     parity compare reference.json ours.json
 
-`run` attacks those of the first so many test images that the network classifies correctly, once per attack and
-seed, and keeps for each run: `fooled` (0 or 1 per image), the robust accuracy in % of the first so many images,
-seconds, and forwards and backwards as images × passes. Attacks run with the settings of the standard version,
-each on all the images; `standard` is the cascade. The file is written after every run, so that nothing is lost.
+`run` attacks the correctly classified ones of the first N test images, once per attack and seed, and saves for
+each
+run: `fooled` (0 or 1 per image), the robust accuracy in % of the N images, seconds, and forwards and backwards as
+images × passes. Attacks use the settings of the standard version, each on all the images; `standard` is the
+cascade. The file is written after every run, so that nothing is lost.
 
-`compare` prints how often two runs of an attack agree, among the seeds of an engine and between engines.
+`compare` prints how often two runs of an attack agree, for seeds of one engine and between engines.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ from stcore import data, models
 from stcore.autoattack import AutoAttack, Stage
 from stcore.autoattack.reference import run_reference
 from stcore.base.progress import Silent
+from stcore.base.weights_file import load_weights
 from stcore.core.dispatch import load_backend
 from stcore.evaluation.assessment import Assessment
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
-from stcore.runs import folder
 
 
 def reference(model: Any, images: Array, labels: Array, attack: str, seed: int, args: Any) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def reference(model: Any, images: Array, labels: Array, attack: str, seed: int, 
 
 
 def ours(model: Any, images: Array, labels: Array, attack: str, seed: int, args: Any) -> dict[str, Any]:
-    """One run of the native AutoAttack; the same keys as `reference`."""
+    """One run of our AutoAttack, with the same keys as `reference`."""
     evaluator = Evaluator(stcore.make_classifier(model), {}, seed)
     cascade = Standard(args.epsilon, args.norm, queries=args.queries, only=attack)
     begun = time.perf_counter()
@@ -87,7 +88,7 @@ def ours(model: Any, images: Array, labels: Array, attack: str, seed: int, args:
 
 @dataclass(frozen=True)
 class Standard(AutoAttack):
-    """AutoAttack, or one of its attacks with the settings it has there."""
+    """AutoAttack, or a single one of its attacks with the same settings."""
 
     only: str = "standard"
 
@@ -100,12 +101,12 @@ ENGINES = {"reference": reference, "ours": ours}
 
 def run(args: argparse.Namespace) -> None:
     load_backend(args.backend).use_threads(args.threads)
-    weights, about = folder.load_weights(args.weights)
-    height, width, channels = map(int, about["image_shape"].split("x"))
+    weights, metadata = load_weights(args.weights)
+    height, width, channels = map(int, metadata["image_shape"].split("x"))
     model = models.build(
-        about["model"],
+        metadata["model"],
         args.backend,
-        num_classes=int(about["num_classes"]),
+        num_classes=int(metadata["num_classes"]),
         in_channels=channels,
         image_size=(height, width),
     )
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> None:
     record: dict[str, Any] = {
         "engine": args.engine,
         "backend": args.backend,
-        "model": about["model"],
+        "model": metadata["model"],
         "weights": hashlib.sha256(args.weights.read_bytes()).hexdigest(),
         "norm": args.norm,
         "epsilon": args.epsilon,
@@ -137,14 +138,14 @@ def run(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(record) + "\n")
         passes = f"{one['forwards']} forwards, {one['backwards']} backwards"
         print(
-            f"{args.engine} {attack}, seed {seed}: {accuracy:.2f} % of {args.images} stand, "
+            f"{args.engine} {attack}, seed {seed}: {accuracy:.2f} % of {args.images} robust, "
             f"{time.perf_counter() - begun:.1f} s, {passes}",
             flush=True,
         )
 
 
 def correctly_classified(classifier: Any, test: data.ImageData) -> list[int]:
-    """The rows of such images."""
+    """The indices of the correctly classified images."""
     rows: list[int] = []
     for first in range(0, len(test), 250):
         part = slice(first, first + 250)
@@ -157,7 +158,7 @@ def compare(args: argparse.Namespace) -> None:
     records = [json.loads(path.read_text()) for path in args.files]
     for name in ("weights", "norm", "epsilon", "images"):
         if any(record[name] != records[0][name] for record in records):
-            raise SystemExit(f"{name}: expected the same in all files; they differ, so nothing can be compared")
+            raise SystemExit(f"{name}: expected the same in all files; they differ. Compare runs of one setting")
     by_attack: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         for one in record["runs"]:
@@ -174,7 +175,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def accuracies(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[Sequence[str]]:
-    """A row per attack and engine: the mean robust accuracy over the seeds with its range, and the mean costs."""
+    """A row per attack and engine: mean robust accuracy over the seeds with its range, and mean costs."""
     for attack, engines in by_attack.items():
         for engine, of_seeds in engines.items():
             robust = [one["robust_accuracy"] for one in of_seeds]
@@ -194,10 +195,10 @@ def accuracies(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterato
 
 
 def agreements(by_attack: dict[str, dict[str, list[dict[str, Any]]]]) -> Iterator[Sequence[str]]:
-    """A row per attack and pair of engines: how many verdicts on images classified correctly are the same, how
-    many images are judged otherwise at most, and how far accuracies lie apart.
+    """A row per attack and pair of engines: the share of equal verdicts on the correctly classified images, the
+    largest number of different verdicts, and the difference of the robust accuracies.
 
-    `points` is the mean of the second engine's robust accuracy less the first's, `most points` the largest gap.
+    `points` is the mean of the second engine's robust accuracy minus the first's, `most points` the largest gap.
     """
     for attack, engines in by_attack.items():
         for one, other in itertools.combinations_with_replacement(engines, 2):
@@ -233,12 +234,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("run", help="verdicts of one engine")
-    one.add_argument("weights", type=Path, help="a .safetensors file as stcli train leaves it")
-    one.add_argument("--dataset", required=True, help="parquet:DIR, or another that stcli train takes")
+    one.add_argument("weights", type=Path, help="a .safetensors file of stcli train")
+    one.add_argument("--dataset", required=True, help="a data set as for stcli train, such as parquet:DIR")
     one.add_argument("--engine", choices=ENGINES, default="reference")
     one.add_argument("--backend", choices=("torch", "keras"), default="torch")
     one.add_argument("--images", type=int, default=200)
-    one.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square", help="by commas; standard is the cascade")
+    one.add_argument(
+        "--attacks", default="apgd-ce,apgd-t,fab-t,square", help="separated by commas; standard is the cascade"
+    )
     one.add_argument("--seeds", default="0,1,2")
     one.add_argument("--norm", choices=("linf", "l2", "l1"), default="linf")
     one.add_argument("--epsilon", type=float, default=8 / 255)

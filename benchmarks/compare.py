@@ -1,10 +1,10 @@
-"""Two result files of one benchmark, side by side: what became slower, what faster.
+"""Comparison of two result files of one benchmark: what became slower or faster.
 
     python benchmarks/compare.py BEFORE.json AFTER.json
 
-Wherever both hold a row of `seconds`, their medians' ratio is given, and by a two-sided Mann-Whitney U test
-whether both rows could be of the same work (p ≥ 0.05: alike). First it says what else differs between the files:
-figures of two machines compare the machines.
+For each list of `seconds` in both files, prints the ratio of the medians and the p-value of a two-sided
+Mann-Whitney U test; p ≥ 0.05 counts as no difference. Settings and environments that differ come first: the times
+of two machines compare the machines.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ALIKE = 0.05
+SIGNIFICANCE = 0.05
 
 
 def rows(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, list[float]]]:
-    """Every list of seconds in a result file, by its place in it."""
+    """Every list of seconds in a result file, with its path in the file."""
     if isinstance(content, dict):
         for name, value in content.items():
             yield from rows(value, (*path, name))
@@ -29,12 +29,12 @@ def rows(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, list[f
 
 
 def verdict(before: list[float], after: list[float]) -> tuple[float, float, str]:
-    """The ratio of the medians, the p-value, and the word for it."""
+    """The ratio of the medians, the p-value, and the verdict."""
     from scipy.stats import mannwhitneyu
 
     ratio = statistics.median(after) / statistics.median(before)
     p = float(mannwhitneyu(before, after).pvalue)
-    return ratio, p, "alike" if p >= ALIKE else "slower" if ratio > 1 else "faster"
+    return ratio, p, "no difference" if p >= SIGNIFICANCE else "slower" if ratio > 1 else "faster"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every method on the embedded digits, three seeds: benchmarks/digits.sh [FOLDER [BACKEND …]]
-# A run that has a result is not made again. Then: stcli table --checkpoint last FOLDER
+# Finished runs are not repeated. Then: stcli table --checkpoint last FOLDER
 set -euo pipefail
 out=${1:-runs/digits}
 backends=("${@:2}")

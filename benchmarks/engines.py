@@ -1,9 +1,9 @@
-"""Seconds per squeeze-training step of the three engines: PyTorch, Keras on TensorFlow, Keras on JAX.
+"""Time of a squeeze-training step in three engines: PyTorch, Keras on TensorFlow, Keras on JAX.
 
     python benchmarks/engines.py [--models resnet8 resnet18] [--batch 32] [--steps 10] [--rounds 7] [--threads 1]
 
-Each engine runs in a process of its own, and they take turns: one step of each in every round, while the others
-wait. Ratios are taken round by round. Writes engines.json and engines.md into --out, docs/results by default.
+Each engine runs in its own process, and they take turns: one step of each per round, while the others wait. Ratios
+are computed round by round. Writes engines.json and engines.md into --out, by default docs/results.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ENGINES = {
     "Keras, TensorFlow": ("keras", "tensorflow"),
     "Keras, JAX": ("keras", "jax"),
 }
-"""By name: the backend, and what it runs on."""
+"""Engine → the backend, and the framework that it runs on."""
 
 
 def step_of(
     backend_name: str, model_name: str, size: int, inner_steps: int, threads: int
 ) -> tuple[Callable[[], Any], dict[str, str]]:
-    """One step of training as `stcli train` takes it, and the versions of what reckons."""
+    """One training step as in `stcli train`, and the versions of the packages."""
     backend = load_backend(backend_name)
     backend.use_threads(threads)
     backend.use_device("cpu")
@@ -48,7 +48,7 @@ def worker(args: argparse.Namespace, model: str, backend: str, engine: str) -> W
 
 
 def measure(args: argparse.Namespace, model: str) -> dict[str, Any]:
-    """By engine: the first step's seconds, tracing and compiling included, and those of each round."""
+    """For each engine: seconds of the first step, including tracing and compilation, and of each round."""
     first, answers = take_turns({name: worker(args, model, *how) for name, how in ENGINES.items()}, args.rounds)
     seconds = {name: [answer["seconds"] for answer in each] for name, each in answers.items()}
     return {
@@ -93,9 +93,9 @@ def main() -> None:
         "engines",
         "Three engines",
         f"Seconds per squeeze-training step on a CPU: batch {args.batch} of 32 × 32 × 3, K = {args.steps}, "
-        f"float32, {args.threads} thread(s); each engine in a process of its own, {args.rounds} rounds in which "
-        "they take turns. Medians, and ratios to PyTorch round by round with their range. The first step is "
-        "traced and compiled; on JAX, so is that of each further batch size.",
+        f"float32, {args.threads} thread(s); each engine in its own process, {args.rounds} rounds in which they "
+        "take turns. Medians, and ratios to PyTorch round by round with their range. The first step includes "
+        "tracing and compilation; JAX compiles again for each new batch size.",
         rounds.command(parser, args, "worker"),
         table(results),
         {name: value for name, value in vars(args).items() if name not in ("out", "worker")},

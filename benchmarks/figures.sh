@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The four networks of the paper's figures, small, on real images: benchmarks/figures.sh DATA [FOLDER]
-# DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet. A run that was killed goes on.
+# DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet. A killed run resumes.
 set -euo pipefail
 data=$1
 out=${2:-runs/figures}

@@ -1,10 +1,10 @@
-"""Do the paper's figures come out of four small networks, on both backends alike?
+"""Check of the paper's figures on four small networks and both backends.
 
     python benchmarks/findings.py FOLDER [--data parquet:DIR] [--subset 200] [--out docs/results]
 
-FOLDER holds the runs standard, at, trades and st of benchmarks/figures.sh. Every analysis runs on PyTorch and on
-Keras in float64, of the networks' last weights; the numbers of the two are compared, and the paper's qualitative
-findings checked. What was analysed is kept in FOLDER/analysis: started again, this goes on where it was.
+FOLDER holds the runs standard, at, trades and st of benchmarks/figures.sh. Every analysis of the networks' last
+weights runs on PyTorch and on Keras in float64. The benchmark compares the numbers of the two and checks the
+paper's qualitative findings. Finished analyses are kept in FOLDER/analysis: an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from stcore.base.files import write_file
 
 RUNS = ("standard", "at", "trades", "st")
 LOGGED = {"curves": RUNS, "losses": ("trades", "st"), "ratio": ("trades",)}
-"""Of what training logged: the same whichever backend looks."""
+"""The analyses of training logs, with their runs; they do not depend on the backend."""
 
 
 def numbers(value: Any, at: str = "") -> dict[str, float]:
-    """Every number in a record, by its place; what is no number is left out."""
+    """Every number in a record, by its path; other values are left out."""
     if isinstance(value, dict):
         return {k: v for name, one in value.items() for k, v in numbers(one, f"{at}/{name}").items()}
     if isinstance(value, list):
@@ -37,19 +37,23 @@ def numbers(value: Any, at: str = "") -> dict[str, float]:
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> tuple[int, float]:
-    """How many numbers two records have in common, all of them, and by how much they differ at most."""
-    about = ("checkpoints", "stcore")
+    """The number of values in two records, which must have the same paths, and their largest difference."""
+    metadata = ("checkpoints", "stcore")
     weights = [{name: of["weights"] for name, of in it["checkpoints"].items()} for it in (one, other)]
     if weights[0] != weights[1]:
-        raise SystemExit("the weights changed between two analyses: remove FOLDER/analysis and start again")
-    first, second = (numbers({k: v for k, v in record.items() if k not in about}) for record in (one, other))
+        raise SystemExit(
+            "expected the same weights in both analyses; they changed. Remove FOLDER/analysis and rerun"
+        )
+    first, second = (numbers({k: v for k, v in record.items() if k not in metadata}) for record in (one, other))
     if first.keys() != second.keys():
-        raise SystemExit(f"different numbers are there: {sorted(first.keys() ^ second.keys())[:5]}")
+        raise SystemExit(
+            f"expected the same numbers in both; differing: {sorted(first.keys() ^ second.keys())[:5]}"
+        )
     return len(first), max(abs(first[name] - second[name]) for name in first)
 
 
 class Analyses:
-    """Those of a folder of runs, each done once."""
+    """The analyses of a folder of runs; each runs only once."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -66,18 +70,18 @@ class Analyses:
         }
 
     def folder(self, backend: str) -> Path:
-        """Where a backend's are kept; those of another subset are others."""
+        """The folder of the backend's analyses of this subset."""
         return Path(self.args.folder / "analysis" / f"{backend}-{self.args.subset}")
 
     def record(self, what: str, backend: str) -> dict[str, Any]:
-        """The record of an analysis, made now or before."""
+        """The record of an analysis; runs it unless it is there."""
         out = self.folder(backend)
         file = out / f"{what}.json"
         if not file.is_file():
             runs = [str(self.args.folder / name) for name in LOGGED.get(what, RUNS)]
             words = [*self.asked[what], *self.of_networks, "--backend", backend] if what in self.asked else []
             begun = time.monotonic()
-            command = [sys.executable, "-m", "stcore.cli.main", "analyze", what, *runs, *words]
+            command = [sys.executable, "-P", "-m", "stcore.cli.main", "analyze", what, *runs, *words]
             subprocess.run([*command, *self.of_all, "--out", str(out)], check=True)
             print(f"{what}, {backend}: {time.monotonic() - begun:.0f} s", flush=True)
         return dict(json.loads(file.read_text()))
@@ -94,7 +98,7 @@ def main() -> None:
 
     analyses = Analyses(args)
     records = {what: analyses.record(what, "torch") for what in (*analyses.asked, *LOGGED)}
-    alike = {what: difference(records[what], analyses.record(what, "keras")) for what in analyses.asked}
+    differences = {what: difference(records[what], analyses.record(what, "keras")) for what in analyses.asked}
     findings = [
         {"analysis": what, **dataclasses.asdict(one)}
         for what, check in CHECKED.items()
@@ -104,7 +108,7 @@ def main() -> None:
         "subset": args.subset,
         "settings": {what: record.get("settings", {}) for what, record in records.items()},
         "checkpoints": records["collaborative"]["checkpoints"],
-        "torch_and_keras": {what: {"numbers": n, "largest_difference": d} for what, (n, d) in alike.items()},
+        "torch_and_keras": {what: {"numbers": n, "largest_difference": d} for what, (n, d) in differences.items()},
         "findings": findings,
         "rows": {what: records[what]["rows"] for what in ("collaborative", "examples", *LOGGED)},
     }
@@ -117,7 +121,7 @@ def main() -> None:
 
 
 def page(found: dict[str, Any]) -> str:
-    """The results to read."""
+    """The results as Markdown."""
     lines = [
         "# The paper's figures from four small networks",
         "",
@@ -128,8 +132,8 @@ def page(found: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     for one in found["findings"]:
-        told = ", ".join(f"{name} {value:.4g}" for name, value in one["numbers"].items())
-        lines.append(f"| {one['claim']} | {'yes' if one['holds'] else '**no**'} | {told} |")
+        values = ", ".join(f"{name} {value:.4g}" for name, value in one["numbers"].items())
+        lines.append(f"| {one['claim']} | {'yes' if one['holds'] else '**no**'} | {values} |")
     lines += ["", "| analysis | numbers compared | largest difference of PyTorch and Keras |", "|---|---|---|"]
     for what, one in found["torch_and_keras"].items():
         lines.append(f"| {what} | {one['numbers']} | {one['largest_difference']:.1e} |")

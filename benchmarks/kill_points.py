@@ -1,14 +1,15 @@
-"""Is a run that was killed and resumed, bit for bit, the run without a break? Ten random kill points (SIGKILL).
+"""Bitwise check of resuming: runs killed at ten random points (SIGKILL) against an uninterrupted one.
 
     python benchmarks/kill_points.py torch      (keras; KERAS_BACKEND chooses Keras' own engine)
         [--kills 10] [--seed 0] [--threads 1] [--folder FOLDER] [--json FILE]
 
-One run goes through, with averaged weights, AWP and a state kept at every step. Then others, made alike, are
-killed: most at a random moment of the run's whole length, from the start of the process to its end, some during an
-evaluation after a random epoch, some while a state is being written; every third is killed again, after it has
-gone on for a random time. Each is resumed by the command that a user would give, and its weights (the arrays of
-every checkpoint), metrics.jsonl and result.json are compared with those of the run without a break, all but the
-times. A run takes 20 to 40 seconds, so ten with their restarts about ten minutes. Exit code 1 if any differs.
+One run is not interrupted; it has averaged weights, AWP and a state saved at every step. Other runs with the same
+settings are killed: most at a random moment between the start and the end of the process, some during an
+evaluation after a random epoch, some while a state is being written; every third is killed again, a random time
+after it resumed. Each is resumed with the command that a user would give. Its weights (the arrays of every
+checkpoint), metrics.jsonl and result.json, without the times, are compared with those of the uninterrupted run. A
+run takes 20 to 40 seconds, so ten with their restarts take about ten minutes. The exit code is 1 if any run
+differs.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ KINDS = ("any moment",) * 3 + ("evaluation", "writing")
 
 
 def command(*words: object) -> list[str]:
-    return [sys.executable, "-m", "stcore.cli.main", "train", *map(str, words)]
+    return [sys.executable, "-P", "-m", "stcore.cli.main", "train", *map(str, words)]
 
 
 def finish(*words: object) -> float:
-    """Runs the command to its end; returns how many seconds it took."""
+    """Runs the command to its end and returns the seconds it took."""
     begun = time.monotonic()
     done = subprocess.run(command(*words), capture_output=True, text=True)
     if done.returncode:
@@ -58,7 +59,7 @@ def finish(*words: object) -> float:
 
 
 def killed(due: Callable[[float], bool], *words: object) -> bool:
-    """Starts the command and kills it when `due`, told the seconds since; False where it ended before."""
+    """Starts the command and kills it once `due(seconds since the start)`; False if it ended before."""
     begun = time.monotonic()
     process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None:
@@ -79,18 +80,18 @@ def timeless(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def newest(run: Path) -> tuple[int, int]:
-    """Epoch and steps of the newest state, 0 and 0 where there is none."""
+    """Epoch and steps of the newest state; 0 and 0 if there is none."""
     names = sorted(path.stem for path in (run / "state").glob("[0-9]*.safetensors"))
     return (int(names[-1][:8]), int(names[-1][9:])) if names else (0, 0)
 
 
 def unfinished(run: Path) -> list[str]:
-    """Files that were being written."""
+    """The files that were being written."""
     return sorted(path.name.split(".")[1] for path in run.rglob(".*.part"))
 
 
 def evaluating(run: Path, epoch: int) -> bool:
-    """Whether the epoch's training is over and its evaluation is not; of epoch 0 the final one."""
+    """Whether the evaluation after this epoch is running; epoch 0 means the final evaluation."""
     done = len(rows(run))
     if epoch == 0:
         return done == EPOCHS and not (run / RESULT).is_file()
@@ -98,7 +99,7 @@ def evaluating(run: Path, epoch: int) -> bool:
 
 
 def where(run: Path) -> str:
-    """What the kill hit, as the folder tells."""
+    """The moment of the kill, according to the folder."""
     epoch, steps = newest(run)
     if not (run / CONFIG).is_file():
         return "before the run began"
@@ -110,7 +111,7 @@ def where(run: Path) -> str:
 
 
 def moment(kind: str, run: Path, seconds: float, rng: np.random.Generator) -> Callable[[float], bool]:
-    """When to kill."""
+    """The condition for the kill, given the seconds since the start."""
     if kind == "evaluation":
         epoch, delay = int(rng.integers(0, EPOCHS + 1)), rng.uniform(0, 0.1)
         begun: list[float] = []
@@ -127,8 +128,8 @@ def moment(kind: str, run: Path, seconds: float, rng: np.random.Generator) -> Ca
     return lambda now: now >= at
 
 
-def after_going_on(run: Path, seconds: float, rng: np.random.Generator) -> Callable[[float], bool]:
-    """When to kill again: a random while, up to a third of a run's length, after the first sign of life."""
+def after_resuming(run: Path, seconds: float, rng: np.random.Generator) -> Callable[[float], bool]:
+    """The condition for the second kill: a random time, up to a third of a run's length, after the next state."""
     before, delay = newest(run), rng.uniform(0, seconds / 3)
     begun: list[float] = []
 
@@ -141,36 +142,36 @@ def after_going_on(run: Path, seconds: float, rng: np.random.Generator) -> Calla
 
 
 def differences(whole: Path, broken: Path) -> list[str]:
-    """The files that differ in more than times."""
+    """The files that differ, apart from times."""
     found = []
     for name in CHECKPOINTS:
         one, other = (load_weights(run / f"{name}.safetensors")[0] for run in (whole, broken))
-        alike = one.keys() == other.keys() and all(
+        equal = one.keys() == other.keys() and all(
             a.dtype == other[k].dtype and a.tobytes() == other[k].tobytes() for k, a in one.items()
         )
-        found += [] if alike else [f"{name}.safetensors"]
+        found += [] if equal else [f"{name}.safetensors"]
     results = [timeless(json.loads((run / RESULT).read_text())) for run in (whole, broken)]
     found += [METRICS] if rows(whole) != rows(broken) else []
     return found + ([RESULT] if results[0] != results[1] else [])
 
 
 def trial(number: int, begin: list[str], whole: Path, run: Path, seconds: float, seed: int) -> dict[str, Any]:
-    """One run, killed once or twice and resumed, against the one without a break."""
+    """Compares a run that is killed once or twice and resumed with the uninterrupted one."""
     rng, kind = np.random.default_rng((seed, number)), KINDS[number % len(KINDS)]
-    while not killed(moment(kind, run, seconds, rng), *begin):  # faster than the one before it: another moment
+    while not killed(moment(kind, run, seconds, rng), *begin):  # the run ended before the kill: another moment
         shutil.rmtree(run)
-    hits, again = [where(run)], going_on(begin, run)
-    if number % 3 == 2 and killed(after_going_on(run, seconds, rng), *again):
+    hits, again = [where(run)], resuming(begin, run)
+    if number % 3 == 2 and killed(after_resuming(run, seconds, rng), *again):
         hits.append(where(run))
-        again = going_on(begin, run)
+        again = resuming(begin, run)
     if not (run / RESULT).is_file():
         finish(*again)
     left = unfinished(run) + [name for name in ("state",) if (run / name).exists()]
     return {"kind": kind, "killed at": hits, "differ": differences(whole, run), "left over": left}
 
 
-def going_on(begin: list[str], run: Path) -> list[str]:
-    """The command that a user would give; where there is no run yet, the first one again."""
+def resuming(begin: list[str], run: Path) -> list[str]:
+    """The options with which a user resumes the run; if there is no run yet, those that began it."""
     if (run / CONFIG).is_file():
         return ["--resume", str(run), "--save-every", "0"]
     shutil.rmtree(run, ignore_errors=True)
@@ -183,7 +184,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where the runs are kept; by default a temporary one")
+    parser.add_argument("--folder", type=Path, help="folder of the runs; by default a temporary one")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kill-points-") as temporary:
@@ -191,28 +192,28 @@ def main() -> int:
         settings = ["--backend", args.backend, *SETTINGS, "--threads", str(args.threads), "--out"]
         whole = folder / "whole"
         seconds = finish(*settings, whole)
-        print(f"without a break: {seconds:.1f} s\n{'#':>3}  {'kind':<12}{'outcome':<14}killed at", flush=True)
+        print(f"uninterrupted: {seconds:.1f} s\n{'#':>3}  {'kind':<12}{'outcome':<14}killed at", flush=True)
         trials = []
         for number in range(args.kills):
             run = folder / f"killed-{number}"
             trials.append(trial(number, [*settings, str(run)], whole, run, seconds, args.seed))
-            told = trials[-1]
-            outcome = "DIFFERS" if told["differ"] else "the same"
+            last = trials[-1]
+            outcome = "DIFFERS" if last["differ"] else "the same"
             print(
-                f"{number:>3}  {told['kind']:<12}{outcome:<14}{'; '.join(told['killed at'])}",
-                *told["differ"],
+                f"{number:>3}  {last['kind']:<12}{outcome:<14}{'; '.join(last['killed at'])}",
+                *last["differ"],
                 flush=True,
             )
-        about = json.loads((whole / ENVIRONMENT).read_text())
+        environment = json.loads((whole / ENVIRONMENT).read_text())
     same = sum(not one["differ"] for one in trials)
-    print(f"{same} of {len(trials)} ended as the run without a break, bit for bit")
+    print(f"{same} of {len(trials)} are bit for bit the same as the uninterrupted run")
     if args.json:
         content = {
             "backend": args.backend,
             "settings": " ".join(SETTINGS),
             "threads": args.threads,
             "seed": args.seed,
-            "environment": {name: value for name, value in about.items() if name not in ("data", "written")},
+            "environment": {name: value for name, value in environment.items() if name not in ("data", "written")},
             "seconds without a break": round(seconds, 1),
             "same": same,
             "kills": trials,

@@ -1,12 +1,13 @@
-"""Images a second in squeeze training, rung by rung: from a plain float32 step to the fastest.
+"""Images per second in squeeze training, rung by rung: from a plain float32 step to the fastest.
 
     python benchmarks/ladder.py [--device cpu] [--model resnet18] [--batch 128] [--steps 10] [--rounds 5]
         [--threads 1] [--profile FILE] [--out docs/results]
 
-PyTorch, on a CPU or with `--device cuda` on a GPU, where float32 is strict and TF32 two rungs of its own. A rung's
-share of the ceiling is its floating-point operations a second against those of one large bfloat16 matrix product,
-measured in the same run. `--profile` writes where the last rung's time goes. Above K, at most rounding changes;
-fewer inner steps are another method: accuracy stands beside time in docs/results/recipe-search-digits.md.
+PyTorch on a CPU, or on a GPU with `--device cuda`; there float32 is strict, and TF32 has two rungs of its own. A
+rung's share of the ceiling is its floating-point operations per second divided by those of one large bfloat16
+matrix product, measured in the same run. `--profile` writes a profile of the last rung. The rungs before those
+with another K change at most the rounding. Fewer inner steps are a different method:
+docs/results/recipe-search-digits.md gives accuracy and time.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from stcore.core.dispatch import load_backend
 
 PLAIN = "plain, strict float32"
 SIDE = {"cpu": 2048, "cuda": 8192}
-"""Of the matrices whose product is the ceiling."""
+"""The size of the matrices whose product is the ceiling."""
 Rung = tuple[Callable[[], Any], int]
-"""A step, and the forwards' worth of work in it."""
+"""A step, and its work in forward passes."""
 
 
 def plain(args: argparse.Namespace, tf32: bool = False) -> Rung:
-    """The released code's forwards; with TF32 convolutions, as PyTorch has them unless told otherwise."""
+    """A step with the released code's forward passes. tf32: TF32 convolutions, PyTorch's default."""
     step = steps.plain(args.model, args.batch, args.steps, device=args.device)
 
     def run() -> float:
@@ -44,7 +45,10 @@ def plain(args: argparse.Namespace, tf32: bool = False) -> Rung:
         finally:
             torch.backends.cudnn.allow_tf32 = before
 
-    return run, 1 + 6 * args.steps + 9  # one without gradient, 3 and their ways back a step, 3 that cost 3 each
+    return (
+        run,
+        1 + 6 * args.steps + 9,
+    )  # one without gradient; 3 forward and 3 backward per step; 3 that cost 3 each
 
 
 def ours(args: argparse.Namespace, inner_steps: int | None = None, **prepared: str) -> Rung:
@@ -54,7 +58,7 @@ def ours(args: argparse.Namespace, inner_steps: int | None = None, **prepared: s
 
 
 def rungs(args: argparse.Namespace) -> dict[str, Callable[[], Rung]]:
-    """By name; up to bf16 each has all that those before it have."""
+    """The rungs by name; up to bf16, each adds to the one before it."""
     half = max(1, args.steps // 2)
     bf16 = {"precision": "bf16", "inner_precision": "bf16"}
     cuda = args.device.startswith("cuda")
@@ -72,7 +76,7 @@ def rungs(args: argparse.Namespace) -> dict[str, Callable[[], Rung]]:
 
 
 def forward_operations(args: argparse.Namespace) -> int:
-    """Floating-point operations of one image's forward."""
+    """Floating-point operations of one image's forward pass."""
     model = models.build(args.model, "torch", num_classes=10)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.zeros(1, 3, 32, 32))
@@ -80,7 +84,7 @@ def forward_operations(args: argparse.Namespace) -> int:
 
 
 def ceiling(args: argparse.Namespace) -> float:
-    """Operations a second of a large bfloat16 matrix product, the best of some."""
+    """Operations per second of a large bfloat16 matrix product, the best of ten."""
     side = SIDE["cuda" if args.device.startswith("cuda") else "cpu"]
     matrix = torch.randn(side, side, device=args.device, dtype=torch.bfloat16)
     best = 0.0
@@ -92,7 +96,7 @@ def ceiling(args: argparse.Namespace) -> float:
 
 
 def profiled(run: Callable[[], Any]) -> str:
-    """Where one step's time goes, by operation."""
+    """The profile of one step, by operation."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         kinds.append(torch.profiler.ProfilerActivity.CUDA)
@@ -138,10 +142,10 @@ def main() -> None:
     rounds.publish(
         args.out,
         f"ladder-{kind}",
-        f"Images a second, rung by rung: {kind}",
+        f"Images per second, rung by rung: {kind}",
         f"Squeeze training of {args.model}, PyTorch, batches of {args.batch} of 32 × 32 × 3, K = {args.steps}; "
         f"{args.threads} thread(s), medians of {args.rounds} rounds, ratios round by round with their range. The "
-        f"ceiling is one large bfloat16 matrix product, {most / 1e12:.2f} TFLOP/s; an image's forward is "
+        f"ceiling is one large bfloat16 matrix product, {most / 1e12:.2f} TFLOP/s; an image's forward pass is "
         f"{operations / 1e9:.2f} GFLOP. Device: {device_name(args.device)};",
         rounds.command(parser, args, "profile"),
         rounds.table(

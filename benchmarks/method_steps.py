@@ -1,10 +1,10 @@
-"""How long a training step of each method takes, against the passes it is made of.
+"""Time of a training step of each method, against its number of passes.
 
     python benchmarks/method_steps.py [--backend torch] [--model resnet8] [--batch 64] [--rounds 5] [--threads 1]
         [--out docs/results]
 
 The methods take turns within each round, so a machine that slows down slows all of them; ratios to adversarial
-training are taken round by round. Writes method-steps-BACKEND.md and .json.
+training are computed round by round. Writes method-steps-BACKEND.md and .json.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ SETTINGS = {name: {"method": name} for name in METHODS} | {
 
 
 def runner(args: argparse.Namespace, plan: Plan) -> Callable[[], float]:
-    """One step of this plan's method, in its dearest phase, from the same weights and batch each time."""
+    """One step of this plan's method in its most expensive phase, on the same batch each time."""
     objective, learner = plan.objective, steps.learner_of(args.backend, args.model)
     return steps.step_of(
-        learner, objective, args.batch, phase=objective.phase(plan.epochs), perturbation=plan.perturbation
+        learner,
+        objective,
+        args.batch,
+        phase=objective.phase(plan.optimisation.epochs),
+        perturbation=plan.method.perturbation,
     )
 
 
@@ -67,8 +71,8 @@ def main() -> None:
         f"method-steps-{args.backend}",
         f"A step of each method: {args.backend}",
         f"{args.model}, batches of {args.batch} of 32 × 32 × 3, K = 10, float32, {args.threads} thread(s); "
-        f"medians of {args.rounds} rounds, ratios round by round with their range. Passes are what "
-        "`stcli plan` counts, in forwards of the batch.",
+        f"medians of {args.rounds} rounds, ratios round by round with their range. Passes are those "
+        "of `stcli plan`, in forward passes of the batch.",
         rounds.command(parser, args),
         rounds.table(
             ("method", "passes", "passes / at", "time / at", "images/s"),

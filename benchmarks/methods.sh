@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every method on real images, ResNet-8, a short schedule: benchmarks/methods.sh DATA [FOLDER [RUN …]]
 # DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet; RUN is BACKEND-METHOD or BACKEND-METHOD-awp,
-# by default all of the table's. A run that has a result is not made again.
+# by default all runs of the table. Finished runs are not repeated.
 # Then: stcli table --checkpoint last FOLDER
 set -euo pipefail
 data=$1

@@ -1,10 +1,10 @@
-"""What the data pipeline costs beside training: batches from the host, and from images that live on the device.
+"""Cost of the data pipeline compared with training: batches from the host, and from images on the device.
 
     python benchmarks/pipeline.py [--backend torch] [--images 10000] [--batch 128] [--rounds 5] [--threads 1]
         [--out docs/results]
 
-An epoch of batches, shuffled, cropped, flipped and put on the device, without any training; standard training of
-the same batches beside it, the cheapest there is. Writes pipeline-BACKEND.md and .json.
+Measures an epoch of batches, shuffled, cropped, flipped and moved to the device, without training; and standard
+training on the same batches, the cheapest method. Writes pipeline-BACKEND.md and .json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stcore.protocols import Learner
 
 
 def epoch_of(batches: Batches, learner: Learner) -> Callable[[], float]:
-    """All batches of an epoch as tensors; the last one is read, so that nothing is still under way."""
+    """Makes all batches of an epoch as tensors, and reads the last one to wait for the device."""
 
     def run() -> float:
         for batch in batches.epoch(1):
@@ -64,7 +64,7 @@ def main() -> None:
     runners = {
         "from the host": epoch_of(host, learner),
         "on the device": epoch_of(device, learner),
-        "standard training of as many": lambda: [train() for _ in range(count)][-1],
+        "standard training": lambda: [train() for _ in range(count)][-1],
     }
     first, seconds = rounds.take_turns(runners, args.rounds)
     cells = []
@@ -76,9 +76,10 @@ def main() -> None:
         args.out,
         f"pipeline-{args.backend}",
         f"Batches from the host and from the device: {args.backend}",
-        f"{args.images} images of 32 × 32 × 3 in batches of {args.batch}, shuffled, cropped, mirrored and made "
-        f"the model's tensors; beside it standard training of {args.model} on as many, the cheapest there is. The "
-        f"device is a CPU, {args.threads} thread(s); medians of {args.rounds} rounds.",
+        f"{args.images} images of 32 × 32 × 3 in batches of {args.batch}, shuffled, cropped, flipped and "
+        f"converted to the model's tensors; for comparison, standard training of {args.model}, the cheapest "
+        f"method, on the same number of images. The device is a CPU, {args.threads} thread(s); medians of "
+        f"{args.rounds} rounds.",
         rounds.command(parser, args),
         rounds.table(("batches", "s/epoch", "images/s", "/ from the host", "first epoch s"), cells),
         {k: v for k, v in vars(args).items() if k != "out"},

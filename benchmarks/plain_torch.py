@@ -1,7 +1,7 @@
-"""One squeeze-training step in plain PyTorch, with the forwards the authors' release makes: 34 for K = 10.
+"""One squeeze-training step in plain PyTorch with the forward passes of the authors' code: 34 for K = 10.
 
-Natural once without gradient, and once more with gradient in every inner step; collaborative and adversarial in
-every inner step; three for the loss. Written from the published description, for comparison only.
+The natural images pass once without gradient. Every inner step passes natural, collaborative and adversarial
+images with gradient, and the loss takes three passes. Written from the published description, for comparison only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def divergence(upper: Tensor, lower: Tensor) -> Tensor:
 
 
 def select(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(3, B, C) logits of natural, adversarial, collaborative → who is least and who most confident of y."""
+    """The rows with the least and the most confidence in y, (B,) each, of logits (3, B, C)."""
     confidence = F.log_softmax(logits, 2)[:, torch.arange(len(y)), y]
     return confidence.argmin(0), confidence.argmax(0)
 

@@ -1,11 +1,10 @@
-"""What `stcli plan` forecasts against what the run then takes, in seconds and in CPU time.
+"""Accuracy of the forecasts of `stcli plan`, in seconds and in CPU time.
 
     python benchmarks/plan.py [--cifar10 parquet:DIR] [--probe-seconds 30] [--threads 1] [--only NAME …]
 
-Three configurations, each planned and then trained in processes of their own, one after the other: squeeze
-training of the embedded digits in PyTorch, TRADES with AWP and weight averaging of the digits in Keras, and, where
---cifar10 says where it lies, adversarial training of a part of CIFAR-10 in PyTorch. `--json FILE` keeps the
-figures.
+Each configuration is planned and then trained, in processes of their own, one after the other: squeeze training on
+the embedded digits in PyTorch, TRADES with AWP and weight averaging on the digits in Keras, and, with --cifar10,
+adversarial training on a part of CIFAR-10 in PyTorch. `--json FILE` saves the figures.
 """
 
 from __future__ import annotations
@@ -37,16 +36,18 @@ CIFAR10 = [
 
 
 def timed(words: list[str]) -> tuple[float, float, str]:
-    """Seconds and CPU seconds that a command takes, and what it prints."""
+    """The seconds and CPU seconds that a command takes, and its output."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    said = subprocess.run([sys.executable, "-m", "stcore.cli.main", *words], check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "stcore.cli.main", *words], check=True, stdout=subprocess.PIPE
+    )
     seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, cpu, said.stdout.decode()
+    return seconds, cpu, done.stdout.decode()
 
 
 def compared(settings: list[str], probe_seconds: float) -> dict[str, Any]:
-    """The forecast, the run, and their ratio."""
+    """The forecast, the measurement, and their ratio."""
     probe = ["--probe-seconds", str(probe_seconds), "--json"]
     probed, _, forecast = timed(["plan", *settings, *probe])
     total = json.loads(forecast)["total"]
@@ -62,10 +63,10 @@ def compared(settings: list[str], probe_seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar10", help="such as parquet:DIR")
+    parser.add_argument("--cifar10", help="the data set, such as parquet:DIR")
     parser.add_argument("--probe-seconds", type=float, default=30.0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", action="append", help="a configuration by its name; may be given again")
+    parser.add_argument("--only", action="append", help="a configuration's name; repeat it for several")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
@@ -82,8 +83,8 @@ def main() -> None:
         cells += [f"{row['ratio'][what]:.2f}" for what in ("cpu_seconds", "seconds")]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     if args.json:
-        about = {"platform": platform.platform(), "cpus": os.cpu_count(), "threads": args.threads}
-        args.json.write_text(json.dumps({"environment": about, "configurations": rows}, indent=1) + "\n")
+        environment = {"platform": platform.platform(), "cpus": os.cpu_count(), "threads": args.threads}
+        args.json.write_text(json.dumps({"environment": environment, "configurations": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""What each part of a faster, or a stronger, recipe costs and brings, in accuracy beside time, smallest first.
+"""Accuracy and time of the parts of faster or stronger recipes.
 
     python benchmarks/recipe_search.py digits [--seeds 1..3] [--jobs 2]
     python benchmarks/recipe_search.py cifar10 --data DATA [--seeds 1] [--jobs 2]
 
-Squeeze training with one part changed at a time, or some together. `digits`: the embedded ones, 20 epochs.
+Squeeze training with one part changed at a time, or several together. `digits`: the embedded digits, 20 epochs.
 `cifar10`: DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet; ResNet-8, a short schedule, bf16.
-Differences are taken seed by seed (see `variants.py`). Writes recipe-search-NAME.md and .json into docs/results.
+Differences are computed seed by seed (see `variants.py`). Writes recipe-search-NAME.md and .json into
+docs/results.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import rounds
-from variants import Options, Search, plus_minus
+from variants import Options, VariantRuns, plus_minus
 
 from stcore.cli.seeds import parse_seeds
 from stcore.core.dispatch import load_backend
 
-ONCE: dict[str, dict[str, Options]] = {
+VARIANTS: dict[str, dict[str, Options]] = {
     "digits": {
         "as the preset": {},
         "bf16": {"precision": "bf16"},
@@ -49,8 +50,8 @@ ONCE: dict[str, dict[str, Options]] = {
         "cutout": {"augment": "crop-flip-cutout"},
     },
 }
-"""What is tried by the name of the data: the first is what the others are compared with."""
-SAID = {
+"""The variants by the name of the data; the first is the reference."""
+DESCRIPTIONS = {
     "digits": "scikit-learn's digits, `small-cnn`, preset `digits` (20 epochs), ε = 0.2, the 347 test images",
     "cifar10": "CIFAR-10 (of which 4 000 images, stored as JPEG), ResNet-8, 6 epochs in batches of 64, learning "
     "rate 0.05 by cosine, bf16, ε = 8/255, 1 000 test images",
@@ -58,13 +59,13 @@ SAID = {
 NAMES = {"natural": "natural %", "pgd20": "PGD-20 %", "apgd-ce+apgd-t": "APGD-CE and -T %"}
 
 
-def search(args: argparse.Namespace) -> Search:
+def runs_of(args: argparse.Namespace) -> VariantRuns:
     base: dict[str, str | float] = {"attacks": "pgd20,apgd-ce+apgd-t"}
     if args.name == "cifar10":
         base = {"dataset": f"parquet:{args.data}", "model": "resnet8", "train-size": 4000, "validation-size": 500}
         base |= {"test-size": 1000, "batch-size": 64, "learning-rate": 0.05, "schedule": "cosine", "epochs": 6}
         base |= {"precision": "bf16", "attacks": "pgd20"}
-    return Search(args.name, base, ONCE[args.name])
+    return VariantRuns(args.name, base, VARIANTS[args.name])
 
 
 def cells(row: dict[str, Any], first: str) -> tuple[str, ...]:
@@ -77,18 +78,18 @@ def cells(row: dict[str, Any], first: str) -> tuple[str, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=tuple(ONCE))
+    parser.add_argument("name", choices=tuple(VARIANTS))
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", help="1..3 of the digits and 1 of cifar10 by default")
+    parser.add_argument("--seeds", help="by default 1..3 for the digits and 1 for cifar10")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--runs", type=Path, default=Path("runs/recipe-search"))
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
     if (args.name == "cifar10") != (args.data is not None):
-        parser.error("expected --data with cifar10, and only there")
+        parser.error("expected --data with cifar10, and not with digits")
     seeds = parse_seeds(args.seeds or ("1..3" if args.name == "digits" else "1"))
 
-    one = search(args)
+    one = runs_of(args)
     one.train(args.runs, seeds, args.jobs)
     rows = one.rows(args.runs, seeds)
     first = rows[0]["variant"]
@@ -97,10 +98,10 @@ def main() -> None:
         args.out,
         f"recipe-search-{args.name}",
         f"Parts of a recipe, on {'the digits' if args.name == 'digits' else 'CIFAR-10, a small budget'}",
-        f"Squeeze training, PyTorch: {SAID[args.name]}; {len(seeds)} seed(s), last epoch (of the averaged "
-        f"weights where there are some). Means with 95 % t-intervals; differences to *{first}* are taken seed by "
-        "seed, times too: seconds of all epochs together, median [lowest..highest] of the ratios, one CPU thread "
-        f"a run, {args.jobs} run(s) at a time.",
+        f"Squeeze training, PyTorch: {DESCRIPTIONS[args.name]}; {len(seeds)} seed(s), last epoch (of the averaged "
+        f"weights, if the variant has them). Means with 95 % t-intervals. Differences to *{first}* and ratios of "
+        "times are computed seed by seed: seconds of all epochs together, median [lowest..highest] of the "
+        f"ratios, one CPU thread per run, {args.jobs} run(s) at a time.",
         rounds.command(parser, args, "runs", "data") + (" --data DATA" if args.data else ""),
         rounds.table(("variant", *columns, "s", "time"), [cells(row, first) for row in rows]),
         {"seeds": seeds, "jobs": args.jobs, "base": {**one.base, "dataset": args.name}},

@@ -1,7 +1,7 @@
-"""How the benchmarks time: runners take turns within each round, so a machine that slows down slows all of them.
+"""Timing in rounds: runners take turns within each round, so a machine that slows down slows all of them.
 
-Ratios are taken round by round, and their median is given with their range. What they find is kept as JSON and
-as a page of Markdown, with the command that measured it.
+Ratios are computed round by round and given as their median and range. Results are written as JSON and as a page
+of Markdown with the command that measured them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 
 def take_turns(runners: Mapping[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], Seconds]:
-    """Seconds of each runner's first run, which warms up, traces and compiles; and of its run in each round."""
+    """Seconds of each runner's first run, with warm-up, tracing and compilation, and of its run in each round."""
     return in_turns({name: partial(_timed, run) for name, run in runners.items()}, rounds)
 
 
 def in_turns(runners: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[str, T], dict[str, list[T]]]:
-    """What each runner gave at first, and in each round."""
+    """The result of each runner's first run, and of its run in each round."""
     first = {name: run() for name, run in runners.items()}
     given: dict[str, list[T]] = {name: [] for name in runners}
     for number in range(rounds):
@@ -42,7 +42,7 @@ def in_turns(runners: Mapping[str, Callable[[], T]], rounds: int) -> tuple[dict[
 
 
 def ratio(seconds: Seconds, one: str, other: str) -> tuple[float, float, float]:
-    """How much longer one takes than the other, round by round: median, smallest, largest."""
+    """The ratios of two runners' times, round by round: median, smallest, largest."""
     return spread(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
 
 
@@ -58,13 +58,13 @@ def said(values: tuple[float, float, float]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of Markdown."""
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def command(parser: argparse.ArgumentParser, args: argparse.Namespace, *hidden: str) -> str:
-    """The command that these options are of: those that are not by default, but for where the results go."""
+    """The command with these options; defaults, the output folder and the hidden options are left out."""
     words = ["python", f"benchmarks/{parser.prog}"]
     for action in parser._actions:
         value = getattr(args, action.dest, None)
@@ -82,7 +82,7 @@ def publish(
     out: Path,
     name: str,
     title: str,
-    about: str,
+    description: str,
     ran: str,
     body: str,
     settings: Mapping[str, Any],
@@ -93,20 +93,20 @@ def publish(
     out.mkdir(parents=True, exist_ok=True)
     keep(out / f"{name}.json", settings, versions, **results)
     software = ", ".join(f"{package} {version}" for package, version in versions.items())
-    page = f"# {title}\n\n{about} {processor()}; {software}.\n\n    {ran}\n\n{body}\n"
+    page = f"# {title}\n\n{description} {processor()}; {software}.\n\n    {ran}\n\n{body}\n"
     (out / f"{name}.md").write_text(page)
     print(f"\n{page}")
 
 
 def keep(path: Path, settings: Mapping[str, Any], versions: Mapping[str, str], **results: Any) -> None:
-    """The figures as JSON, with what they were measured on."""
+    """Writes the results as JSON, with the settings and the environment."""
     environment = {"platform": platform.platform(), "processor": processor(), "cpus": os.cpu_count(), **versions}
     content = {"settings": settings, "environment": environment, **results}
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
 
 
 def processor() -> str:
-    """Which processor, and whether it multiplies in bfloat16 itself: what bf16 is worth depends on that."""
+    """The processor, and whether it has bfloat16 instructions, on which the speed of bf16 depends."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     name = next((line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line), "")
     return f"{name or platform.processor()}, {'with' if 'bf16' in info else 'without'} bfloat16 instructions"

@@ -1,10 +1,10 @@
-"""How a squeeze-training step's time grows with K, batch, width and resolution, and with what law.
+"""Growth of a squeeze-training step's time with K, batch size, width and resolution.
 
     python benchmarks/scaling.py [--backend torch] [--rounds 5] [--threads 1] [--out docs/results]
 
-Along each axis the settings take turns within each round. The medians are fitted by least squares: time is affine
-in K, in the batch and in the number of pixels; of a wide network's width there is a linear and a quadratic part.
-The largest residual says how well that describes it. Writes scaling-BACKEND.json and .md.
+Along each axis the settings take turns within each round. A law is fitted to the medians by least squares: affine
+in K, in the batch size and in the number of pixels; in a network's width with a linear and a quadratic term. The
+largest residual shows how well the law fits. Writes scaling-BACKEND.json and .md.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ AXES: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
     "side": ("pixels a side", (16, 24, 32, 48, 64), (0, 2)),
     "width": ("times the base width of wrn-10", (1, 2, 3, 4, 6), (0, 1, 2)),
 }
-"""By axis: what it counts, its values, and the powers of them that the time is fitted by."""
+"""Axis → its unit, its values, and the powers in the fitted law."""
 
 
 def runner(backend: str, axis: str, value: int) -> Callable[[], float]:
-    """A step with all but the axis as by default."""
+    """A step with this value on the axis and defaults elsewhere."""
     chosen = {"steps": K, "batch": BATCH, "side": SIDE} | {axis: value}
     model = f"wrn-10-{value}" if axis == "width" else MODEL
     learner = steps.learner_of(backend, model, chosen["side"])
@@ -41,7 +41,7 @@ def runner(backend: str, axis: str, value: int) -> Callable[[], float]:
 
 
 def fit(values: tuple[int, ...], seconds: list[float], powers: tuple[int, ...]) -> dict[str, Any]:
-    """Non-negative coefficients of the powers, weighing each point alike in relative terms, and the residuals."""
+    """Non-negative coefficients of the powers that minimise the relative residuals, and these residuals."""
     from scipy.optimize import nnls
 
     columns = np.array([[float(value) ** power for power in powers] for value in values])
@@ -89,8 +89,8 @@ def main() -> None:
         f"scaling-{args.backend}",
         f"How a step's time grows: {args.backend}",
         f"One squeeze-training step, {args.threads} thread(s), float32; {MODEL}, batch {BATCH}, K = {K}, "
-        f"{SIDE} × {SIDE} × 3 where the axis says nothing else. Medians of {args.rounds} rounds; the law is "
-        "fitted to them by least squares in relative terms, without negative parts.",
+        f"{SIDE} × {SIDE} × 3 unless it is the axis. Medians of {args.rounds} rounds; the law is fitted to them "
+        "by least squares of the relative residuals, with non-negative coefficients.",
         rounds.command(parser, args),
         "\n\n".join(text(axis, row) for axis, row in found.items()),
         {name: value for name, value in vars(args).items() if name != "out"},
@@ -100,12 +100,12 @@ def main() -> None:
 
 
 def text(axis: str, row: dict[str, Any]) -> str:
-    """An axis' law, and what it was fitted to."""
+    """An axis' law and the measurements."""
     residuals = row["fit"]["relative_residuals"]
-    said = f"{law(row['fit'])} seconds, off by at most {max(map(abs, residuals)):.0%}"
+    found = f"{law(row['fit'])} seconds, off by at most {max(map(abs, residuals)):.0%}"
     measured = ("s", *(f"{value:.3f}" for value in row["median_seconds"]))
     fitted = ("law / s", *(f"{1 + residual:.2f}" for residual in residuals))
-    return f"**{axis}** (n {row['unit']}): {said}\n\n{rounds.table(('n', *row['values']), [measured, fitted])}"
+    return f"**{axis}** (n {row['unit']}): {found}\n\n{rounds.table(('n', *row['values']), [measured, fitted])}"
 
 
 if __name__ == "__main__":

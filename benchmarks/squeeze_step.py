@@ -1,9 +1,9 @@
-"""How long one squeeze-training step takes: ours on torch and on Keras, against a plain implementation.
+"""Time of one squeeze-training step: ours on PyTorch and Keras, against a plain implementation.
 
     python benchmarks/squeeze_step.py [--model resnet18] [--batch 32] [--steps 10] [--rounds 5] [--threads 1]
         [--variants] [--out docs/results]
 
-`exact` steps have the plain step's numbers, equal in float64 (tests/test_benchmarks.py); the others are stated
+`exact` steps compute the plain step's numbers, equal in float64 (tests/test_benchmarks.py); the others are named
 variants of it. Writes squeeze-step-MODEL-BATCH-THREADS.md and .json.
 """
 
@@ -21,10 +21,10 @@ import steps
 import stcore
 from stcore.core.dispatch import available_backends, load_backend
 
-IDENTITY = (
-    "*Plain* is a straightforward PyTorch step with the forwards of the released code "
-    "(`benchmarks/plain_torch.py`); *exact* steps have its numbers, equal in float64, the others are variants of "
-    "its rounding (bf16) or of its K. The first step is traced and compiled."
+LEGEND = (
+    "*Plain* is a straightforward PyTorch step with the released code's forward passes "
+    "(`benchmarks/plain_torch.py`). *Exact* steps compute its numbers, equal in float64; the others differ in "
+    "precision (bf16) or in K. The first step includes tracing and compilation."
 )
 PLAIN, OURS = "plain torch (34 forwards)", "ours, torch"
 
@@ -35,7 +35,7 @@ def ours(args: argparse.Namespace, backend: str = "torch", steps_: int | None = 
 
 
 def engines(args: argparse.Namespace) -> dict[str, tuple[str, Callable[[], Any]]]:
-    """By name: whether its numbers are the plain step's, and the step."""
+    """Engine → "exact" or its variant's name, and the step."""
     half = max(1, args.steps // 2)
     variants: dict[str, dict[str, Any]] = {
         "bf16 search": {"inner_precision": "bf16"},
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--variants", action="store_true", help="also those whose numbers are not the plain step's"
+        "--variants", action="store_true", help="also steps with other numbers than the plain step's"
     )
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
@@ -93,8 +93,8 @@ def publish(args: argparse.Namespace, ran: str, rows: dict[str, Any], versions: 
         args.out,
         f"squeeze-step-{args.model}-{args.batch}-{args.threads}",
         f"A squeeze-training step: {args.model}, batch {args.batch}, {args.threads} thread(s)",
-        f"K = {args.steps}, float32 where nothing else is said, on a CPU; medians of {args.rounds} rounds in "
-        f"which all take turns, ratios round by round with their range. {IDENTITY}",
+        f"K = {args.steps}, float32 unless noted, on a CPU; medians of {args.rounds} rounds in which all take "
+        f"turns, ratios round by round with their range. {LEGEND}",
         ran,
         rounds.table(
             ("engine", "numbers", "median s", "/ plain", "/ ours, torch", "first step s"),

@@ -1,10 +1,10 @@
-"""What one squeeze-training step in PyTorch keeps for its ways back, and its memory, against a plain step.
+"""Memory of one squeeze-training step in PyTorch, and its tensors saved for backward, against a plain step.
 
     python benchmarks/step_memory.py [--model resnet18] [--batch 32] [--steps 2] [--threads 1] [--out docs/results]
 
-Each kind of step runs in a process of its own. Bytes are those of the tensors that are saved for a backward at one
-time, weights left out and each storage once, in the search and in the outer forwards alike. What gradient
-checkpointing computes again is not among them, but is in the resident memory.
+Each kind of step runs in its own process. Saved bytes are the peak of the tensors saved for a backward pass, in
+the search and in the outer forward passes, without weights and with each storage counted once. Tensors that
+gradient checkpointing recomputes are not among them, but are in the resident memory.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from stcore.core.objective import training_step
 
 KINDS = ("plain", "ours", "ours, bf16", "ours, gradient checkpointing")
 GLIBC = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
-"""What is freed goes back at once, so the peak is of what was alive."""
+"""Freed memory returns to the system at once, so that the peak counts only live memory."""
 
 
-class Kept:
-    """Counts, while it is entered, the bytes that are saved for a backward, and their peak."""
+class SavedBytes:
+    """Context that counts the bytes saved for backward passes, and their peak."""
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         self.now = self.peak = 0
         self._weights = {t.untyped_storage().data_ptr() for t in weights}
         self._holders: Counter[int] = Counter()
-        # Detached, since a result would hold the node that holds it, and never go.
+        # Detached, since an output would keep alive the node that holds it.
         self._hooks = torch.autograd.graph.saved_tensors_hooks(
             lambda tensor: _Saved(self, tensor.detach()), lambda saved: saved.tensor
         )
 
-    def __enter__(self) -> Kept:
+    def __enter__(self) -> SavedBytes:
         self._hooks.__enter__()
         return self
 
@@ -56,30 +56,30 @@ class Kept:
 
     def add(self, tensor: Tensor, holders: int) -> None:
         storage = tensor.untyped_storage()
-        place = storage.data_ptr()
-        if place in self._weights:
+        address = storage.data_ptr()
+        if address in self._weights:
             return
-        before = self._holders[place]
-        self._holders[place] += holders
-        if 0 in (before, before + holders):  # the first to hold it, or the last
+        before = self._holders[address]
+        self._holders[address] += holders
+        if 0 in (before, before + holders):  # the first holder, or the last
             self.now += holders * storage.nbytes()
             self.peak = max(self.peak, self.now)
 
 
 class _Saved:
-    def __init__(self, kept: Kept, tensor: Tensor) -> None:
-        self.kept, self.tensor = kept, tensor
-        kept.add(tensor, 1)
+    def __init__(self, saved: SavedBytes, tensor: Tensor) -> None:
+        self.saved, self.tensor = saved, tensor
+        saved.add(tensor, 1)
 
     def __del__(self) -> None:
-        self.kept.add(self.tensor, -1)
+        self.saved.add(self.tensor, -1)
 
 
-def kept_by(model: nn.Module, step: Callable[[], Any]) -> int:
-    """The bytes that a step keeps at its peak."""
-    with Kept(model.state_dict().values()) as kept:
+def saved_bytes(model: nn.Module, step: Callable[[], Any]) -> int:
+    """The peak of the bytes that a step saves for its backward passes."""
+    with SavedBytes(model.state_dict().values()) as saved:
         step()
-    return kept.peak
+    return saved.peak
 
 
 def step_of(kind: str, model: nn.Module, batch: int, steps: int, side: int = 32) -> Callable[[], Any]:
@@ -98,12 +98,12 @@ def step_of(kind: str, model: nn.Module, batch: int, steps: int, side: int = 32)
 
 
 def resident() -> int:
-    """The most memory this process has had, in bytes."""
+    """The peak resident memory of this process, in bytes."""
     return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]) * 1024
 
 
 def measured(kind: str, args: argparse.Namespace) -> dict[str, int]:
-    """In this process: the memory of two steps first, then, in a third, the bytes."""
+    """Measures in this process: first the memory of two steps, then the saved bytes of a third."""
     torch.set_num_threads(args.threads)
     model = models.build(args.model, "torch", num_classes=10)
     step_of(kind, model, 2, args.steps)()
@@ -111,7 +111,11 @@ def measured(kind: str, args: argparse.Namespace) -> dict[str, int]:
     for _ in range(2):
         step()
     memory = resident()
-    return {"saved_bytes": kept_by(model, step), "peak_resident_bytes": memory, "resident_growth": memory - before}
+    return {
+        "saved_bytes": saved_bytes(model, step),
+        "peak_resident_bytes": memory,
+        "resident_growth": memory - before,
+    }
 
 
 def main() -> None:
@@ -121,7 +125,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
-    parser.add_argument("--kind", choices=KINDS, help="measure this one alone, in this process")
+    parser.add_argument("--kind", choices=KINDS, help="measure only this one, in this process")
     args = parser.parse_args()
     if args.kind:
         print(json.dumps(measured(args.kind, args)))

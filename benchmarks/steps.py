@@ -1,4 +1,4 @@
-"""Steps to time: one update of a network on random images, as `stcli train` takes it, or written plainly."""
+"""Steps to time: one update of a network on random images, as in `stcli train` or in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stcore.protocols import Learner
 
 
 def learner_of(backend: str, model: str, side: int = 32, device: str | None = None, **prepared: Any) -> Learner:
-    """A network with its optimizer, prepared as `stcli train` does; `prepared` are precisions and the like."""
+    """A network with its optimizer, prepared as in `stcli train`. prepared: options such as precisions."""
     package = load_backend(backend)
     size = {"num_classes": 10, "image_size": (side, side)}
     network = models.build(model, backend, device=device, **size)  # type: ignore[arg-type]
@@ -29,7 +29,7 @@ def learner_of(backend: str, model: str, side: int = 32, device: str | None = No
 def plain(
     model: str, size: int, inner_steps: int, *, device: str | None = None, channels_last: bool = False
 ) -> Callable[[], float]:
-    """One update with the forwards of the released code, as PyTorch lays memory out unless told otherwise."""
+    """One update with the released code's forward passes, by default in PyTorch's default memory layout."""
     network = models.build(model, "torch", num_classes=10, device=device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.to(memory_format=layout)
@@ -42,7 +42,7 @@ def plain(
 
 
 def images(size: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Random pixels in [0, 1], and labels of ten classes."""
+    """Random pixels in [0, 1], (size, side, side, 3), and labels of ten classes, (size,)."""
     rng = np.random.default_rng(0)
     return rng.random((size, side, side, 3), np.float32), rng.integers(0, 10, size)
 
@@ -55,7 +55,7 @@ def step_of(
     phase: int = 0,
     perturbation: WeightPerturbation | None = None,
 ) -> Callable[[], float]:
-    """One update on the same batch each time; its loss."""
+    """One update, on the same batch each time, that returns its loss."""
     step = learner.compile(lambda x, y, noise: training_step(learner, objective, x, y, noise, phase, perturbation))
     pixels, labels = images(size, side)
     laws = sample(objective.noise_laws, 0, Stream.NOISE, np.arange(size), (side, side, 3))

@@ -1,7 +1,7 @@
-"""Variants of one training run: where they end and how long their epochs take, against the first, seed by seed.
+"""Variants of one training run: accuracies and times compared with the first variant's, seed by seed.
 
-Each run is `stcli train` in a process and a folder of its own; one that has a result is not made again: a search
-that was stopped goes on. The variants take turns within each seed: a machine that slows down slows all of them.
+Each run is `stcli train` in its own process and folder. Finished runs are not repeated, so an interrupted
+benchmark resumes. The variants take turns within each seed, so a machine that slows down slows all of them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ LIMITS = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP
 
 
 @dataclass(frozen=True)
-class Search:
+class VariantRuns:
     """Runs that share `base` and differ in a variant's options.
 
-    title: names the folders.   variants: options of `stcli train` by name, without dashes; the first is what
-    the others are compared with.
+    title: the beginning of the folders' names.   variants: options of `stcli train` by name, without dashes; the
+    first variant is the reference.
     """
 
     title: str
@@ -39,10 +39,10 @@ class Search:
     variants: Mapping[str, Options]
 
     def train(self, runs: Path, seeds: Sequence[int], jobs: int = 1) -> None:
-        """All that have no result yet, so many at a time, each with one thread."""
+        """Trains all runs without a result, `jobs` at a time, each with one thread."""
 
-        def one(place: tuple[int, str]) -> None:
-            seed, name = place
+        def one(seed_and_name: tuple[int, str]) -> None:
+            seed, name = seed_and_name
             self._train(runs, name, seed)
             print(
                 f"{self.title}, {name}, seed {seed}: {_seconds(self.run(runs, name, seed)):.2f} s/epoch",
@@ -54,12 +54,12 @@ class Search:
                 pass
 
     def run(self, runs: Path, name: str, seed: int) -> FinishedRun:
-        """Its last epoch, by the averaged weights where the variant averages them."""
+        """The run with its last epoch's accuracies, those of the averaged weights if the variant averages."""
         averaged = "ema" in {**self.base, **self.variants[name]}
         return read_run(self._folder(runs, name) / f"seed{seed}", "last-ema" if averaged else "last")
 
     def rows(self, runs: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        """Of each variant its accuracies over the seeds, and what it has over the first one, seed by seed."""
+        """A row per variant: accuracies over the seeds, and differences to the first variant, seed by seed."""
         found = {name: [self.run(runs, name, seed) for seed in seeds] for name in self.variants}
         first = next(iter(found.values()))
         return [
@@ -80,8 +80,9 @@ class Search:
 
 
 def summary(runs: Sequence[FinishedRun], reference: Sequence[FinishedRun]) -> dict[str, Any]:
-    """Accuracies in percent: mean, low, high of the 95 % t-interval over seeds, and of the differences to the
-    reference's runs, seed by seed, in points; median seconds of an epoch and of all, and ratios, seed by seed."""
+    """Accuracies in percent and their differences to the reference in points, computed seed by seed: mean, low and
+    high of 95 % t-intervals over the seeds. Also median seconds of an epoch and of all epochs, and their
+    ratios."""
     figures, differences = {}, {}
     for attack in runs[0].accuracies:
         figure = Row(tuple(runs)).figure(attack)
@@ -107,7 +108,7 @@ def summary(runs: Sequence[FinishedRun], reference: Sequence[FinishedRun]) -> di
 
 
 def interval(values: Sequence[float]) -> list[float]:
-    """Mean, and the ends of its 95 % t-interval; of one value none."""
+    """The mean and the ends of its 95 % t-interval, which are NaN for a single value."""
     from scipy.stats import t
 
     mean, count = statistics.mean(values), len(values)
@@ -116,7 +117,7 @@ def interval(values: Sequence[float]) -> list[float]:
 
 
 def plus_minus(values: Sequence[float], sign: str = "") -> str:
-    """51.9 ± 1.7; of a difference, by sign "+", −0.3 ± 0.5"""
+    """51.9 ± 1.7; with the sign "+", for a difference, −0.3 ± 0.5."""
     mean, low, high = values
     half = f" ± {(high - low) / 2:.1f}" if high == high else ""
     return f"{round(mean, 1) + 0.0:{sign}.1f}{half}".replace("-", "−")
@@ -131,5 +132,5 @@ def _all_seconds(run: FinishedRun) -> float:
 
 
 def _seconds(run: FinishedRun) -> float:
-    """Of an epoch, the median without the first, which compiles, where there are others."""
+    """The median seconds of an epoch, without the first, which compiles, unless it is the only one."""
     return statistics.median(run.seconds[1:] or run.seconds)

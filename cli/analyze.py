@@ -29,7 +29,7 @@ from stcore.runs.folder import RunFolder
 
 HELP = f"""usage: stcli analyze WHAT RUN… [options]
 
-The paper's figures from your own networks and runs, with the numbers behind them.
+Draws the paper's figures from your own networks and runs, and saves their numbers.
 
 {chr(10).join(f"  {name:<13} {it.what} ({it.figure})" for name, it in ANALYSES.items())}
 
@@ -45,7 +45,7 @@ def main(args: Sequence[str]) -> int:
     what = args[0]
     checks.choice("what", what, ANALYSES)
     options: OfAny = parse(OPTIONS[what], args[1:], f"stcli analyze {what}")
-    drawer = importlib.import_module(ANALYSES[what].drawer)  # says what is missing, before anything is computed
+    drawer = importlib.import_module(ANALYSES[what].drawer)  # raises if a package is missing, before any work
     style = importlib.import_module("stcore.figures.style")
     formats = options.formats.split(",")
     for kind in formats:
@@ -68,8 +68,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def named_runs(options: OfAny) -> dict[str, Path]:
-    """The runs by what they are called: as --names says, or as their folders are; by their whole path where two
-    are alike."""
+    """The runs by name: from --names, else their folders' names, or their whole paths if two names are equal."""
     runs = options.folders()
     if not runs:
         raise UsageError("run: expected at least one, such as runs/st; received none")
@@ -77,11 +76,11 @@ def named_runs(options: OfAny) -> dict[str, Path]:
         names = options.names.split(",")
         if len(names) != len(runs) or len(set(names)) < len(names) or not all(names):
             raise UsageError(
-                f"names: expected {len(runs)}, one for each run, no two alike, separated by commas; "
+                f"names: expected {len(runs)} different names, one for each run, separated by commas; "
                 f"received {options.names!r}"
             )
         return dict(zip(names, runs, strict=True))
-    paths = [Path(os.path.abspath(run)) for run in runs]  # of "." too, and a link keeps its name
+    paths = [Path(os.path.abspath(run)) for run in runs]  # a name for "." too; a link keeps its own
     short = [path.stem if path.is_file() else path.name for path in paths]
     named = {name if short.count(name) == 1 else str(run): run for name, run in zip(short, runs, strict=True)}
     if len(named) < len(runs):
@@ -92,7 +91,7 @@ def named_runs(options: OfAny) -> dict[str, Path]:
 def computed(
     what: str, runs: Mapping[str, Path], options: Any, console: Console
 ) -> tuple[Any, dict[str, dict[str, Any]]]:
-    """The result, and what is to be said of how it came about."""
+    """The result, and its origin for the record."""
     module = importlib.import_module(ANALYSES[what].module)
     if ANALYSES[what].of == "runs":
         folders = {name: RunFolder.open(run).path for name, run in runs.items()}
@@ -101,19 +100,19 @@ def computed(
         }
     found = targets(dict(runs), options)
     settings = settings_of(module, found, options)
-    told: dict[str, dict[str, Any]] = {}
-    result = module.compute(subjects(found, options, told), settings, progress=make_progress(console))
-    return result, {"checkpoints": told}
+    record: dict[str, dict[str, Any]] = {}
+    result = module.compute(subjects(found, options, record), settings, progress=make_progress(console))
+    return result, {"checkpoints": record}
 
 
 def head(what: str) -> dict[str, Any]:
-    """What the record of an analysis begins with."""
+    """The head of an analysis' record."""
     it: Analysis = ANALYSES[what]
     return {"analysis": what, "what": it.what, "figure": it.figure, "stcore": __version__}
 
 
 def save_numbers(result: Any, path: Path, about: Mapping[str, Any]) -> list[Path]:
-    """Writes the rows as CSV, and all there is to say as JSON; returns the files' paths."""
+    """Writes the rows as CSV and the whole record as JSON; returns the files' paths."""
     rows = result.rows()
     text = io.StringIO()
     table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
@@ -126,7 +125,7 @@ def save_numbers(result: Any, path: Path, about: Mapping[str, Any]) -> list[Path
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> Fitting:
-    """Rows as they are shown on a terminal."""
+    """Rows as a table for the terminal."""
     texts = [n for n, value in enumerate(rows[0].values()) if isinstance(value, str)]
     cells = [[_shown(value) for value in row.values()] for row in rows]
     return fitting([name.replace("_", " ") for name in rows[0]], cells, texts)
@@ -135,7 +134,7 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> Fitting:
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
-    if isinstance(value, tuple):  # with its deviation, or with what it lies between
+    if isinstance(value, tuple):  # with its deviation, or with its interval
         middle, *around = map(_shown, value)
         return f"{middle} ± {around[0]}" if len(around) == 1 else f"{middle} [{', '.join(around)}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

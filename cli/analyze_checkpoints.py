@@ -1,4 +1,4 @@
-"""The networks that `stcli analyze` is asked to look at, loaded one after the other onto the same images."""
+"""Networks for `stcli analyze`, loaded one after another with the same images."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from stcore.errors import UsageError
 from stcore.protocols import Array
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.plan import Plan
-from stcore.runs.store import check_weights_metadata
+from stcore.runs.preparation import set_up
 
-CLASSES = 3  # of each of which `examples` draws an image
+CLASSES = 3  # `examples` draws one image of each
 
 
 @dataclass(frozen=True)
 class Target:
-    """One network: what it is called, its weights, and the plan that they follow."""
+    """One network: its name, its weights file, and the plan that they follow."""
 
     name: str
     file: Path
@@ -36,12 +36,12 @@ class Target:
 
 
 def targets(names: dict[str, Path], options: OfCheckpoints) -> list[Target]:
-    """Those of the runs, and weights files, by name; all in the framework of the first, if none is named."""
+    """The networks of runs and weights files by name, all in one framework: --backend, or that of the first."""
     found: list[Target] = []
     for name, run in names.items():
         asked = EvaluateOptions(
             run=run,
-            backend=found[0].plan.backend if found else options.backend,
+            backend=found[0].plan.runtime.backend if found else options.backend,
             model=options.model if run.is_file() else None,
             attacks="",
             checkpoint=options.checkpoint if run.is_file() else options.checkpoint or "best",
@@ -59,10 +59,10 @@ def targets(names: dict[str, Path], options: OfCheckpoints) -> list[Target]:
 
 
 def settings_of(module: Any, found: list[Target], options: OfCheckpoints) -> Any:
-    """The analysis' settings: as options say, in all else those of the paper in proportion to the runs' ε."""
+    """The settings of the analysis: the options given, else the paper's in proportion to the runs' ε."""
     said = given(module.Settings, options)
-    balls = {(target.plan.eval_epsilon, target.plan.norm) for target in found}
-    epsilon, norm = found[0].plan.eval_epsilon, found[0].plan.norm
+    balls = {(target.plan.evaluation.epsilon, target.plan.norm) for target in found}
+    epsilon, norm = found[0].plan.evaluation.epsilon, found[0].plan.norm
     if len(balls) > 1 and not {"epsilon", "budgets"} & said.keys():
         radius = "budgets" if hasattr(options, "budgets") else "epsilon"
         raise UsageError(
@@ -72,22 +72,20 @@ def settings_of(module: Any, found: list[Target], options: OfCheckpoints) -> Any
     return dataclasses.replace(module.Settings.at(said.get("epsilon", epsilon), norm), **said)
 
 
-def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[str, Any]]) -> Iterator[Subject]:
-    """Each network with its images; `told` gets what is to be said of it in the record of the analysis."""
+def subjects(found: list[Target], options: OfCheckpoints, record: dict[str, dict[str, Any]]) -> Iterator[Subject]:
+    """Yields each network with its images, and adds its entry of the analysis' record to `record`."""
     loaded: dict[tuple[Any, ...], Any] = {}
     for target in found:
         plan = target.plan
-        backend = load_quietly(plan.backend)
-        sizes = (plan.train_size, plan.validation_size, plan.test_size)
-        source = (plan.dataset, plan.columns, plan.image_size, plan.select, sizes)
-        subset = getattr(options, "subset", None)
-        work = CheckpointEvaluation(plan, subset, data=loaded.get(source))
-        loaded[source] = work.splits
+        backend = load_quietly(plan.runtime.backend)
+        source = (plan.data.dataset, plan.data.columns, plan.data.image_size, plan.data.test_size)
         weights, metadata = load_weights(target.file)
-        check_weights_metadata(metadata, plan, work.splits)
+        setup = set_up(plan, metadata, loaded.get(source))
+        work = CheckpointEvaluation(setup, getattr(options, "subset", None))
+        loaded[source] = work.test
         work.load(weights)
         places = _chosen(work, options)
-        told[target.name] = {
+        record[target.name] = {
             "file": str(target.file),
             "method": metadata.get("method"),
             "epoch": metadata.get("epoch"),
@@ -95,7 +93,7 @@ def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[s
             "images": len(places),
             "versions": backend.versions(),
         }
-        test = work.splits.test
+        test = work.test
         yield Subject(
             target.name,
             work.classifier,
@@ -103,14 +101,14 @@ def subjects(found: list[Target], options: OfCheckpoints, told: dict[str, dict[s
             test.labels[places],
             places,
             metadata.get("method"),
-            plan.eval_batch_size,
+            plan.evaluation.batch_size,
             test.class_names,
         )
 
 
 def _chosen(work: CheckpointEvaluation, options: OfCheckpoints) -> Array:
-    """Which of the test images, by their places in the test split."""
-    labels = work.splits.test.labels
+    """Indices of the selected images in the test split."""
+    labels = work.test.labels
     images = getattr(options, "images", None)
     if images is not None:
         for name in ("classes", "seed") if isinstance(options, ExamplesOptions) else ("subset",):
@@ -118,7 +116,7 @@ def _chosen(work: CheckpointEvaluation, options: OfCheckpoints) -> Array:
                 raise UsageError(f"{name}, images: expected at most one of the two; received both")
         if not all(0 <= place < len(labels) for place in images) or len(set(images)) < len(images):
             raise UsageError(
-                f"images: expected places in the test split, 0 to {len(labels) - 1}, each once; received "
+                f"images: expected indices of the test split, 0 to {len(labels) - 1}, each once; received "
                 + ",".join(map(str, images))
             )
         return np.array(images)

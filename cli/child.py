@@ -1,7 +1,7 @@
-"""`python -m stcore.cli.child WORDS`: `stcli WORDS`, which ends at once where the process that began it is gone.
+"""`python -P -m stcore.cli.child WORDS`: runs `stcli WORDS`, and ends at once if its parent process ends.
 
-Its standard input is a pipe that the parent holds open and writes nothing to. However the parent ends, killed too,
-the system closes the pipe; without this an orphan would go on in a folder that the next command takes up.
+Its standard input is a pipe that the parent holds open and never writes to. However the parent ends, even killed,
+the system closes the pipe. Without this an orphan would keep writing to a folder that the next command resumes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 
 from stcore.cli.main import main
 
-ORPHANED = 137  # as a killed command's
+ORPHANED = 137  # the exit code of a killed command
 
 
 def watch() -> None:

@@ -1,4 +1,4 @@
-"""Commands in processes of their own: what they say is passed on line by line, and so are signals to us."""
+"""Child processes: passes their output on line by line, and passes signals to them."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from types import FrameType, TracebackType
 
 from stcore.base.interrupts import handled
 
-LAST = 8  # lines of each that are kept
+LAST = 8  # lines kept of each child
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended. code: as a shell has it, with 128 + the number of the signal that killed it."""
+    """How a command ended. code: the shell's exit code, 128 + the signal's number after a kill."""
 
     code: int
     last_lines: tuple[str, ...]
 
 
 class Children:
-    """Within this context SIGINT and SIGTERM go to every command that runs, and no other begins any more.
+    """Within this context SIGINT and SIGTERM are sent to every running command, and no other is started.
 
-    say: gets each line, with its command's mark before it. `run` may be called from several threads.
+    say: gets each line, prefixed by its command's mark. `run` may be called from several threads.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._running: set[subprocess.Popen[str]] = set()
-        self._lock = threading.RLock()  # a second signal may come while the first is passed on
+        self._lock = threading.RLock()  # a second signal may come during the first
         self._stopped = False
         self._handling = ExitStack()
 
     def stop(self) -> None:
-        """Lets no other command begin."""
+        """Starts no other command."""
         self._stopped = True
 
     def run(self, mark: str, command: Sequence[str]) -> Ended | None:
-        """Runs a command to its end; None where none begins any more."""
+        """Runs a command to its end; None if no other may start."""
         with self._lock:
             if self._stopped:
                 return None
             process = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE,  # open for as long as we are: see cli/child.py
+                stdin=subprocess.PIPE,  # open until this process ends: see cli/child.py
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 encoding="utf-8",
                 errors="replace",
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-                start_new_session=True,  # or Ctrl-C would come twice: from the terminal, and from us
+                start_new_session=True,  # else Ctrl-C comes twice: from the terminal and from here
             )
             self._running.add(process)
         last: deque[str] = deque(maxlen=LAST)

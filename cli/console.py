@@ -1,4 +1,4 @@
-"""What a run shows: bars on a terminal, plain lines elsewhere, and the final table."""
+"""Console output: progress bars on a terminal, plain lines elsewhere, and tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from stcore.cli.fitting import Fitting, fitting
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import StageResult
 
-LINE_EVERY = 30.0  # seconds between two plain progress lines
+LINE_EVERY = 30.0  # seconds between plain progress lines
+NARROW, NARROWEST = 60, 20  # columns: below the first tables become lists; below the second nothing is narrower
 
 
 class Bars:
@@ -44,7 +45,7 @@ class Bars:
 
 
 class Lines:
-    """Progress without a terminal: a line now and then, with the remaining time."""
+    """Progress without a terminal: a line every 30 seconds, with the remaining time."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -63,20 +64,35 @@ class Lines:
             self._console.print(f"  {self._label}: {said}")
 
     def end(self) -> None:
-        """Nothing to tidy up."""
+        """Does nothing: the lines stay."""
 
 
 class _Console(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; on a narrow terminal a table becomes a list of its rows."""
+        narrow = self.width < NARROW
+        super().print(*(listed(one) if narrow and isinstance(one, Table) else one for one in objects), **options)
+
     def on_broken_pipe(self) -> None:
-        """For the command to end as any other; rich itself would exit with 1."""
+        """Raises, so that `main` ends the command; rich itself would exit with 1."""
         raise BrokenPipeError
 
 
+def listed(table: Table) -> str:
+    """A table's rows one below the other, a line per cell that is not empty."""
+    heads = [str(column.header) for column in table.columns]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    blocks = ["\n".join(f"{head}: {cell}" for head, cell in zip(heads, row, strict=True) if cell) for row in rows]
+    return "\n\n".join([*([str(table.title)] if table.title else []), *blocks]) + "\n"
+
+
 def make_console(stderr: bool = False) -> Console:
-    """The terminal; where there is none, wide enough for any line: a log is not folded."""
+    """A console as wide as the terminal, within limits; lines of a log are not folded."""
     console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False)  # a path may hold brackets
     if not console.is_terminal:
         console.width = 250
+    elif console.width < NARROWEST:
+        console.width = NARROWEST  # the terminal breaks the lines
     return console
 
 
@@ -91,26 +107,32 @@ _COLUMNS = (
     ("adversarial_loss", "CE adv", ".3f"),
     ("collaborative_loss", "CE col", ".3f"),
     ("divergence", "div", ".4f"),
-    ("collaborative_share", "col share", ".0%"),
+    ("collaborative_share", "col share", "%"),
     ("kappa", "κ", ".1f"),
-    ("selected_intended", "as meant", ".0%"),
-    ("selected_flipped", "flipped", ".0%"),
-    ("selected_natural", "x itself", ".0%"),
+    ("selected_intended", "pair as intended", "%"),
+    ("selected_flipped", "swapped", "%"),
+    ("selected_natural", "natural selected", "%"),
 )
+"""Metric, what an epoch's line calls it, format; % stands for a share in whole percent."""
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int, select: str) -> str:
-    """One epoch's metrics in a line; the accuracies are those of the split the best epoch is chosen on."""
-    robust = [(k, f"{k.removesuffix('_accuracy')}", ".1%") for k in row if k.endswith("_accuracy")]
-    cells = [f"{name} {row[key]:{form}}" for key, name, form in _COLUMNS if key in row]
+    """One epoch's metrics in a line. The accuracies are those of the split that the best epoch is chosen on."""
+    cells = [
+        f"{name} {100 * row[key]:.0f} %" if form == "%" else f"{name} {row[key]:{form}}"
+        for key, name, form in _COLUMNS
+        if key in row
+    ]
     cells += [f"lr {row['learning_rate']:.3g}", f"{row['images_per_second']:.0f} img/s"]
-    cells += [f"{name} {row[key]:{form}}" for key, name, form in robust]
+    for key in row:
+        if key.endswith("_accuracy"):
+            cells.append(f"{key.removesuffix('_accuracy')} {100 * row[key]:.1f} %")
     mark = " *" if row["best_epoch"] == row["epoch"] else ""
     return f"epoch {row['epoch']:>3}/{epochs}  " + "  ".join(cells) + f" on {select}{mark}"
 
 
 def score_table(scores: Mapping[str, Mapping[str, Accuracy]]) -> Fitting:
-    """Checkpoints by attacks, each accuracy with its 95 % interval; a row for each where columns do not fit."""
+    """Checkpoints by attacks, accuracies with 95 % intervals; one row per attack if the columns do not fit."""
     attacks = list(next(iter(scores.values())))
     rows = [(name, *(percent(found[attack]) for attack in attacks)) for name, found in scores.items()]
     across = fitting(["checkpoint", *(f"{attack} %" for attack in attacks)], rows).layouts[:2]
@@ -125,7 +147,7 @@ def percent(accuracy: Accuracy) -> str:
 
 
 def stage_table(title: str, stages: Sequence[StageResult]) -> Fitting:
-    """A cascade's stages: what withstood them, and their cost per image that entered the evaluation."""
+    """A cascade's stages: how many images withstand each, and its cost per image of the evaluation."""
     rows = [
         (
             stage.name,
@@ -141,12 +163,12 @@ def stage_table(title: str, stages: Sequence[StageResult]) -> Fitting:
 
 
 def say(console: Console, text: str) -> None:
-    """A line; a command or a path in it is copied whole."""
+    """Prints a line without folding it, so that commands and paths can be copied."""
     console.print(text, soft_wrap=True)
 
 
 def findings_table(title: str, findings: Sequence[Finding]) -> Table:
-    """An audit's findings; what a check means is said where it did not pass."""
+    """An audit's findings; a check that did not pass is explained."""
     table = Table(title=title, title_justify="left")
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)

@@ -1,4 +1,4 @@
-"""`stcli data`: the published data sets, and what any data set holds."""
+"""`stcli data`: fetches, verifies and describes data sets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from stcore import errors
+from stcore.base.checks import did_you_mean
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.options import (
     DataConvertOptions,
@@ -27,19 +28,19 @@ from stcore.errors import DataError, UsageError
 
 HELP = """usage: stcli data ACTION [options]
 
-  list                  the published data sets, and which of them are here
-  fetch NAME            fetch one: cifar10, cifar100 or svhn
-  verify NAME           compare the files that are here with what was published
-  import FILE           take over a published file that was downloaded by hand
+  list                  list the published data sets, and which of them are stored here
+  fetch NAME            download one: cifar10, cifar100 or svhn
+  verify NAME           compare the stored files with the published SHA-256
+  import FILE           add a published file that was downloaded by hand
   info SPEC             describe any data set: cifar10, parquet:DIR, npz:DIR, …
-  convert SPEC npy:DIR  write one as files that training maps from the disk
+  convert SPEC npy:DIR  write one as files that training memory-maps
 
   stcli data ACTION --help lists an action's options
 """
 
 
 def main(args: Sequence[str]) -> int:
-    """Does what the first word says; returns the exit code."""
+    """Runs the action that the first word names; returns the exit code."""
     actions = {
         "list": list_,
         "fetch": fetch_,
@@ -52,12 +53,13 @@ def main(args: Sequence[str]) -> int:
         print(HELP, end="")
         return errors.OK if args else UsageError.exit_code
     if args[0] not in actions:
-        raise UsageError(f"expected an action among {', '.join(actions)}; received {args[0]!r}")
+        hint = did_you_mean(args[0], actions)
+        raise UsageError(f"expected an action among {', '.join(actions)}; received {args[0]!r}{hint}")
     return actions[args[0]](args[1:])
 
 
 def list_(args: Sequence[str]) -> int:
-    """The published sets."""
+    """Lists the published sets."""
     options = parse(DataListOptions, args, "stcli data list")
     found = {name: file_states(name, options.data_dir) for name in PUBLISHED}
     if options.json:
@@ -76,9 +78,9 @@ def list_(args: Sequence[str]) -> int:
 
 
 def fetch_(args: Sequence[str]) -> int:
-    """A published set, over the network."""
+    """Fetches a published set over the network."""
     options = parse(DataFetchOptions, args, "stcli data fetch")
-    console = make_console(stderr=options.json)  # JSON stands alone on stdout
+    console = make_console(stderr=options.json)  # stdout holds only the JSON
     place = fetch(
         options.name,
         folder=options.data_dir,
@@ -92,14 +94,14 @@ def fetch_(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps([as_json(one) for one in stored], indent=2))
         return errors.OK
-    say(console, f"{options.name} is whole, in {place}")
+    say(console, f"{options.name} is complete, in {place}")
     spec = options.name if options.data_dir is None else f"{options.name}:{place}"
     say(console, f"  stcli train --dataset {spec}")
     return errors.OK
 
 
 def verify_(args: Sequence[str]) -> int:
-    """Prints how each file is; DataError if not all are as published."""
+    """Prints the state of each file. Raises DataError if any differs from the published one."""
     options = parse(DataVerifyOptions, args, "stcli data verify")
     stored = verify(options.name, options.data_dir)
     if options.json:
@@ -119,7 +121,7 @@ def verify_(args: Sequence[str]) -> int:
 
 
 def import_(args: Sequence[str]) -> int:
-    """A file that was downloaded by hand."""
+    """Imports a file that was downloaded by hand."""
     options = parse(DataImportOptions, args, "stcli data import")
     name, path = import_file(options.file, options.data_dir)
     stored = file_states(name, options.data_dir)
@@ -133,7 +135,7 @@ def import_(args: Sequence[str]) -> int:
 
 
 def info(args: Sequence[str]) -> int:
-    """What a data set holds."""
+    """Describes a data set."""
     options = parse(DataInfoOptions, args, "stcli data info")
     splits = loaded(options)
     parts = {name: part for name in PARTS if (part := getattr(splits, name)) is not None}
@@ -149,7 +151,7 @@ def info(args: Sequence[str]) -> int:
 
 
 def convert(args: Sequence[str]) -> int:
-    """A data set as memory maps."""
+    """Writes a data set as memory-mapped files."""
     options = parse(DataConvertOptions, args, "stcli data convert")
     kind, _, folder = options.to.partition(":")
     if kind != "npy" or not folder:
@@ -170,7 +172,7 @@ def loaded(options: DataInfoOptions | DataConvertOptions) -> Splits:
 
 
 def class_table(parts: dict[str, ImageData | StreamData]) -> Table:
-    """How many images each class has in each part."""
+    """Images per class in each split."""
     table = Table()
     for title in ("class", "name", *parts):
         table.add_column(title, justify="left" if title == "name" else "right")
@@ -183,7 +185,7 @@ def class_table(parts: dict[str, ImageData | StreamData]) -> Table:
 
 
 def described(part: ImageData | StreamData) -> dict[str, Any]:
-    """One part of a set."""
+    """One split, for JSON."""
     return {
         "name": part.name,
         "images": len(part),
@@ -196,12 +198,12 @@ def described(part: ImageData | StreamData) -> dict[str, Any]:
 
 
 def as_json(stored: Stored) -> dict[str, Any]:
-    """One published file."""
+    """One published file, for JSON."""
     return {**stored.file._asdict(), "path": str(stored.path), "state": stored.state}
 
 
 def state(stored: Sequence[Stored]) -> str:
-    """Of all files of a set, in words."""
+    """The state of a set's files, in words."""
     apart = [f"{one.file.name} is {one.state}" for one in stored if one.state != "here"]
     if not apart:
         return "here"

@@ -1,4 +1,4 @@
-"""`stcli demo`: three networks on the embedded digits, attacked, and the report of them."""
+"""`stcli demo`: trains three networks on digits, attacks them, and writes a report."""
 
 from __future__ import annotations
 
@@ -35,20 +35,22 @@ METHODS = {
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """See it all in two minutes, without a network: three small networks learn the digits that come with
-    scikit-learn, by standard training, TRADES and squeeze training; PGD-20 and AutoAttack attack them within
-    ε = 0.2; and a report shows what came of it. What an interrupted demo left is taken up by the same command.
+    """Train three small networks on scikit-learn's digits, attack them and write a report: two minutes, offline.
+
+    They learn by standard training, TRADES and squeeze training; PGD-20 and AutoAttack attack them within ε = 0.2.
+    The same command resumes an interrupted demo.
     """
 
     backend: str = "torch"
     """The framework: torch or keras."""
     out: MaybeText = None
-    """The folder of the runs and the report; by default stcore-demo-BACKEND here."""
+    """Folder for the runs and the report; by default stcore-demo-BACKEND in the working directory."""
     epochs: Int = 6
+    """Epochs of each network."""
     images: Int = 100
-    """How many test images AutoAttack gets."""
+    """Test images for AutoAttack."""
     open: bool = False
-    """Show the report in a browser."""
+    """Open the report in a browser."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -56,34 +58,34 @@ def main(args: Sequence[str]) -> int:
     options = parse(DemoOptions, args, "stcli demo")
     checks.choice("backend", options.backend, BACKENDS)
     checks.whole("images", options.images, 1)
-    from stcore.report.writing import check_installed, check_place, write
+    from stcore.report.writing import check_installed, check_out, write
 
-    check_installed()  # before anything takes its time
+    check_installed()  # before any work
     out = Path(options.out or f"stcore-demo-{options.backend}")
     jobs = [Job(method, out / method, (), plan_of(method, options), {}) for method in METHODS]
     for job in jobs:
         job.check_same([None])
     if out.is_dir():
-        check_place(out / "report.html")
+        check_out(out / "report.html")
     console = make_console()
     tell_me = partial(say, console)
     tell_me(
         "Three small networks learn 1,200 digits of 8×8 grey pixels. Then an adversary may change every pixel by "
-        "up to a fifth of the range from black to white (ε = 0.2), and we count what is still classified right."
+        "up to a fifth of the range from black to white (ε = 0.2), and the correct classifications are counted."
     )
     load_quietly(options.backend)
     for number, job in enumerate(jobs, start=1):
         tell_me(f"\n{number} of {len(jobs)}: {METHODS[job.name]}")
         if not trained(job, console):
-            tell_me("interrupted: the same command goes on")
+            tell_me("interrupted: run the same command again to resume")
             return errors.INTERRUPTED
-    tell_me(f"\nAutoAttack, the strongest of our attacks, on the first {options.images} test images of each")
+    tell_me(f"\nAutoAttack, the strongest attack, on the first {options.images} test images of each")
     scores: dict[str, dict[str, Accuracy]] = {}
     audits: dict[str, Sequence[Finding]] = {}
     for job in jobs:
         found = attacked(job.folder, options.images, console)
         if found is None:
-            tell_me("interrupted: the same command goes on")
+            tell_me("interrupted: run the same command again to resume")
             return errors.INTERRUPTED
         scores[job.name], audits[job.name] = found
     tell_me("")
@@ -97,13 +99,13 @@ def main(args: Sequence[str]) -> int:
 
 
 def plan_of(method: str, options: DemoOptions) -> Plan:
-    """A run of the digits' recipe, with fewer epochs; nobody would choose a standard network by its robustness."""
+    """A run of the digits recipe with fewer epochs; a standard network is chosen by natural accuracy."""
     settings = {"backend": options.backend, "method": method, "epochs": options.epochs, "attacks": "pgd20"}
     return make_plan({**settings, "select_by": "natural" if method == "standard" else "pgd20"})
 
 
 def trained(job: Job, console: Console) -> bool:
-    """Trains a run, goes on with it, or finds it finished; False where Ctrl-C came."""
+    """Trains, resumes or finds a run finished; False after Ctrl-C."""
     from stcore.runs.training_run import RunOptions, run
 
     if job.finished:
@@ -114,8 +116,8 @@ def trained(job: Job, console: Console) -> bool:
         natural, robust = (100 * row[f"{name}_accuracy"] for name in ("natural", "pgd20"))
         say(
             console,
-            f"  epoch {row['epoch']} of {job.plan.epochs}: {natural:5.1f} % of held-out digits correct, "
-            f"{robust:5.1f} % under attack",
+            f"  epoch {row['epoch']} of {job.plan.optimisation.epochs}: {natural:5.1f} % of held-out digits "
+            f"correct, {robust:5.1f} % under attack",
         )
 
     run_options = RunOptions(resume=job.begun)
@@ -123,19 +125,17 @@ def trained(job: Job, console: Console) -> bool:
 
 
 def attacked(folder: Path, images: int, console: Console) -> tuple[dict[str, Accuracy], Sequence[Finding]] | None:
-    """The best checkpoint's accuracies: on all test images, and under AutoAttack; and what its audit found.
-
-    None where Ctrl-C came.
-    """
+    """The best checkpoint's accuracies, also under AutoAttack, and its audit; None after Ctrl-C."""
     from stcore.base.weights_file import load_weights
     from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
+    from stcore.runs.preparation import set_up
     from stcore.runs.record import read_record
 
     options = EvaluateOptions(folder, attacks="autoattack", checkpoint="best", subset=str(images))
-    work = CheckpointEvaluation(plan_from(options), options.subset)
-    weights = {name: load_weights(path)[0] for name, path in checkpoints(options).items()}
-    base = folder_of(options, work, weights["best"])
-    found = evaluated(work, weights, base, options, console, make_progress(console))
+    weights, metadata = load_weights(checkpoints(options)["best"])
+    work = CheckpointEvaluation(set_up(plan_from(options), metadata), options.subset)
+    base = folder_of(options, work, weights)
+    found = evaluated(work, {"best": weights}, base, options, console, make_progress(console))
     if found is None:
         return None
     own = (read_record(folder).result or {})["checkpoints"]["best"]

@@ -1,4 +1,4 @@
-"""What `stcli demo` says of its figures in the end."""
+"""Closing table and sentences of `stcli demo`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ATTACKS = ("natural", "pgd20", "autoattack")
 
 
 def table(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Fitting:
-    """Methods by attacks."""
+    """Accuracies of methods by attacks."""
     titles = ["trained by", "no attack", "PGD-20", f"AutoAttack ({images} images)"]
     rows = [(method, *(percent(found[name]) for name in ATTACKS)) for method, found in scores.items()]
     return fitting(titles, rows, title="correct, in percent, with 95 % intervals")
 
 
 def seen(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Iterator[str]:
-    """What these figures say, in words."""
+    """The accuracies in words."""
     plain = scores["standard"]
     yield (
         f"The standard network is right on {plain['natural'].value:.0%} of the test images as they are, and on "
@@ -30,7 +30,7 @@ def seen(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Iterator[
     best = max(robust, key=lambda name: robust[name]["pgd20"].value)
     other = next(name for name in robust if name != best)
     high, low = robust[best]["pgd20"], robust[other]["pgd20"]
-    apart = "their intervals overlap, so these images do not tell the two apart"
+    apart = "their intervals overlap, so these images do not separate the two"
     if high.interval()[0] > low.interval()[1]:
         apart = "their intervals are apart"
     yield (
@@ -44,7 +44,7 @@ def seen(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Iterator[
 
 
 def doubts(audits: Mapping[str, Sequence[Finding]]) -> Iterator[str]:
-    """Of which networks the audit says that their figures are not to be believed as they stand."""
+    """A sentence that names the networks whose audit warns, if any."""
     warned = {name: [one for one in found if one.status == "warn"] for name, found in audits.items()}
     said = [
         f"of {name} ({', '.join(f'{one.check}: {one.value}' for one in found)})"
@@ -52,4 +52,4 @@ def doubts(audits: Mapping[str, Sequence[Finding]]) -> Iterator[str]:
         if found
     ]
     if said:
-        yield f"The audit of these figures warns {' and '.join(said)}: the report says what that means."
+        yield f"The audit warns {' and '.join(said)}: the report explains it."

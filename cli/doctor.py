@@ -1,4 +1,4 @@
-"""`stcli doctor`: what is installed, what it runs on, and whether it works."""
+"""`stcli doctor`: shows versions and devices, and tests each installed backend."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from stcore.presets import SQUEEZE
 
 
 def main(args: Sequence[str]) -> int:
-    """Prints its findings; exit code 0 if at least one backend works, 1 if an installed one fails its test."""
+    """Prints the findings; returns 0 if every installed backend passes its self-test, 1 if one fails."""
     if args in (["-h"], ["--help"]):
-        make_console().print(f"usage: stcli doctor\n\n{__doc__}")
+        print("usage: stcli doctor\n\nShow versions, devices and backends, and test each installed backend.")
         return errors.OK
     if args:
         raise errors.UsageError(f"doctor takes no options; received {' '.join(args)}")
@@ -48,7 +48,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def check(name: str) -> str:
-    """Trains a tiny network for a few steps of squeeze training; the loss must fall. Returns what to print."""
+    """Trains a tiny network for a few steps; returns a summary. Raises RuntimeError if the loss does not fall."""
     backend = load_quietly(name)
     device = backend.use_device("auto")
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`stcli evaluate`."""
+"""`stcli evaluate`: evaluates checkpoints under attack."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from stcore.cli.quiet import load_quietly
 from stcore.cli.reference import check_by_reference
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
-from stcore.evaluation.assessment import Assessed, CascadeResult
+from stcore.evaluation.assessment import AssessmentResult, CascadeResult
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
-from stcore.evaluation.results import as_json, records_of, result_of
+from stcore.evaluation.results import as_json, record_arrays, result_json
 from stcore.protocols import Array
 from stcore.results import names
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.evaluation_identity import folder_name
 from stcore.runs.plan import Plan
+from stcore.runs.preparation import set_up
 from stcore.runs.store import check_weights_metadata
 
 ENGINES = ("native", "reference")
@@ -47,13 +48,14 @@ def main(args: Sequence[str]) -> int:
     plan = plan_from(options)
     if options.predictions and not Path(options.predictions).parent.is_dir():
         raise UsageError(f"predictions: expected a file in an existing folder; received {options.predictions}")
-    load_quietly(plan.backend)
-    work = CheckpointEvaluation(plan, options.subset, options.shard, options.save_examples)
-    console = make_console(stderr=options.json)  # JSON stands alone on stdout
-    progress = make_progress(console)
+    load_quietly(plan.runtime.backend)
     known = {name: load_weights(path) for name, path in files.items()}
+    _, metadata = next(iter(known.values()))
+    work = CheckpointEvaluation(set_up(plan, metadata), options.subset, options.shard, options.save_examples)
+    console = make_console(stderr=options.json)  # stdout holds only the JSON
+    progress = make_progress(console)
     for _, metadata in known.values():
-        check_weights_metadata(metadata, plan, work.splits)
+        check_weights_metadata(metadata, plan, work.test)
     weights = {name: arrays for name, (arrays, _) in known.items()}
     if options.engine == "reference":
         return check_by_reference(work, weights, console, options)
@@ -61,7 +63,7 @@ def main(args: Sequence[str]) -> int:
     base = folder_of(options, work, next(iter(weights.values())))
     found = evaluated(work, weights, base, options, console, progress)
     if found is None:
-        kept = f"kept in {base}; the same command goes on" if base else "nothing was kept: give --out"
+        kept = f"kept in {base}; run the same command again to resume" if base else "nothing was kept: give --out"
         say(console, f"interrupted: {kept}")
         return errors.INTERRUPTED
     labels = {
@@ -84,7 +86,7 @@ def main(args: Sequence[str]) -> int:
         _show(console, work, options, scores)
         _show_cascades(console, work, {labels[name]: one.assessed.cascades for name, one in found.items()})
         _show_audits(console, options, plan, {name: one.audit for name, one in found.items()})
-    if plan.select == "test":
+    if plan.evaluation.select == "test":
         say(console, "best was selected on the TEST split (the paper's rule): its figures are optimistic")
     if base is not None:
         say(console, f"everything is in {base}")
@@ -93,16 +95,16 @@ def main(args: Sequence[str]) -> int:
 
 @dataclass
 class Found:
-    """One checkpoint's figures, and its audit where there is one."""
+    """One checkpoint's accuracies, and its audit if there is one."""
 
-    assessed: Assessed
+    assessed: AssessmentResult
     audit: list[Finding] | None
     folder: EvaluationFolder | None
 
     def keep(self, work: CheckpointEvaluation) -> None:
         if self.folder is not None:
-            result = result_of(self.assessed, list(work.asked), self.audit)
-            self.folder.finish(records_of(self.assessed, work.places), result)
+            result = result_json(self.assessed, list(work.asked), self.audit)
+            self.folder.finish(record_arrays(self.assessed, work.places), result)
 
 
 def evaluated(
@@ -113,10 +115,7 @@ def evaluated(
     console: Console,
     progress: Progress,
 ) -> dict[str, Found] | None:
-    """Each checkpoint under all attacks, and then audited; what is known already is not done again.
-
-    None where Ctrl-C came.
-    """
+    """Each checkpoint under all attacks, then audited; skips what is stored already. None after Ctrl-C."""
     found: dict[str, Found] = {}
     with Interrupt() as interrupt:
         for name, arrays in weights.items():
@@ -125,7 +124,7 @@ def evaluated(
                 store = EvaluationFolder(base / name, work.identity(arrays), options.save_every)
                 before = store.result
                 if store.begun:
-                    say(console, f"{'finished before' if before else 'goes on from what is kept'}: {store.path}")
+                    say(console, f"{'finished before' if before else 'resumes'}: {store.path}")
             if before is None:
                 work.load(arrays)
             assessed = work.run(progress, store, interrupt)
@@ -152,8 +151,8 @@ def _show(
     part = "".join(
         f", {name} {value}" for name, value in (("subset", options.subset), ("shard", options.shard)) if value
     )
-    what = f"{plan.method}, {plan.backend}, test split of {plan.dataset}{part}"
-    say(console, f"{what}, {plan.norm} ε = {names.radius(plan.eval_epsilon)}, 95 % intervals")
+    what = f"{plan.method.name}, {plan.runtime.backend}, test split of {plan.data.dataset}{part}"
+    say(console, f"{what}, {plan.norm} ε = {names.radius(plan.evaluation.epsilon)}, 95 % intervals")
     console.print(score_table(scores))
 
 
@@ -164,7 +163,7 @@ def _show_cascades(
         for attack, result in found.items():
             console.print(stage_table(f"{label}, {attack}", result.stages))
     if work.cascades:
-        for note in notes(work.splits.test.num_classes, [attack.version for attack in work.cascades.values()]):
+        for note in notes(work.test.num_classes, [attack.version for attack in work.cascades.values()]):
             say(console, note)
 
 
@@ -181,7 +180,7 @@ def _show_audits(
 def audits(
     work: CheckpointEvaluation, known: Mapping[str, Mapping[str, Array]], names: Sequence[str], progress: Progress
 ) -> dict[str, list[Finding]]:
-    """The audits of these checkpoints, the others' adversarial examples among what they are shown."""
+    """The audits of these checkpoints; each is also tested on the others' adversarial examples."""
     examples = {}
     for name, weights in known.items() if names and len(known) > 1 else ():
         work.load(weights)
@@ -194,7 +193,7 @@ def audits(
 
 
 def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Mapping[str, Array]) -> Path | None:
-    """Where the evaluation is kept: where --out says; a long one, or one with examples, in the run's folder."""
+    """The evaluation's folder: --out; else one in the run's folder if it is long or keeps examples; else None."""
     if options.out is not None:
         return Path(options.out)
     if not work.cascades and not options.save_examples:

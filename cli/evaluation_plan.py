@@ -1,4 +1,4 @@
-"""What `stcli evaluate` is asked to evaluate: which weights, and the plan that they follow."""
+"""Weights and plan of an evaluation, from the options of `stcli evaluate`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from stcore.runs.plan import Plan, make_plan
 
 
 def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
-    """The weights to evaluate: the file that was named, or what the run has."""
+    """The weights files to evaluate, by name: the named file, or the run's checkpoints."""
     if options.run.is_file():
         if options.weights is not None or options.checkpoint is not None:
-            raise UsageError("weights, checkpoint: expected neither beside a weights file; leave them out")
+            raise UsageError("weights, checkpoint: expected neither with a weights file; leave them out")
         return {options.run.stem: options.run}
     folder = RunFolder.open(options.run)
     if options.weights is not None:
@@ -39,7 +39,7 @@ def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
 
 
 def plan_from(options: EvaluateOptions) -> Plan:
-    """The run's plan with what the options change of it; for a weights file what it says of its network."""
+    """The run's plan with the changes of the options; for a weights file the plan from its metadata."""
     attacks = options.attacks
     if options.fast:
         names = attacks.split(",")
@@ -63,13 +63,13 @@ def plan_from(options: EvaluateOptions) -> Plan:
         settings = of_weights(options)
     else:
         if options.model is not None:
-            raise UsageError("model: expected none beside a run, which says what it trained; leave it out")
+            raise UsageError("model: expected none with a run, whose config names it; leave it out")
         if options.image_size is not None:
-            raise UsageError("image_size: expected none beside a run, which says what it trained on; leave it out")
+            raise UsageError("image_size: expected none with a run, whose config names it; leave it out")
         settings = from_file(TrainOptions, options.run / CONFIG)
         if "threads" not in changes:
             settings.pop("threads", None)
-        if options.subset is not None:  # of all test images, whatever the run was evaluated on
+        if options.subset is not None:  # counts from all test images, not from the run's
             settings.pop("test_size", None)
     checks.choice("backend", changes.get("backend", settings["backend"]), ("torch", "keras"))
     norm = settings.get("eval_norm", settings.get("norm", "linf"))
@@ -79,7 +79,7 @@ def plan_from(options: EvaluateOptions) -> Plan:
 
 
 def of_weights(options: EvaluateOptions) -> dict[str, Any]:
-    """Settings of a network from its weights file alone; the data must be named."""
+    """The settings from a weights file's metadata. Raises UsageError if --dataset is missing."""
     _, about = load_weights(options.run)
     if options.dataset is None:
         raise UsageError("dataset: expected the data to evaluate a weights file on, such as cifar10:DIR")

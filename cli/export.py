@@ -1,4 +1,4 @@
-"""`stcli export robustbench`."""
+"""`stcli export robustbench`: writes an entry for the leaderboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
 from stcore.evaluation.folder import IDENTITY, RESULT
 from stcore.models import torch_files
-from stcore.results.robustbench import THREATS, Evaluation, Paper, model_info, place
+from stcore.results.robustbench import THREATS, Evaluation, Paper, entry_path, model_info
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 
@@ -31,7 +31,7 @@ def main(args: Sequence[str]) -> int:
     evaluation = Evaluation.read(options.evaluation)
     if options.dataset is not None:
         evaluation = dataclasses.replace(evaluation, dataset=options.dataset)
-    entry = place(evaluation, options.name)
+    entry = entry_path(evaluation, options.name)
     short = "; ".join(evaluation.shortcomings())
     if short and not options.draft:
         raise UsageError(f"evaluation: expected AutoAttack on all test images; received {short}. Or give --draft")
@@ -102,7 +102,7 @@ def claim(info: Mapping[str, Any], name: str, norm: str) -> str:
 
 
 def usage(about: Mapping[str, str], entry: str) -> str:
-    """How the weights are loaded."""
+    """Instructions to load the weights."""
     height, width, channels = about["image_shape"].split("x")
     settings = f"num_classes={about['num_classes']}, in_channels={channels}, image_size=({height}, {width})"
     if (normalize := about.get("normalize", "none")) != "none":

@@ -1,4 +1,4 @@
-"""Tables that fit the terminal, of which nothing is ever cut off."""
+"""Tables that fit the terminal and are never truncated."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from rich.measure import Measurement
 from rich.table import Table
 
 ROOMS = range(60, 5, -1)
-"""So wide texts may be where all columns do not fit: the first that helps."""
+"""Widths to try for columns of text if not all columns fit, widest first."""
 
 
 class Fitting:
-    """The first of some layouts that the terminal has room for, or else the last."""
+    """The first of several layouts that fits the terminal, else the last."""
 
     def __init__(self, layouts: Sequence[Table]) -> None:
         self.layouts = layouts
@@ -33,8 +33,8 @@ def fitting(
     texts: Collection[int] = (0,),
     title: str | None = None,
 ) -> Fitting:
-    """A table whose cells have a line each. Where that is too wide an interval stands below its value; then texts
-    are folded, and numbers last. texts: which columns, counted from 0, are no numbers."""
+    """A table with one line per cell. If it is too wide, intervals go below their values, then texts are folded,
+    then numbers. texts: indices of the columns that hold text."""
     below = [[stacked(cell) for cell in row] for row in rows]
     heads = [_folded(head, [row[n] for row in below]) for n, head in enumerate(titles)]
     return Fitting(
@@ -55,7 +55,7 @@ def layout(
     folds: Collection[int] = (),
     room: int | None = None,
 ) -> Table:
-    """One way to lay it out. folds: which columns may fold their words, and do beyond `room`."""
+    """One layout. folds: indices of the columns whose words are folded beyond a width of `room`."""
     table = Table(title=title, title_justify="left")
     for n, head in enumerate(titles):
         table.add_column(
@@ -71,11 +71,11 @@ def layout(
 
 
 def stacked(cell: str) -> str:
-    """What is in brackets, or follows ±, below what it belongs to."""
+    """Puts an interval in brackets, or a deviation after ±, on a line of its own."""
     return re.sub(r" (?=[\[(±])", "\n", cell)
 
 
 def _folded(head: str, cells: Sequence[str]) -> str:
-    """A title over several lines where it is wider than its cells."""
+    """Folds a title that is wider than its cells."""
     widest = max((len(line) for cell in cells for line in cell.split("\n")), default=1)
     return textwrap.fill(head, max(widest, 1), break_long_words=False, break_on_hyphens=False)

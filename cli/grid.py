@@ -1,4 +1,4 @@
-"""The points of a sweep: settings with several values each, from words and a file, in all combinations."""
+"""Points of a sweep: all combinations of settings, from words and a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from stcore.base.checks import did_you_mean
 from stcore.base.files import read_toml
 from stcore.cli.options import TrainOptions
 from stcore.cli.train import NOT_SETTINGS
@@ -17,7 +18,7 @@ from stcore.paper import PRESETS, matching
 from stcore.runs.plan import Plan
 
 Point: TypeAlias = Mapping[str, Any]
-"""A value for each setting that is varied: a word, as on the command line, or what TOML has for it."""
+"""A value per varied setting: a word of the command line, or a TOML value."""
 
 _TYPES = typing.get_type_hints(TrainOptions)
 _FIXED = {**dict.fromkeys(NOT_SETTINGS, "the sweep's own"), "seed": "by --seeds 1..7", "device": "by --devices"}
@@ -25,10 +26,10 @@ _SWITCH = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def points(vary: Sequence[str], file: str | None) -> list[Point]:
-    """All points, in order, the last setting changing first.
+    """All points in order; the last setting varies fastest.
 
-    vary: `name=value,value` each.   file: of TOML, or none.
-    Raises UsageError for what is no setting, or has no value, or is there twice.
+    vary: words `name=value,value`.   file: a TOML file, or None.
+    Raises UsageError for an unknown setting, one without a value, or one given twice.
     """
     of_words = [_from_word(word) for word in vary]
     whole, *grids = _from_file(Path(file)) if file is not None else [{}]
@@ -47,12 +48,12 @@ def points(vary: Sequence[str], file: str | None) -> list[Point]:
 
 
 def words(point: Point) -> list[str]:
-    """The flags of `stcli train` that set it."""
+    """The flags of `stcli train` for a point."""
     return [word for name, value in point.items() for word in _flag(name, value)]
 
 
 def label(point: Point, plan: Plan) -> str:
-    """What tells a run from the others, in every order of the same settings the same: method=st,beta=6."""
+    """The name of a point's run, independent of the order of its settings: method=st,beta=6."""
     flat = {**plan.flat(), "preset": plan.preset}
     said = [f"{name}={_show(flat.get(name))}" for name in _TYPES if name in point]
     return ",".join(said)
@@ -66,7 +67,7 @@ def _from_word(word: str) -> tuple[str, list[Any]]:
 
 
 def _from_file(path: Path) -> list[dict[str, list[Any]]]:
-    """What all grids have, and then each grid's own."""
+    """The settings of all grids, then those of each grid."""
     content = read_toml(path)
     grids = content.pop("grid", [])
     if not isinstance(grids, list) or not all(isinstance(grid, dict) for grid in grids):
@@ -82,7 +83,10 @@ def _add(factors: dict[str, list[Any]], name: str, values: Sequence[Any]) -> Non
         raise UsageError(f"vary: expected a setting of training; received {name}, which is {_FIXED[name]}")
     if name not in _TYPES:
         known = ", ".join(known for known in _TYPES if known not in _FIXED)
-        raise UsageError(f"vary: expected a setting of training; received {name!r}; known are {known}")
+        raise UsageError(
+            f"vary: expected a setting of training; received {name!r}; known are {known}"
+            + did_you_mean(name, _TYPES)
+        )
     if name in factors:
         raise UsageError(f"vary: expected {name} once; received it twice. Put all its values into one list")
     if not values or "" in values:
@@ -92,7 +96,7 @@ def _add(factors: dict[str, list[Any]], name: str, values: Sequence[Any]) -> Non
 
 
 def _rows(name: str, value: Any) -> list[Any]:
-    """Of `preset`, the rows of the paper below a name; else the value alone."""
+    """For `preset` the rows of the paper below a name; else the value itself."""
     below = name == "preset" and any(row.startswith(f"{value}/") for row in PRESETS)
     return [row.name for row in matching(value)] if below else [value]
 
@@ -115,4 +119,4 @@ def _show(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     shown = f"{value:g}" if isinstance(value, float) else str(value).replace(",", "+")
-    return re.sub(r"[^\w.+-]", "-", shown)  # a folder's name takes no slash
+    return re.sub(r"[^\w.+-]", "-", shown)  # a folder name cannot hold a slash

@@ -1,4 +1,4 @@
-"""`stcli import`."""
+"""`stcli import`: converts a published checkpoint."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from stcore.models import released, torch_files
 from stcore.runs.store import FORMAT
 
 PREACT = (
-    "Of PreActResNets two are about with the same names; this is the one of AWP and RWP, whose shortcut takes the "
-    "activated input, not that of RobustBench's PreActBlock, whose shortcut takes the input itself."
+    "Two PreActResNets have the same tensor names. This is the one of AWP and RWP, whose shortcut takes the "
+    "activated input; the shortcut of RobustBench's PreActBlock takes the raw input."
 )
 
 
@@ -50,11 +50,11 @@ def main(args: Sequence[str]) -> int:
     console.print(f"{what} → {options.out}", soft_wrap=True)
     if found.normalize != models.normalization.NONE:
         console.print(
-            f"it normalises pixels: --normalize {found.normalize}, where training goes on", soft_wrap=True
+            f"it normalises pixels: give --normalize {found.normalize} to train it further", soft_wrap=True
         )
     if found.unused:
-        console.print(f"left out: {len(found.unused)} tensors of sub_block1, which the network never calls")
+        console.print(f"left out: {len(found.unused)} tensors of sub_block1, which the network does not use")
     if found.model.startswith("preact-"):
         console.print(PREACT, soft_wrap=True)
-    console.print("Evaluate it before you trust it: its natural accuracy must be the published one")
+    console.print("Evaluate it first: its natural accuracy must match the published one")
     return errors.OK

@@ -1,4 +1,4 @@
-"""Runs to be trained one after another, each in a process of its own; on each device one trains at a time."""
+"""Queue of training runs, each in its own process; one at a time per device."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from stcore.runs.record import settings_of
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is asked for.
+    """One run of a command.
 
-    name: what its lines are marked with.   args: the words of its `stcli train`, but for its folder and device.
-    plan: what they ask for.   about: which of the runs it is, in JSON.
+    name: the mark of its output lines.   args: its `stcli train` options, without folder and device.
+    plan: the plan they make.   about: its identity in the JSON output.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Job:
 
     @property
     def device(self) -> str | None:
-        """That of a run that was begun before; None for one that is yet to begin."""
+        """The device of a run that has begun; None before."""
         return RunFolder.open(self.folder).read_config().get("device", "auto") if self.begun else None
 
     def words(self, lane: str | None, hours: float | None) -> list[str]:
-        """The words of the command that begins it, or lets it go on, on this device for so many hours."""
+        """The command that starts or resumes it on a device, for at most `hours`."""
         on = ["--device", lane] if lane is not None else []
         on += ["--max-hours", f"{hours:.6f}"] if hours is not None else []
         if not self.begun:
@@ -60,7 +60,7 @@ class Job:
         return ["train", "--resume", str(self.folder), *(["--save-every", every] if every else []), *on]
 
     def check_same(self, devices: Sequence[str | None]) -> None:
-        """UsageError where a run that is there already was made by another command."""
+        """Raises UsageError if its folder holds a run with other settings."""
         if not self.begun:
             return
         there = _compared(_complete(RunFolder.open(self.folder).read_config()))
@@ -75,7 +75,7 @@ class Job:
 
 
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings with those that came with later versions, as they were before."""
+    """A run's settings, completed by the defaults of settings that later versions added."""
     made = make_plan({name: value for name, value in config.items() if name != "preset"}).flat()
     return {**json.loads(json.dumps(made)), **config}
 
@@ -84,16 +84,25 @@ def _compared(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings_of(flat), "seed": flat.get("seed", 0)}
 
 
+def child_command(words: Sequence[str]) -> list[str]:
+    """`stcli WORDS` as a child process.
+
+    -P keeps the working directory off the head of the import path, as it is for `stcli` itself: a folder `stcore/`
+    there, such as a checkout's, does not hide the installed package. See `cli/child.py`.
+    """
+    return [sys.executable, "-P", "-m", "stcore.cli.child", *words]
+
+
 def train(
     jobs: Sequence[Job],
     devices: Sequence[str | None],
     say: Callable[[str], None],
     seconds: float | None = None,
 ) -> dict[str, Ended | None]:
-    """How each run ended, by its name; None for those that never began, since an interruption came before.
+    """Trains the runs; returns how each ended, by name, or None for a run that an interruption kept from starting.
 
-    devices: each trains one run at a time; None is the one that its `args` say, or the default.
-    seconds: the time there is for all of them together.
+    devices: each trains one run at a time; None stands for the device in a run's `args`, or the default.
+    seconds: time limit for all runs together.
     """
     end = None if seconds is None else time.monotonic() + seconds
     on = {job.name: job.device for job in jobs}
@@ -102,7 +111,7 @@ def train(
 
     def lane(device: str | None) -> None:
         while True:
-            with taking:  # runs that were begun on another device come last: theirs may yet be free for them
+            with taking:  # runs begun on another device come last: theirs may become free
                 waiting.sort(key=lambda job: on[job.name] not in (None, device))
                 if not waiting:
                     return
@@ -110,13 +119,11 @@ def train(
             left = None if end is None else max(0.0, end - time.monotonic())
             if job.folder.is_dir() and not job.begun:
                 with contextlib.suppress(UsageError), files.held(job.folder):
-                    files.sweep(job.folder)  # a kill may have come as the first file was being written
+                    files.sweep(job.folder)  # a kill may have interrupted the first write
             words = job.words(device, None if left is None else left / 3600)
-            how = ended[job.name] = children.run(
-                f"[{job.name}]", [sys.executable, "-m", "stcore.cli.child", *words]
-            )
+            how = ended[job.name] = children.run(f"[{job.name}]", child_command(words))
             if how is not None and how.code == errors.INTERRUPTED:
-                children.stop()  # its time is up, and so is that of the others
+                children.stop()  # the time is up for the others too
 
     with Children(say) as children, ThreadPoolExecutor(len(devices)) as lanes:
         list(lanes.map(lane, devices))

@@ -1,7 +1,7 @@
-"""Several runs by one command: what is left of them is trained, and what they came to is said, as text or JSON.
+"""Several runs by one command: trains what is unfinished, then prints the results as tables or JSON.
 
-A finished run is not trained again, and an unfinished one goes on, so that the same command takes up all that is
-left. What one run fails at does not keep the others from training.
+Finished runs are skipped and unfinished ones resumed, so the same command continues an interrupted one. If one run
+fails, the others still train.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from stcore.runs.record import read_record
 
 
 def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: TrainOptions) -> int:
-    """Trains what is not finished, prints the tables over all, or JSON; returns 0, the first failure's exit code,
-    or 130 when interrupted. UsageError, before any begins, where a run that is there is not the one asked for."""
+    """Trains what is unfinished and prints tables over all runs, or JSON.
+
+    Returns 0, the first failure's exit code, or 130 if interrupted.
+    Raises UsageError, before any run starts, if a folder holds a run with other settings.
+    """
     for job in jobs:
         job.check_same(devices)
     stream = sys.stderr if options.json else sys.stdout
 
     def say(text: str) -> None:
-        stream.write(f"{text}\n")  # at once, for lines of several runs not to mix
+        stream.write(f"{text}\n")  # in one call, so that lines of several runs do not mix
         stream.flush()
 
     before = [job for job in jobs if job.finished]
@@ -48,7 +51,7 @@ def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: Train
 
 
 def _say_tables(finished: Sequence[Job], say: Callable[[str], None]) -> None:
-    """One for each checkpoint that the runs have, `best` first."""
+    """Prints a table per checkpoint, `best` first."""
     result = read_record(finished[0].folder).result if finished else None
     for checkpoint in CHECKPOINTS:
         if checkpoint in (result or {}).get("checkpoints", {}):
@@ -57,7 +60,7 @@ def _say_tables(finished: Sequence[Job], say: Callable[[str], None]) -> None:
 
 
 def _result(job: Job, how: Ended | None) -> dict[str, Any]:
-    """What JSON says of a run: how it ended, and its own result."""
+    """A run in the JSON output: how it ended, and its result."""
     code = errors.INTERRUPTED if how is None else how.code
     said = {"last_lines": how.last_lines} if how is not None and code != errors.OK else {}
     result = read_record(job.folder).result if job.begun else None
@@ -65,13 +68,13 @@ def _result(job: Job, how: Ended | None) -> dict[str, Any]:
 
 
 def _conclude(ended: Mapping[str, Ended | None]) -> int:
-    """Says on stderr which runs failed, and returns the exit code."""
+    """Reports failed runs on stderr; returns the exit code."""
     for name, how in ended.items():
         if how is not None and how.code != errors.OK:
             said = "".join(f"\n    {line}" for line in how.last_lines)
-            print(f"stcli: {name} ended with exit code {how.code}; it said last:{said}", file=sys.stderr)
+            print(f"stcli: {name} ended with exit code {how.code}; its last lines:{said}", file=sys.stderr)
     codes = [errors.INTERRUPTED if how is None else how.code for how in ended.values()]
     if errors.INTERRUPTED in codes:
-        print("stcli: interrupted; the same command goes on", file=sys.stderr)
+        print("stcli: interrupted; run the same command again to resume", file=sys.stderr)
         return errors.INTERRUPTED
     return next((code for code in codes if code != errors.OK), errors.OK)

@@ -1,4 +1,4 @@
-"""`stcli merge`."""
+"""`stcli merge`: joins the shards of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from stcore.cli.console import make_console, say, score_table, stage_table
 from stcore.cli.parsing import parse
 from stcore.errors import UsageError
 from stcore.evaluation.folder import IDENTITY, EvaluationFolder
-from stcore.evaluation.results import result_of
+from stcore.evaluation.results import result_json
 from stcore.evaluation.shards import merge
 
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """Put the shards of an evaluation together, as `stcli evaluate --shard i/n` left them."""
+    """Join the shards of an evaluation, as `stcli evaluate --shard i/n` leaves them."""
 
     parts: tyro.conf.Positional[tuple[Path, ...]]
     """The folders of all shards."""
     out: Path
-    """The whole evaluation's folder, new or empty."""
+    """Folder for the joined evaluation, new or empty."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -40,7 +40,7 @@ def main(args: Sequence[str]) -> int:
     merged = {name: merge([part / name for part in options.parts]) for name in names[0]}
     console = make_console()
     for name, (about, records, found) in merged.items():
-        result = result_of(found, list(about["attacks"]))
+        result = result_json(found, list(about["attacks"]))
         EvaluationFolder(options.out / name, about).finish(records, result)
     console.print(score_table({name: found.accuracies for name, (_, _, found) in merged.items()}))
     for name, (_, _, found) in merged.items():

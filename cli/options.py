@@ -1,314 +1,382 @@
-"""The options of the commands, flat; a run's config.toml holds the same names."""
+"""Options of the commands: flat, by the names that a run's config.toml holds, and their groups in `--help`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import tyro
 
 from stcore.cli.parsing import Int, MaybeInt, MaybeNumber, MaybeText, Number
 
+Groups: TypeAlias = tuple[tuple[str, str], ...]
+"""The sections of a command's `--help`: (title, names of options)."""
+
+_OF_TRAINING: Groups = (
+    ("common options", "backend dataset model method preset config out seed device json"),
+    (
+        "data",
+        "augment train_size validation_size test_size image_column label_column image_size "
+        "extra_data extra_fraction",
+    ),
+    ("model", "normalize pretrained init_weights new_head"),
+    (
+        "optimisation",
+        "epochs batch_size accumulate learning_rate schedule drops momentum nesterov weight_decay ema",
+    ),
+    ("search for examples (every method but standard)", "epsilon step_size steps early_steps norm init noise_std"),
+    (
+        "loss (of the methods named)",
+        "beta divergence stop_gradient_targets label_smoothing examples combine",
+    ),
+    ("only of st", "inner_divergence"),
+    ("only of trades", "share_natural adversarial_first"),
+    ("only of gairat and gair-rst", "weighting shift begin_epoch confidence"),
+    ("only of bat", "segments inner"),
+    ("weight perturbation (any method)", "awp rwp perturbation_warmup rwp_steps rwp_threshold"),
+    ("evaluation", "attacks eval_epsilon eval_norm eval_batch_size select select_by"),
+    (
+        "runtime",
+        "dtype precision inner_precision gradient_checkpointing compile resident threads deterministic "
+        "sync_batch_norm replicas",
+    ),
+    ("interruptions, several runs, logging", "resume save_every max_hours on_trouble seeds devices tensorboard"),
+)
+
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a network by squeeze training, or another method, and evaluate it.
+    """Train a network by squeeze training or another method, then evaluate it.
 
-    The defaults shown are those of the chosen data set's preset. Fractions such as 8/255 are numbers.
+    The defaults shown are those of the chosen preset, by default the data set's. Numbers may be fractions such as
+    8/255.
     """
+
+    GROUPS = _OF_TRAINING
 
     backend: str = "torch"
     """The framework: torch or keras."""
     dataset: str = "digits"
-    """digits (embedded, needs no file); cifar10, cifar100 or svhn, as stcli data fetch leaves them; cifar10:DIR,
-    cifar100:DIR, svhn:DIR (the published files), parquet:DIR (train-*.parquet, test-*.parquet of encoded images),
-    folder:DIR (train/CLASS/*.png, test/CLASS/*.png), hub:OWNER/NAME (Hugging Face), npz:DIR (train.npz, test.npz),
-    safetensors:DIR (alike), npy:DIR (train_images.npy, train_labels.npy and so on; may be larger than memory) or
-    stream:DIR (train-*.tar, test-*.tar in webdataset's layout, read epoch by epoch)."""
+    """digits (built in); cifar10, cifar100 or svhn, as stcli data fetch stores them; cifar10:DIR, cifar100:DIR,
+    svhn:DIR (the published files), parquet:DIR (train-*.parquet, test-*.parquet of encoded images), folder:DIR
+    (train/CLASS/*.png, test/CLASS/*.png), hub:OWNER/NAME (Hugging Face), npz:DIR (train.npz, test.npz),
+    safetensors:DIR (train.safetensors, test.safetensors), npy:DIR (train_images.npy, train_labels.npy and so on;
+    may be larger than memory) or stream:DIR (train-*.tar, test-*.tar in webdataset's layout, read once per
+    epoch)."""
     model: str = "small-cnn"
     """small-cnn, resnet8, resnet18, preact-resnet18, wrn-D-K such as wrn-28-10, or vgg16-bn; timm:NAME (torch),
-    keras.applications:NAME (keras), or package.module:factory, a function of yours that returns a network.
-    With -silu behind our own names SiLU stands for ReLU."""
+    keras.applications:NAME (keras), or package.module:factory, your function that returns a network. The suffix
+    -silu on the first kind replaces ReLU by SiLU."""
     normalize: str = "none"
-    """What the network does to pixels first: none, cifar10, cifar100, svhn, imagenet, or MEAN/STD with a number
-    for each channel, such as 0.49,0.48,0.45/0.25,0.24,0.26; with --pretrained by default what its weights want."""
+    """Normalisation of the pixels in the network's first layer: none, cifar10, cifar100, svhn, imagenet, or
+    MEAN/STD with a number for each channel, such as 0.49,0.48,0.45/0.25,0.24,0.26. With --pretrained the default
+    is the normalisation of the weights."""
     method: str = "st"
     """st (squeeze training), standard, at, trades, mart, collaborative (Eq. 5), the two-example variants at2,
     trades2, mart2, gairat, gair-rst or bat."""
     preset: str = "digits"
-    """The recipe that completes what is not given: digits, cifar10, cifar100, svhn, or a row of the paper's
-    tables such as table1/cifar10/st-awp (stcli presets lists them)."""
+    """The recipe that sets every option not given: digits, cifar10, cifar100, svhn, or a row of the paper's tables
+    such as table1/cifar10/st-awp (stcli presets lists them)."""
     config: MaybeText = None
     """A TOML file of options, such as an earlier run's config.toml; flags override it."""
     out: MaybeText = None
-    """The run's folder, new or empty; by default one under runs/."""
+    """The run's folder, new or empty; by default a new one under runs/."""
     seeds: MaybeText = None
-    """Train a run for each of these seeds, such as 1..7 or 1..3,7, each in a process of its own and in a folder of
-    its own, out/seed1 …, and print the table over them. Given again, the same command goes on where it was."""
+    """Train one run per seed, such as 1..7 or 1..3,7, each in its own process and folder (out/seed1, …), and print
+    the table over them. The same command, run again, resumes what is unfinished."""
     devices: MaybeText = None
-    """Of --seeds: train one run on each of these devices at a time, such as cuda:0,cuda:1."""
+    """With --seeds: devices that each train one run at a time, such as cuda:0,cuda:1."""
     json: bool = False
-    """Print the result as JSON on stdout, a list with --seeds, and all else on stderr."""
+    """Print the result as JSON on stdout (a list with --seeds); everything else goes to stderr."""
 
     resume: MaybeText = None
-    """Go on with the run in this folder, which was stopped or killed, to the weights and figures of a run without
-    a break. Its settings are its own; beside it fit --dataset (if it moved), --device, --threads,
-    --resident, --save-every, --max-hours and --json."""
+    """Resume the stopped or killed run in this folder; the result is that of an uninterrupted run. The run keeps
+    its settings. Only --dataset (if it moved), --device, --threads, --resident, --save-every, --max-hours,
+    --tensorboard and --json may be given with it."""
     save_every: Number = 300.0
-    """Seconds between two saves of the state within an epoch: what a kill can cost."""
+    """Seconds between saves of the state within an epoch: at most this much work is lost to a kill."""
     max_hours: MaybeNumber = None
-    """Stop after so many hours as by Ctrl-C, with the state saved and exit code 130."""
+    """Stop after this many hours as on Ctrl-C: state saved, exit code 130."""
     tensorboard: bool = False
-    """Write each epoch's metrics for TensorBoard too, into the run's folder; a resumed run goes on with it."""
+    """Also write each epoch's metrics for TensorBoard into the run's folder; a resumed run continues them."""
 
     epochs: Int = 30
+    """Passes over the training images."""
     batch_size: Int = 128
-    """Images to an update, over all devices."""
+    """Images per update, over all devices."""
     accumulate: Int = 1
-    """Send each batch through the network in so many parts, one after another, to save memory. Each part has batch
-    statistics of its own, in the search too; without batch norm the update is the same."""
+    """Split each batch into this many parts and accumulate their gradients, to save memory. Each part has its own
+    batch-norm statistics, in the search too; without batch norm the update is the same."""
     sync_batch_norm: bool = False
-    """Under torchrun on GPUs: batch statistics over all ranks, instead of each rank's own share."""
+    """Under torchrun on GPUs: batch-norm statistics over all ranks instead of each rank's share."""
     learning_rate: Number = 0.1
+    """Learning rate of SGD at the start, or at the peak of one-cycle."""
     schedule: str = "step"
-    """step (×0.1 at each drop), cosine, constant, or one-cycle (up to two fifths, then down, step by step)."""
+    """step (×0.1 at each drop), cosine, constant, or one-cycle (up during the first two fifths, then down, updated
+    every step)."""
     drops: tuple[Number, ...] = ()
-    """Where `step` drops, as shares of the epochs."""
+    """Drops of the step schedule, as fractions of the epochs."""
     momentum: Number = 0.9
+    """Momentum of SGD."""
     nesterov: bool = False
+    """Nesterov momentum."""
     weight_decay: Number = 5e-4
-    """Coupled, on every tensor."""
+    """L2 penalty, added to the gradient of every tensor (coupled)."""
     augment: str = "none"
-    """none, crop-flip (zero-pad 4, random crop, horizontal flip), or crop-flip-cutout (and a black
-    square of 14 / 32 of the side)."""
+    """none, crop-flip (zero-pad 4, random crop, horizontal flip), or crop-flip-cutout (also a black square of
+    14/32 of the side)."""
     pretrained: bool = False
-    """Start from the weights that timm or keras.applications publishes, downloaded where they are not here yet."""
+    """Start from the weights that timm or keras.applications publishes; downloaded if not cached."""
     init_weights: MaybeText = None
-    """Start from this .safetensors file of the same network instead of fresh weights."""
+    """Start from this .safetensors file of the same network."""
     new_head: bool = False
-    """With --init-weights of a network of other classes: the head starts afresh."""
+    """With --init-weights of a network with other classes: initialise a new head."""
 
     epsilon: Number = 8 / 255
-    """Radius of the ball that examples are searched in, for pixels in [0, 1]."""
+    """Radius ε of the ball around each image, for pixels in [0, 1]."""
     step_size: Number = 2 / 255
-    """Length α of an inner step; keeps the preset's share of ε unless given."""
+    """Length α of a search step; by default the preset's fraction of ε."""
     steps: Int = 10
-    """Number K of inner steps."""
+    """Number K of search steps."""
     early_steps: tuple[str, ...] = ()
-    """Fewer at first: 3@0.3 5@0.6 for 3 until three tenths of the epochs are over, 5 until six tenths, then K."""
+    """Step curriculum: 3@0.3 5@0.6 takes 3 steps for the first 30 % of the epochs, 5 until 60 %, then K."""
     norm: str = "linf"
-    """linf or l2."""
+    """Norm of the ball: linf or l2."""
     init: str = "gaussian"
-    """Where the search starts: gaussian (noise_std·N(0, 1)), uniform (in the ball), natural (at, mart, gairat)."""
+    """Start of the search: gaussian (noise_std · N(0, 1)), uniform (in the ball), or natural (at, mart,
+    gairat)."""
     noise_std: Number = 1e-3
+    """Standard deviation of the gaussian start."""
     beta: Number = 6.0
     """Weight β of the divergence (all methods but standard, at and gairat)."""
     divergence: str = "symmetric_kl"
     """symmetric_kl, js, squared_l2, kl or improved_kl (st, trades)."""
     inner_divergence: MaybeText = None
-    """Another divergence for the inner search (st)."""
+    """Divergence of the search, if another than that of the loss (st)."""
     stop_gradient_targets: bool = True
     """Hold the targets of the symmetric KL constant, as the paper's released code does (st, trades)."""
     label_smoothing: Number = 0.0
-    """Share of the labels that is spread over all classes, such as 0.1, in the cross-entropy of the loss (st, at,
-    trades, at2, trades2)."""
+    """Probability spread evenly over all classes, such as 0.1, in the cross-entropy of the loss (st, at, trades,
+    at2, trades2)."""
     examples: Int = 1
-    """Neighbours of each image (at, trades, mart); at2, trades2 and mart2 have two."""
+    """Adversarial examples per image (at, trades, mart); at2, trades2 and mart2 have two."""
     combine: str = "mean"
-    """Of several neighbours' terms: mean or max."""
+    """How the terms of several examples are combined: mean or max (at, trades, mart and their two-example
+    variants)."""
     share_natural: bool = False
-    """One natural forward for both terms, instead of the released code's two (trades)."""
+    """Use one natural forward pass for both terms; the released code makes two (trades)."""
     adversarial_first: bool = False
-    """Forward adversarial before natural images, as the AWP and RST code does (trades)."""
+    """Run adversarial before natural images through the network, as the AWP and RST code does (trades)."""
     weighting: str = "tanh"
-    """tanh, sigmoid or discrete (gairat)."""
+    """Weight as a function of κ: tanh, sigmoid or discrete (gairat)."""
     shift: Number = -1.0
-    """λ of the weights (gairat, gair-rst)."""
+    """Shift λ of the weights (gairat, gair-rst)."""
     begin_epoch: Int = 60
-    """First epoch with weights (gairat, gair-rst); by default half-way."""
+    """First epoch with weights (gairat, gair-rst); by default half of the epochs."""
     confidence: Number = 50.0
-    """Margin that the second search climbs to (gair-rst)."""
+    """Margin that the second search maximises up to (gair-rst)."""
     segments: Int = 2
-    """Number m of strides from natural to adversarial (bat)."""
+    """Number m of segments from natural to adversarial (bat)."""
     inner: str = "cross_entropy"
-    """What the search climbs: cross_entropy or kl (bat)."""
+    """Loss that the search maximises: cross_entropy or kl (bat)."""
 
     awp: MaybeNumber = None
-    """Adversarial weight perturbation of this size γ, such as 0.005, with any method; none drops a preset's."""
+    """Adversarial weight perturbation of size γ, such as 0.005; none switches off a preset's."""
     rwp: MaybeNumber = None
-    """Robust weight perturbation of this size γ instead."""
+    """Robust weight perturbation of size γ; excludes --awp."""
     perturbation_warmup: Int = 0
-    """The perturbation acts from this epoch on."""
+    """First epoch with the weight perturbation."""
     rwp_steps: MaybeInt = None
-    """Ascents of rwp; 10 by default."""
+    """Ascent steps of --rwp; by default 10."""
     rwp_threshold: MaybeNumber = None
-    """Only examples with a smaller loss direct it, in nats; by default as published, 1.7 or 4.0 (CIFAR-100)."""
+    """Loss in nats below which an example takes part in --rwp; by default as published, 1.7, or 4.0 for
+    CIFAR-100."""
     ema: MaybeNumber = None
-    """Keep an average of the weights too, with this decay per step, such as 0.995."""
+    """Also keep an exponential moving average of the weights, with this decay per step, such as 0.995."""
     extra_data: MaybeText = None
     """Pseudo-labelled or generated data mixed into each batch: npz:FILE or ti500k:FILE."""
     extra_fraction: MaybeNumber = None
-    """Share of each batch that is extra data; 0.5 by default."""
+    """Fraction of each batch that is extra data; by default 0.5."""
 
     attacks: str = "fgsm,pgd20"
-    """The final evaluation's attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool,
-    collaborative; pgd_trades, pgd_rst, pgd_rst_monitor, which have an ε of their own, 0.031."""
+    """Attacks of the final evaluation, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool,
+    collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus,
+    autoattack-rand, autoattack-fast and its members, as stcli evaluate takes them."""
     eval_epsilon: Number = 8 / 255
-    """Radius of the evaluation's attacks; by default the training's."""
+    """Radius ε of the evaluation's attacks; by default that of training."""
     eval_norm: MaybeText = None
-    """Norm of the evaluation's attacks: linf or l2; by default the training's."""
+    """Norm of the evaluation's attacks: linf or l2; by default that of training."""
     eval_batch_size: Int = 250
+    """Images per batch of the evaluation."""
     select: str = "val"
-    """Where the best epoch is chosen: val (held out) or test (the paper's rule, optimistic)."""
+    """Split on which the best epoch is chosen: val (held out) or test (the paper's rule, optimistic)."""
     select_by: str = "pgd20"
-    """What it is chosen by: natural, or the accuracy under fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, pgd_trades
-    or pgd_rst_monitor."""
+    """Accuracy that chooses the best epoch: natural, or under fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm,
+    pgd_trades or pgd_rst_monitor."""
 
     on_trouble: str = "warn"
-    """When an epoch's figures show trouble (not learning, collapse under attack, robust overfitting, a loss that
-    is no number): warn, stop (early, and evaluate), or rollback (to the last good state, with a tenth of the
-    learning rate from there; twice at most, then stop)."""
+    """Failure policy when an epoch's metrics show trouble (no learning, collapse under attack, robust overfitting,
+    a non-finite loss): warn, stop (early, then evaluate), or rollback (to the last good state with a tenth of the
+    learning rate; at most twice, then stop)."""
 
     seed: Int = 0
+    """Seed of initial weights, batches, augmentation and search noise."""
     device: str = "auto"
-    """auto, cpu, cuda[:N] or mps (torch), cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
+    """auto, cpu, cuda[:N] or mps (torch); cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
     dtype: str = "float32"
-    """float32 or float64."""
+    """Type of the weights: float32 or float64."""
     precision: str = "fp32"
-    """What the outer forwards of training, and their way back, reckon in: fp32, tf32 (torch on CUDA) or bf16
-    (mixed: weights, losses and updates stay in float32). Evaluations are always in fp32."""
+    """Numeric precision of the training loss's forward and backward passes: fp32, tf32 (torch on CUDA) or bf16
+    (mixed: weights, losses and updates stay in float32). Evaluations always use fp32."""
     inner_precision: MaybeText = None
-    """The same for the search for examples; by default as --precision. Its projections stay in float32."""
+    """Numeric precision of the search; by default that of --precision. Its projections stay in float32."""
     gradient_checkpointing: bool = False
-    """Keep fewer activations, in the search and in the outer forwards, and compute them again in the way back:
-    the same gradients with less memory, for one more forward to each way back. torch: by blocks, where the network
-    has some; keras: each forward as a whole."""
+    """Keep fewer activations, in the search and in the loss, and recompute them in the backward pass: the same
+    gradients with less memory, for one more forward pass per backward pass. torch: per block, if the network has
+    blocks; keras: the whole forward pass."""
     compile: str = "auto"
     """on, off or auto: torch.compile of the model (auto: off), one tf.function per step (auto: on); xla: that
-    function by XLA too, once for each batch size (keras)."""
+    function compiled by XLA too, once per batch size (keras)."""
     resident: str = "auto"
-    """Keep the training images on the device as bytes, and choose and augment batches there, with the same
-    numbers: on, off, or auto: on an accelerator where they take less than a quarter of its free memory."""
+    """Keep the training images on the device as bytes, and draw and augment batches there, with the same numbers:
+    on, off, or auto (on an accelerator if they take less than a quarter of its free memory)."""
     replicas: MaybeInt = None
-    """Spread each batch over so many devices of this one process (keras on JAX). Weights are on each, batch
-    statistics are those of the whole batch. torch: torchrun instead."""
+    """Spread each batch over this many devices of one process (keras on JAX). Weights are on each device;
+    batch-norm statistics are those of the whole batch. With torch use torchrun."""
     threads: MaybeInt = None
     """CPU threads."""
     deterministic: bool = False
-    """Algorithms whose results do not depend on how threads meet, even where they are slower."""
+    """Use only algorithms whose results do not depend on thread timing, even if they are slower."""
     train_size: MaybeInt = None
-    """Train on so many images, in the classes' proportions."""
+    """Train on N images, in the classes' proportions."""
     validation_size: MaybeInt = None
+    """Validate on the first N validation images."""
     test_size: MaybeInt = None
-    """Evaluate on the first so many test images."""
+    """Evaluate on the first N test images."""
     image_column: MaybeText = None
-    """The column of images (parquet, hub); found by itself where it has a usual name."""
+    """Column of images (parquet, hub); found automatically if it has a usual name."""
     label_column: MaybeText = None
+    """Column of labels, with --image-column."""
     image_size: MaybeInt = None
-    """Make all images square, of this side in pixels (folder, parquet, hub, stream): the shorter side is resized
-    to it, the middle cut out."""
+    """Resize the shorter side of each image to this many pixels and crop the centre square (folder, parquet, hub,
+    stream)."""
 
 
 @dataclass(frozen=True)
 class PlanOptions(TrainOptions):
-    """Say what a run will cost before it begins: passes, operations, memory, and hours, from a measured probe.
+    """Forecast what a run will cost: passes, operations, memory and hours, from a measured probe.
 
-    Takes the words of the `stcli train` command, and is to run where it will, with as little beside it. The probe
-    makes some of its steps, on its own data, and leaves nothing behind.
+    Takes the options of `stcli train`. Run it on the machine that will train, while little else runs there. The
+    probe makes a few real steps of the run on its own data and leaves no files behind.
     """
 
+    GROUPS = (("the probe", "probe_seconds"), *_OF_TRAINING)
+
     probe_seconds: Number = 30.0
-    """Time for the probe; the least there is to it, some steps and batches of each kind, is done in any case."""
+    """Seconds for the probe; a few steps and batches of each kind are always measured."""
 
 
 @dataclass(frozen=True)
 class Varied:
-    """What a sweep has beside the options of its runs."""
+    """The options of a sweep, without those of its runs."""
 
     vary: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A setting and its values, such as beta=1,2,4,6 or epsilon=4/255,8/255; given several times, in all
-    combinations. Of preset, table2 stands for all rows of the paper below it (Fig. 6), table2/st for st's."""
+    """A setting and its values, such as beta=1,2,4,6 or epsilon=4/255,8/255. Given several times: all
+    combinations. For preset, table2 stands for all rows of the paper below it (Fig. 6), table2/st for those of
+    st."""
     grid: MaybeText = None
-    """A TOML file of settings with lists of values, such as beta = [1, 2]: all combinations. For a grid that is no
-    whole product it has tables [[grid]], each of them with all combinations of its own and the settings above."""
+    """A TOML file of settings with lists of values, such as beta = [1, 2]: all combinations. For a grid that is
+    not one product, tables [[grid]]: each is combined with the settings above it."""
     dry_run: bool = False
-    """List the runs, and how far each of them is, and train none."""
+    """List the runs and their progress; train nothing."""
 
 
 @dataclass(frozen=True)
-class SweepOptions(TrainOptions, Varied):  # in this order: --help then begins with what is varied
+class SweepOptions(TrainOptions, Varied):
     """Train a run for each point of a grid of settings, and print the table over them.
 
-    Takes the options of `stcli train`, --seeds, --devices and --max-hours (of all together) too. Each run has a
-    folder named by its point, such as out/method=st,beta=6, and a process of its own. The same command, given
-    again, skips what is finished and goes on where it was; another grid in the same folder adds its runs. What one
-    run fails at does not keep the others from training; it is said at the end.
+    Takes the options of `stcli train`, also --seeds, --devices and --max-hours (for all runs together). Each run
+    has its own process and a folder named by its point, such as out/method=st,beta=6. The same command, run again,
+    skips finished runs and resumes the others; another grid in the same folder adds its runs. If one run fails,
+    the others still train; the failure is reported at the end.
     """
+
+    GROUPS = (("the sweep", "vary grid dry_run"), *_OF_TRAINING)
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     """Evaluate the checkpoints of a run, or a weights file, on the test split, in either framework.
 
-    With autoattack, or parts of it, the evaluation has a folder: killed, the same command goes on where it was.
+    With autoattack, or members of it, the evaluation has a folder: the same command, run again, resumes it.
     """
+
+    GROUPS = (
+        ("what is evaluated", "checkpoint weights dataset model image_size subset shard"),
+        ("attacks", "attacks fast epsilon norm seed engine audit"),
+        ("runtime", "backend device dtype batch_size threads"),
+        ("output", "out save_every save_examples predictions json"),
+    )
 
     run: tyro.conf.Positional[Path]
     """A run's folder, as `stcli train` leaves it, or a .safetensors file, which needs --dataset."""
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
     model: MaybeText = None
-    """For a weights file of a network of package.module:factory, that factory: no file alone has code run."""
+    """For a weights file of a package.module:factory network: that factory. A file alone never runs code."""
     attacks: str = "fgsm,pgd20"
-    """Separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool, collaborative; pgd_trades,
-    pgd_rst, pgd_rst_monitor, which have an ε of their own, 0.031; autoattack, autoattack-plus, autoattack-rand,
+    """Attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool, collaborative;
+    pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus, autoattack-rand,
     autoattack-fast; its members apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, also several joined by +."""
     fast: bool = False
-    """autoattack's verdict for a fraction of its passes: autoattack-fast in its place."""
+    """Replace autoattack by autoattack-fast: the same verdict for a fraction of the passes."""
     epsilon: MaybeNumber = None
-    """Radius of the attacks; by default the run's."""
+    """Radius ε of the attacks; by default the run's."""
     norm: MaybeText = None
-    """linf, l2 or l1 (autoattack's attacks only); by default the run's. Another one needs its own --epsilon."""
+    """linf, l2 or l1 (autoattack's attacks only); by default the run's. Another norm needs its own --epsilon."""
     weights: MaybeText = None
-    """Evaluate this .safetensors file instead of the run's own checkpoints."""
+    """Evaluate this .safetensors file instead of the run's checkpoints."""
     checkpoint: MaybeText = None
-    """Of the run: best, last, best-ema or last-ema; by default all there are."""
+    """Checkpoint of the run: best, last, best-ema or last-ema; by default all that exist."""
     batch_size: MaybeInt = None
-    """Images at one time."""
+    """Images per batch; by default the run's --eval-batch-size."""
     subset: MaybeText = None
-    """Evaluate on the first N test images (N), or on those from A up to B (A:B); by default on the run's."""
+    """Evaluate on the first N test images (N), or on images A to B (A:B); by default the run's."""
     shard: MaybeText = None
-    """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge puts the parts together."""
+    """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge joins the parts."""
     out: MaybeText = None
-    """The evaluation's folder; with autoattack or --save-examples by default one in evaluations/, in the run's
-    folder or beside the weights file."""
+    """The evaluation's folder; with autoattack or --save-examples by default a new one in evaluations/, in the
+    run's folder or beside the weights file."""
     save_every: Number = 30.0
-    """Seconds between two saves of its state: what a kill can cost."""
+    """Seconds between saves of the state: at most this much work is lost to a kill."""
     save_examples: bool = False
     """Keep the adversarial examples too."""
     engine: str = "native"
     """native, or reference: autoattack by the pyautoattack package, for comparison; it cannot be resumed."""
     audit: bool = True
-    """Look for signs that the figures should not be believed, on the first 64 images (linf, l2)."""
+    """Check the first 64 images for signs that the accuracies are overestimated (linf, l2)."""
     seed: MaybeInt = None
     """Seed of the attacks' noise; by default the run's."""
     device: str = "auto"
+    """auto, cpu, cuda[:N] or mps (torch); cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
     dtype: MaybeText = None
     """float32 or float64; by default the run's."""
     threads: MaybeInt = None
+    """CPU threads."""
     dataset: MaybeText = None
-    """Where the data lies now, if it moved."""
+    """The data set, if it moved since training."""
     image_size: MaybeInt = None
-    """For a weights file: make all images square, of this side in pixels, as in training."""
+    """For a weights file: resize and crop all images to squares of this side in pixels, as in training."""
     predictions: MaybeText = None
-    """Write the class predicted for each image, natural and under each attack, to this .json file."""
+    """Write the predicted class of each image, natural and under each attack, to this .json file."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Turn a checkpoint that others released into a weights file that both frameworks load; no pickle is run.
+    """Convert a published PyTorch checkpoint to a weights file that both frameworks load; no pickle is executed.
 
     Knows the WRN, ResNet-18 and PreActResNet-18 of TRADES, MART, AWP, RST, GAIRAT, ST and RobustBench.
     """
@@ -318,55 +386,62 @@ class ImportOptions:
     out: Path
     """The .safetensors file to write."""
     model: MaybeText = None
-    """resnet18, preact-resnet18, wrn-D-K such as wrn-34-10, or another of ours; by default the one that fits."""
+    """resnet18, preact-resnet18, wrn-D-K such as wrn-34-10, or another of stcore's; by default the one that
+    fits."""
     key: MaybeText = None
-    """Which state dict, where the file holds several, such as model_ema."""
+    """The state dict to read if the file holds several, such as model_ema."""
     image_size: Int = 32
-    """Side of its images in pixels, which weights do not tell."""
+    """Side of its images in pixels, which the weights do not determine."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Write a trained network and its evaluation as an entry for RobustBench, which need not be installed.
+    """Write a network and its evaluation as an entry for RobustBench, which need not be installed.
 
-    The accuracies are those of an evaluation of the same weights with AutoAttack on the whole test split.
+    The accuracies come from an evaluation of the same weights with AutoAttack on the whole test split.
     """
 
+    GROUPS = (
+        ("what is exported", "evaluation checkpoint dataset draft out"),
+        ("the entry", "name title authors link venue additional_data reported footnote"),
+    )
+
     to: tyro.conf.Positional[str]
-    """robustbench."""
+    """The target: robustbench."""
     weights: tyro.conf.Positional[Path]
     """A run's folder, as `stcli train` leaves it, or a .safetensors file."""
     evaluation: Path
-    """The folder of a finished evaluation of these weights: --out and the checkpoint's name, such as aa/best."""
+    """Folder of a finished evaluation of these weights: its --out and the checkpoint's name, such as aa/best."""
     name: str
-    """The entry's: first author, year, first word of the title, such as Li2023Squeeze or Li2023Squeeze_RN18."""
+    """Name of the entry: first author, year, first word of the title, such as Li2023Squeeze or
+    Li2023Squeeze_RN18."""
     out: Path
     """The folder to write, new or empty."""
     title: str
-    """The paper's."""
+    """Title of the paper."""
     authors: str
-    """Separated by commas."""
+    """Authors of the paper, separated by commas."""
     link: str
-    """Where the paper is to be read."""
+    """URL of the paper."""
     venue: str
-    """Such as ICLR 2023, or arXiv, Jun 2024."""
+    """Venue of the paper, such as ICLR 2023, or arXiv, Jun 2024."""
     additional_data: bool = False
-    """Real images beside the data set's own were trained on (generated ones go into the footnote)."""
+    """The network was trained on real images beyond the data set's (generated ones go into the footnote)."""
     reported: MaybeNumber = None
-    """The paper's own robust accuracy in percent; by default the evaluation's."""
+    """Robust accuracy in percent that the paper reports; by default the evaluation's."""
     footnote: MaybeText = None
-    """What a reader of the leaderboard must know."""
+    """Footnote of the entry on the leaderboard."""
     dataset: MaybeText = None
-    """cifar10 or cifar100; by default what the evaluation calls it (parquet:DIR and npz:DIR do not say)."""
+    """cifar10 or cifar100; by default the evaluation's (required after parquet:DIR and npz:DIR)."""
     checkpoint: str = "best"
-    """Of a run: best, last, best-ema or last-ema."""
+    """Checkpoint of a run: best, last, best-ema or last-ema."""
     draft: bool = False
-    """Write it from fewer images or a fast AutoAttack too, marked as not to be submitted."""
+    """Accept fewer images or a fast AutoAttack, and mark the entry as not to be submitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class InDataFolder:
-    """What the commands on the data folder have in common."""
+    """The options that the commands on the data folder share."""
 
     data_dir: MaybeText = None
     """The data folder; by default STCLI_DATA of the environment, else ~/.cache/stcore/data."""
@@ -376,26 +451,26 @@ class InDataFolder:
 
 @dataclass(frozen=True)
 class DataListOptions(InDataFolder):
-    """List the published data sets that can be fetched, and which of them are here."""
+    """List the published data sets that can be fetched, and which of them are stored here."""
 
 
 @dataclass(frozen=True)
 class DataFetchOptions(InDataFolder):
-    """Fetch a published data set into the data folder; a file with another SHA-256 is never kept."""
+    """Download a published data set into the data folder; a file with another SHA-256 is never kept."""
 
     name: tyro.conf.Positional[str]
     """cifar10, cifar100 or svhn."""
     mirror: MaybeText = None
-    """A URL to try first: of the file, or of the folder that holds it under its published name."""
+    """URL to try first: of the file, or of the folder that holds it under its published name."""
     offline: bool = False
-    """Make no network call, as with STCLI_OFFLINE=1 in the environment: only say whether the set is here."""
+    """Make no network call, as with STCLI_OFFLINE=1 in the environment; only report whether the set is here."""
     timeout: Number = 30.0
-    """Seconds to wait for a connection, and for each next piece of a file, before the next mirror is tried."""
+    """Seconds to wait for a connection, and for each part of a file, before trying the next mirror."""
 
 
 @dataclass(frozen=True)
 class DataVerifyOptions(InDataFolder):
-    """Hash the files of a published data set that are here, and compare with what was published."""
+    """Compare the SHA-256 of the stored files of a published data set with the published ones."""
 
     name: tyro.conf.Positional[str]
     """cifar10, cifar100 or svhn."""
@@ -403,37 +478,40 @@ class DataVerifyOptions(InDataFolder):
 
 @dataclass(frozen=True)
 class DataImportOptions(InDataFolder):
-    """Copy a published file that was downloaded by hand into the data folder, if its SHA-256 is the right one."""
+    """Copy a published file that was downloaded by hand into the data folder, if its SHA-256 is right."""
 
     file: tyro.conf.Positional[Path]
-    """Such as cifar-10-python.tar.gz, cifar-100-python.tar.gz, train_32x32.mat; under any name."""
+    """The file, under any name: cifar-10-python.tar.gz, cifar-100-python.tar.gz, train_32x32.mat or
+    test_32x32.mat."""
 
 
 @dataclass(frozen=True)
-class DataConvertOptions:
-    """Write any data set as numpy files that training maps from the disk: --dataset npy:DIR."""
+class Reading:
+    """The options of a data set's format."""
+
+    image_column: MaybeText = None
+    """Column of images (parquet, hub); found automatically if it has a usual name."""
+    label_column: MaybeText = None
+    """Column of labels, with --image-column."""
+    image_size: MaybeInt = None
+    """As in training: resize the shorter side and crop the centre square (folder, parquet, hub, stream)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConvertOptions(Reading):
+    """Write any data set as numpy files that training memory-maps: --dataset npy:DIR."""
 
     dataset: tyro.conf.Positional[str]
     """As `stcli train --dataset` takes it; all but stream:DIR."""
     to: tyro.conf.Positional[str]
     """npy:DIR, a folder that is new or empty."""
-    image_column: MaybeText = None
-    """The column of images (parquet, hub); found by itself where it has a usual name."""
-    label_column: MaybeText = None
-    image_size: MaybeInt = None
-    """As in training."""
 
 
-@dataclass(frozen=True)
-class DataInfoOptions:
-    """Describe a data set as training gets it: of each part the size, image shape, classes and fingerprint."""
+@dataclass(frozen=True, kw_only=True)
+class DataInfoOptions(Reading):
+    """Describe a data set as training reads it: for each split its size, image shape, classes and fingerprint."""
 
     dataset: tyro.conf.Positional[str]
     """As `stcli train --dataset` takes it, such as cifar10, parquet:DIR or npz:DIR."""
-    image_column: MaybeText = None
-    """The column of images (parquet, hub); found by itself where it has a usual name."""
-    label_column: MaybeText = None
-    image_size: MaybeInt = None
-    """As in training."""
     json: bool = False
     """Print JSON instead of tables."""

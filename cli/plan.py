@@ -1,4 +1,4 @@
-"""`stcli plan`: what a run will cost, before it begins."""
+"""`stcli plan`: forecasts the cost of a run."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ PARTS = {
 def main(args: Sequence[str]) -> int:
     """Probes as the arguments say, and prints the forecast; returns the exit code."""
     now = Spent.now()
-    begun = now - Spent(now.cpu_seconds, now.cpu_seconds)  # till here the process has hardly waited for anything
+    begun = now - Spent(now.cpu_seconds, now.cpu_seconds)  # so far the process has hardly waited
     check_together(args)
     if peek(args, "resume") is not None:
-        raise UsageError("resume: expected a run that is yet to begin; received one that was begun. Leave it out")
+        raise UsageError("resume: expected a new run; received one that has begun. Leave it out")
     seeds, devices = parse_seeds(peek(args, "seeds") or "0"), parse_devices(args)
     plan, out, options = asked(without(args, "seeds", "devices"), PlanOptions, "stcli plan")
     checks.number("probe_seconds", options.probe_seconds)
@@ -51,7 +51,7 @@ def main(args: Sequence[str]) -> int:
         RunFolder.check_free(Path(out))
     if options.tensorboard:
         tensorboard.check_installed()
-    load_quietly(plan.backend)
+    load_quietly(plan.runtime.backend)
     from stcore.costs.probe import probe
 
     console = make_console(stderr=options.json)
@@ -65,7 +65,7 @@ def main(args: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(said, indent=2))
     else:
-        _show(console, said, perturbed=plan.perturbation is not None)
+        _show(console, said, perturbed=plan.method.perturbation is not None)
     return errors.OK
 
 
@@ -80,8 +80,8 @@ def _show(console: Console, said: Mapping[str, Any], *, perturbed: bool) -> None
     )
     say(
         console,
-        f"passes    a step: {passes['forwards']} forwards, {passes['input_backwards']} ways back to the pixels, "
-        f"{passes['weight_backwards']} to the weights; as much as {passes['units']} forwards of the batch"
+        f"passes    a step: {passes['forwards']} forwards, {passes['input_backwards']} backward passes to the "
+        f"pixels, {passes['weight_backwards']} to the weights; the cost of {passes['units']} forwards of the batch"
         + (", the weight perturbation included" if perturbed else ""),
     )
     flops = network["forward_flops"]
@@ -91,7 +91,7 @@ def _show(console: Console, said: Mapping[str, Any], *, perturbed: bool) -> None
         + (
             f"{_amount(flops)}FLOPs in an image's forward, {_amount(network['training_flops'])}FLOPs in training"
             if flops is not None
-            else "FLOPs cannot be told of it"
+            else "FLOPs unknown"
         ),
     )
     averaged = f", averaged weights {_amount(network['average'])}B" if network["average"] else ""
@@ -147,7 +147,7 @@ def _parts(said: Mapping[str, Any]) -> Table:
 
 
 def _amount(number: float) -> str:
-    """With a unit's prefix: 12.3 M."""
+    """A number with an SI prefix: 12.3 M."""
     prefixes = ("", "k", "M", "G", "T", "P", "E")
     power = min(len(prefixes) - 1, max(0, int(math.log10(max(number, 1)) // 3)))
     return f"{number / 1000**power:.3g} {prefixes[power]}"

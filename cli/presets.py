@@ -1,4 +1,4 @@
-"""`stcli presets`: the rows of the paper, what they say and what training them costs."""
+"""`stcli presets`: lists the rows of the paper's tables, their settings, results and cost."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ SHOWN = {"natural": "natural %", "pgd20": "PGD-20 %", "autoattack": "AutoAttack 
 RADII = ("epsilon", "step_size", "eval_epsilon")
 
 LEGEND = (
-    "mean ± half of the 95 % interval over seven runs, as the paper prints them; –: drawn in a figure, or lost in "
-    "the scan; ?: digits reconstructed from a damaged scan; cost: training alone, in multiply-accumulates"
+    "mean ± half of the 95 % interval over seven runs, as the paper prints them; –: only in a figure, or "
+    "illegible in the scan; ?: digits reconstructed from a damaged scan; cost: training alone, in "
+    "multiply-accumulates"
 )
 
 
 @dataclass(frozen=True)
 class PresetsOptions:
-    """List the presets, one for each row of the paper's tables, or show one with the source of every setting."""
+    """List the presets, one per row of the paper's tables, or show one with the source of every setting."""
 
     name: tyro.conf.Positional[MaybeText] = None
     """A preset such as table1/cifar10/st, or the beginning of several, such as table1 or table1/cifar10."""
     json: bool = False
-    """Print JSON instead of a table: every setting, source and number; numbers that are not to be had are null."""
+    """Print JSON instead of a table: every setting, source and number; unknown numbers are null."""
 
 
 def main(args: Sequence[str]) -> int:
-    """Prints the presets that were asked for; returns the exit code."""
+    """Prints the presets; returns the exit code."""
     options = parse(PresetsOptions, args, "stcli presets")
     presets = matching(options.name or "")
     console = make_console()
@@ -57,7 +58,7 @@ def as_json(preset: Preset) -> dict[str, Any]:
 
 
 def listing(presets: Sequence[Preset]) -> Table:
-    """A line for each preset."""
+    """A table with a row per preset."""
     table = Table()
     for title in ("preset", "method"):
         table.add_column(title, no_wrap=True)
@@ -72,7 +73,7 @@ def listing(presets: Sequence[Preset]) -> Table:
 
 
 def show(console: Console, preset: Preset) -> None:
-    """Everything about one preset."""
+    """Prints one preset in full."""
     console.print(f"{preset.name}: the {preset.checkpoint} checkpoint of a run, {measured(preset)}")
     if preset.note:
         console.print(preset.note)
@@ -95,7 +96,7 @@ def show(console: Console, preset: Preset) -> None:
 
 
 def figure(preset: Preset, attack: str) -> str:
-    """83.10 ± 0.10; – for a number that is not to be had, nothing where the row has no such column."""
+    """83.10 ± 0.10; – for an unknown number, nothing if the row has no such column."""
     if attack not in preset.expected:
         return ""
     doubt = "?" if attack in preset.uncertain else ""
@@ -103,21 +104,21 @@ def figure(preset: Preset, attack: str) -> str:
 
 
 def percent(value: Expected | None) -> str:
-    """83.10 ± 0.10, or 83.10 where no half-width is known."""
+    """83.10 ± 0.10, or 83.10 if no half-width is known."""
     if value is None:
         return "–"
     return f"{value.mean:.2f}" + (f" ± {value.half_width:.2f}" if value.half_width is not None else "")
 
 
 def measured(preset: Preset) -> str:
-    """Our own figures."""
+    """The accuracies measured here, if any."""
     if preset.measured is None:
         return "not run by us"
     return ", ".join(f"{attack} {percent(value)}" for attack, value in preset.measured.items())
 
 
 def shown(value: Any, in_255ths: bool = False) -> str:
-    """A setting; one that is measured in pixels as a whole number of 255ths, where it is one."""
+    """A setting as text. in_255ths: as a fraction of 255, if it is a whole number of them."""
     if isinstance(value, (tuple, list)):
         return ", ".join(map(shown, value))
     if not isinstance(value, float):

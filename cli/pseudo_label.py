@@ -1,4 +1,4 @@
-"""`stcli pseudo-label`."""
+"""`stcli pseudo-label`: labels images with a trained network."""
 
 from __future__ import annotations
 
@@ -23,29 +23,34 @@ from stcore.errors import UsageError
 from stcore.evaluation import pseudo_labels
 from stcore.protocols import Classifier
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
+from stcore.runs.plan import make_plan
+from stcore.runs.preparation import set_up
 
 
 @dataclass(frozen=True)
 class PseudoLabelOptions:
-    """Let a trained network label images, and write them with their labels as extra data for `stcli train`."""
+    """Label images with a trained network, and write them as extra data for `stcli train`."""
 
     run: tyro.conf.Positional[Path]
     """The run's folder, as `stcli train` leaves it."""
     data: str
-    """The images: npz:FILE or ti500k:FILE; labels they may have are ignored."""
+    """The images: npz:FILE or ti500k:FILE; their labels, if any, are ignored."""
     out: Path
     """The .npz file to write; `stcli train --extra-data npz:FILE` reads it."""
     checkpoint: str = "best"
-    """best, last, best-ema or last-ema."""
+    """Checkpoint: best, last, best-ema or last-ema."""
     min_confidence: Number = 0.0
-    """Leave out images whose likeliest class has a smaller probability."""
+    """Leave out images whose most probable class has a smaller probability."""
     per_class: MaybeInt = None
-    """Keep so many of each class, the most confident; 50000 in the published set."""
+    """Keep this many of each class, the most confident ones; 50000 in the published set."""
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
     batch_size: Int = 250
+    """Images per batch."""
     device: str = "auto"
+    """auto, cpu, cuda[:N] or mps (torch); cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
     threads: MaybeInt = None
+    """CPU threads."""
 
 
 def main(args: Sequence[str]) -> int:
@@ -80,25 +85,10 @@ def main(args: Sequence[str]) -> int:
 
 
 def load_classifier(options: PseudoLabelOptions, folder: RunFolder, about: Mapping[str, str]) -> Classifier:
-    """The checkpoint's network, built from what its file says of it."""
+    """The checkpoint's network, built from its file's metadata."""
     settings: dict[str, Any] = from_file(TrainOptions, folder.path / CONFIG)
-    name = options.backend or settings["backend"]
-    backend = load_quietly(name)
-    if options.threads is not None:
-        backend.use_threads(options.threads)
-    normalize = about.get("normalize", "none")
-    models.check_weights(about, name, normalize)
-    device = backend.use_device(options.device)
-    height, width, channels = map(int, about["image_shape"].split("x"))
-    model = models.build(
-        about["model"],
-        name,  # type: ignore[arg-type]
-        num_classes=int(about["num_classes"]),
-        in_channels=channels,
-        image_size=(height, width),
-        dtype=settings.get("dtype", "float32"),
-        device=device if name == "torch" else None,
-        normalize=normalize,
-    )
-    classifier: Classifier = backend.make_classifier(model)
-    return classifier
+    settings |= {"device": options.device, "threads": options.threads}
+    plan = make_plan(settings | ({} if options.backend is None else {"backend": options.backend}))
+    load_quietly(plan.runtime.backend)
+    models.check_weights(about, plan.runtime.backend, plan.model.normalize)
+    return set_up(plan, about).classifier()

@@ -1,4 +1,4 @@
-"""Loads a framework without its chatter: TensorFlow logs to file descriptor 2 before it can be told not to."""
+"""Loads a framework without its log: TensorFlow writes to file descriptor 2 before logging can be configured."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stcore.core.dispatch import load_backend
 
 
 def load_quietly(name: str) -> Any:
-    """`stcore.core.dispatch.load_backend`; what goes wrong is raised, not logged."""
-    # Several networks in one process look to TensorFlow like one that is traced again and again.
+    """`stcore.core.dispatch.load_backend` with a silent stderr; errors are raised as usual."""
+    # TensorFlow takes several networks in one process for one that is retraced, and warns.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with _silent_stderr():
         return load_backend(name)

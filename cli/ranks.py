@@ -1,4 +1,4 @@
-"""One command in several processes, as torchrun starts them: one of them speaks."""
+"""Ranks of a command that torchrun starts: the first one prints."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stcore.errors import UsageError
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this process writes files and prints."""
     return launched() == 1 or os.environ.get("RANK", "0") == "0"
 
 
 def name() -> str:
-    """Which of several processes speaks, where it is not the first."""
+    """The prefix of a message from another rank than the first."""
     return "" if is_first() else f"rank {os.environ['RANK']}: "
 
 
 def check(command: str) -> None:
-    """UsageError for a command that several processes would each do for themselves."""
+    """Raises UsageError for a command that does not share its work among ranks."""
     if launched() > 1 and command != "train":
         raise UsageError(
             f"expected one process for stcli {command}; a launcher started {launched()}. Run it without torchrun"
@@ -29,7 +29,7 @@ def check(command: str) -> None:
 
 
 def speaks() -> bool:
-    """Whether this process is to say what went wrong: the first, and once they are joined the first to fail."""
+    """Whether this process reports an error: the first rank, or, once the ranks have joined, the first to fail."""
     joined = sys.modules.get("torch.distributed")
     if launched() == 1 or joined is None or not joined.is_initialized():
         return is_first()

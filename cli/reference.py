@@ -1,4 +1,4 @@
-"""`stcli evaluate --engine reference`: the same cascades by the reference implementation, for comparison."""
+"""`stcli evaluate --engine reference`: runs the reference implementation of AutoAttack, for comparison."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 def check_by_reference(
     work: CheckpointEvaluation, known: Mapping[str, Any], console: Console, options: EvaluateOptions
 ) -> int:
-    """Runs the reference on each checkpoint and prints what withstood; returns the exit code."""
+    """Runs the reference on each checkpoint and prints robust accuracies; returns the exit code."""
     unfit = [name for name, attack in work.cascades.items() if attack.version not in VERSIONS]
     kept = options.out or options.save_examples or options.predictions
     if unfit or not work.cascades or len(work.asked) > len(work.cascades) or kept:
         raise UsageError(
-            "engine: expected autoattack or parts of it alone, without --fast, --out, --save-examples or "
+            "engine: expected only autoattack or members of it, without --fast, --out, --save-examples or "
             f"--predictions, as the reference has them; received {', '.join(work.asked)}"
         )
     table = Table()
@@ -46,7 +46,7 @@ def check_by_reference(
                 version=attack.version,
                 attacks=attack.attacks or None,
                 seed=work.plan.seed,
-                batch_size=work.plan.eval_batch_size,
+                batch_size=work.plan.evaluation.batch_size,
                 progress=lambda line: console.print(f"  {line}", soft_wrap=True),
             )
             robust = Accuracy(int((~found.fooled).sum()), len(found.fooled))

@@ -1,4 +1,4 @@
-"""`stcli report`: runs as a page to look at, as Markdown, or as a model card."""
+"""`stcli report`: reports runs as HTML, Markdown or a model card."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.parsing import MaybeText, parse
 from stcore.cli.quiet import load_quietly
 from stcore.core.dispatch import available_backends
-from stcore.report.writing import FORMATS, check_installed, check_place, write
+from stcore.report.writing import FORMATS, check_installed, check_out, write
 from stcore.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Write a report of runs, finished or not: what was trained, results with intervals, curves, examples, audit.
+    """Report runs, finished or not: settings, results with intervals, curves, examples, audit.
 
-    As one HTML file it needs no network and no other file, and is printable. Several runs are compared first.
+    The HTML report is one file that opens offline and can be printed. Several runs are compared first.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The runs' folders, as `stcli train` leaves them."""
     out: MaybeText = None
-    """The file to write; by default report.html, report.md or model-card.md here."""
+    """File to write; by default report.html, report.md or model-card.md in the working directory."""
     format: str = "html"
-    """html; markdown, with its figures in a folder beside it; or card, a model card of one run for the hub."""
+    """html; markdown, with its figures in a folder beside it; or card, a Hugging Face model card of one run."""
     examples: bool = True
-    """Find adversarial and collaborative examples to show, which takes each run's backend and data."""
+    """Show adversarial and collaborative examples; needs each run's backend and data."""
     open: bool = False
-    """Show it in a browser."""
+    """Open the report in a browser."""
 
 
 def main(args: Sequence[str]) -> int:
-    """Writes the report, and says where it is; returns the exit code."""
+    """Writes the report and prints its path; returns the exit code."""
     options = parse(ReportOptions, args, "stcli report")
     checks.choice("format", options.format, tuple(FORMATS))
     out = Path(options.out or FORMATS[options.format])
     check_installed()
-    check_place(out)  # before anything heavy is loaded
+    check_out(out)  # before a framework is loaded
     console = make_console()
     if options.examples and options.format != "card":
         for backend in backends(options.runs):
@@ -58,18 +58,18 @@ def main(args: Sequence[str]) -> int:
 
 
 def backends(runs: Sequence[Path]) -> set[str]:
-    """Those of the runs that are installed here; of another one the report will say that it is not."""
+    """The backends of the runs that are installed; the report names those that are not."""
     named = {str(RunFolder.open(run).read_config().get("backend")) for run in runs}
     return named & set(available_backends())
 
 
 def tell(console: Console, out: Path, *, show: bool) -> None:
-    """Says where the report is, and shows it if asked and there is something to show it on."""
+    """Prints the report's path, and opens it in a browser if `show` and a display exist."""
     say(console, f"the report is in {out} ({out.stat().st_size / 1e6:.1f} MB)")
     if show and not (has_display() and webbrowser.open(out.resolve().as_uri())):
-        say(console, f"no browser is to be had here: open {out.resolve()} in one")
+        say(console, f"no browser found: open {out.resolve()} in one")
 
 
 def has_display() -> bool:
-    """Whether a window can appear; without one a browser in the terminal would take it over."""
+    """Whether a display exists; without one a terminal browser would take over the terminal."""
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

@@ -1,4 +1,4 @@
-"""`stcli train --seeds 1..7`: a run for each seed, in a process of its own, and the table over them."""
+"""`stcli train --seeds 1..7`: trains one run per seed, each in its own process, and prints their table."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from stcore.errors import UsageError
 from stcore.runs.folder import CONFIG
 from stcore.runs.plan import Plan
 
-MOST = 1000  # seeds; a slip of the finger asks for more
+MOST = 1000  # seeds; more is a typing error
 DRY_RUN = ("dry-run", "dry_run", "no-dry-run", "no_dry_run")
 VALUELESS = ("json", *DRY_RUN)
 
 
 def main(args: Sequence[str]) -> int:
-    """Trains each seed that `args` ask for; returns the exit code."""
+    """Trains a run per seed; returns the exit code."""
     check_together(args)
     seeds, devices = parse_seeds(peek(args, "seeds") or ""), parse_devices(args)
     plan, out, options = plan_from(without(args, "seeds", "devices"))
@@ -30,7 +30,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def jobs_of(seeds: Sequence[int], parent: Path, args: Sequence[str], plan: Plan) -> list[Job]:
-    """A run for each, in a folder of its own; UsageError where `parent` is a run itself."""
+    """A job per seed, each with its own folder. Raises UsageError if `parent` is a run itself."""
     if (parent / CONFIG).is_file():
         raise UsageError(f"out: expected a folder for runs; {parent} is a run itself. Choose another --out")
     return [
@@ -46,12 +46,12 @@ def jobs_of(seeds: Sequence[int], parent: Path, args: Sequence[str], plan: Plan)
 
 
 def own(args: Sequence[str]) -> list[str]:
-    """What of `args` each run is given: all but what concerns them together."""
+    """The options of each run: `args` without those for all runs together."""
     return without(args, "seeds", "devices", "json", "max-hours", "max_hours", "out")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """1..7, also 1,2,5 and 1..3,7, as seeds in this order; UsageError for what is none, or one given twice."""
+    """Seeds of 1..7, 1,2,5 or 1..3,7, in this order. Raises UsageError for another form or a repeated seed."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,18})(?:\.\.(\d{1,18}))?\s*", part, re.ASCII)
@@ -68,7 +68,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def parse_devices(args: Sequence[str]) -> tuple[str | None, ...]:
-    """The devices that train at the same time; one, not named, where `args` do not say."""
+    """The devices of --devices; one unnamed device (None) without it."""
     text = peek(args, "devices")
     if text is None:
         return (None,)
@@ -79,7 +79,7 @@ def parse_devices(args: Sequence[str]) -> tuple[str | None, ...]:
 
 
 def without(args: Sequence[str], *names: str) -> list[str]:
-    """The words but for these options and their values."""
+    """The words without these options and their values."""
     kept: list[str] = []
     skip = False
     for arg in args:
@@ -94,10 +94,10 @@ def without(args: Sequence[str], *names: str) -> list[str]:
 
 
 def check_together(args: Sequence[str], *, several: bool = False) -> None:
-    """UsageError for options that do not go with --seeds, or not without it, where there are not several runs."""
+    """Raises UsageError for options that exclude each other, or that need --seeds. several: more than one run."""
     given = {name: peek(args, name) is not None for name in ("seeds", "seed", "resume", "devices", "device")}
     for one, other in (("seeds", "seed"), ("seeds", "resume"), ("devices", "device")):
         if given[one] and given[other]:
-            raise UsageError(f"{one}: expected no --{other} beside it; received both. Leave one out")
+            raise UsageError(f"{one}: expected no --{other} with it; received both. Leave one out")
     if given["devices"] and not (given["seeds"] or several):
-        raise UsageError("devices: expected --seeds beside it, such as 1..7; received none. One run has --device")
+        raise UsageError("devices: expected --seeds with it, such as 1..7; received none. One run has --device")

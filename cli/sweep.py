@@ -1,4 +1,4 @@
-"""`stcli sweep`: a run for each point of a grid, each resumable, and the table over them."""
+"""`stcli sweep`: trains a run per point of a grid, resumably, and prints their table."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from stcore.runs.folder import METRICS
 
 
 def main(args: Sequence[str]) -> int:
-    """Trains each run that `args` ask for; returns 0, the first failure's exit code, or 130 when interrupted."""
+    """Trains the sweep's runs; returns 0, the first failure's exit code, or 130 if interrupted."""
     options = parse(SweepOptions, args, "stcli sweep")
     if options.resume is not None:
-        raise UsageError("resume: expected none, for the same sweep goes on by itself; received it. Leave it out")
+        raise UsageError("resume: expected none, since a sweep resumes by itself; received it. Leave it out")
     check_together(args, several=True)
     devices = parse_devices(args)
     jobs = asked_for(args, options)
@@ -35,13 +35,13 @@ def main(args: Sequence[str]) -> int:
 
 
 def asked_for(args: Sequence[str], options: SweepOptions) -> list[Job]:
-    """Every run with its plan; UsageError, with its point, for one that cannot be."""
+    """Every run with its plan. Raises UsageError that names the point of an invalid run."""
     base = without(args, "vary", "grid", *DRY_RUN, "seeds", "devices")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     found: dict[Path, Job] = {}
     for point in points(options.vary, options.grid):
         if fixed := set(point) & named_in(base, TrainOptions):
-            raise UsageError(f"vary: expected no --{fixed.pop()} beside its values; received both. Leave it out")
+            raise UsageError(f"vary: expected no --{fixed.pop()} with its values; received both. Leave it out")
         for job in _of_point(point, base, seeds):
             if job.folder in found:
                 raise UsageError(f"vary: expected each run once; received {job.name} twice")
@@ -53,7 +53,7 @@ def asked_for(args: Sequence[str], options: SweepOptions) -> list[Job]:
 
 
 def _of_point(point: Point, base: Sequence[str], seeds: Sequence[int] | None) -> list[Job]:
-    """Its run, or its runs over seeds."""
+    """The run of a point, or its runs over seeds."""
     given = words(point)
     try:
         plan, out, _ = plan_from([*base, *given])
@@ -88,4 +88,4 @@ def _state(job: Job) -> str:
         return "finished" if job.finished else "to train"
     metrics = job.folder / METRICS
     epochs = len(metrics.read_text(encoding="utf-8").splitlines()) if metrics.is_file() else 0
-    return f"goes on after {epochs} of {job.plan.epochs} epochs"
+    return f"resumes after {epochs} of {job.plan.optimisation.epochs} epochs"

@@ -1,4 +1,4 @@
-"""`stcli table`: finished runs, and their seeds, in one table."""
+"""`stcli table`: puts finished runs and their seeds into one table."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from stcore.results.tables.text import FORMATS
 from stcore.runs.folder import CHECKPOINTS
 from stcore.runs.record import FinishedRun, find_runs, read_run
 
-STYLES = {"runs": (FORMATS, notes), "paper": (paper_text.FORMATS, paper_text.told)}
+STYLES = {"runs": (FORMATS, notes), "paper": (paper_text.FORMATS, paper_text.caption_and_notes)}
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """Finished runs in a table; those that differ in their seed alone make one row, with 95 % intervals.
+    """Put finished runs into a table; runs that differ only in their seed make one row, with 95 % intervals.
 
-    Passes are those of one training step, in forwards of the batch (a way back to the pixels counts one, one to
-    pixels and weights two); s/epoch and images/s are the medians over epochs. What is no finished run is left out,
-    and said on stderr.
+    Passes are those of one training step, in forwards of the batch: a backward pass to the pixels counts one, to
+    pixels and weights two. s/epoch and images/s are medians over epochs. Unfinished runs are left out and named on
+    stderr.
     """
 
     runs: tyro.conf.Positional[tuple[str, ...]]
-    """Runs' folders, as `stcli train` leaves them, folders that hold some, or globs."""
+    """Runs' folders, as `stcli train` leaves them, folders of runs, or globs."""
     checkpoint: str = "best"
-    """best, last, best-ema or last-ema."""
+    """Checkpoint: best, last, best-ema or last-ema."""
     columns: MaybeText = None
-    """Settings to show, separated by commas, such as backend,method,awp; by default those that rows differ in."""
+    """Settings to show, separated by commas, such as backend,method,awp; by default those that differ."""
     evaluations: bool = False
-    """With what stcli evaluate found later, such as autoattack: the finished ones in the runs' evaluations/."""
+    """Add later results of stcli evaluate, such as autoattack: the finished ones in the runs' evaluations/."""
     sort: MaybeText = None
-    """Order the rows by this column: accuracies from the highest, all else from the lowest."""
+    """Sort the rows by this column: accuracies from the highest, others from the lowest."""
     style: str = "runs"
-    """runs: settings, figures and costs; paper: as the paper prints its tables, the best of each column in bold,
-    and below the runs of a row's preset what is printed there."""
+    """runs: settings, accuracies and costs; paper: like the paper's tables, the best of each column in bold, and
+    below the runs of a preset the accuracies that the paper prints."""
     format: str = "markdown"
-    """markdown, csv, json or latex (booktabs)."""
+    """Output format: markdown, csv, json or latex (booktabs)."""
 
 
 def main(args: Sequence[str]) -> int:
-    """Prints the table on stdout, all else on stderr; returns the exit code."""
+    """Prints the table on stdout, everything else on stderr; returns the exit code."""
     options = parse(TableOptions, args, "stcli table")
     checks.choice("checkpoint", options.checkpoint, CHECKPOINTS)
     checks.choice("style", options.style, STYLES)
@@ -60,16 +60,16 @@ def main(args: Sequence[str]) -> int:
     table = make_table(runs, options.checkpoint, columns, options.sort)
     if options.style == "paper" and columns is None:
         table = paper.narrowed(table)
-    formats, told = STYLES[options.style]
+    formats, notes_of = STYLES[options.style]
     print(formats[options.format](table), end="")
     if options.format == "csv":
-        for note in told(table):
+        for note in notes_of(table):
             print(note, file=sys.stderr)
     return errors.OK
 
 
 def read_runs(words: Sequence[str], checkpoint: str, evaluations: bool = False) -> list[FinishedRun]:
-    """The finished ones of the runs that are named; the others, and why they are left out, go to stderr."""
+    """The finished runs among those named; reports the others on stderr with the reason."""
     runs = []
     for path in find_runs(words, left_out):
         try:
@@ -81,5 +81,5 @@ def read_runs(words: Sequence[str], checkpoint: str, evaluations: bool = False) 
 
 
 def left_out(reason: str) -> None:
-    """Says on stderr what is left out, and why."""
+    """Reports on stderr what is left out."""
     print(f"left out: {reason}", file=sys.stderr)

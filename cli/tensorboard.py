@@ -1,6 +1,6 @@
-"""`stcli train --tensorboard`: each epoch's metrics as TensorBoard's scalars, by its own writer of records.
+"""`stcli train --tensorboard`: writes each epoch's metrics as TensorBoard scalars.
 
-No framework is asked: an event file is a few protocol buffers, one after the other.
+Needs no framework: an event file is a sequence of protocol buffers.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ FOLDER = "tensorboard"
 
 
 def check_installed() -> None:
-    """UsageError where the package is missing."""
+    """Raises UsageError if the package is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         raise UsageError("tensorboard: not installed; in the repository: pip install '.[tensorboard]'")
 
 
 class Events:
-    """A run's event files in `folder`; one more for each process that trains.
+    """A run's event files in `folder`, one per training process.
 
-    A run that goes on, or goes back, makes epochs again that were written before: TensorBoard then drops these.
+    A resumed or rolled-back run writes some epochs again; TensorBoard then drops the earlier ones.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +38,7 @@ class Events:
         self._last = 0
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """An epoch's metrics, each number by its name at the step of this epoch."""
+        """Writes an epoch's metrics, each number under its name at this epoch's step."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
 

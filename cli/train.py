@@ -1,4 +1,4 @@
-"""`stcli train`."""
+"""`stcli train`: trains and evaluates a run."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from stcore.runs.plan_changes import over
 from stcore.runs.record import read_record
 from stcore.runs.training_run import Outcome, RunOptions, run
 
-KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # none of which changes the numbers
-FLAGS = ("seeds", "devices", "json", *KEEPING)  # about this invocation: a file does not give them
-MOVABLE = ("dataset", "device", "threads", "resident")  # what a resumed run may find elsewhere
+KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # do not change the numbers
+FLAGS = ("seeds", "devices", "json", *KEEPING)  # not in a file: they concern one invocation
+MOVABLE = ("dataset", "device", "threads", "resident")  # may change when a run is resumed
 NOT_SETTINGS = ("config", "out", *FLAGS)
 
 
@@ -41,13 +41,13 @@ def main(args: Sequence[str]) -> int:
     if any(peek(args, name) is not None for name in ("seeds", "devices")):
         if launched() > 1:
             raise errors.UsageError("seeds: expected one process; a launcher started several. Leave torchrun out")
-        from stcore.cli import seeds  # which takes plans from here
+        from stcore.cli import seeds  # imports this module
 
         return seeds.main(args)
     as_json = "--json" in args
     console = make_console(stderr=as_json)
     console.quiet = not ranks.is_first()
-    say = partial(console.print, soft_wrap=True)  # a command or a path is copied whole
+    say = partial(console.print, soft_wrap=True)  # not folded: commands and paths are copied
     if peek(args, "resume") is not None:
         plan, folder, options = resumed(args)
         if (folder / RESULT).is_file():
@@ -57,15 +57,15 @@ def main(args: Sequence[str]) -> int:
         plan, out, options = plan_from(args)
         folder = Path(out) if out else RunFolder.unused(Path("runs"), default_name(plan))
         if ranks.is_first():
-            RunFolder.check_free(folder)  # before anything heavy is loaded
+            RunFolder.check_free(folder)  # before a framework is loaded
     run_options = run_options_from(options, say)
     logs = folder / tensorboard.FOLDER
     logging = (options.tensorboard or logs.is_dir()) and ranks.is_first()
     events = tensorboard.Events(logs) if logging else None
-    load_quietly(plan.backend)
+    load_quietly(plan.runtime.backend)
 
     def on_row(row: Mapping[str, Any]) -> None:
-        say(epoch_line(row, plan.epochs, plan.select))
+        say(epoch_line(row, plan.optimisation.epochs, plan.evaluation.select))
         if events is not None:
             events.write(row)
 
@@ -78,13 +78,13 @@ def main(args: Sequence[str]) -> int:
         options=run_options,
     )
     if outcome.interrupted:
-        say(how_to_go_on(outcome, plan))
+        say(how_to_continue(outcome, plan))
         return errors.INTERRUPTED
-    rule = f"{plan.select_by} on " + (
-        "validation" if plan.select == "val" else "TEST, the paper's optimistic rule"
+    rule = f"{plan.evaluation.select_by} on " + (
+        "validation" if plan.evaluation.select == "val" else "TEST, the paper's optimistic rule"
     )
     scores = {f"{name} (epoch {e})": outcome.scores[name] for name, e in outcome.checkpoints.items()}
-    say(f"test split, ε = {radius(plan.eval_epsilon)}, 95 % intervals; best by {rule}")
+    say(f"test split, ε = {radius(plan.evaluation.epsilon)}, 95 % intervals; best by {rule}")
     console.print(score_table(scores))
     say(f"everything is in {folder}")
     return print_result(folder) if as_json and ranks.is_first() else errors.OK
@@ -97,38 +97,42 @@ def print_result(folder: Path) -> int:
 
 
 def title(plan: Plan) -> str:
-    """What is trained, in a line."""
-    around = {"awp": plan.awp, "rwp": plan.rwp, "ema": plan.ema, "extra data": plan.extra_fraction}
+    """The run in one line."""
+    around = {
+        "awp": plan.method.awp,
+        "rwp": plan.method.rwp,
+        "ema": plan.optimisation.ema,
+        "extra data": plan.data.extra_fraction,
+    }
     said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
-    epochs = f"{plan.epochs} epoch{'s' * (plan.epochs > 1)}"
-    method = f"{plan.method} with {', '.join(said)}" if said else plan.method
-    return (
-        f"{method} on {plan.dataset}, {plan.model}, {plan.backend}, {epsilons(plan)}, {epochs}, seed {plan.seed}"
-    )
+    epochs = f"{plan.optimisation.epochs} epoch{'s' * (plan.optimisation.epochs > 1)}"
+    method = f"{plan.method.name} with {', '.join(said)}" if said else plan.method.name
+    what = (f"{method} on {plan.data.dataset}", plan.model.name, plan.runtime.backend, epsilons(plan), epochs)
+    return f"{', '.join(what)}, seed {plan.seed}"
 
 
 def epsilons(plan: Plan) -> str:
-    """The ε of training and of the evaluation, once where they are the same."""
-    trained = plan.settings.get("epsilon", plan.eval_epsilon)
+    """The ε of training, and that of the evaluation if it differs."""
+    trained = plan.method.settings.get("epsilon", plan.evaluation.epsilon)
     norm = " in l2" if plan.norm == "l2" else ""
-    apart = f", evaluated at {radius(plan.eval_epsilon)}" if trained != plan.eval_epsilon else ""
+    apart = f", evaluated at {radius(plan.evaluation.epsilon)}" if trained != plan.evaluation.epsilon else ""
     return f"ε = {radius(trained)}{norm}{apart}"
 
 
-def how_to_go_on(outcome: Outcome, plan: Plan) -> str:
-    """What an interrupted run left, and the commands that use it; an evaluation that has a folder goes on."""
+def how_to_continue(outcome: Outcome, plan: Plan) -> str:
+    """The commands that resume an interrupted run, and that evaluate its current weights."""
     folder = outcome.folder
     evaluate = ["stcli", "evaluate", str(folder)]
-    evaluate += ["--attacks", ",".join(plan.attacks)] if (folder / EVALUATIONS).is_dir() else []
+    evaluate += ["--attacks", ",".join(plan.evaluation.attacks)] if (folder / EVALUATIONS).is_dir() else []
     return (
         f"interrupted after {outcome.epochs} whole epochs\n"
-        f"  to go on:                            {shlex.join(['stcli', 'train', '--resume', str(folder)])}\n"
-        f"  to evaluate the weights of now:      {shlex.join(evaluate)}"
+        f"  to resume:                           {shlex.join(['stcli', 'train', '--resume', str(folder)])}\n"
+        f"  to evaluate the current weights:     {shlex.join(evaluate)}"
     )
 
 
 def run_options_from(options: TrainOptions, warn: Callable[[str], None]) -> RunOptions:
-    """What is asked of the run beside its settings."""
+    """The run's options that are not settings."""
     checks.number("save_every", options.save_every)
     if options.max_hours is not None:
         checks.number("max_hours", options.max_hours)
@@ -141,7 +145,7 @@ def run_options_from(options: TrainOptions, warn: Callable[[str], None]) -> RunO
 
 
 def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
-    """The plan of the run that goes on, its folder, and the options beside it."""
+    """The plan of a resumed run, its folder, and the options given."""
     folder = RunFolder.open(Path(peek(args, "resume") or ""))
     config = folder.path / CONFIG
     settings = _settings(from_file(TrainOptions, config))
@@ -149,7 +153,7 @@ def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
     named = named_in(args, TrainOptions)
     if strange := named - {*KEEPING, *MOVABLE, "json"}:
         raise errors.UsageError(
-            f"resume: expected no settings beside it but {', '.join(MOVABLE)}, since the run has its own; "
+            f"resume: expected no settings with it but {', '.join(MOVABLE)}, since the run has its own; "
             f"received {', '.join(sorted(strange))}. Start a new run by --config {config}"
         )
     moved = {name: getattr(options, name) for name in MOVABLE if name in named}
@@ -157,12 +161,12 @@ def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
 
 
 def plan_from(args: Sequence[str]) -> tuple[Plan, str | None, TrainOptions]:
-    """The plan and the output folder that the arguments, and the file they may name, ask for, and all options."""
+    """The plan, the output folder and all options, from the arguments and the file that --config names."""
     return asked(args, TrainOptions, "stcli train")
 
 
 def asked(args: Sequence[str], kind: type[Options], prog: str) -> tuple[Plan, str | None, Options]:
-    """`plan_from`, for another command that takes these options."""
+    """`plan_from` for another command that takes these options."""
     config = peek(args, "config")
     file = from_file(TrainOptions, Path(config)) if config is not None else {}
     if given := [name for name in FLAGS if name in file]:
@@ -170,7 +174,7 @@ def asked(args: Sequence[str], kind: type[Options], prog: str) -> tuple[Plan, st
     early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
     try:
         shown = _defaults(kind, make_plan(_settings(over(file, early))))
-    except errors.UsageError:  # flags may yet mend what the file leaves out
+    except errors.UsageError:  # flags may complete the file
         shown = _defaults(kind, make_plan(early))
     options = parse(kind, args, prog, default=shown)
     flags = {name: getattr(options, name) for name in named_in(args, TrainOptions)}
@@ -187,10 +191,15 @@ def _defaults(kind: type[Options], plan: Plan) -> Options:
 
 
 def default_name(plan: Plan) -> str:
-    """A run's folder name: data, network, method and what is around it, backend, seed."""
-    data = Path(plan.dataset.partition(":")[2] or plan.dataset).name
-    wrapped = {"awp": plan.awp, "rwp": plan.rwp, "ema": plan.ema, "extra": plan.extra_data}
+    """A run's folder name: data, network, method with its wrappers, backend, seed."""
+    data = Path(plan.data.dataset.partition(":")[2] or plan.data.dataset).name
+    wrapped = {
+        "awp": plan.method.awp,
+        "rwp": plan.method.rwp,
+        "ema": plan.optimisation.ema,
+        "extra": plan.data.extra_data,
+    }
     around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
     norm = "-l2" if plan.norm == "l2" else ""
-    name = f"{data}-{plan.model}-{plan.method}{around}{norm}-{plan.backend}-seed{plan.seed}"
-    return re.sub(r"[^\w.+-]", "-", name)  # timm:NAME has what not every file system takes
+    name = f"{data}-{plan.model.name}-{plan.method.name}{around}{norm}-{plan.runtime.backend}-seed{plan.seed}"
+    return re.sub(r"[^\w.+-]", "-", name)  # not every file system takes the colon of timm:NAME

@@ -1,4 +1,4 @@
-"""`stcli verify`: do these runs reproduce that row of the paper?"""
+"""`stcli verify`: compares finished runs with a row of the paper."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from stcore.runs.record import read_record
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Compare finished runs, of one setting and several seeds, with the row of the paper that a preset stands for.
+    """Compare finished runs of one setting, over one or several seeds, with a preset's row of the paper.
 
-    Each accuracy is reproduced, or off by so many points; or the whole is not comparable, with all reasons.
+    Each accuracy is reproduced or off by a number of points. Runs with other settings are not comparable;
+    all reasons are listed.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -35,7 +36,7 @@ class VerifyOptions:
 
 
 def main(args: Sequence[str]) -> int:
-    """Prints the verdict. The exit code is 0 whatever it is: only what cannot be read is an error (2)."""
+    """Prints the verdict; returns 0 for any verdict. Raises UsageError for a run that cannot be read."""
     options = parse(VerifyOptions, args, "stcli verify")
     verdict = compare(find(options.preset), [read_record(run) for run in options.runs])
     if options.json:
@@ -63,7 +64,7 @@ def main(args: Sequence[str]) -> int:
 
 
 def table(verdict: Verdict) -> Table:
-    """Each accuracy beside the paper's."""
+    """Each accuracy next to the paper's."""
     made = Table()
     made.add_column("attack", no_wrap=True)
     for title in ("ours %", "the paper's %", "difference"):

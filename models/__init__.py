@@ -1,7 +1,7 @@
-"""The networks: one description each, twins in torch and Keras, and the weight bridge between them.
+"""Networks: one description each, built in torch or Keras with the same weights.
 
-Other people's networks too, by name: timm's, keras.applications', or what a factory of the user's returns.
-Importing this imports no framework; `build` imports the one it is asked for.
+Also builds third-party networks by name: of timm, of keras.applications, or from a factory of the user.
+Importing this package imports no framework; `build` imports the one it needs.
 """
 
 if __name__ != "stcore.models":

@@ -1,15 +1,15 @@
-"""The networks of the paper and their small relatives, as descriptions, and the names they go by.
+"""Architectures by name: the networks of the paper and smaller ones, as descriptions.
 
-Structures, parameter counts and initial laws: methods.md section 5. Each network takes pixels in [0, 1] and
-returns logits; all end in a global average, so the image size is free where the pooling allows it.
+Structures, parameter counts and weight initialization: methods.md section 5. Each network maps pixels in [0, 1] to
+logits; all end in a global average, so any image size that survives the pooling works.
 """
 
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import partial
 from typing import cast
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 from stcore.models.description import (
     BatchNorm,
@@ -32,7 +32,7 @@ from stcore.models.description import (
 Step = tuple[str, Node]
 Block = Callable[[int, int, int, int], tuple[Step, ...]]  # (index, channels, width, stride)
 STAGES = (64, 128, 256, 512)  # ResNet-18's widths
-THIN_STAGES = (16, 32, 64)  # the widths of the first CIFAR ResNets, depth 6n + 2
+THIN_STAGES = (16, 32, 64)  # widths of the original CIFAR ResNets, depth 6n + 2
 
 
 def _head(features: int, num_classes: int, bias_law: BiasLaw = "uniform_fan_in") -> tuple[Step, ...]:
@@ -40,7 +40,7 @@ def _head(features: int, num_classes: int, bias_law: BiasLaw = "uniform_fan_in")
 
 
 def _stages(channels: int, widths: tuple[int, ...], blocks: int, block: Block) -> tuple[Step, ...]:
-    """A stage of `blocks` blocks for each width; each stage but the first begins by halving the image."""
+    """A stage of `blocks` blocks per width; each stage except the first begins by halving the image."""
     steps: list[Step] = []
     for number, width in enumerate(widths, start=1):
         stage: list[Step] = []
@@ -67,7 +67,7 @@ def plain(
 def resnet(num_classes: int, in_channels: int, *, widths: tuple[int, ...], blocks: int) -> Sequence:
     """ResNet for small images (He et al. 2016, section 4.2): 3×3/1 stem, no max-pool, post-activation blocks.
 
-    The shortcut is a 1×1 convolution and batch norm where the shape changes.
+    The shortcut is a 1×1 convolution and batch norm if the shape changes.
     """
     stem = widths[0]
 
@@ -106,8 +106,8 @@ def preact_resnet(
 ) -> Sequence:
     """Pre-activation ResNet (He et al. 2016b): blocks of BN-ReLU-conv, a stem without BN, a last BN-ReLU.
 
-    Where the shape changes, the first BN-ReLU stands before the block, as both branches see what it
-    returns, and the shortcut is a bare 1×1 convolution.
+    If the shape changes, the first BN-ReLU comes before the block, since both branches use its output, and the
+    shortcut is a plain 1×1 convolution.
     """
 
     def block(index: int, channels: int, width: int, stride: int) -> tuple[Step, ...]:
@@ -133,7 +133,7 @@ def preact_resnet(
 
 
 def wide_resnet(num_classes: int, in_channels: int, *, depth: int, width: int) -> Sequence:
-    """WRN-depth-width (Zagoruyko & Komodakis 2016), depth = 6n + 4, with its own initial law, no dropout."""
+    """WRN-depth-width (Zagoruyko & Komodakis 2016), depth = 6n + 4, with its own initialization, no dropout."""
     return preact_resnet(
         num_classes,
         in_channels,
@@ -159,7 +159,7 @@ def vgg16_bn(num_classes: int, in_channels: int) -> Sequence:
     return sequence(*steps, *_head(channels, num_classes))
 
 
-# What each name stands for, given the classes and the channels. A new network is one line here.
+# Name → builder from the numbers of classes and channels. A new network is one line here.
 _tiny = partial(plain, widths=(8, 16), strides=(1, 2))
 ARCHITECTURES: dict[str, Callable[[int, int], Sequence]] = {
     "small-cnn": partial(plain, widths=(32, 64, 64), strides=(1, 2, 1), activation=ReLU()),
@@ -172,20 +172,20 @@ ARCHITECTURES: dict[str, Callable[[int, int], Sequence]] = {
     "vgg16-bn": vgg16_bn,
 }
 SILU = "-silu"
-"""Behind a name: x · sigmoid(x) for max(x, 0), which makes robust networks better (Gowal et al., 2020)."""
+"""Suffix of a name that replaces ReLU by SiLU, which improves robust networks (Gowal et al., 2020)."""
 WRN_EXAMPLES = ("wrn-10-1", "wrn-28-10", "wrn-34-5", "wrn-34-10")
 
 
 def known_names() -> tuple[str, ...]:
-    """The names `describe` knows, but for a -silu behind them; of the family wrn-D-K those of paper and tests."""
+    """The names that `describe` accepts, without -silu; of wrn-D-K only those of the paper and the tests."""
     return (*ARCHITECTURES, *WRN_EXAMPLES)
 
 
 def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
-    """The description of the network called `name`: one of `known_names()`, or wrn-D-K with D = 6n + 4.
+    """The description of a network: `name` is one of `known_names()`, or wrn-D-K with D = 6n + 4.
 
-    With -silu behind the name its ReLUs are SiLUs, and all else is the same, the initial weights too.
-    Raises UsageError for a name it does not know, or counts below 1.
+    The suffix -silu replaces its ReLUs by SiLUs; everything else stays, the initial weights too.
+    Raises UsageError for an unknown name, or counts below 1.
     """
     for what, value in (("num_classes", num_classes), ("in_channels", in_channels)):
         if value < 1:
@@ -202,9 +202,7 @@ def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
                 f"expected wrn-D-K with D = 6n + 4 (10, 16, 22, 28, 34, …) and K > 0, received {name!r}"
             )
         return wide_resnet(num_classes, in_channels, depth=depth, width=width)
-    close = get_close_matches(name, known_names(), n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
     raise UsageError(
         f"expected a network's name, one of {', '.join(ARCHITECTURES)} or wrn-D-K with D = 6n + 4 "
-        f"(such as wrn-28-10), received {name!r}{hint}"
+        f"(such as wrn-28-10), received {name!r}{did_you_mean(name, known_names())}"
     )

@@ -1,10 +1,10 @@
-"""The weight bridge: any model to named numpy arrays in torch's layout, and back in place.
+"""Weight conversion: any model to named numpy arrays in torch's layout, and back.
 
-The names of our own networks are the same in both frameworks; those of another model are its own, module by module
-or layer by layer, and fit only its like. A layer of normalisation before it does not show in them.
+The names of our own networks are the same in both frameworks; other models keep the names of their modules or
+layers, which fit only the same model. A normalisation layer before the network does not appear in the names.
 
-Each framework gives its tensors as slots, by name; exporting reads them all, loading checks them all and then
-writes them. No framework is imported: a model's own framework is in sys.modules already.
+Each framework provides its tensors as slots by name; exporting reads them all, loading checks them all and then
+writes them. No framework is imported: a model's framework is in sys.modules already.
 """
 
 import sys
@@ -23,25 +23,27 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Slot:
+    """A weight: its canonical shape, and functions that read and write it."""
+
     shape: tuple[int, ...]
     read: Callable[[], Array]
     write: Callable[[Array], None]
 
 
 def export_weights(model: Any) -> dict[str, Array]:
-    """Copies of the weights and running statistics of `model`, by canonical name, in the model's dtype.
+    """Copies the weights and running statistics of `model` by canonical name, in the model's dtype.
 
-    Convolutions are (out, in, height, width), linear weights (out, in), whatever the framework. Weights that two
-    torch modules share are there twice. Raises UsageError for what is neither a torch nor a Keras model, or for
-    a Keras model with two weights of one name.
+    Convolutions are (out, in, height, width) and linear weights (out, in) in both frameworks. A weight that two
+    torch modules share appears twice. Raises UsageError for anything but a torch or Keras model, or for a Keras
+    model with two weights of one name.
     """
     return {name: np.array(slot.read(), order="C") for name, slot in _slots(model).items()}
 
 
 def load_weights(model: Any, weights: Mapping[str, Array]) -> None:
-    """Put `weights`, as `export_weights` returns them, into `model` in place, in the model's dtype.
+    """Loads `weights`, as `export_weights` returns them, into `model` in place, in the model's dtype.
 
-    Raises UsageError, naming what does not fit, before anything in the model has changed.
+    Raises UsageError, with nothing changed, for missing, unexpected or misshapen weights.
     """
     slots = _slots(model)
     arrays = {name: np.asarray(array) for name, array in weights.items()}
@@ -49,7 +51,7 @@ def load_weights(model: Any, weights: Mapping[str, Array]) -> None:
     for name, slot in slots.items():
         slot.write(arrays[name])
     for layer in model._flatten_layers() if hasattr(model, "_flatten_layers") else ():
-        if hasattr(layer, "finalize_state"):  # keeps what it reckons with apart from its weights
+        if hasattr(layer, "finalize_state"):  # such a layer computes with values derived from its weights
             layer.finalize_state()
 
 
@@ -106,7 +108,7 @@ def _torch_slots(model: Any, torch: Any) -> dict[str, _Slot]:
     }
 
 
-# What the canonical layout calls each Keras variable, and the axes of the two sides by a kernel's rank.
+# Canonical name of each Keras variable, and the axes of Keras' and torch's layouts by a kernel's rank.
 _NAMES = {
     "kernel": "weight",
     "gamma": "weight",
@@ -132,7 +134,7 @@ def _keras_slots(model: Any, keras: Any) -> dict[str, _Slot]:
 
 
 def _bare(model: Any, keras: Any) -> Any:
-    """The network behind a normalisation that was put before it."""
+    """The network without a normalisation layer before it."""
     from stcore.models.keras_layers import Normalization
 
     match [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]:
@@ -142,13 +144,13 @@ def _bare(model: Any, keras: Any) -> Any:
 
 
 def _keras_variables(layer: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Each weight of a layer or model, once, with the names of the layers that lead to it."""
+    """Yields each weight of a layer or model once, with the path of layer names."""
     seen: set[int] = set()
     for child in layer._flatten_layers(include_self=False, recursive=False):
-        for inner, variable in _keras_variables(child, (*path, child.name)):
+        for inner_path, variable in _keras_variables(child, (*path, child.name)):
             if id(variable) not in seen:  # two layers may share one
                 seen.add(id(variable))
-                yield inner, variable
+                yield inner_path, variable
     for variable in layer.weights:
         if id(variable) not in seen:
             yield path, variable
@@ -157,10 +159,10 @@ def _keras_variables(layer: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 def _keras_slot(variable: Any, keras: Any) -> _Slot:
     rank = len(variable.shape)
     same = " ".join(f"axis{i}" for i in range(rank))
-    theirs, ours = _KERNELS.get(rank, (same, same)) if variable.name == "kernel" else (same, same)
-    lengths = dict(zip(theirs.split(), variable.shape, strict=True))
+    keras_axes, torch_axes = _KERNELS.get(rank, (same, same)) if variable.name == "kernel" else (same, same)
+    lengths = dict(zip(keras_axes.split(), variable.shape, strict=True))
     return _Slot(
-        tuple(lengths[axis] for axis in ours.split()),
-        lambda: rearrange(keras.ops.convert_to_numpy(variable), f"{theirs} -> {ours}"),
-        lambda array: variable.assign(rearrange(array, f"{ours} -> {theirs}")),
+        tuple(lengths[axis] for axis in torch_axes.split()),
+        lambda: rearrange(keras.ops.convert_to_numpy(variable), f"{keras_axes} -> {torch_axes}"),
+        lambda array: variable.assign(rearrange(array, f"{torch_axes} -> {keras_axes}")),
     )

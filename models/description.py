@@ -1,8 +1,8 @@
-"""What a network is, said without a framework: a small algebra of frozen dataclasses.
+"""Framework-free descriptions of networks, as frozen dataclasses.
 
-A node maps a batch of images or features to another. The name of a weight is the path of names that leads
-to its node, joined by dots, then `weight`, `bias`, `running_mean` or `running_var`: torch's convention, and
-torch's axes (`o i h w`, `o i`), on every backend. A Residual adds no part of its own to the path.
+A node maps a batch of images or features to another. The name of a weight is the dotted path of its node's names,
+then `weight`, `bias`, `running_mean` or `running_var`: torch's convention, with torch's axes (`o i h w`, `o i`),
+on every backend. A Residual adds nothing to the path.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ BiasLaw = Literal["uniform_fan_in", "zeros"]
 
 @dataclass(frozen=True)
 class Normalize:
-    """(x − mean) / std, channel by channel. Its numbers are constants, which nothing trains or saves."""
+    """(x − mean) / std per channel. Mean and std are constants, neither trained nor saved."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -24,7 +24,7 @@ class Normalize:
 
 @dataclass(frozen=True)
 class Conv:
-    """A square convolution with an odd kernel, padded by kernel // 2 zeros on all four sides."""
+    """A square convolution with an odd kernel, zero-padded by kernel // 2 on all four sides."""
 
     in_channels: int
     out_channels: int
@@ -36,7 +36,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Batch normalisation as torch has it, over everything but the channels."""
+    """Batch normalisation as in torch, over all axes except the channels."""
 
     channels: int
     epsilon: float = 1e-5
@@ -56,19 +56,19 @@ class SiLU:
 
 @dataclass(frozen=True)
 class Softplus:
-    """log(1 + exp(x)): a smooth activation, for tests that no sign of a rounding error may decide."""
+    """log(1 + exp(x)): a smooth activation, for tests that must not depend on the sign of a rounding error."""
 
 
 @dataclass(frozen=True)
 class MaxPool:
-    """The maximum over size×size windows that do not overlap; what does not fill a window is dropped."""
+    """The maximum over non-overlapping size×size windows; incomplete windows are dropped."""
 
     size: int = 2
 
 
 @dataclass(frozen=True)
 class GlobalAveragePool:
-    """The mean over the two spatial axes; leaves (batch, channels)."""
+    """The mean over the two spatial axes; returns (batch, channels)."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Sequence:
-    """Named steps, one after the other."""
+    """Named steps, applied in order."""
 
     steps: "tuple[tuple[str, Node], ...]"
 
@@ -96,7 +96,7 @@ class Residual:
 
     @property
     def branches(self) -> Sequence:
-        """What is named below this node: the body's own steps, and `shortcut` where there is one."""
+        """The named children: the body's steps, and `shortcut` if there is one."""
         return self.body if self.shortcut is None else sequence(*self.body.steps, ("shortcut", self.shortcut))
 
 
@@ -105,18 +105,18 @@ Node = Leaf | Sequence | Residual
 
 
 def sequence(*steps: tuple[str, Node]) -> Sequence:
-    """Sequence, with the steps as arguments."""
+    """A Sequence with the steps as arguments."""
     return Sequence(steps)
 
 
 def replaced(node: Node, old: Leaf, new: Leaf) -> Node:
-    """The node with another leaf wherever it has this one; names stay."""
+    """The node with every leaf `old` replaced by `new`; names stay."""
     match node:
         case Sequence():
             return _steps_replaced(node, old, new)
         case Residual(body, shortcut):
-            other = None if shortcut is None else _steps_replaced(shortcut, old, new)
-            return Residual(_steps_replaced(body, old, new), other)
+            new_shortcut = None if shortcut is None else _steps_replaced(shortcut, old, new)
+            return Residual(_steps_replaced(body, old, new), new_shortcut)
         case _:
             return new if node == old else node
 
@@ -131,7 +131,7 @@ def join(path: str, name: str) -> str:
 
 
 def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Leaf]]:
-    """Each leaf of `node` with its dotted path, in the order of the description."""
+    """Yields each leaf of `node` with its dotted path, in the order of the description."""
     match node:
         case Sequence(steps):
             for name, step in steps:
@@ -143,7 +143,7 @@ def leaves(node: Node, path: str = "") -> Iterator[tuple[str, Leaf]]:
 
 
 def leaf_shapes(leaf: Leaf) -> dict[str, tuple[int, ...]]:
-    """The canonical shape of each tensor that one leaf owns, by the last part of its name."""
+    """The canonical shape of each tensor of a leaf, by the last part of its name."""
     match leaf:
         case Conv(i, o, k):
             shapes: dict[str, tuple[int, ...]] = {"weight": (o, i, k, k)}
@@ -162,8 +162,5 @@ def weight_shapes(node: Node) -> dict[str, tuple[int, ...]]:
 
 
 def count_parameters(node: Node) -> int:
-    """How many numbers training may change in `node` (running statistics are not parameters).
-
-    Read off the description: nothing is built.
-    """
+    """The number of trainable parameters of `node`, without running statistics; builds nothing."""
     return sum(prod(shape) for name, shape in weight_shapes(node).items() if ".running_" not in name)

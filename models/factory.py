@@ -1,8 +1,9 @@
-"""From a network's name to a model with its initial weights, in either framework."""
+"""Building of models by name, with their initial weights, in either framework."""
 
 from contextlib import nullcontext
 from typing import Any, Literal
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 from stcore.models import normalization, origin
 from stcore.models.architectures import describe
@@ -26,31 +27,38 @@ def build(
     normalize: str = "none",
     pretrained: bool = False,
 ) -> Any:
-    """A new model: pixels in [0, 1] in, logits (batch, num_classes) out.
+    """Builds a model that maps pixels in [0, 1] to logits (batch, num_classes).
 
-    Images are (batch, in_channels, height, width) for torch, which gives an `nn.Module` in training mode, and
-    (batch, height, width, in_channels) for Keras, which gives a functional `keras.Model`. `name` is one that
-    `describe` knows, `timm:NAME`, `keras.applications:NAME` or `package.module:factory`, whose network may be any
-    of its framework; `image_size` is (height, width), `dtype` float32 or float64, `device` the framework's
-    own (None: torch's CPU, Keras' choice), `normalize` what the model does to the pixels first: see
-    `normalization.parse`. The initial weights depend on `name`, the counts and `seed` alone; of our own networks
-    both frameworks start from the same numbers. Global random states are as before afterwards.
+    For torch the model is an `nn.Module` in training mode on images (batch, in_channels, height, width), for Keras
+    a functional `keras.Model` on images (batch, height, width, in_channels).
 
-    pretrained: the weights that the library publishes, which may be downloaded; its head is fresh where the
-    classes are others. What they were trained with is `pretrained_normalization`, which is not put in by itself.
+    name: one that `describe` accepts, `timm:NAME`, `keras.applications:NAME` or `package.module:factory`, which
+        may
+        return any network of its framework.
+    image_size: (height, width).   dtype: float32 or float64.   device: of the framework (None: torch's CPU, or the
+        choice of Keras).   normalize: normalisation of the pixels inside the model, see `normalization.parse`.
+    seed: of the initial weights, which depend only on `name`, the counts and `seed`; our own networks start from
+        the
+        same numbers in both frameworks. Global random states are restored.
+    pretrained: use the weights that the library publishes, which may be downloaded; the head is new if the number
+        of
+        classes differs. Their normalisation is not applied by default: see `pretrained_normalization`.
 
     Raises UsageError for a name, backend, dtype, size or seed that does not fit, DataError for weights that cannot
-    be had, ImportError where the framework is missing.
+    be downloaded, ImportError if the framework is missing.
     """
     if backend not in ("torch", "keras"):
-        raise UsageError(f"expected the backend torch or keras, received {backend!r}")
+        hint = did_you_mean(backend, ("torch", "keras"))
+        raise UsageError(f"expected the backend torch or keras, received {backend!r}{hint}")
     origin.check_name(name, backend)
     layer = normalization.parse(normalize, in_channels)
     if dtype not in DTYPES:
-        raise UsageError(f"expected dtype to be one of {', '.join(DTYPES)}, received {dtype!r}")
+        raise UsageError(
+            f"expected dtype to be one of {', '.join(DTYPES)}, received {dtype!r}{did_you_mean(dtype, DTYPES)}"
+        )
     if origin.split(name) is not None:
         rest = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size, "seed": seed}
-        return _elsewhere(name, backend, dtype, device, normalize=layer, pretrained=pretrained, **rest)
+        return _build_third_party(name, backend, dtype, device, normalize=layer, pretrained=pretrained, **rest)
     description = describe(name, num_classes, in_channels)
     least = _smallest_image(description)
     if min(image_size) < least:
@@ -80,8 +88,8 @@ def build(
     return model
 
 
-def _elsewhere(name: str, backend: str, dtype: str, device: Any, **rest: Any) -> Any:
-    """Somebody else's network."""
+def _build_third_party(name: str, backend: str, dtype: str, device: Any, **rest: Any) -> Any:
+    """Builds a network of a library or a factory."""
     if backend == "torch":
         import torch
 
@@ -97,9 +105,9 @@ def _elsewhere(name: str, backend: str, dtype: str, device: Any, **rest: Any) ->
 
 
 def pretrained_normalization(name: str) -> str:
-    """The normalisation that the published weights of a library's network were trained with, for `normalize`.
+    """The normalisation with which a library's published weights were trained, as `normalize` takes it.
 
-    UsageError for a network that nobody publishes weights of, or where the library is missing.
+    Raises UsageError for a network without published weights, or if the library is missing.
     """
     from stcore.core.dispatch import load_backend
 
@@ -115,7 +123,7 @@ def pretrained_normalization(name: str) -> str:
 
 
 def _smallest_image(description: Sequence) -> int:
-    """The side below which pooling would leave nothing."""
+    """The smallest side in pixels that survives the pooling."""
     least = 1
     for _, leaf in leaves(description):
         least *= leaf.size if isinstance(leaf, MaxPool) else 1

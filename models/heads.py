@@ -1,4 +1,4 @@
-"""A file's weights for a network of other classes: all but the head, which starts afresh."""
+"""Transfer to other classes: a file's weights with a new head."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Array = NDArray[Any]
 def with_new_head(
     weights: Mapping[str, Array], own: Mapping[str, Array], num_classes: int
 ) -> tuple[dict[str, Array], list[str]]:
-    """The file's `weights` with the head of a network's `own` in place of theirs, and what the head is.
+    """The file's `weights` with the head of a network's `own` weights, and the names of the head's weights.
 
-    The head is what differs in the number of classes alone: kernels (classes, …) and biases (classes,). UsageError
-    where nothing does. What else does not fit is left as it is.
+    The head is every weight that differs only in the number of classes: kernels (classes, …) and biases
+    (classes,). Other mismatches are left unchanged. Raises UsageError if there is no such weight.
     """
     head = [
         name
@@ -30,7 +30,7 @@ def with_new_head(
     ]
     if not head:
         raise UsageError(
-            f"new_head: expected weights of a network of other classes than {num_classes}; received none with a "
+            f"new_head: expected weights of a network with other than {num_classes} classes; received none with a "
             "head of another size. Leave --new-head out"
         )
     return {**weights, **{name: own[name] for name in head}}, head

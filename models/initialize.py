@@ -1,6 +1,6 @@
 """Initial weights, drawn in numpy so that both frameworks start from the same numbers.
 
-The laws are those of methods.md section 5; each stands beside its shape in the description.
+The distributions are those of methods.md section 5; the description names the one of each layer.
 """
 
 from math import prod, sqrt
@@ -18,8 +18,8 @@ def initial_weights(node: Node, seed: int) -> dict[str, Array]:
     """Initial weights of `node` in the canonical layout, float64; a pure function of `node` and `seed`.
 
     uniform_fan_in is torch's default U(−1/√fan_in, 1/√fan_in), for biases too; normal_fan_out is N(0, σ)
-    with σ = √(2 / (kernel² · out_channels)); batch norm starts as the identity. UsageError for a seed
-    outside [0, 2^64).
+    with σ = √(2 / (kernel² · out_channels)); batch norm starts as the identity.
+    Raises UsageError for a seed outside [0, 2^64).
     """
     rng = generator(seed, Stream.WEIGHTS)
     return {join(path, name): array for path, leaf in leaves(node) for name, array in _draw(leaf, rng).items()}

@@ -1,7 +1,7 @@
-"""The networks of keras.applications, with logits of as many classes as wanted, for pixels in [0, 1].
+"""Networks of keras.applications, with logits of any number of classes, for pixels in [0, 1].
 
-Some begin with the preprocessing that their weights want and take pixels in [0, 255]; of the others a function
-beside them, `preprocess_input`, tells what it is.
+Some include the preprocessing of their weights and take pixels in [0, 255]; for the others the library has a
+function `preprocess_input`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 import keras
 import numpy as np
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import DataError, UsageError
 from stcore.models import normalization
 from stcore.models.description import Normalize
@@ -29,17 +29,18 @@ def build(
     normalize: Normalize | None,
     pretrained: bool,
 ) -> Any:
-    """The convolutional part, its features' average over the image, and a linear layer; in Keras' default dtype.
+    """The convolutional part, global average pooling and a linear layer, in Keras' default dtype.
 
-    UsageError for an unknown name, for images too small for it, or for a normalisation on top of its own.
+    Raises UsageError for an unknown name, for images that are too small, or for a second normalisation; DataError
+    for weights that cannot be downloaded.
     """
     application = _application(name)
-    does_its_own = _own(application)
-    if does_its_own and normalize is not None:
+    preprocesses = _includes_preprocessing(application)
+    if preprocesses and normalize is not None:
         raise UsageError(f"normalize: expected none with {name}, which normalises pixels by itself")
     pixels = keras.Input(input_shape, name="pixels")
     x = pixels
-    if does_its_own:
+    if preprocesses:
         x = keras.layers.Rescaling(255.0, name="bytes")(pixels)
     elif normalize is not None:
         x = Normalization(normalize.mean, normalize.std, name="normalize")(pixels)
@@ -51,66 +52,65 @@ def build(
             input_shape=input_shape,
             pooling="avg",
         )
-    except Exception as error:  # no such size, or no network connection
+    except Exception as error:  # unsupported size, or no network connection
         if pretrained:
             raise DataError(f"pretrained: the weights of {name} cannot be had ({error})") from error
         raise UsageError(f"model: {name} cannot be built for images of {input_shape}: {error}") from error
     if pretrained:
-        _check_rebuilt(body, name)
+        _check_same_layers(body, name)
         if _preprocessing(application)[2]:
-            _turn(body)
+            _convert_bgr_to_rgb(body)
     return keras.Model(pixels, keras.layers.Dense(num_classes, name="logits")(body.output), name=body.name)
 
 
 def pretrained_normalization(name: str) -> str:
-    """What the ImageNet weights of this name were trained with, as `--normalize` has it."""
+    """The normalisation of the ImageNet weights of this name, as `--normalize` takes it."""
     application = _application(name)
-    if _own(application):
+    if _includes_preprocessing(application):
         return normalization.NONE
     mean, std, _ = _preprocessing(application)
     return normalization.text_of(mean, std)
 
 
 def _application(name: str) -> Callable[..., Any]:
-    known = [one for one in dir(keras.applications) if inspect.isfunction(getattr(keras.applications, one))]
+    names = [item for item in dir(keras.applications) if inspect.isfunction(getattr(keras.applications, item))]
     member = name.partition(":")[2]
-    if member not in known:
-        close = get_close_matches(member, known, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else f" (known are {', '.join(known)})"
+    if member not in names:
+        hint = did_you_mean(member, names, at_most=3) or f" (available are {', '.join(names)})"
         raise UsageError(f"model: expected a network of keras.applications; received {member!r}{hint}")
     application: Callable[..., Any] = getattr(keras.applications, member)
     return application
 
 
-def _own(application: Callable[..., Any]) -> bool:
-    """Whether the network itself begins with its preprocessing: then `preprocess_input` does nothing."""
+def _includes_preprocessing(application: Callable[..., Any]) -> bool:
+    """Whether the network includes its preprocessing: then `preprocess_input` does nothing."""
     mean, std, _ = _preprocessing(application)
     return not mean.any() and np.array_equal(std, np.full(3, 1 / 255))
 
 
 def _preprocessing(application: Callable[..., Any]) -> tuple[Any, Any, bool]:
-    """Mean and std for red, green and blue pixels in [0, 1], and whether the weights want blue, green, red.
+    """Mean and std for RGB pixels in [0, 1], and whether the weights expect BGR.
 
-    Read off what `preprocess_input` makes of black, white and red.
+    Inferred from the output of `preprocess_input` for black, white and red.
     """
     preprocess = sys.modules[application.__module__].preprocess_input
     colours = np.array([[[[0.0, 0, 0], [255, 255, 255], [255, 0, 0]]]])
     black, white, red = preprocess(colours, data_format="channels_last")[0, 0]
     std = 1 / (white - black)
-    mean, turned = -black * std, bool(red[2] != black[2])
-    return (mean[::-1], std[::-1], True) if turned else (mean, std, False)
+    mean, is_bgr = -black * std, bool(red[2] != black[2])
+    return (mean[::-1], std[::-1], True) if is_bgr else (mean, std, False)
 
 
-def _turn(body: Any) -> None:
-    """From weights for blue, green, red to those for red, green, blue."""
+def _convert_bgr_to_rgb(body: Any) -> None:
+    """Reverses the input channels of the first convolution."""
     first = next(layer for layer in body.layers if isinstance(layer, keras.layers.Conv2D))
     first.kernel.assign(np.asarray(first.kernel)[:, :, ::-1])
 
 
-def _check_rebuilt(body: Any, name: str) -> None:
-    """UsageError for a network that has other layers with published weights than without: EfficientNetB0 to B7."""
+def _check_same_layers(body: Any, name: str) -> None:
+    """Raises UsageError for EfficientNetB0 to B7, which have other layers with published weights than without."""
     if any(isinstance(layer, keras.layers.Normalization) and layer.weights for layer in body.layers):
         raise UsageError(
-            f"pretrained: {name} cannot be rebuilt without its download, as Keras puts statistics and another "
-            "layer into it; take an EfficientNetV2"
+            f"pretrained: {name} cannot be rebuilt without its download, since Keras adds statistics and another "
+            "layer to it; use an EfficientNetV2"
         )

@@ -1,4 +1,4 @@
-"""A description as a Keras model: (batch, height, width, channels) in, (batch, classes) logits out."""
+"""Builds a description as a Keras model, from (batch, height, width, channels) to logits (batch, classes)."""
 
 from typing import Any
 
@@ -23,9 +23,9 @@ from stcore.models.keras_layers import Normalization, TorchBatchNormalization
 
 
 def build_model(node: Node, *, image_size: tuple[int, int], in_channels: int, name: str, dtype: str) -> Any:
-    """The keras.Model `node` describes, its weights not yet set; layers bear their dotted paths as names.
+    """The keras.Model of `node` with weights not yet set; layers are named by their dotted paths.
 
-    `dtype` names the policy of every layer. Nothing is drawn from Keras' generators.
+    dtype: policy of every layer. Does not use Keras' random generators.
     """
     pixels = keras.Input((*image_size, in_channels), dtype=dtype, name="pixels")
     logits = _apply(node, pixels, "", keras.DTypePolicy(dtype))
@@ -64,8 +64,8 @@ def _apply(node: Node, x: Any, path: str, dtype: Any) -> Any:
 
 
 def _convolve(conv: Conv, x: Any, path: str, dtype: Any) -> Any:
-    # With stride 1 and an odd kernel "same" pads kernel // 2 on both sides; with a larger stride it pads less
-    # on the left and top than on the right and bottom, so the zeros are put there by hand.
+    # With stride 1 and an odd kernel, "same" pads kernel // 2 on both sides; with a larger stride it pads less on
+    # the left and top than on the right and bottom, so a layer pads explicitly.
     margin = conv.kernel // 2 if conv.stride > 1 else 0
     if margin:
         x = keras.layers.ZeroPadding2D(margin, name=join(path, "pad"), dtype=dtype)(x)

@@ -1,4 +1,4 @@
-"""Normalisation for Keras: of pixels by constants, and of batches with torch's arithmetic."""
+"""Keras layers: pixel normalisation by constants, and batch normalisation with torch's arithmetic."""
 
 from collections.abc import Sequence
 from math import prod
@@ -12,7 +12,7 @@ from keras import ops
 class Normalization(keras.layers.Layer):  # type: ignore[misc]
     """(x − mean) / std over the last axis.
 
-    Not keras.layers.Normalization, which takes a variance, whose root is not the std it was squared from.
+    keras.layers.Normalization takes a variance instead, whose square root differs from the std by rounding.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], **kwargs: Any) -> None:
@@ -30,14 +30,15 @@ class Normalization(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="stcore")
 class TorchBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """keras.layers.BatchNormalization whose running variance is the unbiased one, as torch's is.
+    """keras.layers.BatchNormalization with an unbiased running variance, as in torch.
 
     Keras accumulates the biased variance and has other defaults (momentum 0.99, epsilon 1e-3). The rest is
     Keras' own behaviour: `training=True` normalises with the (biased) statistics of the batch and updates the
-    running ones; `training=False`, or `trainable=False`, uses the running ones. A channel of one value
-    counts as having variance 0, where torch raises an error.
+    running ones; `training=False`, or `trainable=False`, uses the running ones. A channel with a single value has
+    variance 0, whereas torch raises an error.
 
-    Masks, renormalisation and synchronised statistics, which torch's layer does not have, are left out.
+    Masks, renormalisation and synchronised statistics, which torch's layer lacks, are not supported.
+    Raises ValueError for renorm=True or synchronized=True.
     """
 
     def __init__(self, axis: int = -1, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any) -> None:
@@ -48,8 +49,8 @@ class TorchBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Normalise `inputs` over all axes but `self.axis`; same shape, in the layer's compute dtype."""
-        # Half precision is too coarse for statistics. Not keras.backend.result_type(dtype, "float32"): off
-        # TensorFlow that makes float64 into float32.
+        # Half precision is too coarse for statistics. Not keras.backend.result_type(dtype, "float32"): on engines
+        # other than TensorFlow that turns float64 into float32.
         dtype = keras.backend.standardize_dtype(inputs.dtype)
         dtype = "float32" if dtype in ("float16", "bfloat16") else dtype
         x = ops.cast(inputs, dtype)
@@ -59,8 +60,8 @@ class TorchBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
             shape = ops.shape(x)
             count = ops.cast(prod(shape[a] for a in axes), dtype)  # the batch may be unknown while tracing
             unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
-            self._follow(self.moving_mean, mean)
-            self._follow(self.moving_variance, unbiased)
+            self._update(self.moving_mean, mean)
+            self._update(self.moving_variance, unbiased)
         else:
             mean, variance = ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
         outputs = ops.batch_normalization(
@@ -74,7 +75,7 @@ class TorchBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
         )
         return ops.cast(outputs, self.compute_dtype)
 
-    def _follow(self, running: Any, batch: Any) -> None:
-        # Native tensors: on some backends a Keras variable times 0.9 is multiplied by float32's 0.9.
+    def _update(self, running: Any, batch: Any) -> None:
+        # Native tensors: on some backends a Keras variable is multiplied by 0.9 rounded to float32.
         old, new = ops.convert_to_tensor(running), ops.cast(batch, running.dtype)
         running.assign(old * self.momentum + new * (1.0 - self.momentum))

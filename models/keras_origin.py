@@ -1,4 +1,4 @@
-"""Other people's networks in Keras: keras.applications', and what a factory returns."""
+"""Third-party networks in Keras: of keras.applications, or from a factory."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def build_model(
     normalize: Normalize | None,
     pretrained: bool,
 ) -> Any:
-    """The network of this name, behind the normalisation; UsageError where there is none such."""
-    with _anew(seed, dtype):
+    """The network of this name after the normalisation. Raises UsageError if there is no such network."""
+    with _fresh_keras(seed, dtype):
         if name.startswith("keras.applications:"):
             return keras_applications.build(
                 name,
@@ -37,7 +37,7 @@ def build_model(
                 normalize=normalize,
                 pretrained=pretrained,
             )
-        model = origin.made(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        model = origin.call_factory(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         _check(model, name, dtype)
         if normalize is None:
             return model
@@ -62,10 +62,10 @@ _GLOBAL = ("object_name_uids", "dtype_policy", "global_random_seed", "global_see
 
 
 @contextmanager
-def _anew(seed: int, dtype: str) -> Iterator[None]:
-    """Keras as in a new process: the names it counts up, the seeds it draws and the default dtype, then as before.
+def _fresh_keras(seed: int, dtype: str) -> Iterator[None]:
+    """Keras as in a new process: counters of names, seeds and the default dtype; restores them afterwards.
 
-    Two processes thus build the same network, whatever either built before.
+    So two processes build the same network, whatever they built before.
     """
     before = {name: global_state.get_global_attribute(name) for name in _GLOBAL}
     floatx = keras.config.floatx()

@@ -1,4 +1,4 @@
-"""`--normalize MEAN/STD`: what it may say, and the published values."""
+"""Pixel normalisation as text: `--normalize MEAN/STD`, and the published values."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,14 @@ PUBLISHED = {
     "imagenet": "0.485,0.456,0.406/0.229,0.224,0.225",
     "svhn": "0.5,0.5,0.5/0.5,0.5,0.5",
 }
-"""Means and deviations over the training images' pixels in [0, 1], as AWP has them (svhn's are no statistics)."""
+"""Means and standard deviations of training pixels in [0, 1], as in AWP (those of svhn are not statistics)."""
 
 
 def parse(text: str, channels: int | None = None) -> Normalize | None:
-    """The layer that `text` asks for: a published one, or MEAN/STD with a number for each channel; none is none.
+    """The layer of `text`: a published name, or MEAN/STD with a number per channel; None for "none".
 
-    UsageError where it is neither, where a std is not above 0, or where the image's `channels` are others.
+    channels: of the images, or None to skip that check.
+    Raises UsageError for another text, a std that is not above 0, or another number of channels.
     """
     if text == NONE:
         return None
@@ -41,18 +42,18 @@ def parse(text: str, channels: int | None = None) -> Normalize | None:
 
 
 def text_of(mean: Sequence[float], std: Sequence[float]) -> str:
-    """What `parse` reads, with nine digits."""
+    """The text that `parse` reads, with nine digits."""
     return "/".join(",".join(f"{value:.9g}" for value in values) for values in (mean, std))
 
 
 def canonical(text: str) -> str:
-    """One text for one layer: cifar10 and its numbers are the same."""
+    """The canonical text of a layer: the same for cifar10 and for its numbers."""
     layer = parse(text)
     return NONE if layer is None else text_of(layer.mean, layer.std)
 
 
 def _numbers(text: str) -> tuple[float, ...] | None:
-    """Numbers separated by commas; None where one is none."""
+    """Comma-separated numbers; None if one is invalid."""
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Whose network a name means: ours, timm's, keras.applications', or what a factory of the user's returns."""
+"""Origin of a network by its name: ours, timm, keras.applications, or a factory of the user."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stcore.models import normalization
 from stcore.models.architectures import describe
 
 LIBRARIES = {"timm": "torch", "keras.applications": "keras"}
-"""Each library of networks with its backend."""
+"""Library of networks → its backend."""
 FORMS = "timm:NAME (torch), keras.applications:NAME (keras) or package.module:factory"
 
 
 def split(name: str) -> tuple[str, str] | None:
-    """Library or module, and the name in it; None for one of our own networks.
+    """The library or module and the name in it; None for one of our own networks.
 
-    UsageError where neither it can be.
+    Raises UsageError for a name of neither form.
     """
     if ":" not in name:
         return None
@@ -34,13 +34,13 @@ def split(name: str) -> tuple[str, str] | None:
 
 
 def is_factory(name: str) -> bool:
-    """Whether the name means code of the user's own."""
+    """Whether the name refers to a factory of the user."""
     origin = split(name)
     return origin is not None and origin[0] not in LIBRARIES
 
 
 def check_name(name: str, backend: str) -> None:
-    """UsageError for a name that is none of ours and of no known form, or a library's that has another backend."""
+    """Raises UsageError for an unknown name, or a library of another backend."""
     origin = split(name)
     if origin is None:
         describe(name, 10)
@@ -50,63 +50,64 @@ def check_name(name: str, backend: str) -> None:
         raise UsageError(f"model: expected --backend {LIBRARIES[library]} for {name}; received {backend}")
 
 
-def check_weights(about: Mapping[str, str], backend: str, normalize: str) -> None:
-    """UsageError where a weights file, by what it says of itself, is of a network that only another framework has,
-    or of one with another normalisation, which weights do not show.
+def check_weights(metadata: Mapping[str, str], backend: str, normalize: str) -> None:
+    """Checks a weights file by its metadata: backend of a third-party network, and normalisation.
+
+    Raises UsageError if the network exists in another framework only, or has another normalisation.
     """
-    theirs = about.get("backend", backend)
-    if ":" in about.get("model", "") and theirs != backend:
+    file_backend = metadata.get("backend", backend)
+    if ":" in metadata.get("model", "") and file_backend != backend:
         raise UsageError(
-            f"weights: expected those of a {backend} network; received those of {about['model']} in {theirs}, "
-            f"which load only there: of its network there is no twin. Give --backend {theirs}"
+            f"weights: expected those of a {backend} network; received those of {metadata['model']} in "
+            f"{file_backend}, a network that exists only there. Give --backend {file_backend}"
         )
-    trained = about.get("normalize", normalization.NONE)
-    if "model" in about and normalization.canonical(trained) != normalization.canonical(normalize):
+    trained = metadata.get("normalize", normalization.NONE)
+    if "model" in metadata and normalization.canonical(trained) != normalization.canonical(normalize):
         raise UsageError(
             f"weights: expected those of a network with normalize {normalize}; received {trained}. Give "
             f"--normalize {trained}"
         )
 
 
-def made(name: str, **wanted: Any) -> Any:
-    """What the factory package.module:factory returns, given those of `wanted` that its signature takes.
+def call_factory(name: str, **arguments: Any) -> Any:
+    """Calls the factory package.module:factory with those of `arguments` that its signature accepts.
 
-    Modules are looked for in the working directory too. UsageError where there is none, or where it fails.
+    The module may be installed or in the working directory. Raises UsageError if there is none, or if it fails.
     """
-    factory = _found(name)
+    factory = _import_factory(name)
     try:
         parameters = inspect.signature(factory).parameters.values()
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-            wanted = {key: value for key, value in wanted.items() if key in named}
-        return factory(**wanted)
+            accepted = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+            arguments = {key: value for key, value in arguments.items() if key in accepted}
+        return factory(**arguments)
     except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in wanted.items())
+        call = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise UsageError(
-            f"model: {name}({given}) raised {type(error).__name__}: {error}. A factory is called with "
-            "num_classes, in_channels and image_size, as far as its signature takes them"
+            f"model: {name}({call}) raised {type(error).__name__}: {error}. A factory is called with "
+            "num_classes, in_channels and image_size, as far as its signature accepts them"
         ) from error
 
 
-def _found(name: str) -> Callable[..., Any]:
+def _import_factory(name: str) -> Callable[..., Any]:
     source, member = name.split(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:  # a command's own path begins where it is installed
+    if os.getcwd() not in sys.path and "" not in sys.path:  # a console script's sys.path lacks it
         sys.path.append(os.getcwd())
     try:
-        found: Any = importlib.import_module(source)
-    except Exception as error:  # a module is anybody's code
+        item: Any = importlib.import_module(source)
+    except Exception as error:  # a module may raise anything
         raise UsageError(
             f"model: {source} cannot be imported ({type(error).__name__}: {error}). Expected {FORMS}, its module "
             "installed or in the working directory"
         ) from error
     for part in member.split("."):
-        if not hasattr(found, part):
+        if not hasattr(item, part):
             raise UsageError(f"model: expected a factory in {source}; it has no {member}")
-        found = getattr(found, part)
-    if not callable(found):
+        item = getattr(item, part)
+    if not callable(item):
         raise UsageError(
             f"model: expected {name} to be a function, or a class, that returns a network; received a "
-            f"{type(found).__name__}"
+            f"{type(item).__name__}"
         )
-    factory: Callable[..., Any] = found
+    factory: Callable[..., Any] = item
     return factory

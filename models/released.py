@@ -1,8 +1,8 @@
-"""State dicts that others released, in our names.
+"""Recognition of released PyTorch state dicts, and conversion to our names.
 
-A description says which weights a network has; a layout says what a repository calls each of them. A state dict
-is of a network where its names and shapes are all of the network's, in one layout: nothing is guessed. What
-PyTorch users wrap a network in (DataParallel, torch.compile, averaging, a Sequential) is taken off first.
+A description lists a network's weights; a layout maps them to a repository's names. A state dict belongs to a
+network if all names and shapes match in one layout: nothing is guessed. Wrappers of PyTorch (DataParallel,
+torch.compile, averaging, a Sequential) are removed first.
 """
 
 import re
@@ -23,9 +23,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Released:
-    """A released network: what to `build`, its weights by canonical name, and the tensors it never uses.
+    """A released network: the arguments of `build`, its weights by canonical name, and its unused tensors.
 
-    normalize: what it does to the pixels first, as `build` takes it.
+    normalize: its pixel normalisation, as `build` takes it.
     """
 
     model: str
@@ -37,53 +37,57 @@ class Released:
 
 
 def recognise(state: Mapping[str, Array], model: str | None = None) -> Released:
-    """The network that a state dict is of, with its weights in our names.
+    """The network of a state dict, with its weights in our names.
 
-    `model` names the network; by default it is the one that fits. UsageError says what does not fit, in the
-    names of the state dict.
+    model: the network's name; by default the one that fits.
+    Raises UsageError, in the state dict's names, if no network or more than one fits.
     """
     bare, normalising = _unwrap(state)
     unused = tuple(name for name in bare if name.startswith(_UNUSED))
-    left = {name: array for name, array in bare.items() if name not in unused}
-    models = [model] if model else [*ARCHITECTURES, _wide_resnet(left)]
+    used = {name: array for name, array in bare.items() if name not in unused}
+    models = [model] if model else [*ARCHITECTURES, _wide_resnet(used)]
     layouts = [(name, layout) for name in models for layout in _LAYOUTS if name.startswith(layout.networks)]
-    fits = sorted((_fit(name, layout, left) for name, layout in layouts), key=lambda fit: fit.wrong)
+    fits = sorted((_fit(name, layout, used) for name, layout in layouts), key=lambda fit: fit.mismatches)
     best = fits[0]
-    if best.wrong:
+    if best.mismatches:
         which = best.model if model else f"a known network (the nearest is {best.model})"
         raise UsageError(
-            f"file: expected the weights of {which}; received {len(left)} tensors that do not fit: "
+            f"file: expected the weights of {which}; received {len(used)} tensors that do not fit: "
             f"{best.problems()}. Give another --model. {_INSTEAD}"
         )
-    if len(same := {fit.model for fit in fits if not fit.wrong}) > 1:
+    if len(same := {fit.model for fit in fits if not fit.mismatches}) > 1:
         raise UsageError(f"model: expected one of {', '.join(sorted(same))}, which all fit. Give --model")
     normalize = _normalisation(normalising, best.in_channels)
-    weights = {ours: left[theirs] for ours, theirs in best.names.items()}
+    weights = {ours: used[theirs] for ours, theirs in best.names.items()}
     return Released(best.model, best.num_classes, best.in_channels, weights, unused, normalize)
 
 
 @dataclass(frozen=True)
 class _Layout:
+    """A repository's names of weights."""
+
     networks: tuple[str, ...]
-    """How the names of those that go by it begin."""
+    """Prefixes of the names of its networks."""
     block: str
-    """What stands before the names of a block: {stage} counts from 1, {index} from 0."""
+    """Prefix of the names in a block: {stage} counts from 1, {index} from 0."""
     modules: Mapping[str, str]
-    """What it calls a module otherwise than we do."""
+    """Our module name → its module name, if they differ."""
 
     def name(self, ours: str) -> str:
-        """Its name of the weight that we call `ours`."""
+        """The repository's name of a weight, from ours."""
         stage, index, module, kind = _PARTS.fullmatch(ours).groups()  # type: ignore[union-attr]
         block = self.block.format(stage=stage, index=int(index or 1) - 1) if stage else ""
         return f"{block}{self.modules.get(module, module)}.{kind}"
 
 
 class _Ours(_Layout):
+    """Our own names."""
+
     def name(self, ours: str) -> str:
         return ours
 
 
-# The batch norm that both branches of a block see stands before the block here, and in it everywhere else.
+# The batch norm that both branches of a block use comes before the block in our names, and inside it in others.
 _PARTS = re.compile(r"(?:stage(\d+)\.(?:block(\d+)\.)?)?(.+)\.(\w+)")
 _SHORTCUT = {"shortcut.conv": "shortcut.0", "shortcut.bn": "shortcut.1"}
 _DOWNSAMPLE = {"shortcut.conv": "downsample.0", "shortcut.bn": "downsample.1"}
@@ -97,75 +101,77 @@ _LAYOUTS = (
     _Layout(_RESIDUAL, "layer{stage}.{index}.", _DOWNSAMPLE | {"linear": "fc"}),
     _Ours(("",), "", {}),
 )
-_UNUSED = "sub_block1."  # the copy of block1 that TRADES' WRN and its heirs make and never call
+_UNUSED = "sub_block1."  # a copy of block1 that the WRN of TRADES and its successors create but never call
 _COUNTERS = ("num_batches_tracked", "n_averaged")
-_MEANS, _DEVIATIONS = ("mean", "mu"), ("std", "sigma")  # of a layer before the network
+_MEANS, _DEVIATIONS = ("mean", "mu"), ("std", "sigma")  # buffers of a normalisation layer
 _INSTEAD = "Or build the network in PyTorch and give the module itself to stcore.evaluate"
 
 
 def _unwrap(state: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Without counters and what stands before every name; and apart from it the tensors that normalise pixels."""
-    kept, found = {}, {}
+    """The weights without counters and common prefixes, and the tensors that normalise pixels."""
+    weights, normalising = {}, {}
     for name, array in state.items():
         last = name.rpartition(".")[2]
         if last in (*_MEANS, *_DEVIATIONS):
-            found[name] = array
+            normalising[name] = array
         elif last not in _COUNTERS:
-            kept[name] = array
-    while len({name.partition(".")[0] for name in kept}) == 1 and all("." in name for name in kept):
-        kept = {name.partition(".")[2]: array for name, array in kept.items()}
-    return kept, found
+            weights[name] = array
+    while len({name.partition(".")[0] for name in weights}) == 1 and all("." in name for name in weights):
+        weights = {name.partition(".")[2]: array for name, array in weights.items()}
+    return weights, normalising
 
 
-def _normalisation(found: Mapping[str, Array], channels: int) -> str:
-    """What tensors of these names do to the pixels, as `build` takes it; UsageError where that is not said by a
-    mean and a deviation for each channel."""
-    means = [array for name, array in found.items() if name.rpartition(".")[2] in _MEANS]
-    deviations = [array for name, array in found.items() if name.rpartition(".")[2] in _DEVIATIONS]
+def _normalisation(tensors: Mapping[str, Array], channels: int) -> str:
+    """The normalisation by these tensors, as `build` takes it.
+
+    Raises UsageError unless it is a mean and a standard deviation per channel.
+    """
+    means = [array for name, array in tensors.items() if name.rpartition(".")[2] in _MEANS]
+    deviations = [array for name, array in tensors.items() if name.rpartition(".")[2] in _DEVIATIONS]
     if all(not np.any(array) for array in means) and all(np.all(array == 1) for array in deviations):
-        return normalization.NONE  # there is none, or it does nothing
+        return normalization.NONE  # no normalisation, or the identity
     if len(means) == len(deviations) == 1 and all(
         array.size == max(array.shape, default=0) == channels for array in (*means, *deviations)
     ):
         return normalization.text_of(means[0].ravel().tolist(), deviations[0].ravel().tolist())
-    said = ", ".join(f"{name} of shape {array.shape}" for name, array in found.items())
+    received = ", ".join(f"{name} of shape {array.shape}" for name, array in tensors.items())
     raise UsageError(
         f"file: expected a network that normalises pixels, if at all, by a mean and a deviation for each channel; "
-        f"received {said}. {_INSTEAD}"
+        f"received {received}. {_INSTEAD}"
     )
 
 
 def _wide_resnet(state: Mapping[str, Array]) -> str:
-    """The wrn-D-K whose first stage this would be."""
+    """The name wrn-D-K, inferred from the first stage."""
     blocks = [name for name in state if re.fullmatch(r"(block1\.layer\.|stage1\.block)\d+\.conv1\.weight", name)]
     width = _length(state, blocks[0], 0) // 16 if blocks else 1
     return f"wrn-{6 * max(1, len(blocks)) + 4}-{max(1, width)}"
 
 
 def _length(state: Mapping[str, Array], name: str, axis: int) -> int:
-    """Of one axis of a tensor; 1 where there is no such axis, as will be said."""
+    """The length of one axis of a tensor; 1 if there is no such axis, which `_fit` then reports."""
     shape = state[name].shape if name in state else ()
     return max(1, shape[axis]) if len(shape) > axis else 1
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """How a state dict fits a network in one layout."""
+    """The match of a state dict with a network in one layout."""
 
     model: str
     num_classes: int
     in_channels: int
-    names: Mapping[str, str]
-    wrongs: Mapping[str, list[str]]
+    names: Mapping[str, str]  # our name → the layout's
+    wrong: Mapping[str, list[str]]  # kind of mismatch → names
 
     @property
-    def wrong(self) -> int:
-        return sum(map(len, self.wrongs.values()))
+    def mismatches(self) -> int:
+        return sum(map(len, self.wrong.values()))
 
     def problems(self) -> str:
         return "; ".join(
             f"{len(names)} {what}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
-            for what, names in self.wrongs.items()
+            for what, names in self.wrong.items()
             if names
         )
 
@@ -176,7 +182,7 @@ def _fit(model: str, layout: _Layout, state: Mapping[str, Array]) -> _Fit:
     shapes = weight_shapes(describe(model, num_classes, in_channels))
     names = {ours: layout.name(ours) for ours in shapes}
     theirs = {names[ours]: shape for ours, shape in shapes.items()}
-    wrongs = {
+    wrong = {
         "missing": [name for name in theirs if name not in state],
         "unexpected": [name for name in state if name not in theirs],
         "of another shape": [
@@ -185,4 +191,4 @@ def _fit(model: str, layout: _Layout, state: Mapping[str, Array]) -> _Fit:
             if name in state and state[name].shape != shape
         ],
     }
-    return _Fit(model, num_classes, in_channels, names, wrongs)
+    return _Fit(model, num_classes, in_channels, names, wrong)

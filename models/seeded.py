@@ -1,4 +1,4 @@
-"""Initial weights of other people's networks: drawn from global generators, which are set and put back."""
+"""Seeding of global random generators while a third-party network draws its weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stcore.base.seeding import Stream, generator
 
 @contextmanager
 def seeded(seed: int) -> Iterator[int]:
-    """Python's and numpy's generators as a function of `seed` alone; yields a number to seed a framework's by."""
+    """Seeds Python's and numpy's generators by `seed` and restores them; yields a seed for the framework's."""
     number = int(generator(seed, Stream.WEIGHTS).integers(2**32))
-    pythons, numpys = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(number)
     np.random.seed(number)
     try:
         yield number
     finally:
-        random.setstate(pythons)
-        np.random.set_state(numpys)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

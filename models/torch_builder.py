@@ -1,4 +1,4 @@
-"""A description as a torch module: (batch, channels, height, width) in, (batch, classes) logits out."""
+"""Builds a description as a torch module, from (batch, channels, height, width) to logits (batch, classes)."""
 
 from collections import OrderedDict
 
@@ -23,21 +23,21 @@ from stcore.models.torch_layers import Normalization
 
 
 def build_module(node: Node, *, dtype: torch.dtype, device: torch.device | str | None) -> nn.Module:
-    """The module `node` describes, its weights not yet set; its state_dict keys are the canonical names.
+    """The module of `node` with weights not yet set; its state_dict keys are the canonical names.
 
-    Nothing is drawn from torch's generators: the module is made without storage first.
+    Does not use torch's random generators: the module is first made without storage.
     """
     with torch.device("meta"):
         module = _module(node)
     module.to(dtype).to_empty(device=device or "cpu")
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
-            child.reset_running_stats()  # also num_batches_tracked, which is no weight
+            child.reset_running_stats()  # also num_batches_tracked, which is not a weight
     return module
 
 
 class ResidualBlock(nn.Module):
-    """body(x) + shortcut(x), or body(x) + x. The body's steps are its children: so the names want it."""
+    """body(x) + shortcut(x), or body(x) + x. The body's steps are its children, as the names require."""
 
     shortcut: nn.Module | None
 
@@ -77,7 +77,7 @@ def _module(node: Node) -> nn.Module:
         case SiLU():
             return nn.SiLU()
         case Softplus():
-            return nn.Softplus(threshold=40)  # the default, 20, is 2e-9 off where it becomes linear
+            return nn.Softplus(threshold=40)  # the default, 20, is off by 2e-9 at the switch to linear
         case MaxPool(size):
             return nn.MaxPool2d(size)
         case GlobalAveragePool():

@@ -1,4 +1,4 @@
-"""Pixels normalised within a PyTorch model, by constants that are in no state dict."""
+"""PyTorch layers for pixel normalisation by constants, which are in no state dict."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Normalization(nn.Module):
-    """(x − mean) / std, channel by channel, on (batch, channels, height, width)."""
+    """(x − mean) / std per channel, on (batch, channels, height, width)."""
 
     mean: Tensor
     std: Tensor
@@ -22,7 +22,7 @@ class Normalization(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Normalization":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._fill()  # what went from float32 to float64, or from no storage to some, is not the constant any more
+        self._fill()  # a change of dtype rounds the constants, and new storage is uninitialised
         return self
 
     def _fill(self) -> None:
@@ -35,7 +35,7 @@ class Normalization(nn.Module):
 
 
 class Normalized(nn.Module):
-    """Somebody's network behind a normalisation; its weights keep the names that the network gives them."""
+    """A third-party network after a normalisation; its weights keep their names."""
 
     def __init__(self, normalization: Normalization, network: nn.Module) -> None:
         super().__init__()

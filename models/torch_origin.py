@@ -1,13 +1,13 @@
-"""Other people's networks in PyTorch: timm's, and what a factory returns."""
+"""Third-party networks in PyTorch: of timm, or from a factory."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import DataError, UsageError
 from stcore.models import normalization, origin
 from stcore.models.description import Normalize
@@ -27,16 +27,19 @@ def build_module(
     normalize: Normalize | None,
     pretrained: bool,
 ) -> nn.Module:
-    """The network of this name, behind the normalisation; UsageError where there is none such.
+    """The network of this name after the normalisation.
 
-    Fresh weights are drawn on the CPU in float32, whatever `dtype` and `device`: from the seed alone.
+    New weights are drawn on the CPU in float32, so they depend on the seed but not on `dtype` and `device`.
+    Raises UsageError if there is no such network, DataError for weights that cannot be downloaded.
     """
     with seeded(seed) as number, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(number)  # not torch.manual_seed, which also seeds the accelerators
         if name.startswith("timm:"):
             model = _timm_model(name, num_classes, in_channels, image_size, pretrained)
         else:
-            model = origin.made(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+            model = origin.call_factory(
+                name, num_classes=num_classes, in_channels=in_channels, image_size=image_size
+            )
     if not isinstance(model, nn.Module):
         raise UsageError(f"model: expected {name} to return a torch.nn.Module; received {type(model).__name__}")
     if normalize is not None:
@@ -45,7 +48,7 @@ def build_module(
 
 
 def pretrained_normalization(name: str) -> str:
-    """What timm's weights of this name were trained with, as `--normalize` has it."""
+    """The normalisation of timm's weights of this name, as `--normalize` takes it."""
     config = _config(name)
     if config is None:
         raise UsageError(f"pretrained: expected a network with published weights; timm has none of {name}")
@@ -60,7 +63,7 @@ def _timm_model(
     counts = {"num_classes": num_classes, "in_chans": in_channels}
     try:
         model: nn.Module = timm.create_model(name.partition(":")[2], pretrained=pretrained, **counts, **size)
-    except Exception as error:  # no network, or a size that does not divide
+    except Exception as error:  # no connection, or an unsupported size
         if pretrained:
             raise DataError(f"pretrained: the weights of {name} cannot be had ({error})") from error
         raise UsageError(
@@ -71,24 +74,21 @@ def _timm_model(
 
 
 def _config(name: str) -> Any:
-    """timm's record of a network and its published weights; None where there are no such weights."""
+    """timm's configuration of a network's published weights; None if there are none."""
     timm, member = _timm(), name.partition(":")[2]
     if not timm.is_model(member):
-        close = get_close_matches(member, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UsageError(
-            f"model: expected a network that timm {timm.__version__} knows; received {member!r}{hint}"
-        )
+        hint = did_you_mean(member, timm.list_models(), at_most=3)
+        raise UsageError(f"model: expected a network of timm {timm.__version__}; received {member!r}{hint}")
     try:
         return timm.get_pretrained_cfg(member)
-    except RuntimeError as error:  # the tag behind the dot
+    except RuntimeError as error:  # an unknown tag after the dot
         raise UsageError(f"model: {name}: {error}") from error
 
 
 def _timm() -> Any:
     try:
         import timm
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that is not of this torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
         raise UsageError(
             f"model: timm cannot be imported ({error}). In the repository: pip install '.[timm]'; it needs the "
             "torchvision that was built for the installed torch (see docs/models.md)"

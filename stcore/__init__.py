@@ -1,6 +1,7 @@
-"""Squeeze training (Li et al., ICLR 2023) and its family, written once, run by PyTorch and Keras.
+"""Squeeze training (Li et al., ICLR 2023) and related adversarial training, for PyTorch and Keras.
 
-Importing this imports numpy and no framework.
+The public names: losses and steps for one's own loop, training methods, attacks, evaluation and analysis.
+Importing this package imports numpy and no framework.
 """
 
 from stcore import attacks, presets

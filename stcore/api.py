@@ -1,15 +1,21 @@
-"""Squeeze training from one's own loop, in either framework: native tensors in, native tensors out.
+"""Squeeze training and its relatives in one's own training loop, in either framework.
 
-x holds pixels in [0, 1] in the model's own layout, y integer labels (B,). `noise` is a pair of native tensors
-shaped like x: standard normal for init="gaussian", in the unit ball for "uniform". Without it, it is drawn in
-numpy from `rng`: a `numpy.random.Generator`, which moves on with each call, or a seed, which draws the same
-each time; without it, from fresh entropy. Nothing global is read.
-Inside a traced graph (`tf.function`, `jax.jit`) noise must be given: a draw in numpy would be frozen into it.
-On JAX a model's variables are arguments of what is traced or differentiated, as Keras has it: call these functions
-within a `keras.StatelessScope` that maps them; running statistics are read off the scope after a loss.
+Native tensors in, native tensors out. Arguments that the functions share:
 
-Raises TypeError for a model of no known framework or a tensor that is not the model's, DataError for pixels or
-labels out of range, UsageError for a model that does not return logits, or noise or a pair not shaped like x.
+model: a `torch.nn.Module` or `keras.Model` that maps pixels in [0, 1], in its own layout, to logits (B, C).
+x: floating pixels (B, …) within the settings' bounds.   y: integer labels (B,) in [0, C).
+noise: native tensors shaped like x: standard normal for init="gaussian", in the unit ball for "uniform"; two for
+    squeeze training, one for each entry of `objective.noise_laws` otherwise. By default noise is drawn in numpy.
+rng: source of the drawn noise: a `numpy.random.Generator`, which advances with each call, or a seed, which draws
+    the same noise each time; by default fresh entropy. No global state is read.
+
+Inside a traced graph (`tf.function`, `jax.jit`) noise must be given: a draw in numpy would be frozen into the
+graph. On JAX a model's variables are arguments of the traced or differentiated function, as in Keras itself: call
+these functions within a `keras.StatelessScope` that maps them, then read the running statistics from the scope.
+
+Raises TypeError for a model of an unknown framework or a tensor that is not of the model's framework and dtype,
+DataError for pixels or labels out of range, and UsageError for a model that does not return logits, and for noise
+or a pair not shaped like x.
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ import numpy as np
 
 from stcore.core import validation
 from stcore.core.dispatch import make_classifier
-from stcore.core.entry import _check_batch, _check_shapes, _found, _noise, checked
+from stcore.core.entry import check_batch, check_shapes, checked_classifier, find_examples, resolve_noise
 from stcore.core.objective import Objective, StepResult, WeightPerturbation, training_step
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
@@ -29,9 +35,10 @@ from stcore.protocols import Classifier, Learner, Tensor
 
 
 class SqueezeLoss(NamedTuple):
-    """Native scalars. `total` = natural + β·divergence is differentiable; the others are batch means to look at:
+    """The loss of squeeze training (Eq. 6) and its parts, as native scalars, in nats.
 
-    cross-entropies of the natural, the adversarial and the collaborative examples, and the divergence.
+    total: natural + β·divergence, differentiable.   natural, adversarial, collaborative: mean cross-entropies
+    after the selection.   divergence: mean divergence. All but `total` are constants, for logging.
     """
 
     total: Tensor
@@ -42,7 +49,11 @@ class SqueezeLoss(NamedTuple):
 
 
 class TrainingLoss(NamedTuple):
-    """The mean loss of a batch, a differentiable native scalar, and the means of the method's metrics."""
+    """The loss of a method for one batch.
+
+    total: the mean loss, a differentiable native scalar.   metrics: batch means of the method's metrics by name,
+    constant native scalars.
+    """
 
     total: Tensor
     metrics: Mapping[str, Tensor]
@@ -58,13 +69,19 @@ def squeeze_step(
     noise: tuple[Tensor, Tensor] | None = None,
     rng: np.random.Generator | int | None = None,
 ) -> SqueezePair:
-    """One inner step of Algorithm 1: select from the triplet, divergence, signed gradient, project.
+    """Makes one inner step of Algorithm 1: select from the triplet, divergence, signed gradient, project.
 
-    `pair=None` starts from noise. Neither the weights, their gradients, nor any mode or statistic change.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    pair: the current neighbours, shaped like x; None starts from noise.
+    Returns the next pair, shaped like x, as constants. Weights, gradients, modes and statistics of the model stay
+    unchanged.
+    Raises TypeError, DataError or UsageError if model, batch, pair or noise do not fit (see `stcore.api`).
     """
-    classifier = checked(model, x, y, config)
+    classifier = checked_classifier(model, x, y, config)
     pair = (
-        config.start(x, _noise(classifier, config, x, noise, rng)) if pair is None else _pair(classifier, x, pair)
+        config.start(x, resolve_noise(classifier, config, x, noise, rng))
+        if pair is None
+        else _checked_pair(classifier, x, pair)
     )
     return SqueezePair(*classifier.ops.unrecorded(lambda: config.ascend(classifier, x, y, pair, steps=1)))
 
@@ -78,8 +95,14 @@ def find_squeeze_pair(
     noise: tuple[Tensor, Tensor] | None = None,
     rng: np.random.Generator | int | None = None,
 ) -> SqueezePair:
-    """The points after the K-th update, not re-selected; K = 0 returns the noisy starts."""
-    return SqueezePair(*_found(config, checked(model, x, y, config), x, y, noise, rng))
+    """Finds the adversarial and the collaborative example of each image: the inner loop of Algorithm 1.
+
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    Returns the points after the K-th update, shaped like x, not re-selected, as constants; K = 0 returns the noisy
+    starts. Weights, gradients, modes and statistics of the model stay unchanged.
+    Raises TypeError, DataError or UsageError if model, batch or noise do not fit (see `stcore.api`).
+    """
+    return SqueezePair(*find_examples(config, checked_classifier(model, x, y, config), x, y, noise, rng))
 
 
 def squeeze_loss(
@@ -92,16 +115,20 @@ def squeeze_loss(
     noise: tuple[Tensor, Tensor] | None = None,
     rng: np.random.Generator | int | None = None,
 ) -> SqueezeLoss:
-    """Eq. 6 as a loss: makes the (K+1)-th selection and returns CE + β·divergence, ready to differentiate.
+    """Computes Eq. 6 as a loss: makes the (K+1)-th selection and returns CE + β·divergence, differentiable.
 
-    `pair=None` finds the pair first, unseen by the caller's tape. The natural and the adversarial forward
-    update running statistics, as a training forward does.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    pair: neighbours shaped like x; None finds them first, hidden from the caller's tape.
+    Raises TypeError, DataError or UsageError if model, batch, pair or noise do not fit (see `stcore.api`).
+
+    The natural and the adversarial forward update running statistics, as a training forward does; the
+    collaborative one does not.
     """
-    classifier = checked(model, x, y, config)
+    classifier = checked_classifier(model, x, y, config)
     ops = classifier.ops
     if pair is None:
-        pair = _found(config, classifier, x, y, noise, rng)
-    losses, metrics = config.losses(classifier, x, y, _pair(classifier, x, pair))
+        pair = find_examples(config, classifier, x, y, noise, rng)
+    losses, metrics = config.losses(classifier, x, y, _checked_pair(classifier, x, pair))
     names = ("natural_loss", "adversarial_loss", "collaborative_loss", "divergence")
     return SqueezeLoss(ops.mean(losses), *(ops.stop_gradient(ops.mean(metrics[name])) for name in names))
 
@@ -117,15 +144,20 @@ def train_step(
     phase: int = 0,
     perturbation: WeightPerturbation | None = None,
 ) -> StepResult:
-    """One optimizer update by any method: examples, mean loss, gradients, step. Returns native scalars.
+    """Makes one optimizer update by any method: finds the examples, takes the mean loss and its gradients, steps.
 
-    phase: the method's variant, `objective.phase(epoch)`.   perturbation: `stcore.AWP` or `stcore.RWP`; the
-    gradient is then taken at weights perturbed so, which move back after the step.
+    learner: from `stcore.make_learner`.   objective: a method's settings, such as `stcore.TradesConfig()`.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    phase: the method's variant in this epoch, `objective.phase(epoch)`.
+    perturbation: `stcore.AWP` or `stcore.RWP`: the gradient is taken at perturbed weights, and the perturbation is
+        removed after the update.
+    Returns the mean loss and the mean metrics, before the update, as native scalars.
+    Raises TypeError, DataError or UsageError if objective, batch or noise do not fit (see `stcore.api`).
     """
     validation.check_objective(objective)
-    _check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
-    drawn = _noise(learner, objective, x, noise, rng)
-    return training_step(learner, objective, x, y, drawn, phase, perturbation)
+    check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
+    start_noise = resolve_noise(learner, objective, x, noise, rng)
+    return training_step(learner, objective, x, y, start_noise, phase, perturbation)
 
 
 def training_loss(
@@ -138,19 +170,24 @@ def training_loss(
     rng: np.random.Generator | int | None = None,
     phase: int = 0,
 ) -> TrainingLoss:
-    """Any method as a loss for one's own loop: finds the examples, unseen by the caller's tape, and the mean loss.
+    """Computes the loss of any method for one's own loop: finds the examples, then takes the mean loss.
 
-    The outer forwards update running statistics as the method says.
+    objective: a method's settings, such as `stcore.TradesConfig()`.   phase: its variant in this epoch,
+        `objective.phase(epoch)`.
+    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    Raises TypeError, DataError or UsageError if objective, model, batch or noise do not fit (see `stcore.api`).
+
+    The search is hidden from the caller's tape. The outer forwards update running statistics as the method says.
     """
     classifier = make_classifier(model)
     validation.check_objective(objective)
-    _check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)))
-    ops, drawn = classifier.ops, _noise(classifier, objective, x, noise, rng)
-    examples = ops.unrecorded(lambda: objective.find(classifier, x, y, drawn, phase))
+    check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)))
+    ops, start_noise = classifier.ops, resolve_noise(classifier, objective, x, noise, rng)
+    examples = ops.unrecorded(lambda: objective.find(classifier, x, y, start_noise, phase))
     losses, metrics = objective.losses(classifier, x, y, examples, phase)
     return TrainingLoss(ops.mean(losses), {n: ops.stop_gradient(ops.mean(m)) for n, m in metrics.items()})
 
 
-def _pair(classifier: Classifier, x: Tensor, pair: SqueezePair) -> SqueezePair:
-    _check_shapes(classifier, "pair", x, pair, 2)
+def _checked_pair(classifier: Classifier, x: Tensor, pair: SqueezePair) -> SqueezePair:
+    check_shapes(classifier, "pair", x, pair, 2)
     return SqueezePair(*pair)

@@ -1,6 +1,6 @@
-"""What can go wrong, each with the exit code that `stcli` documents for it.
+"""Errors that a user can fix, each with the exit code of `stcli`.
 
-Every message says what was expected, what came, and how to mend it.
+Every message says what was expected, what was received, and how to fix it.
 """
 
 OK = 0
@@ -9,35 +9,36 @@ INTERRUPTED = 130
 
 
 class StcoreError(Exception):
-    """An error the user can mend; `exit_code` is what `stcli` ends with."""
+    """Base class of all errors that a user can fix; `exit_code` is the exit code of `stcli`."""
 
     exit_code = BUG
 
 
 class UsageError(StcoreError, ValueError):
-    """A setting, option, checkpoint or output folder that does not fit. Exit code 2."""
+    """Invalid setting, option, model, checkpoint or output folder. Exit code 2."""
 
     exit_code = 2
 
 
 class DataError(StcoreError, ValueError):
-    """A data set that is missing, empty or not what it should be. Exit code 3."""
+    """Data that is missing, empty, damaged or out of range. Exit code 3."""
 
     exit_code = 3
 
 
 class DeviceError(StcoreError, RuntimeError):
-    """A device that is not there, or that ran out of memory. Exit code 4."""
+    """A device that is missing or out of memory. Exit code 4."""
 
     exit_code = 4
 
 
 class DivergedError(StcoreError, ArithmeticError):
-    """The loss stopped being a number. The last good checkpoint is kept. Exit code 5."""
+    """A non-finite loss or non-finite logits. The last good checkpoint is kept. Exit code 5."""
 
     exit_code = 5
 
 
+# Hints that several messages share.
 DIVIDE = "Divide 0–255 images by 255"
 
 HALF = (

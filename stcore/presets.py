@@ -1,10 +1,10 @@
-"""Recipes by data set: what `stcli train` uses where no option says otherwise.
+"""Training recipes by data set: the defaults of `stcli train`.
 
-The paper's (section 5; methods of its released code where it is silent): SGD with momentum 0.9 and weight decay
-5e-4 on every tensor, batch 128; CIFAR: 120 epochs at 0.1, divided by 10 from epochs 80 and 100 on, zero-pad 4,
-crop and flip; SVHN: 80 epochs at 0.01, divided by 10 from epochs 50 and 65 on, no augmentation.
-The digits are ours: images of 8×8 pixels need a larger ball (at 8/255 even a standard network keeps 96 % under
-PGD-20), and their small network a shorter schedule.
+CIFAR and SVHN follow the paper (section 5), and its released code where the paper is silent: SGD with momentum 0.9
+and weight decay 5e-4 on every tensor, batch 128; CIFAR: 120 epochs at 0.1, divided by 10 from epochs 80 and 100
+on, zero-pad 4, crop and flip; SVHN: 80 epochs at 0.01, divided by 10 from epochs 50 and 65 on, no augmentation.
+The digits recipe is ours: images of 8×8 pixels need a larger ball (at 8/255 even a standard network keeps 96 %
+under PGD-20), and their small network needs a shorter schedule.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SQUEEZE = {
     "svhn": SqueezeConfig(beta=8.0, step_size=1 / 255),
     "digits": SqueezeConfig(epsilon=0.2, step_size=0.05),
 }
-"""Squeeze training's settings for each data set; the first three are the paper's."""
+"""Squeeze training's settings by data set; the first three are the paper's."""
 
 _CIFAR: dict[str, Any] = {
     "model": "resnet18",
@@ -43,16 +43,17 @@ RECIPES: dict[str, dict[str, Any]] = {
         "augment": "none",
     },
 }
-"""Network, schedule and augmentation for each data set. `drops` are shares of the epochs."""
+"""Network, schedule and augmentation by data set. `drops`: when the learning rate is divided by 10, as shares of
+the epochs in (0, 1]."""
 
 
 RWP: dict[str, dict[str, Any]] = {
     name: {"rwp_steps": 10, "rwp_threshold": 4.0 if name == "cifar100" else 1.7} for name in RECIPES
 }
-"""The published settings of robust weight perturbation, where it is used."""
+"""Published settings of robust weight perturbation (Yu et al., 2022) by data set, for runs that use it."""
 
 
 def default_preset(dataset: str) -> str:
-    """The recipe of a data set given as `digits`, `cifar100:DIR`, `parquet:DIR` and the like."""
+    """Returns the recipe for a data set such as `digits` or `cifar100:DIR`; `cifar10` if it has none."""
     kind = dataset.partition(":")[0]
     return kind if kind in RECIPES else "cifar10"

@@ -1,14 +1,15 @@
-"""The whole contract between the methods and a framework: `Ops`, `Mode`, `Classifier`, `Learner`.
+"""The contract between the methods and a framework: `Ops`, `Mode`, `Classifier`, `Learner`.
 
 A tensor is the framework's own and opaque here. Beside the operations below, the core uses only
 `+ - * /`, unary `-`, `<` and `>` on tensors (with tensors of the same shape, scalar tensors, or Python floats).
-It never indexes, never asks for a value or a batch size, never branches on a tensor: so one and the
-same code runs eagerly, inside a `tf.function`, and under `torch.compile`.
+It never indexes, never reads a value or a batch size, never branches on a tensor. The same code therefore runs
+eagerly, inside a `tf.function`, under `jax.jit` and under `torch.compile`.
 
 Axis 0 is the batch. The last axis of logits is the classes. Every other axis belongs to the model:
 NCHW and NHWC never reach the core.
 
-Notation: B batch, C classes, `(B, …)` any shape that starts with the batch.
+Notation: B batch, C classes, `(B, …)` any shape that starts with the batch, `()` a scalar tensor. "Host" arrays
+are numpy's; host images are (B, H, W, C), or (B, d) for flat input. Pixels are floats in [0, 1].
 """
 
 from __future__ import annotations
@@ -20,30 +21,36 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 Tensor: TypeAlias = Any
+"""A tensor of the model's framework."""
 Array: TypeAlias = "np.ndarray[Any, Any]"
+"""A host array."""
 Pullback: TypeAlias = Callable[[Tensor], tuple[Tensor, ...]]
+"""Cotangent of an output, of its shape → the gradient with respect to each input, of that input's shape."""
 Metrics: TypeAlias = Mapping[str, Tensor]
+"""Tensors to log, by name."""
 
 
 class Mode(Enum):
     """How normalisation layers behave in one forward. An argument of every forward, never ambient state."""
 
     EVAL = "eval"
-    """Running statistics are used, nothing is written: evaluation, and the attacks inside AT."""
+    """Uses running statistics, writes nothing: evaluation, and the attacks inside AT."""
     BATCH = "batch"
-    """The batch's own statistics are used, nothing is written: ST's pair search and collaborative forward."""
+    """Uses the batch's own statistics, writes nothing: ST's pair search and collaborative forward."""
     TRAIN = "train"
-    """The batch's own statistics are used, running statistics are updated: the outer forwards."""
+    """Uses the batch's own statistics, updates running statistics: the outer forwards."""
 
 
 class Ops(Protocol):
-    """The tensor operations of the core; a backend's `ops.py` module is one, as plain functions.
+    """The tensor operations of the core. A backend's `ops.py` implements them as plain functions.
 
-    Elementwise results have the shape and the floating dtype of their first tensor.
+    Elementwise results have the shape and the floating dtype of their first tensor. Every operation is
+    differentiable (once) where its mathematics is, except `sign`, `one_hot` and `stop_gradient`, whose gradient
+    is zero. None has a side effect.
     """
 
     def sign(self, x: Tensor, /) -> Tensor:
-        """−1, 0 or 1; sign(0) = 0."""
+        """Elementwise sign: −1, 0 or 1; sign(0) = 0."""
 
     def abs(self, x: Tensor, /) -> Tensor:
         """Elementwise absolute value."""
@@ -58,151 +65,186 @@ class Ops(Protocol):
         """Elementwise square root of x ≥ 0."""
 
     def logaddexp(self, a: Tensor, b: Tensor, /) -> Tensor:
-        """log(exp a + exp b), without overflow."""
+        """Elementwise log(exp a + exp b), without overflow; a and b of the same shape."""
 
     def log_softmax(self, logits: Tensor, /) -> Tensor:
-        """(B, C) → (B, C), over the last axis."""
+        """Log-probabilities over the last axis: (B, C) → (B, C), in nats, without overflow."""
 
     def where(self, condition: Tensor, a: Tensor, b: Tensor | float, /) -> Tensor:
-        """`a` where the condition holds, else `b`; nothing of the branch not taken leaks, not even NaN."""
+        """Elementwise `a` if `condition` (booleans that broadcast to `a`) holds, else `b`.
+
+        The branch that is not taken has no effect on the value, even if it is NaN.
+        """
 
     def clip(self, x: Tensor, lower: Tensor | float, upper: Tensor | float, /) -> Tensor:
-        """min(max(x, lower), upper); both limits tensors shaped like x, or both floats."""
+        """Elementwise min(max(x, lower), upper); the limits are two tensors shaped like x, or two floats."""
 
     def sum(self, x: Tensor, /) -> Tensor:
-        """(B, …) → (B,): the sum over all axes but the batch."""
+        """Sum over all axes but the batch: (B, …) → (B,)."""
 
     def mean(self, x: Tensor, /) -> Tensor:
-        """(B,) → (): the mean over the batch."""
+        """Mean over the batch: (B,) → ()."""
 
     def max(self, x: Tensor, /) -> Tensor:
-        """(B, …) → (B,): the largest over all axes but the batch."""
+        """Maximum over all axes but the batch: (B, …) → (B,)."""
 
     def top_k(self, logits: Tensor, count: int, /) -> tuple[Tensor, ...]:
-        """(B, C) → min(count, C) tensors (B,): the largest over the last axis, the second largest, and so on."""
+        """The largest values over the last axis, in descending order: (B, C) → min(count, C) tensors (B,)."""
 
     def sum_all(self, x: Tensor, /) -> Tensor:
-        """Any shape → (): the sum over every axis."""
+        """Sum over every axis: any shape → ()."""
 
     def ones_like(self, x: Tensor, /) -> Tensor:
-        """Ones of the same shape and dtype."""
+        """Ones of x's shape and dtype."""
 
     def expand_dims_like(self, vector: Tensor, like: Tensor, /) -> Tensor:
-        """(B,) → (B, 1, …, 1) with as many axes as `like`: a per-example value beside images."""
+        """Appends axes of size one until `vector` has the rank of `like`: (B,) → (B, 1, …, 1).
+
+        A per-example value then broadcasts over images.
+        """
 
     def one_hot(self, labels: Tensor, logits: Tensor, /) -> Tensor:
-        """(B,) integers → (B, C) booleans, C taken from the logits."""
+        """One-hot booleans: integer labels (B,) in [0, C) → (B, C), with C and the device taken from `logits`."""
 
     def stop_gradient(self, x: Tensor, /) -> Tensor:
-        """x as a constant."""
+        """x as a constant: the same values, gradient zero."""
 
     def take(self, x: Tensor, rows: Sequence[int], /) -> Tensor:
-        """(B, …) → (len(rows), …): these examples, in this order."""
+        """Selects examples, in the given order: (B, …), `rows` in [0, B) → (len(rows), …)."""
 
     def concat(self, xs: Sequence[Tensor], /) -> Tensor:
-        """Batches one after the other."""
+        """Concatenates along the batch: tensors (B_i, …) → (ΣB_i, …)."""
 
     def fori_loop(
         self, steps: int, body: Callable[..., tuple[Tensor, ...]], carry: tuple[Tensor, ...], /
     ) -> tuple[Tensor, ...]:
-        """`carry = body(*carry)`, `steps` times; shapes are fixed and the body keeps no state."""
+        """Applies `carry = body(*carry)` `steps` times and returns the last carry.
+
+        steps: a Python int ≥ 0; 0 returns the carry.   body: keeps the number, shapes and dtypes of its tensors,
+        and holds no state of its own: a backend may trace it once.
+        """
 
     def vjp(self, fn: Callable[..., Tensor], /, *xs: Tensor) -> tuple[Tensor, Pullback]:
-        """The value of `fn(*xs)` and its pullback: cotangent of the value → gradients with respect to `xs`.
+        """Returns `fn(*xs)` and its pullback: a cotangent of the value → the gradients with respect to `xs`.
 
-        Only inputs are differentiated: no gradient of a weight is computed or stored. The pullback may be
-        called any number of times, also inside a `fori_loop`; its results are constants.
+        Differentiates with respect to `xs` only: no weight gradient is computed or stored. An input that `fn` does
+        not use gets zeros. The pullback may be called several times, also inside a `fori_loop`; the value and the
+        gradients are constants.
         """
 
     def unrecorded(self, fn: Callable[..., Any], /, *args: Any) -> Any:
-        """`fn(*args)`, hidden from any differentiation the caller has under way; results are constants."""
+        """Returns `fn(*args)`, hidden from any tape or graph of the caller; the results are constants."""
 
     def to_numpy(self, x: Tensor, /) -> Array:
-        """A host copy, for logging and tests; never called inside a step."""
+        """Copies x to the host, bfloat16 as float32. For logging and tests: never called inside a step."""
 
 
 class Network(Protocol):
-    """A model as the methods see it."""
+    """A network as the methods and attacks see it: operations and a forward."""
 
     @property
     def ops(self) -> Ops:
         """The operations of the model's framework."""
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
-        """One forward: pixels (B, …) in the model's own layout → logits (B, C).
+        """One forward: pixels (B, …) in the model's own layout → logits (B, C), in float32 or float64.
 
-        `dropout` turns dropout-like layers on (the outer forwards); the searches for examples leave it off.
+        mode: which statistics normalisation layers use; only TRAIN writes (the running statistics). The model's
+        own modes are restored after the call.
+        dropout: turns dropout-like layers on, as in the outer forwards; searches for examples leave it off.
+        Raises UsageError for a network in float16, whose search gradients underflow.
         """
 
 
 class Classifier(Network, Protocol):
-    """A model as evaluation and the facade see it."""
+    """A model as evaluation and the public functions see it: forwards, conversions, weights."""
 
     def shape(self, x: Tensor) -> tuple[int | None, ...]:
-        """(B, H, W, C) of images in the model's layout, or x's own shape where it is flat; B is None while open.
+        """Returns (B, H, W, C) for images in the model's layout, or x's own shape for flat input.
 
-        TypeError for what is not a tensor of the model's framework and dtype.
+        B is None while a graph with a free batch size is traced.
+        Raises TypeError unless x is a tensor of the model's framework and dtype.
         """
 
     def signature(self) -> Hashable:
-        """Changes when the network does: the shapes of its weights."""
+        """Returns the shapes of the trainable weights: a network with a new head has another signature."""
 
     def to_numpy(self, x: Tensor) -> Array | None:
-        """The values on the host, or None while a graph is being traced and there are none."""
+        """Copies x to the host, or returns None while a graph is traced and tensors have no values."""
 
     def eval_logits(self, x: Tensor) -> Array | None:
-        """The logits of one EVAL forward on the host, to check a model by; None while a graph is being traced."""
+        """Returns the logits (B, C) of one EVAL forward on the host, or None while a graph is traced.
+
+        Nothing is recorded for differentiation.
+        """
 
     def pixels(self, array: Array) -> Tensor:
-        """A host array in the model's own layout as its tensor; uint8 becomes [0, 1]."""
+        """Converts a host array in the model's own layout to its dtype and device; divides uint8 by 255."""
+
+    def host_pixels(self, array: Array) -> Array:
+        """The values of `pixels` as a host array of the same layout, without the device."""
 
     def images(self, array: Array) -> Tensor:
-        """Host images (B, H, W, C), or flat input, as the model's tensor; uint8 becomes [0, 1]."""
+        """Converts host images (B, H, W, C), or flat (B, d), to the model's layout, dtype and device.
 
-    def host_images(self, x: Tensor) -> Array:
-        """What `images` takes: the model's pixels on the host as (B, H, W, C), or flat input, in its dtype."""
+        uint8 is divided by 255.
+        """
+
+    def host_images(self, x: Tensor | Array) -> Array:
+        """Copies pixels (B, …), a tensor or a host array, to host images (B, H, W, C), or flat, in their dtype.
+
+        The inverse of `images`.
+        """
 
     def resident(self, images: Array) -> Callable[[Array, Any], Tensor]:
-        """Puts uint8 images (N, H, W, C) on the device, once. What it returns chooses some of them by their places
-        (b,), augments them as `stcore.data.augment.CropFlip` or None says, and gives what `images` would."""
+        """Copies uint8 images (N, H, W, C) to the device once, and returns a function that selects from them.
+
+        The function takes row numbers (b,), and a `stcore.data.augment.CropFlip` or None; it returns what `images`
+        would return for these rows, augmented.
+        """
 
     def labels(self, array: Array) -> Tensor:
-        """Host labels (B,) as the model's integer tensor."""
+        """Converts host labels (B,) to the model's integer tensor, on its device."""
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
-        """`fn` of tensors (batch size free), made fast as a whole where the framework can; else `fn` itself.
+        """Compiles `fn`, a function of tensors with any batch size, if the framework can; otherwise returns `fn`.
 
-        rowwise: each example's results depend on that example alone, so that a framework which compiles for one
-        batch size at a time may fill a batch up.
+        rowwise: each example's results depend on that example only, so that a framework which compiles for one
+        batch size at a time may pad a batch.
         """
 
     def weights(self) -> dict[str, Array]:
-        """Weights and running statistics by name, as host arrays in the framework-neutral layout."""
+        """Returns weights and running statistics by name, as host arrays in the framework-neutral layout."""
 
     def load_weights(self, weights: Mapping[str, Array]) -> None:
-        """Puts such weights into the model; UsageError, and nothing changed, where they do not fit."""
+        """Sets the weights and running statistics that `weights()` of an equal network returned.
+
+        Raises UsageError if names or shapes do not fit; the model is then unchanged.
+        """
 
     def state(self) -> Sequence[Tensor]:
-        """Weights and running statistics, in a fixed order; what is no floating number is left out."""
+        """Returns the floating-point weights and running statistics, in a fixed order."""
 
     def assign(self, values: Sequence[Tensor]) -> None:
-        """Puts such values in their place."""
+        """Sets what `state()` returns; as many values, in its order and shapes."""
 
     def snapshot(self) -> dict[str, Array]:
-        """All that the next step depends on, bit for bit, by names of the framework's own: every variable, a
-        learner's optimizer too, and the state of what random layers draw from."""
+        """Returns everything the next step depends on, bit for bit, as host arrays under framework-specific names.
+
+        That is every variable of the model; a learner adds its optimizer's and the state of random generators.
+        """
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
-        """Takes up a snapshot of a classifier made alike; UsageError where it does not fit."""
+        """Restores a snapshot of a classifier with the same settings. Raises UsageError if it does not fit."""
 
     def copy(self) -> Classifier:
-        """A classifier with the same network and weights of its own, equal for now."""
+        """Returns a classifier with the same network and its own copy of the weights."""
 
     def folded(self, x: Tensor) -> Classifier:
-        """A classifier for EVAL forwards alone, faster and equal but for rounding; itself where there is none.
+        """Returns a faster classifier for EVAL forwards, equal up to rounding; itself if there is none.
 
-        Batch norms are folded into the convolutions before them. x: a few images (B, …) on which logits and their
-        gradients are compared. It keeps the weights as they are now: later ones need a folding of their own.
+        Batch norms are folded into the convolutions before them. x: a few images (B, …) on which logits and input
+        gradients of both are compared. The copy keeps the weights of this moment: fold again after an update.
         """
 
 
@@ -212,25 +254,29 @@ class Learner(Classifier, Protocol):
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
-        """The scalar loss with its metrics, and its gradients with respect to the trainable weights.
+        """Calls `loss` once; returns its scalar loss and metrics, and the gradients of the trainable weights.
 
-        None stands for a weight the loss does not reach; it is neither updated nor decayed.
+        The gradients come in a fixed order; None stands for a weight that the loss does not reach: it is neither
+        updated nor decayed. All results are constants.
         """
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
-        """One optimizer update."""
+        """Makes one optimizer update with gradients in the order of `value_and_grad`."""
 
     def matrix_weights(self) -> Sequence[Tensor | None]:
-        """The trainable weights in the gradients' order; None for those of one axis (biases, batch norms)."""
+        """Returns the trainable weights in the gradients' order; None if of rank 1 (biases, batch norms)."""
 
     def shift(self, amounts: Sequence[Tensor | None]) -> None:
-        """Adds to the trainable weights, past the optimizer; None leaves one where it is."""
+        """Adds `amounts` to the trainable weights, without the optimizer; None leaves a weight unchanged."""
 
     def searching(self) -> Network:
-        """The network as the search for examples sees it, which may reckon in another precision."""
+        """Returns the network that the search for examples uses; its forwards may compute in another precision."""
 
     def regularization_loss(self) -> Tensor | None:
-        """What the model itself adds to every loss, such as Keras' weight regularisers; None where nothing."""
+        """Returns the scalar that the model adds to every loss, such as Keras' weight regularisers, or None.
+
+        Raises UsageError for a model with other losses of its own (activity regularisers, `add_loss`).
+        """
 
     def set_learning_rate(self, rate: float) -> None:
-        """The learning rate of the updates to come."""
+        """Sets the learning rate, at least 0, of the updates that follow."""

@@ -20,9 +20,11 @@ else:
     torch.set_num_threads(1)
 
 from harness import NAMES, load
+from skips import Skips
 
 
 def pytest_configure(config):
+    config.pluginmanager.register(Skips(), "skips")
     # TensorFlow's tensors do not know numpy 2's `copy` yet; it is said a thousand times.
     config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept:DeprecationWarning")
 

@@ -146,3 +146,34 @@ def keras_group_norm(num_classes, in_channels, image_size):
             layers.Dense(num_classes, dtype="float64"),
         ]
     )
+
+
+def torch_few_weights(num_classes, in_channels, image_size):
+    """Some hundred weights, for runs that are kept as files."""
+    from torch import nn
+
+    patches = (image_size[0] // 4) * (image_size[1] // 4)
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 4, 4, stride=4),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(4 * patches, num_classes),
+    )
+
+
+def keras_few_weights(num_classes, in_channels, image_size):
+    """The same in Keras."""
+    import keras
+    from keras import layers
+
+    return keras.Sequential(
+        [
+            keras.Input((*image_size, in_channels)),
+            layers.Conv2D(4, 4, strides=4),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Flatten(),
+            layers.Dense(num_classes),
+        ]
+    )

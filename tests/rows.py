@@ -1,5 +1,7 @@
 """Every training method once, with its variants: the rows of the shared suite. A new method is one line here."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from stcore import (
@@ -47,6 +49,9 @@ ROWS = {
     "bat": BatConfig(),
     "bat in three strides up the kl": BatConfig(segments=3, inner="kl"),
 }
+
+SHORT = {name: replace(row, steps=3) if hasattr(row, "steps") else row for name, row in ROWS.items()}
+"""The same with searches of three steps, for what does not depend on how long they are."""
 
 
 def noise(objective, shape, seed=0):

@@ -35,7 +35,7 @@ class StrictTensor:
         if isinstance(other, StrictTensor):
             assert one.dtype == two.dtype, f"{one.dtype} and {two.dtype} do not mix"
             assert () in (one.shape, two.shape) or _fit(one.shape, two.shape), (
-                f"shapes {one.shape} and {two.shape} do not fit; see `expand`"
+                f"shapes {one.shape} and {two.shape} do not fit; see `expand_dims_like`"
             )
         else:
             assert type(other) in (int, float), f"a tensor does not combine with {type(other)}"
@@ -69,7 +69,7 @@ def _raw(tensor):
 
 
 def _fit(one, two):
-    """Equal shapes, or one of them as `expand` makes it."""
+    """Equal shapes, or one of them as `expand_dims_like` makes it."""
     flat = len(one) == len(two) and one[:1] == two[:1] and 1 in (*one[1:], *two[1:])
     return one == two or (flat and any(set(shape[1:]) == {1} for shape in (one, two)))
 
@@ -189,12 +189,12 @@ ops = SimpleNamespace(
     sum=_lift(lambda x: x.reshape(len(x), -1).sum(1)),
     mean=_lift(_mean),
     max=_lift(lambda x: x.reshape(len(x), -1).max(1)),
-    largest=lambda x, count: tuple(map(StrictTensor, np.sort(_raw(x))[:, ::-1].T[:count])),
+    top_k=lambda x, count: tuple(map(StrictTensor, np.sort(_raw(x))[:, ::-1].T[:count])),
     take=lambda x, rows: StrictTensor(_raw(x)[list(rows)]),
     concat=lambda xs: StrictTensor(np.concatenate([_raw(x) for x in xs])),
-    total=_lift(np.sum),
+    sum_all=_lift(np.sum),
     ones_like=_lift(np.ones_like),
-    expand=_lift(lambda vector, like: vector.reshape(-1, *[1] * (like.ndim - 1))),
+    expand_dims_like=_lift(lambda vector, like: vector.reshape(-1, *[1] * (like.ndim - 1))),
     one_hot=_lift(_one_hot),
     stop_gradient=_stop_gradient,
     fori_loop=_fori_loop,
@@ -284,6 +284,9 @@ class StrictClassifier:
 
     def images(self, array):
         return StrictTensor(np.asarray(array, np.float64).transpose(0, 3, 1, 2))
+
+    def host_pixels(self, array):
+        return np.asarray(array, np.float64)
 
     def host_images(self, x):
         return ops.to_numpy(x).transpose(0, 2, 3, 1)

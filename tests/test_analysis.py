@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 import stcore
 from stcore.analysis import collaborative, examples, findings, landscape
+from stcore.analysis.angles import angle
 from stcore.analysis.examples import one_per_class
-from stcore.analysis.geometry import angle, orthogonal
+from stcore.analysis.landscape import orthogonal
 from stcore.analysis.subject import Subject
 from stcore.base.progress import Silent
 from stcore.data.batches import Batch
@@ -209,7 +210,7 @@ def test_another_seed_turns_the_landscape(backend):
 
 def test_a_landscape_without_any_direction_is_refused(backend):
     given = two_classes()
-    with pytest.raises(DataError, match="of 5 none has any"):
+    with pytest.raises(DataError, match="none of 5 has one"):
         stcore.analyze(linear(backend, np.zeros((12, 2)), [0.0, 2.0]), (given.x, given.y), "landscape", grid=2)
 
 
@@ -271,7 +272,7 @@ def test_settings_in_proportion_to_another_epsilon():
         ("angles", {"grid": 3}, "settings: expected some of epsilon.*received grid"),
         ("angles", {"steps": 0}, "steps: expected a whole number of at least 1"),
         ("angles", {"epsilon": 1.5}, "epsilon"),
-        ("collaborative", {"budgets": (0.2, 0.1)}, "rising"),
+        ("collaborative", {"budgets": (0.2, 0.1)}, "ascending"),
         ("collaborative", {"budgets": ()}, "budgets: expected radii above 0"),
         ("collaborative", {"norm": "l1"}, "norm: expected one of linf, l2"),
         ("landscape", {"grid": 1}, "grid: expected a whole number of at least 2"),

@@ -266,7 +266,7 @@ def test_a_dark_ground(tmp_path):
             ["landscape", "RUN", "--images", "3", "--subset", "4"],
             "subset, images: expected at most one of the two",
         ),
-        (["examples", "RUN", "--images", "3,32"], "images: expected places in the test split, 0 to 31"),
+        (["examples", "RUN", "--images", "3,32"], "images: expected indices of the test split, 0 to 31"),
         (["examples", "RUN", "--images", "3,3"], "each once"),
         (["examples", "RUN", "--images", "3", "--classes", "2"], "classes, images: expected at most one"),
         (["examples", "RUN", "--images", "3", "--seed", "2"], "seed, images: expected at most one"),

@@ -401,7 +401,7 @@ def test_examples_lie_in_the_ball_and_in_range(backend, told, seed):
         ({"loss": "kl", "init": "natural"}, "init: with loss = kl expected uniform or gaussian"),
         (
             {"restarts": 2, "init": "natural"},
-            "restarts: with init = natural expected 1, as all are alike; received 2",
+            "restarts: with init = natural expected 1, as all restarts are equal; received 2",
         ),
         (
             {"loss": "collaborative", "restarts": 2},

@@ -260,7 +260,7 @@ def test_log_probabilities_are_logits_too():
     _, test = digits()
     classifier = linear(load("torch"), ridge(), after=lambda z: torch.log_softmax(z, 1))
     finding = found(audit(classifier, test.images, test.labels, epsilon=EPSILON))["logits, not probabilities"]
-    assert (finding.status, finding.value) == ("pass", "log-probabilities, which are logits as good as any")
+    assert (finding.status, finding.value) == ("pass", "log-probabilities, which are valid logits")
 
 
 def test_logits_that_stop_being_numbers_under_attack_are_a_finding():
@@ -295,14 +295,14 @@ class Counts:
     """A stand-in for a subject: so many of 100 images withstand PGD-20, PGD-100 and C&W-100."""
 
     images = range(100)
-    tolerated = Subject.tolerated
+    tolerance = Subject.tolerance
 
     def __init__(self, few, many, margin):
         self._left = {(20, "cross_entropy"): few, (100, "cross_entropy"): many, (100, "margin"): margin}
         self.withstands_pgd = np.arange(100) < many
         self.withstands_gradients = np.arange(100) < margin
 
-    def stands_under_pgd(self, steps, loss="cross_entropy"):
+    def robust_under_pgd(self, steps, loss="cross_entropy"):
         return np.arange(100) < self._left[steps, loss]
 
 
@@ -326,7 +326,7 @@ def test_a_fall_is_a_warning_beyond_what_is_tolerated(check, counts, good):
 def test_two_images_or_a_share_of_all_are_tolerated(total, share, allowed):
     counts = Counts(1, 1, 1)
     counts.images = range(total)
-    assert counts.tolerated(share) == allowed
+    assert counts.tolerance(share) == allowed
 
 
 # What is asked for

@@ -57,7 +57,7 @@ def flags(**settings):
             "expected a data set of the form digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, "  # noqa: E501
             "hub:OWNER/NAME, npy:DIR, stream:DIR, safetensors:PATH, npz:PATH, received 'mnist'",
         ),
-        (["--model", "resnet9"], "received 'resnet9'; did you mean 'resnet8'?"),
+        (["--model", "resnet9"], "received 'resnet9'. Did you mean 'resnet8'?"),
         (["--method", "pgd"], "method: expected one of st, standard, at, trades, mart, collaborative, at2"),
         (["--attacks", "fgsm,cw"], "attacks: expected some of fgsm, pgd20, pgd100, cw100"),
         (["--attacks", "fgsm,pgd_rst", "--norm", "l2", "--epsilon", "1"], "expected linf with the attack pgd_rst"),
@@ -184,7 +184,7 @@ def test_a_configuration_file_of_bytes(place):
 def test_unknown_commands(command):
     expected = (
         "expected a command among train, plan, sweep, evaluate, analyze, merge, presets, demo, report, table, "
-        "verify, pseudo-label, import, export, data, doctor"
+        "verify, pseudo-label, import, export, data, doctor, completion"
     )
     assert_refused(stcli(command), 2, f"{expected}; received '{command}'")
 
@@ -351,10 +351,10 @@ def test_a_run_whose_config_was_broken(place):
         (["--subset", "0"], "subset: expected N or A:B within the 347 test images; received '0'"),
         (["--subset", "9:3"], "subset: expected N or A:B within the 347 test images; received '9:3'"),
         (["--subset", "1:2:3"], "subset: expected N or A:B; received '1:2:3'"),
-        (["--shard", "3/2"], "shard: expected i/n with 1 <= i <= n <= 32, the images there are; received '3/2'"),
+        (["--shard", "3/2"], "shard: expected i/n with 1 <= i <= n <= 32, the number of images; received '3/2'"),
         (["--shard", "one"], "shard: expected i/n; received 'one'"),
         (["--engine", "theirs"], "engine: expected one of native, reference; received 'theirs'"),
-        (["--engine", "reference"], "engine: expected autoattack or parts of it alone"),
+        (["--engine", "reference"], "engine: expected only autoattack or members of it"),
         (["--checkpoint", "first"], "checkpoint: expected one of best, last"),
         (["--save-every", "-1"], "save_every: expected a number of at least 0; received -1"),
         (["--out", "taken"], "out: expected a new or empty folder, or one of an evaluation"),
@@ -470,7 +470,7 @@ def test_a_loss_that_turns_into_nan(place):
 def test_a_disk_that_is_full_for_others(place, monkeypatch):
     for name, told in (("/data/x.parquet", "/data/x.parquet"), (None, "a file")):
         full = OSError(28, "No space left on device", *([name] if name else []))
-        monkeypatch.setattr("stcore.runs.training_run.load_data", raising(full))
+        monkeypatch.setattr("stcore.runs.preparation.data.load", raising(full))
         said = stcli("train", *flags(steps=1))
         assert_refused(
             said, 2, f"{told} cannot be read or written (No space left on device). Choose another place"
@@ -638,10 +638,9 @@ def test_probabilities_instead_of_logits(backend):
     refuses(backend, net, backend.images(BATCH.x), backend.tensor(BATCH.y), UsageError, message)
 
 
-def test_a_model_may_get_a_new_head(backend):
-    """The number of classes is remembered, but not for ever."""
-    if backend.name != "torch":
-        pytest.skip("a functional Keras model keeps its outputs")
+def test_a_model_may_get_a_new_head():
+    """The number of classes is remembered, but not for ever. (A functional Keras model keeps its outputs.)"""
+    backend = load("torch")
     import torch
 
     net, x = backend.build(), backend.images(BATCH.x)

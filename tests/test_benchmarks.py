@@ -1,4 +1,4 @@
-"""What the benchmarks compare is alike, and what they say of it is right."""
+"""Benchmarks: the steps they compare compute the same numbers, and their tables are right."""
 
 import argparse
 import importlib
@@ -169,7 +169,7 @@ def test_two_result_files_are_compared(benchmark, tmp_path, monkeypatch, capsys)
     said = capsys.readouterr().out
     assert "environment differ: cpu was A, is B" in said
     assert "settings differ" not in said
-    assert "| engines / steady | 1.000 | 1.000 | 1.00 | 1.000 | alike |" in said
+    assert "| engines / steady | 1.000 | 1.000 | 1.00 | 1.000 | no difference |" in said
     assert "| engines / late | 1.000 | 2.000 | 2.00 | 0.008 | slower |" in said
     assert "passes" not in said
 

@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from forked import Forked
 from harness import load, problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +27,20 @@ from stcore.models import export_weights, load_weights
 EPSILON = 0.02
 CLASSES = 5
 FEW = 60  # queries of Square
+
+
+@dataclass(frozen=True)
+class Short(AutoAttack):
+    """AutoAttack with 20 steps of APGD and of FAB, not 100: steps of each kind, and four reviews of the step size.
+
+    What holds of each step needs no more of them; what depends on how far a search comes takes AutoAttack itself.
+    """
+
+    def stages(self, classes):
+        return tuple(
+            replace(stage, attack=replace(stage.attack, steps=20)) if hasattr(stage.attack, "steps") else stage
+            for stage in super().stages(classes)
+        )
 
 
 def task(backend, images=24, *, net="tiny-smooth", dtype="float64", classes=CLASSES, channels=3):
@@ -79,13 +93,13 @@ def run(backend, attack, **options):
 
 
 def members(norm):
-    one = [AutoAttack(EPSILON * SCALE[norm], norm, "custom", (name,), queries=FEW) for name in IDS]
+    one = [Short(EPSILON * SCALE[norm], norm, "custom", (name,), queries=FEW) for name in IDS]
     return [pytest.param(attack, id=f"{attack.attacks[0]}-{norm}") for attack in one]
 
 
 SCALE = {"linf": 1.0, "l2": 10.0, "l1": 50.0}
 ALL = [param for norm in SCALE for param in members(norm)]
-WHOLE = AutoAttack(EPSILON, queries=FEW)
+WHOLE = Short(EPSILON, queries=FEW)
 
 
 def same_records(one, other, but=()):
@@ -105,7 +119,7 @@ def close_examples(one, other, tolerance=1e-9):
 @pytest.mark.parametrize("attack", [*ALL, WHOLE])
 def test_verdicts_are_those_of_the_other_backend_sample_by_sample(attack):
     load("keras")
-    (one, ones), (other, others) = (run(load(name), attack) for name in ("torch", "keras"))
+    (one, ones), (other, others) = (run(load(name), attack, images=16) for name in ("torch", "keras"))
     same_records(one, other, but=("distance",))
     np.testing.assert_allclose(one.records.distance, other.records.distance, atol=1e-9)
     close_examples(ones, others)
@@ -114,9 +128,9 @@ def test_verdicts_are_those_of_the_other_backend_sample_by_sample(attack):
 
 @pytest.mark.parametrize("attack", [*members("linf"), *members("l2"), WHOLE])
 def test_the_batch_size_changes_nothing(backend, attack):
-    of = task(backend, images=10)
+    of = task(backend, images=6)
     whole, examples = run(backend, attack, of=of, batch_size=64)
-    for batch_size in (1, 7):
+    for batch_size in (1, 4):
         part, found = run(backend, attack, of=of, batch_size=batch_size)
         np.testing.assert_array_equal(part.records.robust, whole.records.robust)
         assert found.keys() == examples.keys()
@@ -130,7 +144,7 @@ def test_the_batch_size_changes_nothing(backend, attack):
 
 def test_in_float32_hardly_a_verdict_depends_on_the_batch_size(backend):
     of = task(backend, images=200, dtype="float32")
-    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce", "apgd-t", "square"), queries=FEW)
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce", "apgd-t", "square"), queries=FEW)
     verdicts = [run(backend, attack, of=of, batch_size=size)[0].records.robust for size in (7, 64)]
     assert 0.05 < verdicts[0].mean() < 0.85
     assert (verdicts[0] == verdicts[1]).mean() >= 0.995
@@ -139,7 +153,7 @@ def test_in_float32_hardly_a_verdict_depends_on_the_batch_size(backend):
 def test_an_image_does_not_care_for_its_neighbours(backend):
     """A shard's images, at their places in the whole data set, fall as they do in the whole."""
     model, x, y = task(backend)
-    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce", "square"), queries=FEW)
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce", "square"), queries=FEW)
     whole, _ = run(backend, attack, of=(model, x, y))
     rows = np.arange(1, len(x), 3)
     part, _ = run(backend, attack, of=(model, x[rows], y[rows]), positions=rows)
@@ -148,7 +162,7 @@ def test_an_image_does_not_care_for_its_neighbours(backend):
 
 
 def test_another_seed_is_another_noise(backend):
-    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce",))
     (_, ones), (_, others) = (run(backend, attack, seed=seed) for seed in (0, 1))
     shared = ones.keys() & others.keys()
     assert shared
@@ -158,23 +172,31 @@ def test_another_seed_is_another_noise(backend):
 # Stopped and gone on
 
 
+class Stop:
+    """Asks to stop when it is asked for the `limit`-th time."""
+
+    def __init__(self, limit=10**9):
+        self.count, self.limit = 0, limit
+
+    def __call__(self):
+        self.count += 1
+        return self.count > self.limit
+
+
+@pytest.fixture(scope="module")
+def unstopped(backend):
+    """What is attacked, the records and the examples of the whole, and how often it asked whether to stop."""
+    of, store, stop = task(backend, images=14), Kept(), Stop()
+    found = assessment(backend, WHOLE, of=of, batch_size=9, keep=True).run(Silent(), store, stop)
+    return of, found.cascades["it"], store.examples["it"], stop.count
+
+
 @pytest.mark.parametrize("share", [0.03, 0.3, 0.55, 0.8, 0.97])
-def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, share):
-    of, attack = task(backend, images=14), AutoAttack(EPSILON, queries=FEW)
-    whole, examples = run(backend, attack, of=of, batch_size=9)
-    count = [0]
-
-    def tick(limit):
-        count[0] += 1
-        return count[0] > limit
-
-    assert assessment(backend, attack, of=of, batch_size=9).run(Silent(), stop=lambda: tick(10**9)) is not None
-    limit, count[0], store = int(share * count[0]), 0, Kept()
-    assert (
-        assessment(backend, attack, of=of, batch_size=9, keep=True).run(Silent(), store, lambda: tick(limit))
-        is None
-    )
-    on = assessment(backend, attack, of=of, batch_size=9, keep=True).run(Silent(), store)
+def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, unstopped, share):
+    (of, whole, examples, count), store = unstopped, Kept()
+    stop = Stop(int(share * count))
+    assert assessment(backend, WHOLE, of=of, batch_size=9, keep=True).run(Silent(), store, stop) is None
+    on = assessment(backend, WHOLE, of=of, batch_size=9, keep=True).run(Silent(), store)
     same_records(on.cascades["it"], whole)
     found = store.examples.get("it", {})
     assert found.keys() == examples.keys()
@@ -187,13 +209,12 @@ def test_stopped_anywhere_it_goes_on_bit_for_bit(backend, share):
 CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
-import conftest
 from harness import load
 import test_cascade as t
 from pathlib import Path
 backend = load({name!r})
 store = t.EvaluationFolder(Path({folder!r}), {{"of": "a test"}}, every=0.0)
-t.assessment(backend, t.AutoAttack(t.EPSILON, queries=t.FEW), batch_size=9, keep=True).run(t.Silent(), store)
+t.assessment(backend, t.Short(t.EPSILON, queries=t.FEW), batch_size=9, keep=True).run(t.Silent(), store)
 print("done", flush=True)
 """
 
@@ -203,9 +224,7 @@ def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
     folder, rng, kills = tmp_path / "it", np.random.default_rng(0), 0
     child = CHILD.format(tests=os.path.dirname(__file__), name=backend.name, folder=str(folder))
     while True:
-        process = subprocess.Popen(
-            [sys.executable, "-c", child], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        process = Forked("-c", child, backend=backend.name)
         if kills < 3:
             before = (folder / "state.npz").stat().st_mtime_ns if (folder / "state.npz").is_file() else 0
             while process.poll() is None:  # let it get somewhere, then kill it at any moment
@@ -216,13 +235,13 @@ def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
             time.sleep(rng.uniform(0, 0.4))
             process.send_signal(signal.SIGKILL)
         out, _ = process.communicate()
-        if b"done" in out:
+        if "done" in out:
             break
         kills += 1
         assert kills < 10
     assert kills
     store = EvaluationFolder(folder, {"of": "a test"})
-    attack = AutoAttack(EPSILON, queries=FEW)
+    attack = Short(EPSILON, queries=FEW)
     on = assessment(backend, attack, batch_size=9).run(Silent(), store).cascades["it"]
     whole, examples = run(backend, attack, batch_size=9)
     same_records(on, whole)
@@ -240,7 +259,7 @@ def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
 @pytest.mark.parametrize("norm", SCALE)
 def test_every_example_is_in_the_ball_in_range_and_misclassified(backend, norm):
     model, x, y = task(backend)
-    attack = AutoAttack(EPSILON * SCALE[norm], norm, queries=FEW)
+    attack = Short(EPSILON * SCALE[norm], norm, queries=FEW)
     found, examples = run(backend, attack, of=(model, x, y))
     assert examples
     records, classifier = found.records, backend.classifier(model)
@@ -462,15 +481,15 @@ def test_images_of_any_shape(backend, shape, norm):
             ]
         )
         axes = (0, 1, 2, 3)
-    x = rng.uniform(size=(10, *shape)).transpose(axes)
+    x = rng.uniform(size=(6, *shape)).transpose(axes)
     classifier = stcore.make_classifier(model)
     y = classifier.eval_logits(classifier.pixels(x)).argmax(axis=1)
     small, large = (
-        stcore.evaluate(model, (x, y), {"aa": AutoAttack(e * SCALE[norm], norm, queries=FEW)})["aa"].correct
+        stcore.evaluate(model, (x, y), {"aa": Short(e * SCALE[norm], norm, queries=FEW)})["aa"].correct
         for e in (1e-5, 0.5)
     )
-    assert small == 10
-    assert large < 10
+    assert small == 6
+    assert large < 6
 
 
 @settings(max_examples=5, deadline=None)
@@ -480,13 +499,13 @@ def test_batches_and_arrays_are_the_same_data(size):
     model, x, y = task(backend, images=9)
     native = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     loader = [(native[i : i + size], y[i : i + size]) for i in range(0, 9, size)]
-    attacks = {"aa": AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))}
+    attacks = {"aa": Short(EPSILON, version="custom", attacks=("apgd-ce",))}
     assert stcore.evaluate(model, loader, attacks) == stcore.evaluate(model, (native, y), attacks)
 
 
 def test_called_on_a_batch_it_gives_native_examples(backend):
     model, x, y = task(backend)
-    attack = AutoAttack(EPSILON, version="custom", attacks=("apgd-ce",))
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce",))
     found = backend.nhwc(attack(model, backend.images(x), backend.tensor(y), rng=3, batch_size=64))
     seed = int(np.random.default_rng(3).integers(2**63))
     _, examples = run(backend, attack, of=(model, x, y), seed=seed)
@@ -660,5 +679,5 @@ def test_every_attack_that_is_over_is_kept_at_once(backend):
             super().save(state, examples)
 
     store = Counting()
-    assessment(backend, AutoAttack(EPSILON, queries=FEW), images=6).run(Silent(), store)
+    assessment(backend, Short(EPSILON, queries=FEW), images=6).run(Silent(), store)
     assert store.saves == 4 + 1

@@ -114,33 +114,33 @@ def test_defaults_give_way_to_presets_to_files_to_flags(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('preset = "svhn"\nbeta = 5.0\nepsilon = "4/255"\nmomentum = 0.5\n')
     plan = plan_of("--config", file, "--beta", 3, "--momentum", "0.7")
-    assert plan.weight_decay == 5e-4  # the default
-    assert (plan.epochs, plan.learning_rate) == (80, 0.01)  # the preset
-    assert plan.settings["epsilon"] == 4 / 255  # the file
-    assert plan.settings["step_size"] == pytest.approx(0.5 / 255)  # the preset's share of the file's ε
-    assert (plan.settings["beta"], plan.momentum) == (3.0, 0.7)  # the flags
-    assert plan_of("--config", file, "--preset", "cifar100").epochs == 120
-    assert plan_of("--config", file, "--preset", "cifar100").settings["beta"] == 4.0
+    assert plan.optimisation.weight_decay == 5e-4  # the default
+    assert (plan.optimisation.epochs, plan.optimisation.learning_rate) == (80, 0.01)  # the preset
+    assert plan.method.settings["epsilon"] == 4 / 255  # the file
+    assert plan.method.settings["step_size"] == pytest.approx(0.5 / 255)  # the preset's share of the file's ε
+    assert (plan.method.settings["beta"], plan.optimisation.momentum) == (3.0, 0.7)  # the flags
+    assert plan_of("--config", file, "--preset", "cifar100").optimisation.epochs == 120
+    assert plan_of("--config", file, "--preset", "cifar100").method.settings["beta"] == 4.0
 
 
 def test_of_a_flag_given_twice_the_last_counts(tmp_path):
     for name in ("one", "two"):
         (tmp_path / f"{name}.toml").write_text(f'model = "wrn-10-{len(name)}"\nseed = {len(name)}{len(name)}\n')
     (tmp_path / "two.toml").write_text("seed = 22\n")
-    assert plan_of("--preset", "svhn", "--preset", "cifar100").settings["beta"] == 4
+    assert plan_of("--preset", "svhn", "--preset", "cifar100").method.settings["beta"] == 4
     assert plan_of("--config", tmp_path / "one.toml", "--config", tmp_path / "two.toml").seed == 22
 
 
 def test_fractions_are_numbers_and_flags_may_be_written_either_way():
     plan = plan_of("--epsilon", "8/255", "--step-size=2/255", "--stop_gradient_targets", "--drops", "1/2", "0.75")
-    assert (plan.settings["epsilon"], plan.settings["step_size"]) == (8 / 255, 2 / 255)
-    assert plan.drops == (0.5, 0.75)
-    assert plan_of("--no-stop-gradient-targets", "--nesterov").settings["stop_gradient_targets"] is False
+    assert (plan.method.settings["epsilon"], plan.method.settings["step_size"]) == (8 / 255, 2 / 255)
+    assert plan.optimisation.drops == (0.5, 0.75)
+    assert plan_of("--no-stop-gradient-targets", "--nesterov").method.settings["stop_gradient_targets"] is False
 
 
 def test_an_l2_ball_may_be_larger_than_a_pixel():
     plan = plan_of("--norm", "l2", "--epsilon", 2)
-    assert (plan.eval_epsilon, plan.settings["step_size"]) == (2.0, 0.5)
+    assert (plan.evaluation.epsilon, plan.method.settings["step_size"]) == (2.0, 0.5)
 
 
 @pytest.fixture
@@ -169,12 +169,16 @@ def test_an_earlier_runs_config_holds_in_everything_no_flag_speaks_of(earlier):
 
 def test_another_epsilon_takes_step_size_and_evaluation_with_it(earlier):
     plan = plan_of(*earlier(**EARLIER), "--epsilon", 0.2)
-    assert (plan.settings["epsilon"], plan.eval_epsilon) == (0.2, 0.2)
-    assert plan.settings["step_size"] == pytest.approx(0.05)
-    assert (plan.settings["beta"], plan.settings["init"], plan.epochs) == (2.0, "uniform", 7)
+    assert (plan.method.settings["epsilon"], plan.evaluation.epsilon) == (0.2, 0.2)
+    assert plan.method.settings["step_size"] == pytest.approx(0.05)
+    assert (plan.method.settings["beta"], plan.method.settings["init"], plan.optimisation.epochs) == (
+        2.0,
+        "uniform",
+        7,
+    )
     args = [*earlier(**EARLIER), "--epsilon", 0.2]
-    assert plan_of(*args, "--step-size", 0.03, "--eval-epsilon", 0.4).settings["step_size"] == 0.03
-    assert plan_of(*args, "--step-size", 0.03, "--eval-epsilon", 0.4).eval_epsilon == 0.4
+    assert plan_of(*args, "--step-size", 0.03, "--eval-epsilon", 0.4).method.settings["step_size"] == 0.03
+    assert plan_of(*args, "--step-size", 0.03, "--eval-epsilon", 0.4).evaluation.epsilon == 0.4
 
 
 def test_another_method_drops_the_old_ones_settings(earlier):
@@ -183,51 +187,73 @@ def test_another_method_drops_the_old_ones_settings(earlier):
     assert plan == make_plan(
         {"method": "at", "epochs": 7, "eval_epsilon": 0.3, "epsilon": 0.1, "step_size": 0.01, "steps": 3}
     )
-    assert (plan.settings["init"], plan.settings["noise_std"]) == ("uniform", 1e-3)
-    assert "beta" not in plan.settings
+    assert (plan.method.settings["init"], plan.method.settings["noise_std"]) == ("uniform", 1e-3)
+    assert "beta" not in plan.method.settings
     plan = plan_of(*earlier(**given), "--method", "standard")
-    assert (plan.settings, plan.epochs, plan.eval_epsilon) == ({}, 7, 0.3)
+    assert (plan.method.settings, plan.optimisation.epochs, plan.evaluation.epsilon) == ({}, 7, 0.3)
     plan = plan_of(*earlier(method="at", init="natural", norm="l2", epsilon=1.5), "--method", "st")
-    assert (plan.settings["init"], plan.settings["norm"], plan.settings["epsilon"]) == ("gaussian", "l2", 1.5)
-    assert plan.settings["beta"] == 6.0
+    assert (plan.method.settings["init"], plan.method.settings["norm"], plan.method.settings["epsilon"]) == (
+        "gaussian",
+        "l2",
+        1.5,
+    )
+    assert plan.method.settings["beta"] == 6.0
 
 
 @pytest.mark.parametrize("flags", [("--preset", "cifar10"), ("--dataset", "parquet:DIR")])
 def test_another_preset_or_kind_of_data_takes_the_new_recipe(earlier, flags):
     given = {**EARLIER, "batch_size": 32, "augment": "none", "momentum": 0.5, "seed": 4}
     plan, new = plan_of(*earlier(**given), *flags), make_plan({"preset": "cifar10"})
-    assert (plan.preset, plan.model, plan.epochs, plan.batch_size) == ("cifar10", "resnet18", 120, 128)
-    assert (plan.settings, plan.augment, plan.eval_epsilon) == (new.settings, "crop-flip", 8 / 255)
-    assert (plan.momentum, plan.seed) == (0.5, 4)  # no recipe speaks of these
-    assert plan_of(*earlier(**given), *flags, "--epochs", 9, "--beta", 1).epochs == 9
-    assert plan_of(*earlier(**given), *flags, "--preset", "svhn").settings["beta"] == 8.0
+    assert (plan.preset, plan.model.name, plan.optimisation.epochs, plan.optimisation.batch_size) == (
+        "cifar10",
+        "resnet18",
+        120,
+        128,
+    )
+    assert (plan.method.settings, plan.data.augment, plan.evaluation.epsilon) == (
+        new.method.settings,
+        "crop-flip",
+        8 / 255,
+    )
+    assert (plan.optimisation.momentum, plan.seed) == (0.5, 4)  # no recipe speaks of these
+    assert plan_of(*earlier(**given), *flags, "--epochs", 9, "--beta", 1).optimisation.epochs == 9
+    assert plan_of(*earlier(**given), *flags, "--preset", "svhn").method.settings["beta"] == 8.0
 
 
 def test_the_same_data_in_another_place_keeps_the_recipe(earlier, tmp_path):
     args = earlier(dataset="parquet:old", preset="svhn", beta=3.0)
     plan = plan_of(*args, "--dataset", "parquet:new")
-    assert (plan.dataset, plan.preset, plan.epochs, plan.settings["beta"]) == ("parquet:new", "svhn", 80, 3.0)
+    assert (plan.data.dataset, plan.preset, plan.optimisation.epochs, plan.method.settings["beta"]) == (
+        "parquet:new",
+        "svhn",
+        80,
+        3.0,
+    )
     (tmp_path / "mine.toml").write_text('preset = "svhn"\nbeta = 3.0\n')  # says of no data set
     plan = plan_of("--config", tmp_path / "mine.toml", "--dataset", "parquet:new", "--method", "st")
-    assert (plan.preset, plan.settings["beta"]) == ("svhn", 3.0)
+    assert (plan.preset, plan.method.settings["beta"]) == ("svhn", 3.0)
 
 
 def test_flags_may_mend_what_a_file_leaves_out(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('norm = "l2"\nnesterov = true\nmomentum = 0.0\n')
     plan = plan_of("--config", file, "--epsilon", 2, "--momentum", 0.9)
-    assert (plan.settings["norm"], plan.settings["epsilon"], plan.nesterov) == ("l2", 2.0, True)
+    assert (plan.method.settings["norm"], plan.method.settings["epsilon"], plan.optimisation.nesterov) == (
+        "l2",
+        2.0,
+        True,
+    )
 
 
 def test_evaluation_takes_the_runs_settings_unless_told(tmp_path):
     RunFolder(tmp_path).write_config(make_plan({**SETTINGS, "seed": 3, "threads": 7, "device": "cuda"}).flat())
     plan = evaluate_plan(EvaluateOptions(run=tmp_path))
-    assert (plan.seed, plan.eval_epsilon, plan.test_size) == (3, 0.2, 32)
-    assert (plan.device, plan.threads) == ("auto", None)  # another machine may evaluate it
+    assert (plan.seed, plan.evaluation.epsilon, plan.data.test_size) == (3, 0.2, 32)
+    assert (plan.runtime.device, plan.runtime.threads) == ("auto", None)  # another machine may evaluate it
     told = EvaluateOptions(run=tmp_path, epsilon=0.1, seed=4, attacks="pgd100", backend="keras", dtype="float64")
     plan = evaluate_plan(told)
-    assert (plan.seed, plan.eval_epsilon, plan.attacks) == (4, 0.1, ("pgd100",))
-    assert (plan.backend, plan.dtype) == ("keras", "float64")
+    assert (plan.seed, plan.evaluation.epsilon, plan.evaluation.attacks) == (4, 0.1, ("pgd100",))
+    assert (plan.runtime.backend, plan.runtime.dtype) == ("keras", "float64")
 
 
 # A run
@@ -460,8 +486,11 @@ def test_a_table_has_a_line_for_each_row_where_there_is_room():
 def test_an_epoch_s_line_names_each_share_once():
     row = {"epoch": 1, "best_epoch": 1, "learning_rate": 0.1, "images_per_second": 9.0, "natural_accuracy": 0.417}
     line = console.epoch_line({**row, "selected_natural": 0.25, "pgd20_accuracy": 0.3}, 3, "val")
-    assert "x itself 25%" in line
-    assert line.count("natural") == 1
+    assert "natural selected 25 %" in line
+    assert "natural 41.7 %  pgd20 30.0 % on val" in line
+    shares = {"selected_intended": 0.89, "selected_flipped": 0.01, "collaborative_share": 0.5}
+    line = console.epoch_line({**row, **shares}, 3, "val")
+    assert "col share 50 %  pair as intended 89 %  swapped 1 %  lr" in line
 
 
 def test_the_radius_is_told_as_it_was_given():
@@ -526,6 +555,28 @@ def test_bars_move_on_a_terminal_and_are_gone_afterwards():
     assert "epoch 1/2" in shown
     assert "evaluate" in shown
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 2  # the cursor is hidden, and comes back
+
+
+@pytest.mark.parametrize("columns", [1, 10, 40])
+def test_a_narrow_terminal_gets_all_of_it(columns, monkeypatch):
+    """Bars and lines end; a table is a list of its rows, and no cell is lost."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bars = console.make_progress(console.make_console())
+    bars.begin("epoch 1/2", 10)
+    bars.advance(10)
+    bars.end()
+    lines = console.Lines(console.make_console())
+    monkeypatch.setattr(console, "LINE_EVERY", 0)
+    lines.begin("epoch 1/2", 10)
+    lines.advance(5)
+    said = "".join(stcli("presets", "table1/cifar10").out.split())
+    for cell in ("preset:table1/cifar10/st-awp", "AutoAttack%:51.23±0.12"):
+        assert cell in said
+    monkeypatch.delenv("FORCE_COLOR")  # whose escapes are no columns
+    scores = {"best": {"natural": Accuracy(90, 100), "pgd20": Accuracy(50, 100)}}
+    assert on_a_terminal(console.score_table(scores), width=max(columns, console.NARROWEST))
+    assert "checkpoint: best" in console.listed(console.score_table(scores).layouts[0])
 
 
 def test_lines_tell_the_time_that_is_left(monkeypatch):

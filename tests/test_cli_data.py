@@ -104,7 +104,7 @@ def test_fetch_verify_and_info_of_a_set(data, monkeypatch, server, archive):
     assert said.code == 0
     assert said.out.splitlines() == [
         f"{ARCHIVE}: 503 Server Error: Service Unavailable from {server.host}",
-        f"cifar10 is whole, in {data / 'cifar10'}",
+        f"cifar10 is complete, in {data / 'cifar10'}",
         "  stcli train --dataset cifar10",
     ]
     assert stcli("data", "verify", "cifar10") == (0, f"{data / 'cifar10' / ARCHIVE}: here\n", "")

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from functools import cache
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 from harness import NAMES, assert_same, load
 from small import contents, plan, stcli, train, words
 from test_training import PressesCtrlC
@@ -26,7 +25,7 @@ from stcore.evaluation.attack_names import MONITORS
 from stcore.evaluation.folder import EvaluationFolder
 from stcore.runs.evaluation_identity import folder_name, identity
 from stcore.runs.plan import make_plan
-from stcore.runs.preparation import load_data
+from stcore.runs.preparation import set_up
 
 torch = pytest.importorskip("torch")
 
@@ -75,7 +74,7 @@ def same_records(one, other):
 
 def pixels():
     """The digits that `sound` is tested on."""
-    return load_data(plan()).test.images.astype(np.float32) / np.float32(255)
+    return set_up(plan()).test.images.astype(np.float32) / np.float32(255)
 
 
 def classes(weights, images):
@@ -220,7 +219,7 @@ def stopped(monkeypatch, label, at, out, **settings):
         patch.setattr("stcore.cli.evaluate.make_progress", lambda _: PressesCtrlC(label, at))
         said = evaluate(sound(), "--no-audit", out=out, **settings)
     assert said.code == 130
-    assert f"interrupted: kept in {out}; the same command goes on\n" in said.out
+    assert f"interrupted: kept in {out}; run the same command again to resume\n" in said.out
     assert not (out / "best" / "result.json").exists()
     assert not (out / "best" / "records.npz").exists()
 
@@ -235,7 +234,7 @@ def test_ctrl_c_and_the_same_command_again(monkeypatch, tmp_path, backend):
     stopped(monkeypatch, f"{BOTH} apgd-t", 40, tmp_path / "out", **given)
     said = evaluate(sound(), "--no-audit", out=tmp_path / "out", **given)
     assert said.code == 0, said.err
-    assert f"goes on from what is kept: {tmp_path / 'out' / 'best'}\n" in said.out
+    assert f"resumes: {tmp_path / 'out' / 'best'}\n" in said.out
     same_records(whole, tmp_path / "out" / "best")
     results = [json.loads((path / "result.json").read_text()) for path in (whole, tmp_path / "out" / "best")]
     for result in results:
@@ -253,8 +252,7 @@ def test_ctrl_c_without_a_folder_says_so(monkeypatch):
 def test_a_killed_process_goes_on(tmp_path):
     given = {"attacks": "apgd-ce+square", "out": tmp_path / "out"}
     args = ["evaluate", sound(), "--no-audit", *words({**QUICK, **given})]
-    command = [sys.executable, "-m", "stcore.cli.main", *map(str, args), "--save-every", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = Forked("-m", "stcore.cli.main", *args, "--save-every", "0")
     folder, state = tmp_path / "out" / "best", {}
     while process.poll() is None and state.get("apgd-ce+square/stage", 0) < 1:
         time.sleep(0.05)
@@ -444,7 +442,7 @@ def test_the_reference_refuses_what_it_does_not_do(settings, tmp_path, monkeypat
     pytest.importorskip("pyautoattack")
     monkeypatch.chdir(tmp_path)
     said = evaluate(sound(), engine="reference", **{"attacks": "apgd-ce", **settings})
-    assert (said.code, "engine: expected autoattack or parts of it alone" in said.err) == (2, True)
+    assert (said.code, "engine: expected only autoattack or members of it" in said.err) == (2, True)
     assert os.listdir() == []
 
 
@@ -480,7 +478,7 @@ def test_an_interrupted_final_evaluation_is_finished_by_evaluate(monkeypatch, tm
     said = stcli("evaluate", run, "--attacks", FINAL["attacks"], "--no-audit")
     assert said.code == 0, said.err
     (base,) = (run / "evaluations").iterdir()
-    assert f"goes on from what is kept: {base / 'best'}\n" in said.out
+    assert f"resumes: {base / 'best'}\n" in said.out
     assert (base / "best" / "result.json").is_file()
 
 
@@ -521,7 +519,7 @@ def test_a_weights_file_takes_an_image_size(tmp_path):
     assert json.loads(said.out)
     said = stcli("evaluate", run, "--image-size", 8)
     assert said.code == 2
-    assert "image_size: expected none beside a run" in said.err
+    assert "image_size: expected none with a run" in said.err
 
 
 def test_another_normalisation_is_another_evaluation(tmp_path):

@@ -131,7 +131,8 @@ def trained(backend, net, objective, steps, seed=0):
 
 @pytest.mark.parametrize("net", NETS)
 def test_three_training_steps(twins, net):
-    ours, theirs = (trained(backend, net, SqueezeConfig(), steps=3) for backend in twins)
+    config = SqueezeConfig(steps=3 if net == "resnet8" else 10)
+    ours, theirs = (trained(backend, net, config, steps=3) for backend in twins)
     assert_close(theirs, ours, THREE_STEPS)
     start = twins[0].learner(twins[0].build(net)).weights()
     assert all(worst(ours[name], start[name]) > 1e-4 for name in ours)
@@ -198,7 +199,7 @@ def test_single_steps_in_float32(twins, net):
     batches = [backend.batch(given, "float32") for backend in twins]
     points = [p.astype("float32") for p in (given.x + 1e-3 * given.noise[0], given.x + 1e-3 * given.noise[1])]
     signs, selections = [], []
-    for _ in range(config.steps):
+    for _ in range(5):
         moved, chosen = [], []
         for backend, model, batch in zip(twins, models, batches, strict=True):
             pair = backend.pair(points, "float32")

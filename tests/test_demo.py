@@ -1,6 +1,5 @@
 """`stcli demo`, shortened: what it prints is what its runs found, and it takes up what is there."""
 
-import dataclasses
 import json
 import re
 
@@ -8,6 +7,8 @@ import pytest
 from reported import Page, shown
 from small import contents, stcli
 from terminal import on_a_terminal
+
+from stcore.runs.plan import make_plan
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -40,7 +41,7 @@ def small():
 
     plan_of = demo.plan_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "plan_of", lambda *asked: dataclasses.replace(plan_of(*asked), **SMALL))
+        patch.setattr(demo, "plan_of", lambda *asked: make_plan({**plan_of(*asked).flat(), **SMALL}))
         yield
 
 
@@ -83,7 +84,7 @@ def test_what_the_audits_warn_of_is_said(made):
         if (warnings := [f"{one['check']}: {one['value']}" for one in audit_of(file) if one["status"] == "warn"])
     ]
     assert all(one in said.out for one in warned)
-    assert ("The audit of these figures warns" in said.out) == bool(warned)
+    assert ("The audit warns" in said.out) == bool(warned)
 
 
 def audit_of(file):
@@ -108,7 +109,7 @@ def test_the_same_command_takes_up_what_is_there(made, backend, monkeypatch):
     assert again.code == 0, again.err
     assert again.out.count("trained before") == 3
     assert printed(again.out) == printed(first.out)
-    assert f"no browser is to be had here: open {out / 'report.html'} in one" in again.out
+    assert f"no browser found: open {out / 'report.html'} in one" in again.out
     known = {method: contents(out / method) for method in METHODS}
     assert known == before
 
@@ -156,8 +157,8 @@ def test_the_words_say_of_which_networks_an_audit_warns():
     )
     assert list(doubts({"standard": [fine], "st": ()})) == []
     assert list(doubts({"standard": [fine], "trades": [fine, bad], "st": [bad]})) == [
-        "The audit of these figures warns of trades (another loss: 6 of 33) and of st (another loss: 6 of 33): "
-        "the report says what that means."
+        "The audit warns of trades (another loss: 6 of 33) and of st (another loss: 6 of 33): "
+        "the report explains it."
     ]
 
 

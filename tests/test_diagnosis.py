@@ -2,10 +2,10 @@
 
 import json
 import math
-import subprocess
 
 import numpy as np
 import pytest
+from forked import Forked, forked
 from harness import assert_same, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -233,7 +233,7 @@ def test_stop_ends_the_run_as_if_it_were_over():
     }
     assert recorder.said[-1] == "training stops early: collapse in epoch 4"
     again = made(Noted([]), "stop")
-    again.recall(run.state())
+    again.restore(run.state())
     again.run()  # which has nothing to do any more
     assert len(again.history) == 4
 
@@ -326,7 +326,7 @@ def test_going_back_is_to_the_very_weights(backend):
         average=average,
     )
     begun = run.state()
-    kept = State({name: array.copy() for name, array in begun.arrays.items()}, begun.place)
+    kept = State({name: array.copy() for name, array in begun.arrays.items()}, begun.progress)
     run.run()
     assert any((run.state().arrays[name] != kept.arrays[name]).any() for name in kept.arrays)
     for _ in range(2):  # and once more: what was taken up is not used up
@@ -353,7 +353,7 @@ def test_a_state_after_a_rollback_takes_the_place_of_later_ones(tmp_path):
     said = []
     (tmp_path / "state" / "good.safetensors").write_bytes(b"damaged")
     assert again.good(said.append) is None
-    assert "no rollback will go back to it" in said[0]
+    assert "no rollback will restore it" in said[0]
     (tmp_path / "state" / ".00000004-000000.safetensors.77.part").write_bytes(b"half")
     kept.clear()
     assert not (tmp_path / "state").exists()
@@ -365,7 +365,7 @@ def test_a_state_after_a_rollback_takes_the_place_of_later_ones(tmp_path):
 def test_the_option_is_checked_and_kept(tmp_path):
     with pytest.raises(UsageError, match="on_trouble: expected one of warn, stop, rollback; received 'hope'"):
         make_plan({"on_trouble": "hope"})
-    assert make_plan({}).on_trouble == "warn"
+    assert make_plan({}).optimisation.on_trouble == "warn"
     assert stcli("train", "--on-trouble", "hope", "--out", tmp_path / "run").code == 2
 
 
@@ -403,12 +403,12 @@ def test_killed_after_a_rollback_it_ends_as_without_a_break(name, tmp_path):
     load(name)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     settings = ["--backend", name, *HOT, "--on-trouble", "rollback", "--save-every", 0]
-    done = subprocess.run(command(*settings, "--out", whole), check=True, capture_output=True, text=True)
-    assert "rollback 1 of 2" in done.stdout
-    kill_at(broken, "00000003-000002", *settings, "--out", broken)
+    said, _ = forked(*command(*settings, "--out", whole), backend=name)
+    assert "rollback 1 of 2" in said
+    kill_at(broken, "00000003-000002", Forked(*command(*settings, "--out", broken), backend=name))
     kept, _ = read(max((broken / "state").glob("[0-9]*.safetensors")))
     assert len(kept.progress["remedies"]["rollbacks"]) == 1
-    subprocess.run(command("--resume", broken), check=True, capture_output=True)
+    forked(*command("--resume", broken), backend=name)
     for checkpoint in ("best", "last", "best-ema", "last-ema"):
         one, other = (load_weights(run / f"{checkpoint}.safetensors")[0] for run in (whole, broken))
         assert_same(one, other)

@@ -237,12 +237,12 @@ def test_a_setting_of_ones_own_takes_one_line_of_the_options(tmp_path, copy):
     program = f"""{FROM_THE_COPY}
 from stcore.cli.train import plan_from
 from stcore.errors import UsageError
-from stcore.runs import RunFolder
+from stcore.runs.folder import RunFolder
 
 RunFolder(Path(".")).write_config(plan_from(["--method", "alp"])[0].flat())
 for given in (["--method", "alp", "--pairing", "1"], ["--config", "config.toml"]):
     try:
-        print(plan_from(given)[0].settings["pairing"])
+        print(plan_from(given)[0].method.settings["pairing"])
     except UsageError as error:
         print("refused" if "pairing" in str(error) else error)
 """

@@ -60,22 +60,26 @@ def config_of(run):
 
 
 def test_the_late_phase_of_gairat_is_half_way():
-    assert make_plan({"method": "gairat", "epochs": 120, "dataset": "cifar10:x"}).settings["begin_epoch"] == 60
-    assert make_plan({"method": "gair-rst", "epochs": 200}).settings["begin_epoch"] == 100
-    assert make_plan({"method": "gairat", "epochs": 3}).settings["begin_epoch"] == 2
-    assert make_plan({"method": "gairat", "begin_epoch": 5}).settings["begin_epoch"] == 5
+    assert (
+        make_plan({"method": "gairat", "epochs": 120, "dataset": "cifar10:x"}).method.settings["begin_epoch"] == 60
+    )
+    assert make_plan({"method": "gair-rst", "epochs": 200}).method.settings["begin_epoch"] == 100
+    assert make_plan({"method": "gairat", "epochs": 3}).method.settings["begin_epoch"] == 2
+    assert make_plan({"method": "gairat", "begin_epoch": 5}).method.settings["begin_epoch"] == 5
 
 
 def test_a_methods_beta_is_its_own_on_every_data_set():
     betas = {
-        (method, data): make_plan({"method": method, "dataset": f"{data}:x"}).settings["beta"]
+        (method, data): make_plan({"method": method, "dataset": f"{data}:x"}).method.settings["beta"]
         for method in ("st", "trades", "mart")
         for data in ("cifar10", "cifar100", "svhn")
     }
     assert [betas["st", data] for data in ("cifar10", "cifar100", "svhn")] == [6.0, 4.0, 8.0]
     assert {betas["trades", data] for data in ("cifar10", "cifar100", "svhn")} == {6.0}
     assert {betas["mart", data] for data in ("cifar10", "cifar100", "svhn")} == {5.0}
-    assert make_plan({"method": "trades", "dataset": "svhn:x"}).settings["step_size"] == pytest.approx(1 / 255)
+    assert make_plan({"method": "trades", "dataset": "svhn:x"}).method.settings["step_size"] == pytest.approx(
+        1 / 255
+    )
 
 
 # Wrappers
@@ -252,7 +256,14 @@ def published(tmp_path_factory):
     return place
 
 
-BRIEF = {"model": "tiny", "epochs": 1, "batch_size": 50, "attacks": "fgsm", "eval_batch_size": 20}
+BRIEF = {
+    "model": "tiny",
+    "epochs": 1,
+    "train_size": 24,
+    "batch_size": 12,
+    "attacks": "fgsm",
+    "eval_batch_size": 20,
+}
 
 
 def two_steps(published, monkeypatch, name, backend):
@@ -260,7 +271,6 @@ def two_steps(published, monkeypatch, name, backend):
     monkeypatch.chdir(published)
     brief = BRIEF | ({"perturbation_warmup": 1} if "perturbation_warmup" in PRESETS[name].settings else {})
     brief |= {"test_size": 20} if "test_size" in PRESETS[name].settings else {}
-    brief |= {"batch_size": 37} if name.startswith(("table1/svhn", "table6/svhn", "table1/cifar100")) else {}
     words = [word for key, value in brief.items() for word in (f"--{key.replace('_', '-')}", value)]
     out = f"runs/{backend}/{name}"
     return stcli("train", "--preset", name, "--backend", backend, "--out", out, *words), published / out
@@ -307,13 +317,17 @@ def test_options_over_a_preset():
     row = PRESETS["table1/cifar10/trades-awp"].settings
     assert over(row, {"epsilon": 4 / 255}).keys() & {"step_size", "eval_epsilon"} == set()
     plan = make_plan({"preset": "table1/cifar10/trades-awp", "epsilon": 4 / 255, "epochs": 12})
-    assert plan.settings["step_size"] == pytest.approx(1 / 255)
-    assert plan.eval_epsilon == pytest.approx(4 / 255)
-    assert (plan.awp, plan.epochs, plan.settings["adversarial_first"]) == (0.005, 12, True)
+    assert plan.method.settings["step_size"] == pytest.approx(1 / 255)
+    assert plan.evaluation.epsilon == pytest.approx(4 / 255)
+    assert (plan.method.awp, plan.optimisation.epochs, plan.method.settings["adversarial_first"]) == (
+        0.005,
+        12,
+        True,
+    )
     plan = make_plan({"preset": "table1/cifar10/trades-awp", "method": "at"})
-    assert (plan.method, plan.awp, plan.settings["init"]) == ("at", 0.005, "uniform")
+    assert (plan.method.name, plan.method.awp, plan.method.settings["init"]) == ("at", 0.005, "uniform")
     plan = make_plan({"preset": "table1/cifar10/st", "dataset": "parquet:x"})
-    assert (plan.epochs, plan.select, plan.dataset) == (120, "test", "parquet:x")
+    assert (plan.optimisation.epochs, plan.evaluation.select, plan.data.dataset) == (120, "test", "parquet:x")
 
 
 def config(preset, **changes):
@@ -327,15 +341,19 @@ def again(base, **changes):
 
 def test_a_rows_run_with_a_recipe_keeps_its_method_and_data():
     plan = again(config("table1/cifar10/trades", dataset="cifar10:/mnt/c10"), preset="cifar10")
-    assert (plan.dataset, plan.method, plan.select) == ("cifar10:/mnt/c10", "trades", "val")
+    assert (plan.data.dataset, plan.method.name, plan.evaluation.select) == ("cifar10:/mnt/c10", "trades", "val")
     plan = again(config("table4/rst", dataset="cifar10:/mnt/c10"), preset="cifar10")
-    assert (plan.dataset, plan.extra_data, plan.settings["epsilon"]) == ("cifar10:/mnt/c10", None, 8 / 255)
+    assert (plan.data.dataset, plan.data.extra_data, plan.method.settings["epsilon"]) == (
+        "cifar10:/mnt/c10",
+        None,
+        8 / 255,
+    )
 
 
 def test_a_rows_run_with_another_row_finds_the_data_where_it_lay():
     base = config("table1/cifar10/st-awp", dataset="parquet:/mnt/c10")
     plan = again(base, preset="table1/cifar10/trades")
-    assert (plan.dataset, plan.method, plan.awp) == ("parquet:/mnt/c10", "trades", None)
+    assert (plan.data.dataset, plan.method.name, plan.method.awp) == ("parquet:/mnt/c10", "trades", None)
     assert plan == make_plan({"preset": "table1/cifar10/trades", "dataset": "parquet:/mnt/c10"})
     assert again(base, preset="table1/svhn/st").dataset == "svhn:data/svhn"
     base = config("table4/rst", extra_data="ti500k:/mnt/ti")
@@ -345,14 +363,14 @@ def test_a_rows_run_with_another_row_finds_the_data_where_it_lay():
 def test_a_rows_run_on_other_data_is_the_row_on_other_data():
     plan = again(config("table1/cifar10/trades"), dataset="cifar100:x")
     assert plan == make_plan({"preset": "table1/cifar10/trades", "dataset": "cifar100:x"})
-    assert (plan.method, plan.select) == ("trades", "test")
+    assert (plan.method.name, plan.evaluation.select) == ("trades", "test")
 
 
 def test_a_data_set_of_another_kind_brings_its_recipe_to_any_method():
     base = config("digits", method="gairat", epochs=20, weighting="discrete")
     plan = again(base, dataset="cifar10:x")
     assert plan == make_plan({"method": "gairat", "dataset": "cifar10:x"})
-    assert plan.settings["begin_epoch"] == 60
+    assert plan.method.settings["begin_epoch"] == 60
 
 
 def test_saying_again_what_was_said_changes_nothing():
@@ -360,7 +378,7 @@ def test_saying_again_what_was_said_changes_nothing():
     plan = make_plan(base)
     assert again(base, epsilon=0.031, epochs=200, method="st", norm="linf") == plan
     assert make_plan({"preset": "table4/st-rst", "epsilon": 0.031}) == plan
-    assert (plan.settings["step_size"], plan.eval_epsilon) == (0.007, 8 / 255)
+    assert (plan.method.settings["step_size"], plan.evaluation.epsilon) == (0.007, 8 / 255)
     base = config("digits", method="gairat", epochs=30, begin_epoch=3)
     assert again(base, epochs=30).settings["begin_epoch"] == 3
     assert again(base, epochs=40).settings["begin_epoch"] == 20
@@ -371,8 +389,8 @@ def test_another_epsilon_over_a_row_keeps_the_rows_ratio():
         make_plan({"preset": "table4/st-rst", "epsilon": 8 / 255}),
         again(config("table4/st-rst"), epsilon=8 / 255),
     ):
-        assert plan.settings["step_size"] == pytest.approx(0.007 / 0.031 * 8 / 255)
-        assert plan.eval_epsilon == 8 / 255
+        assert plan.method.settings["step_size"] == pytest.approx(0.007 / 0.031 * 8 / 255)
+        assert plan.evaluation.epsilon == 8 / 255
 
 
 def test_another_norm_needs_an_epsilon_of_its_own():
@@ -381,25 +399,30 @@ def test_another_norm_needs_an_epsilon_of_its_own():
             again(base, norm="l2")
         assert again(base, norm="l2", epsilon=0.5).eval_epsilon == 0.5
     plan = again(config("cifar10", norm="l2", epsilon=0.5), method="standard")
-    assert (plan.norm, plan.eval_epsilon) == ("linf", 8 / 255)
+    assert (plan.norm, plan.evaluation.epsilon) == ("linf", 8 / 255)
 
 
 def test_a_standard_rows_selection_does_not_stay_with_a_robust_method():
     plan = make_plan({"preset": "table5/cifar10/resnet18/standard", "method": "trades"})
-    assert plan.select_by == "pgd20"
+    assert plan.evaluation.select_by == "pgd20"
     assert again(config("table5/cifar10/resnet18/standard"), method="trades").select_by == "pgd20"
 
 
 def test_a_rows_weight_perturbation_can_be_left_out_or_exchanged():
     row = {"preset": "table1/cifar10/st-awp"}
     plan = make_plan({**row, "awp": None})
-    assert (plan.perturbation, plan.perturbation_warmup) == (None, 0)
+    assert (plan.method.perturbation, plan.method.perturbation_warmup) == (None, 0)
     plan = make_plan({**row, "rwp": 0.005})
-    assert (plan.awp, plan.rwp, plan.rwp_threshold, plan.perturbation_warmup) == (None, 0.005, 1.7, 10)
-    assert make_plan({"dataset": "cifar100:x", "rwp": 0.005}).rwp_threshold == 4.0
+    assert (plan.method.awp, plan.method.rwp, plan.method.rwp_threshold, plan.method.perturbation_warmup) == (
+        None,
+        0.005,
+        1.7,
+        10,
+    )
+    assert make_plan({"dataset": "cifar100:x", "rwp": 0.005}).method.rwp_threshold == 4.0
     assert again(config("table1/cifar10/st-awp"), rwp=0.005).awp is None
     assert again(config("table1/cifar10/st-awp"), awp=None).perturbation is None
-    assert plan_from(["--preset", "table1/cifar10/st-awp", "--awp", "none"])[0].perturbation is None
+    assert plan_from(["--preset", "table1/cifar10/st-awp", "--awp", "none"])[0].method.perturbation is None
 
 
 def test_a_perturbation_that_would_never_act_is_refused():
@@ -418,9 +441,9 @@ def test_a_rows_plan_comes_back_from_its_config(name):
 def test_a_runs_config_with_another_preset_takes_all_of_it():
     flat = make_plan({"preset": "table1/svhn/st-awp", "backend": "keras"}).flat()
     plan = make_plan(over(flat, {"preset": "table1/cifar10/at"}))
-    assert (plan.method, plan.learning_rate, plan.backend) == ("at", 0.1, "keras")
+    assert (plan.method.name, plan.optimisation.learning_rate, plan.runtime.backend) == ("at", 0.1, "keras")
     assert plan.flat()["dataset"] == "cifar10:data"
-    assert plan.awp is None
+    assert plan.method.awp is None
 
 
 def test_weights_of_a_run_say_their_method(tmp_path):

@@ -21,7 +21,7 @@ from stcore.figures import angles as draw_angles  # noqa: E402
 from stcore.figures import collaborative as draw_collaborative  # noqa: E402
 from stcore.figures import examples as draw_examples  # noqa: E402
 from stcore.figures import landscape as draw_landscape  # noqa: E402
-from stcore.figures.palette import METHODS, ROLES, looks  # noqa: E402
+from stcore.figures.palette import METHOD_STYLES, ROLE_STYLES, method_styles  # noqa: E402
 from stcore.figures.panels import in_255  # noqa: E402
 from stcore.figures.style import COLUMN, PAGE, save, style, styled, svg  # noqa: E402
 from stcore.results import names  # noqa: E402
@@ -137,7 +137,7 @@ def test_axes_are_named(made):
         of_collaborative: [
             "cross-entropy in nats (log scale)",
             "radius ε of the ball in 1/255 (l∞)",
-            "shaded ± 0.1 of their standard deviation",
+            "shaded: ± 0.1 standard deviations",
         ],
         of_angles: ["angle in degrees", "step", "share of images in %", "after step", "median"],
         of_landscape: ["in lengths of u", "in lengths of v", "cross-entropy in nats", "natural image"],
@@ -175,11 +175,11 @@ def test_images_that_cannot_be_drawn_are_refused():
 
 
 def test_no_difference_is_told_by_colour_alone():
-    for known in (METHODS, ROLES):
+    for known in (METHOD_STYLES, ROLE_STYLES):
         assert len({(look.marker, str(look.line)) for look in known.values()}) == len(known)
-    assert len(set(looks(["st", "st", None, "st", "mine"]))) == 5
-    assert looks(["trades", "st"]) == [METHODS["trades"], METHODS["st"]]
-    assert len(looks([None] * 50)) == 50
+    assert len(set(method_styles(["st", "st", None, "st", "mine"]))) == 5
+    assert method_styles(["trades", "st"]) == [METHOD_STYLES["trades"], METHOD_STYLES["st"]]
+    assert len(method_styles([None] * 50)) == 50
 
 
 @EACH

@@ -22,7 +22,7 @@ from stcore.errors import DataError, UsageError
 from stcore.methods import METHODS, make_objective
 from stcore.models import build
 from stcore.protocols import Mode
-from stcore.runs.preparation import load_data
+from stcore.runs.preparation import set_up
 from stcore.training.schedules import make_schedule
 from stcore.training.trainer import Schedules
 
@@ -57,35 +57,49 @@ def pipeline(batches, first=1):
 
 
 def batches_of(plan, splits):
-    return Batches(splits.train, plan.batch_size, plan.seed, plan.augment)
+    return Batches(splits.train, plan.optimisation.batch_size, plan.seed, plan.data.augment)
 
 
 def network_of(plan, splits):
     *size, channels = splits.train.image_shape
     counts = {"num_classes": splits.train.num_classes, "in_channels": channels}
-    return build(plan.model, "keras", image_size=tuple(size), seed=plan.seed, **counts)
+    return build(plan.model.name, "keras", image_size=tuple(size), seed=plan.seed, **counts)
 
 
 def squeeze_model(plan, splits, **compiling):
     from stcore.backends.keras import SqueezeModel, TorchSGD
 
-    model = SqueezeModel(network_of(plan, splits), plan.objective, perturbation=plan.perturbation, seed=plan.seed)
-    model.compile(TorchSGD(plan.learning_rate, plan.momentum, plan.weight_decay, plan.nesterov), **compiling)
+    model = SqueezeModel(
+        network_of(plan, splits), plan.objective, perturbation=plan.method.perturbation, seed=plan.seed
+    )
+    model.compile(
+        TorchSGD(
+            plan.optimisation.learning_rate,
+            plan.optimisation.momentum,
+            plan.optimisation.weight_decay,
+            plan.optimisation.nesterov,
+        ),
+        **compiling,
+    )
     return model
 
 
 def fit(plan, model, source, callbacks=(), **options):
     import keras
 
-    schedules = Schedules(plan.epochs, plan.learning_rate, make_schedule(plan.schedule, plan.drops))
+    schedules = Schedules(
+        plan.optimisation.epochs,
+        plan.optimisation.learning_rate,
+        make_schedule(plan.optimisation.schedule, plan.optimisation.drops),
+    )
     rate = keras.callbacks.LearningRateScheduler(lambda epoch: schedules.rate(epoch + 1))
-    options = {"epochs": plan.epochs, "verbose": 0, "shuffle": False} | options
+    options = {"epochs": plan.optimisation.epochs, "verbose": 0, "shuffle": False} | options
     return model.fit(source, callbacks=[rate, *callbacks], **options).history
 
 
 def fitted(plan, source=pipeline, compiling=None, **options):
     """The model after the plan's epochs, and its history."""
-    splits = load_data(plan)
+    splits = set_up(plan).splits
     model = squeeze_model(plan, splits, **(compiling or {}))
     return model, fit(plan, model, source(batches_of(plan, splits)), **options)
 
@@ -129,10 +143,10 @@ def test_fit_makes_the_steps_of_the_command_line_bit_for_bit(tmp_path, traces, s
     said = train(tmp_path / "run", **settings)
     assert said.code == 0, said.err
     plan, best = make_plan(**settings), tmp_path / "best.keras"
-    validation = load_data(plan).validation
+    validation = set_up(plan).splits.validation
     data = validation.images.astype("float32") / 255, validation.labels
     callbacks = [
-        RobustEvaluation(data, epsilon=plan.eval_epsilon, batch_size=plan.eval_batch_size),
+        RobustEvaluation(data, epsilon=plan.evaluation.epsilon, batch_size=plan.evaluation.batch_size),
         keras.callbacks.ModelCheckpoint(best, monitor="val_pgd20", mode="max", save_best_only=True),
     ]
     model, history = fitted(plan, callbacks=callbacks)
@@ -154,7 +168,7 @@ def test_every_method_fits(method, traces, global_random_state):
     model, history = fitted(plan)
     assert len(traces) == 1
     assert all(np.isfinite(values).all() for values in history.values())
-    start = stcore.make_classifier(network_of(plan, load_data(plan))).weights()
+    start = stcore.make_classifier(network_of(plan, set_up(plan).splits)).weights()
     assert all(np.abs(array - start[name]).max() > 1e-5 for name, array in weights(model).items())
 
 
@@ -184,7 +198,7 @@ def arrays(batches, epoch=1):
 @pytest.mark.parametrize("source", ["arrays", "PyDataset", "generator"])
 def test_what_the_batches_come_from_changes_nothing(keras, source):
     plan = make_plan(**{**ODD, "epochs": 1})
-    splits = load_data(plan)
+    splits = set_up(plan).splits
     batches = batches_of(plan, splits)
     expected = weights(fitted(plan)[0])
 
@@ -200,7 +214,7 @@ def test_what_the_batches_come_from_changes_nothing(keras, source):
     model = squeeze_model(plan, splits)
     if source == "arrays":
         x, y = arrays(batches)
-        fit(plan, model, x, y=y, batch_size=plan.batch_size)
+        fit(plan, model, x, y=y, batch_size=plan.optimisation.batch_size)
     else:
         fit(plan, model, Sequence() if source == "PyDataset" else (item for item in items))
     assert_same(weights(model), expected)
@@ -209,7 +223,7 @@ def test_what_the_batches_come_from_changes_nothing(keras, source):
 def test_training_goes_on_from_saved_weights(usual, tmp_path):
     """With the optimizer's velocity, and the noise and the rate of the epoch that comes."""
     plan = make_plan(**ODD)
-    splits = load_data(plan)
+    splits = set_up(plan).splits
     batches, first, second = batches_of(plan, splits), squeeze_model(plan, splits), squeeze_model(plan, splits)
     fit(plan, first, pipeline(batches), epochs=1)
     first.save_weights(tmp_path / "state.weights.h5")
@@ -459,7 +473,7 @@ def test_robust_evaluation_serves_any_model(keras):
 
 def test_evaluate_and_predict_are_the_networks_own(keras, global_random_state):
     plan = make_plan(backend="keras", **QUICK)
-    splits = load_data(plan)
+    splits = set_up(plan).splits
     x, y = splits.test.images.astype("float32") / 255, splits.test.labels
     model = squeeze_model(plan, splits, metrics=["accuracy"])
     fit(plan, model, pipeline(batches_of(plan, splits)))  # so the statistics are not the batch's

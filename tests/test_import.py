@@ -321,7 +321,7 @@ def test_from_a_released_file_to_its_accuracies(tmp_path):
     said = stcli("import", tmp_path / "released.pt", "--out", out)
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith(f"wrn-10-1, 10 classes, {len(read_weights(out)[0])} tensors → {out}\n")
-    assert "its natural accuracy must be the published one" in said.out
+    assert "its natural accuracy must match the published one" in said.out
     scores = []
     for backend in NAMES:
         load(backend)
@@ -448,7 +448,7 @@ def test_what_does_not_fit_is_named(tmp_path, name, change, problem):
 def test_another_network_than_the_one_named_is_refused(tmp_path):
     state = plain("resnet8").state_dict()
     assert "expected the weights of wrn-16-2" in refusal(tmp_path, state, "--model", "wrn-16-2")
-    assert "did you mean 'resnet18'" in refusal(tmp_path, state, "--model", "resnet-18")
+    assert "Did you mean 'resnet18'" in refusal(tmp_path, state, "--model", "resnet-18")
 
 
 def test_networks_that_weights_cannot_tell_apart_are_to_be_named():

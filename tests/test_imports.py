@@ -1,7 +1,9 @@
 """What is imported when, and who may import whom."""
 
 import ast
+import importlib.util
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -10,6 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+_SPEC = importlib.util.spec_from_file_location("rooms", ROOT / "docs" / "_ext" / "rooms.py")
+rooms = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(rooms)
 FRAMEWORKS = {"torch", "tensorflow", "keras", "jax"}
 HEAVY = sorted(FRAMEWORKS | {"sklearn", "scipy", "pyarrow", "PIL", "pandas", "pydantic", "tyro", "rich"})
 
@@ -45,17 +50,29 @@ def test_help_is_there_at_once():
     assert min(spent) < 0.5
 
 
-def imports(folder):
-    """(file, module) of every import in a folder's files, at any depth of the code."""
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    yield str(path.relative_to(ROOT)), alias.name
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                yield str(path.relative_to(ROOT)), node.module
-                for alias in node.names:  # from stcore import cli
-                    yield str(path.relative_to(ROOT)), f"{node.module}.{alias.name}"
+def test_every_room_is_in_the_table_and_every_row_is_a_room():
+    assert {rooms.room(module) for module in rooms.modules()} - {""} == set(rooms.floors())
+
+
+def test_imports_go_down_only():
+    """A room imports rooms on lower floors; nothing imports the face."""
+    floors = rooms.floors()
+    wrong = [
+        f"{one.place} imports stcore.{one.imported}"
+        for one in rooms.imports()
+        for importer, imported in [one.rooms]
+        if importer and importer != imported and (not imported or floors[importer] <= floors[imported])
+    ]
+    assert not wrong
+
+
+def test_no_modules_import_each_other():
+    assert rooms.circles() == []
+
+
+def test_the_root_stays_small():
+    assert len(list((ROOT / "stcore").glob("*.py"))) <= 8
+    assert len(rooms.floors()) - len(rooms.TOP_LEVEL) <= 25
 
 
 MEETING = [("backends/keras/bridge.py", "torch")]
@@ -65,24 +82,52 @@ MEETING = [("backends/keras/bridge.py", "torch")]
 @pytest.mark.parametrize(
     ("folder", "never"),
     [
-        ("stcore", ["stcore.backends", "stcore.cli", "backends", "models", "cli", *FRAMEWORKS]),
-        ("backends", ["stcore.cli", "stcore.training.trainer", "stcore.runs.training_run", "stcore.api"]),
+        ("stcore", sorted(FRAMEWORKS)),
+        ("cli", sorted(FRAMEWORKS)),
         ("backends/torch", ["keras", "tensorflow", "stcore.backends.keras"]),
         ("backends/keras", ["torch", "stcore.backends.torch"]),
-        ("models", ["stcore.cli", "stcore.backends"]),
-        ("cli", sorted(FRAMEWORKS)),
     ],
 )
-def test_imports_go_down_only(folder, never):
-    found = list(imports(folder))
-    assert found
-    wrong = [
-        f"{path} imports {module}"
-        for path, module in found
-        for name in never
-        if (module == name or module.startswith(f"{name}.")) and (path, name) not in MEETING
+def test_no_foreign_framework_is_imported(folder, never):
+    found = [
+        (str(path.relative_to(ROOT)), name)
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported_by(node)
     ]
-    assert not wrong
+    assert found
+    assert not [
+        f"{path} imports {name}"
+        for path, name in found
+        for one in never
+        if (name == one or name.startswith(f"{one}.")) and (path, one) not in MEETING
+    ]
+
+
+def imported_by(node):
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and not node.level:
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]  # from stcore import cli
+    return []
+
+
+def test_the_page_names_files_and_tables_that_exist():
+    """Every path on docs/architecture.md exists; every name in capitals is defined in the file beside it."""
+    page = rooms.PAGE.read_text(encoding="utf-8")
+    paths = set(re.findall(r"`((?:stcore/|backends/|models/|cli/|tests/|docs/)[\w/]+\.py)`", page))
+    assert len(paths) > 15
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    within = set(re.findall(r"`([a-z]+/[\w/]+\.py)`", page)) - paths  # within stcore/
+    assert not [path for path in within if not (ROOT / "stcore" / path).exists()]
+    rows = re.findall(r"^\| [^|]+\| ([^|]+) \| ([^|]+) \|$", page, re.M)
+    named = [(name, where) for beside, where in rows for name in re.findall(r"`([A-Z]{4,})`", where) if name]
+    assert len(named) > 8
+    for name, where in named:
+        files = re.findall(r"`([\w/]+\.py)`", where) or re.findall(
+            r"`([\w/]+\.py)`", next(beside for beside, at in rows if at == where)
+        )
+        assert re.search(rf"^{name}\b", (ROOT / files[0]).read_text(encoding="utf-8"), re.M), (name, files)
 
 
 def test_no_module_has_the_name_of_a_public_function():

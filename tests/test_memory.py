@@ -59,29 +59,29 @@ def step_memory():
 
 
 @pytest.mark.parametrize("net", ["tiny", "resnet8", "preact-resnet18"])
-def test_a_torch_step_keeps_no_more_for_its_ways_back_than_a_plain_one(step_memory, net):
-    """At its peak, search and outer forwards alike."""
-    kept = {}
+def test_a_torch_step_saves_no_more_for_backward_than_a_plain_one(step_memory, net):
+    """At its peak, in the search and the outer forward passes."""
+    peaks = {}
     for kind in ("plain", "ours"):
         model = stcore.models.build(net, "torch", num_classes=10)
-        kept[kind] = step_memory.kept_by(model, step_memory.step_of(kind, model, 4, 2, side=16))
-    assert 0 < kept["ours"] <= 1.05 * kept["plain"]
+        peaks[kind] = step_memory.saved_bytes(model, step_memory.step_of(kind, model, 4, 2, side=16))
+    assert 0 < peaks["ours"] <= 1.05 * peaks["plain"]
 
 
-def test_what_is_kept_is_counted_once_and_while_it_is_there(step_memory):
-    """exp keeps its result, a product its factors, which may be the same: 8 bytes a number."""
+def test_saved_bytes_are_counted_once_and_only_while_alive(step_memory):
+    """exp saves its result, a product its factors, which may be the same tensor: 8 bytes per number."""
     import torch
 
     x = torch.ones(1000, dtype=torch.float64, requires_grad=True)
-    with step_memory.Kept([x]) as kept:
+    with step_memory.SavedBytes([x]) as saved:
         y = x.exp()
-        assert (kept.now, kept.peak) == (8000, 8000)
+        assert (saved.now, saved.peak) == (8000, 8000)
         z = (y * y).sum()
-        assert kept.now == 8000
+        assert saved.now == 8000
         z.backward()
-        assert kept.now == 0
+        assert saved.now == 0
         (x.exp().exp()).sum().backward()
-    assert (kept.now, kept.peak) == (0, 16000)
+    assert (saved.now, saved.peak) == (0, 16000)
 
 
 def graph_nodes(tensor):

@@ -8,7 +8,7 @@ import pytest
 from harness import assert_close, assert_same, gradients, load, problem, worst
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import ROWS, found, noise, to_arrays, to_native
+from rows import ROWS, SHORT, found, noise, to_arrays, to_native
 
 import stcore
 from stcore import (
@@ -28,6 +28,7 @@ from stcore.protocols import Mode
 
 EXAMPLES, GRADIENT, THREE_STEPS = 1e-12, 1e-9, 1e-8
 every_row = pytest.mark.parametrize("objective", ROWS.values(), ids=ROWS)
+every_short_row = pytest.mark.parametrize("objective", SHORT.values(), ids=SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_both_backends_find_the_same_examples(twins, objective):
         assert np.abs(one - other).max() <= tolerance
 
 
-@every_row
+@every_short_row
 def test_both_backends_have_the_same_losses_and_weight_gradients(twins, objective):
     data, results = problem(), []
     examples = found(twins[0], twins[0].build("resnet8"), objective, data)
@@ -77,7 +78,7 @@ def trained(backend, objective, net="tiny", steps=3, perturbation=None):
     return learner.weights()
 
 
-@every_row
+@every_short_row
 def test_both_backends_make_the_same_three_training_steps(twins, objective):
     ours, theirs = (trained(backend, objective) for backend in twins)
     assert_close(theirs, ours, THREE_STEPS)
@@ -85,11 +86,9 @@ def test_both_backends_make_the_same_three_training_steps(twins, objective):
     assert all(worst(ours[name], start[name]) > 1e-4 for name in ours)
 
 
-@every_row
+@every_short_row
 def test_the_protocol_alone_suffices(backend, objective):
     """Examples by finite differences in every pixel, then losses, metrics and statistics."""
-    if hasattr(objective, "steps"):
-        objective = replace(objective, steps=3)
     data, results = problem(4, 4), []
     for one in (backend, load("strict")):
         model = one.build("tiny-smooth", side=4)
@@ -165,7 +164,7 @@ OUTER = {  # x natural, a and b the examples, m between; all of them in training
 
 @pytest.mark.parametrize("name", OUTER)
 def test_the_outer_forwards_and_their_order(backend, name):
-    objective, data = ROWS[name], problem()
+    objective, data = SHORT[name], problem()
     batch, model = backend.batch(data), backend.build("tiny")
     examples = found(backend, model, objective, data)
     watch = Watch(backend.classifier(model))
@@ -177,7 +176,7 @@ def test_the_outer_forwards_and_their_order(backend, name):
     assert {(mode, dropout) for mode, dropout, _ in watch.forwards} == {(Mode.TRAIN, True)}
 
 
-@every_row
+@every_short_row
 def test_a_step_costs_the_passes_it_says(backend, objective):
     data = problem()
     batch, phase = backend.batch(data), objective.phase(1)
@@ -204,7 +203,7 @@ def test_the_units_of_a_step_are_the_published_arithmetic():
 
 @pytest.mark.parametrize("name", OUTER)
 def test_the_running_statistics_are_moved_by_the_outer_forwards_in_that_order(backend, name):
-    objective, data = ROWS[name], problem()
+    objective, data = SHORT[name], problem()
     model, expected = backend.build("tiny"), backend.build("tiny")
     batch, examples = backend.batch(data), found(backend, model, objective, data)
     assert_same(backend.statistics(model), backend.statistics(expected))  # the search moves none
@@ -460,8 +459,8 @@ def losses_and_gradients(backend, objective, arrays_noise=None, perturbation=Non
 
 
 def test_bat_in_one_stride_up_the_kl_is_trades(backend):
-    one = trained(backend, BatConfig(segments=1, inner="kl"))
-    assert_close(one, trained(backend, TradesConfig(share_natural=True)), 1e-14)
+    one = trained(backend, BatConfig(segments=1, inner="kl", steps=3))
+    assert_close(one, trained(backend, SHORT["trades sharing natural"]), 1e-14)
 
 
 def test_two_examples_from_one_start_are_one_example(backend):
@@ -472,12 +471,12 @@ def test_two_examples_from_one_start_are_one_example(backend):
 
 
 def test_gairat_before_its_weights_is_adversarial_training(backend):
-    assert_close(trained(backend, ROWS["gairat before its weights"]), trained(backend, AdversarialConfig()), 1e-14)
+    assert_close(trained(backend, SHORT["gairat before its weights"]), trained(backend, SHORT["at"]), 1e-14)
 
 
 def test_gair_rst_before_its_weights_is_trades_as_in_rst(backend):
-    ours = trained(backend, ROWS["gair-rst before its weights"])
-    assert_close(ours, trained(backend, ROWS["trades as in rst"]), 1e-14)
+    ours = trained(backend, SHORT["gair-rst before its weights"])
+    assert_close(ours, trained(backend, SHORT["trades as in rst"]), 1e-14)
 
 
 def test_sharing_the_natural_forward_changes_the_statistics_alone(backend):

@@ -119,8 +119,8 @@ def test_every_known_name_is_described_and_hashable(name):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("resnet-18-silu", "did you mean 'resnet18'"),
-        ("resnet-18", "did you mean 'resnet18'"),
+        ("resnet-18-silu", "Did you mean 'resnet18'"),
+        ("resnet-18", "Did you mean 'resnet18'"),
         ("wrn-32-10", "6n \\+ 4"),
         ("wrn-4-10", "6n \\+ 4"),
         ("wrn-28-0", "K > 0"),

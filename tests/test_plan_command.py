@@ -1,7 +1,6 @@
 """`stcli plan`: its counts against other ways to count, its times against a run's, and that it leaves nothing."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from forked import Forked
 from harness import NAMES, load
 from small import SETTINGS, contents, stcli, words
 
@@ -198,9 +198,8 @@ def test_it_can_be_interrupted(number, tmp_path):
     load("torch")
     ready = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program = ready + "import sys; from stcore.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "plan", "--epochs", "1000", "--probe-seconds", "600"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    words = ["plan", "--epochs", "1000", "--probe-seconds", "600"]
+    process = Forked("-c", program, *words, env={"TMPDIR": str(tmp_path)})
     assert "probing" in process.stdout.readline()
     time.sleep(1)  # among the steps
     process.send_signal(number)
@@ -214,11 +213,11 @@ def test_what_would_stop_the_run_stops_the_plan(tmp_path):
     (tmp_path / "file").write_text("")
     for args, message in (
         (("--out", tmp_path), "out: expected a new or empty folder"),
-        (("--resume", tmp_path), "resume: expected a run that is yet to begin"),
+        (("--resume", tmp_path), "resume: expected a new run"),
         (("--epochs", 0), "epochs: expected a whole number of at least 1"),
         (("--probe-seconds", -1), "probe_seconds: expected a number of at least 0"),
         (("--max-hours", -1), "max_hours: expected a number of at least 0"),
-        (("--devices", "cpu,cpu"), "devices: expected --seeds beside it"),
+        (("--devices", "cpu,cpu"), "devices: expected --seeds with it"),
         (("--eval-norm", "l1", "--eval-epsilon", 3, "--attacks", "apgd-ce"), "eval_norm: expected linf or l2"),
     ):
         said = stcli("plan", *args)
@@ -246,7 +245,11 @@ def test_seeds_and_hours_are_reckoned_with():
 def test_a_person_reads_it_too():
     said = stcli("plan", *words({**SETTINGS, "epochs": 2, "probe_seconds": 1}), "--seeds", "1,2")
     assert said.code == 0, said.err
-    for part in ("64 images per epoch (8×8×1, 10 classes) in 2 steps", "ways back to the pixels", "parameters"):
+    for part in (
+        "64 images per epoch (8×8×1, 10 classes) in 2 steps",
+        "backward passes to the pixels",
+        "parameters",
+    ):
         assert part in said.out
     for part in ("peak", "start-up", "final evaluation of best and last", "in hours", "2 seeds:"):
         assert part in said.out

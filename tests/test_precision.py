@@ -375,6 +375,6 @@ def test_what_does_not_go_together_is_said(settings, message):
 
 
 def test_the_search_reckons_as_the_outer_forwards_unless_told_otherwise():
-    assert make_plan({"precision": "bf16"}).search_precision == "bf16"
-    assert make_plan({"precision": "bf16", "inner_precision": "fp32"}).search_precision == "fp32"
-    assert make_plan({}).search_precision == "fp32"
+    assert make_plan({"precision": "bf16"}).runtime.search_precision == "bf16"
+    assert make_plan({"precision": "bf16", "inner_precision": "fp32"}).runtime.search_precision == "fp32"
+    assert make_plan({}).runtime.search_precision == "fp32"

@@ -97,6 +97,21 @@ def test_images_go_to_the_model_and_come_back(every_backend):
     np.testing.assert_array_equal(classifier.host_images(classifier.images(x)), x)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("given", ["uint8", "float32", "float64"])
+def test_pixels_are_the_same_on_the_host_as_on_the_device(backend, given, dtype):
+    """Bit for bit, whatever they are given as."""
+    classifier = backend.classifier(backend.build(dtype=dtype))
+    shades = np.arange(256, dtype=np.uint8)
+    shades = (shades if given == "uint8" else (shades / 255).astype(given)).reshape(2, 8, 16, 1)
+    host = classifier.host_pixels(shades)
+    device = backend.ops.to_numpy(classifier.pixels(shades))
+    assert host.dtype == device.dtype == dtype
+    np.testing.assert_array_equal(host, device)
+    assert (host.min(), host.max()) == (0, 1)
+    np.testing.assert_array_equal(host, classifier.host_images(classifier.images(shades)))
+
+
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_fori_loop_carries_a_tuple_so_many_times(every_backend, steps):
     one = every_backend.tensor(np.array([1.0, 2.0]))

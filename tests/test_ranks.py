@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked, forked
 from harness import assert_close, assert_same, load, problem
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,11 +45,6 @@ RUN = [
 ]
 
 
-def environment(**more):
-    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
-
-
 def torchrun(*args, ranks=2, **more):
     launcher = [
         "-m",
@@ -55,9 +52,10 @@ def torchrun(*args, ranks=2, **more):
         f"--nproc-per-node={ranks}",
         "--standalone",
     ]
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, *launcher, str(HERE / "ranked.py"), *map(str, args)],
-        env=environment(**more),
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -65,15 +63,27 @@ def torchrun(*args, ranks=2, **more):
     )
 
 
-def ended(process, code=0):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err
-    return out, err
+def ranks(*args, count=2, **more):
+    """The processes that torchrun would start, forked: the same environment, without its watch over them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    joint = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **more}
+    return [
+        Forked(HERE / "ranked.py", *args, env={"RANK": str(rank), "LOCAL_RANK": str(rank), **joint})
+        for rank in range(count)
+    ]
+
+
+def ended(*processes, code=0):
+    """What the processes printed, all together; each is to end with this code."""
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), said
+    return tuple(map("".join, zip(*said, strict=True)))
 
 
 def alone(*args):
-    command = [sys.executable, "-m", "stcore.cli.main", *map(str, args)]
-    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    return forked("-m", "stcore.cli.main", *args)[0]
 
 
 def weights(run, name="last"):
@@ -133,7 +143,7 @@ def test_batch_norms_go_on_with_the_first_ranks_statistics(tmp_path):
     load("torch")
     run = ["train", *words({**SETTINGS, "batch_size": 20})]
     attacked = ["--steps", 1, "--attacks", "fgsm,apgd-ce"]
-    ended(torchrun(*run, *attacked, "--ema", 0.9, "--out", tmp_path / "run", DUMPS=str(tmp_path)))
+    ended(*ranks(*run, *attacked, "--ema", 0.9, "--out", tmp_path / "run", DUMPS=str(tmp_path)))
     dumps = [dict(np.load(tmp_path / f"rank{rank}.npz")) for rank in (0, 1)]
     assert_same(*dumps)
     assert any("running_var" in name and np.any(value != 1) for name, value in dumps[0].items())
@@ -146,7 +156,7 @@ def test_batch_norms_go_on_with_the_first_ranks_statistics(tmp_path):
         merged["accuracies"]["apgd-ce"]
         == json.loads((tmp_path / "run" / "result.json").read_text())["checkpoints"]["best"]["apgd-ce"]
     )
-    said = alone("evaluate", tmp_path / "run", "--attacks", "fgsm", "--checkpoint", "last", "--json").stdout
+    said = alone("evaluate", tmp_path / "run", "--attacks", "fgsm", "--checkpoint", "last", "--json")
     (scores,) = json.loads(said).values()
     assert scores["fgsm"]["correct"] == result["fgsm"]["correct"]
 
@@ -155,10 +165,10 @@ def test_a_rollback_is_that_of_all_ranks_and_resident_images_are_each_ranks_own(
     load("torch")
     run = ["train", *words({**SETTINGS, "batch_size": 20, "epochs": 3, "learning_rate": 1e30, "steps": 1})]
     options = ["--on-trouble", "rollback", "--resident", "on", "--ema", 0.9, "--out", tmp_path / "run"]
-    out, err = ended(torchrun(*run, *options, DUMPS=str(tmp_path)), code=1)  # torchrun's, of ranks that end with 5
+    out, err = ended(*ranks(*run, *options, DUMPS=str(tmp_path)), code=5)
     assert out.count("rollback 2 of 2, from epoch 1: back to the start") == 1
     assert len([line for line in err.splitlines() if line.startswith("stcli: ")]) == 1
-    ended(torchrun(*run, *options[2:-1], tmp_path / "fine", "--learning-rate", 0.01, DUMPS=str(tmp_path)))
+    ended(*ranks(*run, *options[2:-1], tmp_path / "fine", "--learning-rate", 0.01, DUMPS=str(tmp_path)))
     assert_same(*(dict(np.load(tmp_path / f"rank{rank}.npz")) for rank in (0, 1)))
 
 
@@ -166,29 +176,27 @@ def test_a_rollback_is_that_of_all_ranks_and_resident_images_are_each_ranks_own(
 def test_what_is_meant_over_the_batch_is_meant_over_all_ranks(tmp_path, more):
     load("torch")
     run = [*RUN, "--epsilon", 0.3, "--train-size", 124, *more]
-    ended(torchrun(*run, "--out", tmp_path / "two"))
+    ended(*ranks(*run, "--out", tmp_path / "two"))
     alone(*run, "--out", tmp_path / "one")
     assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"), 1e-10)
 
 
 def test_killed_it_goes_on_with_as_many_ranks_or_fewer(two, tmp_path):
-    process = torchrun(*RUN, "--save-every", 0, "--out", tmp_path / "run")
+    both = ranks(*RUN, "--save-every", 0, "--out", tmp_path / "run")
     while not any(path.name >= "00000001-000007" for path in (tmp_path / "run" / "state").glob("*.safetensors")):
-        assert process.poll() is None, process.stderr.read()
+        assert all(process.poll() is None for process in both)
         time.sleep(0.02)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 2
-    for one in (process.pid, *map(int, children)):
-        os.kill(one, signal.SIGKILL)
-    process.communicate()
+    for process in both:
+        process.kill()
+    ended(*both, code=-signal.SIGKILL)
     shutil.copytree(tmp_path / "run", tmp_path / "fewer")
 
-    ended(torchrun("train", "--resume", tmp_path / "run"))
+    ended(*ranks("train", "--resume", tmp_path / "run"))
     assert_same(weights(tmp_path / "run"), weights(two[0]))
     assert figures(tmp_path / "run") == figures(two[0])
 
-    said = alone("train", "--resume", tmp_path / "fewer").stdout
-    assert "begun with ranks = 2, and goes on with 1" in said
+    said = alone("train", "--resume", tmp_path / "fewer")
+    assert "begun with ranks = 2, and resumes with 1" in said
     assert_close(weights(tmp_path / "fewer"), weights(two[0]), 1e-10)
 
 
@@ -205,25 +213,9 @@ def test_a_rank_that_fails_ends_the_job_with_one_message(tmp_path, fails, says):
 
 def test_without_torchrun_too_the_rank_that_failed_says_why(tmp_path):
     load("torch")
-    port = 20000 + os.getpid() % 20000
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "ranked.py"), *RUN, "--out", str(tmp_path / "run")],
-            env=environment(
-                RANK=str(rank),
-                LOCAL_RANK=str(rank),
-                WORLD_SIZE="2",
-                MASTER_ADDR="127.0.0.1",
-                MASTER_PORT=str(port),
-                FAILS="raised",
-            ),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=120)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [4, 3]
+    both = ranks(*RUN, "--out", tmp_path / "run", FAILS="raised")
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [4, 3]
     ours = [line for one in said for line in one.splitlines() if line.startswith("stcli: ")]
     assert ours == ["stcli: rank 1: rank 1 cannot read this"]
 

@@ -365,7 +365,9 @@ def test_a_pickle_that_asks_for_more_room_than_it_fills_is_refused(greedy):
 
 
 def test_a_refusal_says_what_was_asked_for():
-    with pytest.raises(DataError, match=r"wants to run (posix|nt|os)\.system, which was refused and not run; get"):
+    with pytest.raises(
+        DataError, match=r"wants to run (posix|nt|os)\.system, which was refused and not run; download"
+    ):
         load_dict(pickle.dumps(Calls(os.system, "true")), "file")
     with pytest.raises(DataError, match=r"received an array of type 'O8' \(O is of Python objects\)"):
         load_dict(pickle.dumps({"data": np.zeros(2, object)}), "file")

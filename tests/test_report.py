@@ -13,7 +13,7 @@ from small import contents, stcli, trained
 from stcore.cli.train import plan_from
 from stcore.evaluation.accuracy import Accuracy
 from stcore.paper import PRESETS
-from stcore.report.settings import asked_for, train_command
+from stcore.report.reproduce import options_of, train_command
 from stcore.results.comparison import compare
 from stcore.runs.plan import make_plan
 from stcore.runs.record import read_record
@@ -42,7 +42,7 @@ def evaluated(backend, tmp_path):
     return run
 
 
-def test_a_real_run_is_told_as_its_files_have_it(evaluated, tmp_path):
+def test_a_report_shows_the_numbers_of_the_runs_files(evaluated, tmp_path):
     page = report(tmp_path / "report.html", evaluated, examples=True)
     result = json.loads((evaluated / "result.json").read_text())
     titles, *rows = page.table(RESULTS)
@@ -69,7 +69,7 @@ def test_a_real_run_is_told_as_its_files_have_it(evaluated, tmp_path):
     assert (tmp_path / "report.html").stat().st_size < 3e6
 
 
-def test_a_real_run_is_seen(evaluated, tmp_path):
+def test_the_figures_of_a_report_have_descriptions(evaluated, tmp_path):
     page = report(tmp_path / "report.html", evaluated, examples=True)
     images = [image for image in page.all("img") if image["class"] == "light"]
     assert len(images) == 3  # accuracies, losses, examples
@@ -133,7 +133,7 @@ def test_what_a_run_is_called_and_says_is_text(tmp_path):
 def test_settings_that_differ_are_marked(tmp_path):
     run = make_run(tmp_path / "run", beta=2.0, batch_size=32)
     page = report(tmp_path / "report.html", run)
-    changed = {row[0]: row[1:] for row in page.table("Settings other than the recipe digits has them")[1:]}
+    changed = {row[0]: row[1:] for row in page.table("Settings that differ from the preset digits")[1:]}
     assert changed == {
         "attacks": ["pgd20", "fgsm,pgd20"],
         "batch_size": ["32", "64"],
@@ -171,34 +171,34 @@ def test_the_command_makes_the_plan_again(given):
 
 
 def test_a_default_run_needs_no_more_than_its_choices():
-    assert asked_for(make_plan({}), "digits") == {}
+    assert options_of(make_plan({}), "digits") == {}
 
 
 def test_an_unfinished_run_is_reported_as_such(tmp_path):
     run = make_run(tmp_path / "run", finished=False, rows=[make_row(1)])
     page = report(tmp_path / "report.html", run)
     assert "1 run, none of them finished." in page.text
-    assert f"Unfinished: 1 of 3 epochs are there. To go on: stcli train --resume {run}" in page.text
-    caption = "The last epoch, on the images that choose the best one, not on the test split"
+    assert f"Unfinished: 1 of 3 epochs are done. To resume: stcli train --resume {run}" in page.text
+    caption = "The last epoch, on the images that select the best epoch, not on the test split"
     assert page.table(caption)[1] == ["1", "60.00", "25.00"]
     fresh = make_run(tmp_path / "fresh", finished=False, rows=[])
     assert "Unfinished: 0 of 3 epochs" in report(tmp_path / "report.html", fresh).text
 
 
-def test_troubles_and_rollbacks_are_told(tmp_path):
+def test_warnings_and_rollbacks_are_reported(tmp_path):
     undone = {"trouble": "nan", "epoch": 2, "to": 0, "said": "no number"}
     rows = [make_row(1, rolled_back=[undone]), make_row(2, trouble={"collapse": "epoch 2: collapse. Take more."})]
     page = report(
         tmp_path / "a.html", make_run(tmp_path / "a", rows=rows, result={"stopped": "collapse in epoch 2"})
     )
-    assert "The watchers said at epoch 2: collapse. Take more." in page.text
+    assert "Training diagnosis, epoch 2: collapse. Take more." in page.text
     assert "Training was stopped early: collapse in epoch 2." in page.text
-    assert page.table("Rollbacks, each to a tenth of the learning rate")[1] == ["2", "start", "no number"]
+    assert page.table("Rollbacks, each with a tenth of the learning rate")[1] == ["2", "start", "no number"]
     assert "resumed" not in page.text
     later = make_run(tmp_path / "b", result={"started": "2026-01-01T09:00:06+00:00"})
     page = report(tmp_path / "b.html", later)
-    assert "resumed: the process that finished it began at 2026-01-01T09:00:06+00:00" in page.text
-    assert "No epoch's figures showed trouble." in page.text
+    assert "resumed: the process that finished it started at 2026-01-01T09:00:06+00:00" in page.text
+    assert "The training diagnosis found no problem in any epoch." in page.text
 
 
 def test_an_evaluation_of_other_weights_counts_for_nothing(tmp_path):
@@ -215,7 +215,7 @@ def test_an_evaluation_of_other_weights_counts_for_nothing(tmp_path):
     assert "square" not in values
     assert "--attacks square" not in page.text
     assert "--attacks autoattack --subset 100" in page.text
-    assert "of 3 questions 1 found nothing, 1 could not be asked, and 1 raised doubt:" in page.text
+    assert "1 of 3 checks passed, 1 could not run, and 1 raised doubts:" in page.text
 
 
 def test_runs_are_compared(tmp_path):
@@ -239,7 +239,7 @@ def test_runs_are_compared(tmp_path):
     assert "Compare with care" not in page.text
 
 
-def test_what_keeps_runs_from_comparing_is_said(tmp_path):
+def test_reasons_against_comparing_runs_are_reported(tmp_path):
     one, other = make_run(tmp_path / "one"), make_run(tmp_path / "other", data="cd", eval_epsilon=0.1)
     unfinished = make_run(tmp_path / "third", finished=False)
     page = report(tmp_path / "report.html", one, other, unfinished)
@@ -249,13 +249,13 @@ def test_what_keeps_runs_from_comparing_is_said(tmp_path):
     assert "No figure of accuracies: runs: expected one data set for all" in page.text
 
 
-def test_the_paper_stands_beside_a_run_of_its_row(tmp_path):
+def test_a_run_of_a_preset_is_compared_with_the_papers_row(tmp_path):
     preset = "table1/cifar10/st"
     run = make_run(tmp_path / "run", preset=preset, select="test", epochs=120)
     page = report(tmp_path / "report.html", run)
     verdict = compare(PRESETS[preset], [read_record(run)])
     assert verdict.reasons
-    _, *rows = page.table(f"Beside the paper's row {preset}, best checkpoint")
+    _, *rows = page.table(f"Compared with the paper's row {preset}, best checkpoint")
     assert len(rows) == len(verdict.rows) > 0
     for cells, row in zip(rows, verdict.rows, strict=True):
         assert cells[1] == f"{row.mean:.2f} [{row.low:.2f}, {row.high:.2f}]"
@@ -268,7 +268,7 @@ def test_the_paper_stands_beside_a_run_of_its_row(tmp_path):
 def test_without_its_data_a_run_is_reported_without_examples(tmp_path):
     run = make_run(tmp_path / "run", dataset=f"npz:{tmp_path / 'gone'}")
     page = report(tmp_path / "report.html", run, examples=True)
-    assert "No examples could be found here and now:" in page.text
+    assert "No examples: they could not be computed." in page.text
     assert str(tmp_path / "gone") in page.text
 
 
@@ -277,7 +277,7 @@ def test_other_test_images_are_not_shown_as_the_run_s(evaluated, tmp_path):
     about["data"]["test"]["sha256"] = "0" * 64
     (evaluated / "environment.json").write_text(json.dumps(about))
     page = report(tmp_path / "report.html", evaluated, examples=True)
-    assert "digits holds other test images than those that the run was judged on" in page.text
+    assert "digits holds other test images than those of the run's evaluation" in page.text
 
 
 def test_settings_of_another_version_are_listed_as_they_stand(tmp_path):
@@ -285,7 +285,7 @@ def test_settings_of_another_version_are_listed_as_they_stand(tmp_path):
     (run / "config.toml").write_text('method = "st"\nnovelty = 3\n')
     page = report(tmp_path / "report.html", run)
     assert page.table("Settings")[1:] == [["method", "st"], ["novelty", "3"]]
-    assert "another version of stcli train" in page.text
+    assert "Another version of stcli train" in page.text
     assert f"stcli train --config {run / 'config.toml'}" in page.text
 
 
@@ -357,8 +357,8 @@ CONSTANT = [{"check": "several classes", "status": "warn", "value": "1 class", "
             "natural accuracy, 11.82 % [{interval}], is not clearly above the 10 % of guessing one of 10 classes",
         ),
         (5, None, "is not clearly above the 10 %"),
-        (100, CONSTANT, "its audit found that every image gets the same class"),
-        (41, CONSTANT, "10 classes and its audit found that every image gets the same class"),
+        (100, CONSTANT, "its audit found that it predicts the same class for every image"),
+        (41, CONSTANT, "10 classes and its audit found that it predicts the same class for every image"),
     ],
 )
 def test_a_network_that_has_learnt_nothing_is_not_offered(natural, audit, reason, tmp_path):
@@ -375,7 +375,7 @@ def test_a_network_that_has_learnt_nothing_is_not_offered(natural, audit, reason
             < text.index("Accuracy on the test")
         )
         assert reason.format(interval=interval) in text
-    assert "## Intended use\n\n> **Mind.** None" in card
+    assert "## Intended use\n\n> **Warning.** None" in card
     assert "Classifying images like" not in card
     assert "pipeline_tag" not in card
     other = make_run(tmp_path / "other", about={"num_classes": 10})
@@ -391,22 +391,22 @@ def test_a_network_that_has_learnt_something_is_offered(tmp_path):
     assert Accuracy(60, TOTAL).interval()[0] > 0.1 > Accuracy(30, TOTAL).interval()[0]
     text = card_of(run, tmp_path)
     assert "learnt nothing" not in text + report(tmp_path / "report.html", run).text
-    assert "Classifying images like those of digits where" in text
+    assert "Classifying images like those of digits whose pixels" in text
     assert "pipeline_tag" in text
 
 
-def test_a_card_tells_the_data_and_what_loading_needs(tmp_path):
+def test_a_card_names_the_data_and_what_loading_needs(tmp_path):
     run = make_run(tmp_path / "run", dataset="folder:/some/where/pets", model="zoo.nets:small", epsilon=8 / 255)
     text = card_of(run, tmp_path)
     for part in ("train", "validation", "test"):
         assert f"| {part} | {TOTAL} | {f'ab{part}' * 8} |" in text
     assert "zoo.nets:small on pets\n" in text
-    assert "images like those of pets where" in text
+    assert "images like those of pets whose pixels" in text
     assert 'name: "pets"' in text
     assert "in 10 steps of 2/255." in text
-    assert "zoo.nets:small has to be importable where it is loaded" in text
-    assert "What was not given was completed by the recipe" in text
-    assert "has to be importable" not in card_of(make_run(tmp_path / "own"), tmp_path)
+    assert "zoo.nets:small must be importable to load the weights" in text
+    assert re.search(r"All settings are those of the preset \S+, except the following\.", text)
+    assert "must be importable" not in card_of(make_run(tmp_path / "own"), tmp_path)
 
 
 def test_the_label_of_the_losses_fits_its_axis(tmp_path):
@@ -433,7 +433,7 @@ def test_what_cannot_be_reported_is_a_sentence(tmp_path, monkeypatch):
         (run, "--format", "pdf"): "format: expected one of html, markdown, card",
         (run, make_run(tmp_path / "two"), "--format", "card", "--out", tmp_path / "c.md"): "expected one run",
         (make_run(tmp_path / "three", finished=False), "--format", "card", "--out", tmp_path / "c.md"): "finished",
-        (): "expected one run's folder or more",
+        (): "expected at least one run's folder",
     }.items():
         said = stcli("report", *words)
         assert said.code == 2, said
@@ -471,7 +471,7 @@ def test_many_runs_are_rows(tmp_path):
     assert [row[0] for row in page.table("Best checkpoints")[1:]] == [f"{n} st" for n in range(7)]
 
 
-def test_runs_of_one_name_are_told_apart_by_where_they_are(tmp_path):
+def test_runs_with_the_same_name_are_distinguished_by_their_folders(tmp_path):
     runs = [make_run(tmp_path / parent / "seed1") for parent in ("a", "b")]
     page = report(tmp_path / "report.html", *runs)
     assert [row[0] for row in page.table("Best checkpoints")[1:]] == ["a/seed1 st", "b/seed1 st"]
@@ -479,6 +479,6 @@ def test_runs_of_one_name_are_told_apart_by_where_they_are(tmp_path):
 
 def test_the_report_knows_the_audits_question_by_its_name():
     from stcore.audit import CHECKS
-    from stcore.report.chance import ONE_CLASS
+    from stcore.report.summary import ONE_CLASS
 
     assert ONE_CLASS in {check.name for check in CHECKS}

@@ -98,7 +98,7 @@ def test_what_comes_from_the_host_stays_there(kind):
         mapped = ImageData(Rows(own.images), own.labels, 3, "mapped")
         batches = Batches(mapped, 8, seed=0)
     assert resident(batches, "auto", 10**9, pytest.fail) is batches
-    with pytest.raises(UsageError, match=r"resident: expected training images in memory .* received a stream"):
+    with pytest.raises(UsageError, match=r"resident: expected training images in memory, .* received a stream"):
         resident(batches, "on", 10**9, pytest.fail)
 
 
@@ -138,7 +138,7 @@ def test_a_run_with_it_is_the_run_without(backend, settings, tmp_path, monkeypat
 def test_the_option_is_checked_and_without_effect_on_a_cpu(backend, tmp_path):
     with pytest.raises(UsageError, match="resident: expected one of auto, on, off; received 'yes'"):
         make_plan({"resident": "yes"})
-    assert make_plan({}).resident == "auto"
+    assert make_plan({}).data.resident == "auto"
     from stcore.core.dispatch import load_backend
 
     assert load_backend(backend.name).free_memory("cpu") == 0

@@ -3,22 +3,20 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import warnings
 
 import numpy as np
 import pytest
+from forked import Forked, forked
 from harness import load
 from small import SETTINGS, contents, stcli, train, trained
 
 from stcore import models
 from stcore.base.weights_file import load_weights, save_weights
-from stcore.core.dispatch import load_backend
 from stcore.errors import UsageError
-from stcore.runs import preparation
 from stcore.runs.plan import make_plan
+from stcore.runs.preparation import Setup, set_up
 from stcore.runs.states import RunStates, read
 from stcore.training.state import State
 
@@ -51,7 +49,7 @@ WEIGHTS = ("best", "last", "best-ema", "last-ema")
 
 
 def command(*words):
-    return [sys.executable, "-m", "stcore.cli.main", "train", *map(str, words)]
+    return ["-m", "stcore.cli.main", "train", *map(str, words)]
 
 
 def metrics(run):
@@ -59,9 +57,8 @@ def metrics(run):
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
-def kill_at(run, state, *words):
-    """Starts a command and kills it when the run's folder holds a state of at least this name."""
-    process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def kill_at(run, state, process):
+    """Kills the process when the run's folder holds a state of at least this name; returns how it ended."""
     while process.poll() is None:
         if any(path.name >= state for path in (run / "state").glob("[0-9]*.safetensors")):
             process.send_signal(signal.SIGKILL)
@@ -73,11 +70,12 @@ def kill_at(run, state, *words):
 def test_killed_twice_and_resumed_it_ends_as_without_a_break(name, tmp_path):
     load(name)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(command("--backend", name, *RUN, "--out", whole), check=True, capture_output=True)
-    first = kill_at(broken, "00000001-000003", "--backend", name, *RUN, "--out", broken)
-    second = kill_at(broken, "00000002-000005", "--resume", broken, "--save-every", 0)
+    begin, go_on = command("--backend", name, *RUN), command("--resume", broken)
+    forked(*begin, "--out", whole, backend=name)
+    first = kill_at(broken, "00000001-000003", Forked(*begin, "--out", broken, backend=name))
+    second = kill_at(broken, "00000002-000005", Forked(*go_on, "--save-every", 0, backend=name))
     assert (first, second) == (-signal.SIGKILL, -signal.SIGKILL)
-    subprocess.run(command("--resume", broken), check=True, capture_output=True)
+    forked(*go_on, backend=name)
     for checkpoint in WEIGHTS:
         one, _ = load_weights(whole / f"{checkpoint}.safetensors")
         other, _ = load_weights(broken / f"{checkpoint}.safetensors")
@@ -93,7 +91,7 @@ def test_a_run_that_is_being_trained_is_left_alone(tmp_path):
     """Two processes in one folder would sweep each other's files away."""
     load("torch")
     run, words = tmp_path / "run", [*RUN, "--epochs", "1000"]  # the later one holds
-    process = subprocess.Popen(command("--backend", "torch", *words, "--out", run), stdout=subprocess.DEVNULL)
+    process = Forked(*command("--backend", "torch", *words, "--out", run))
     try:
         while not list((run / "state").glob("[0-9]*.safetensors")):
             assert process.poll() is None
@@ -139,7 +137,7 @@ def test_what_has_become_otherwise_is_said(tmp_path):
     states(tmp_path)
     said = []
     assert RunStates(tmp_path, 0.0, {"threads": 2}).latest(said.append) is not None
-    assert "threads = 1, and goes on with 2" in said[0]
+    assert "threads = 1, and resumes with 2" in said[0]
 
 
 def test_a_state_says_where_it_stands(tmp_path):
@@ -183,19 +181,17 @@ def test_without_a_state_they_are_needed(tmp_path):
 def test_published_weights_are_not_fetched_again(monkeypatch):
     """Whatever a network's library does to get them, it is not asked to."""
     load("keras")
-    backend = load_backend("keras")
     published = {"model": "keras.applications:MobileNetV2", "normalize": "none", "pretrained": True}
     plan = make_plan({**SETTINGS, "backend": "keras", **published})
-    splits = preparation.load_data(plan)
-    asked = []
+    setup, asked = set_up(plan), []
 
-    def build(plan, device, splits, *, pretrained=False):
+    def build(self, *, pretrained=False):
         asked.append(pretrained)
         return models.build("tiny", "keras", num_classes=10, in_channels=1, image_size=(8, 8))
 
-    monkeypatch.setattr(preparation, "build_model", build)
+    monkeypatch.setattr(Setup, "network", build)
     for resumed in (False, True):
-        preparation.build_learner(plan, backend, "cpu", splits, resumed=resumed)
+        setup.learner(resumed=resumed)
     assert asked == [True, False]
 
 

@@ -96,7 +96,7 @@ def test_another_attack_that_was_logged_may_be_shown(tmp_path):
     ("other", "message"),
     [
         ({"data": "cd"}, r"expected one data set for all; received a has digits \(ab\); b has digits \(cd\)"),
-        ({"select": "test"}, "expected one split that the epochs are evaluated on"),
+        ({"select": "test"}, "expected one split for the evaluation of the epochs"),
         ({"epsilon": 0.1}, "expected one ε of the attacks for all"),
     ],
 )
@@ -164,7 +164,7 @@ def test_of_trades_the_adversarial_mean_is_what_the_collaborative_points_leave(t
     result = losses.compute({"a": tmp_path / "a"}, losses.Settings())
     natural, adversarial, collaborative = result.panels[0].kinds
     assert (adversarial.loss.epochs, adversarial.loss.mean) == ([1, 2], pytest.approx([2.0, 1.6]))
-    assert adversarial.deviation.at() == {2: 9.0}  # known only where they are all the points there are
+    assert adversarial.deviation.by_epoch() == {2: 9.0}  # known only where they are all the points there are
     assert (collaborative.loss.epochs, collaborative.loss.mean) == ([1, 3], [0.4, 1.6])
     assert natural.deviation.mean == [0.3] * 3
     assert [row["adversarial"] for row in result.table()] == [pytest.approx(2.0), None]
@@ -195,7 +195,7 @@ def test_runs_from_before_it_was_logged_are_told(tmp_path):
 
 def test_a_method_without_a_share_is_told_which_have_one(tmp_path):
     make_run(tmp_path / "a", [ST])
-    with pytest.raises(UsageError, match=r"expected runs of trades, trades2, mart, .*; a is of st. Leave it out"):
+    with pytest.raises(UsageError, match=r"expected runs of trades, trades2, mart, .*; a is of st. Omit it"):
         ratio.compute({"a": tmp_path / "a"}, ratio.Settings())
 
 
@@ -255,7 +255,7 @@ def test_unfinished_runs_are_left_out_and_an_attack_is_asked_for(tmp_path):
     assert "u is unfinished after 1 epochs" in result.left_out[0]
     with pytest.raises(UsageError, match=r"has no autoattack, only natural, pgd20. Evaluate it: stcli evaluate"):
         tradeoff.compute(runs, tradeoff.Settings("autoattack"))
-    with pytest.raises(UsageError, match=r"expected at least one that is finished; .*/u is unfinished"):
+    with pytest.raises(UsageError, match=r"expected at least one finished run; .*/u is unfinished"):
         tradeoff.compute({"u": tmp_path / "u"}, tradeoff.Settings())
     runs["v"] = make_run(tmp_path / "v", [], data="cd", result={"natural": 50, "pgd20": 5})
     with pytest.raises(UsageError, match="expected one data set for all"):

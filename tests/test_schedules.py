@@ -13,8 +13,11 @@ from stcore.training.schedules import make_schedule
 def rates(dataset_preset, **given):
     """(learning rate, number of epochs it lasts), in order."""
     plan = make_plan({"preset": dataset_preset, **given})
-    factor = make_schedule(plan.schedule, plan.drops)
-    each = [round(plan.learning_rate * factor(epoch, plan.epochs), 12) for epoch in range(1, plan.epochs + 1)]
+    factor = make_schedule(plan.optimisation.schedule, plan.optimisation.drops)
+    each = [
+        round(plan.optimisation.learning_rate * factor(epoch, plan.optimisation.epochs), 12)
+        for epoch in range(1, plan.optimisation.epochs + 1)
+    ]
     return [(rate, len(list(group))) for rate, group in itertools.groupby(each)]
 
 
@@ -68,7 +71,7 @@ def test_drops_outside_the_run_are_refused():
 )
 def test_presets_hold_the_papers_settings(preset, beta, step_size):
     plan = make_plan({"preset": preset})
-    assert plan.settings == {
+    assert plan.method.settings == {
         "epsilon": 8 / 255,
         "step_size": step_size,
         "steps": 10,
@@ -82,16 +85,24 @@ def test_presets_hold_the_papers_settings(preset, beta, step_size):
         "bounds": (0.0, 1.0),
         "label_smoothing": 0.0,
     }
-    assert (plan.model, plan.batch_size) == ("resnet18", 128)
-    assert (plan.momentum, plan.nesterov, plan.weight_decay) == (0.9, False, 5e-4)
-    assert plan.augment == ("none" if preset == "svhn" else "crop-flip")
-    assert (plan.select, plan.select_by, plan.eval_epsilon) == ("val", "pgd20", 8 / 255)
+    assert (plan.model.name, plan.optimisation.batch_size) == ("resnet18", 128)
+    assert (plan.optimisation.momentum, plan.optimisation.nesterov, plan.optimisation.weight_decay) == (
+        0.9,
+        False,
+        5e-4,
+    )
+    assert plan.data.augment == ("none" if preset == "svhn" else "crop-flip")
+    assert (plan.evaluation.select, plan.evaluation.select_by, plan.evaluation.epsilon) == (
+        "val",
+        "pgd20",
+        8 / 255,
+    )
 
 
 def test_the_presets_step_keeps_its_share_of_epsilon():
-    assert make_plan({"preset": "cifar10", "epsilon": 0.04}).settings["step_size"] == pytest.approx(0.01)
-    assert make_plan({"preset": "svhn", "epsilon": 0.04}).settings["step_size"] == pytest.approx(0.005)
-    assert make_plan({"epsilon": 0.04, "step_size": 0.3}).settings["step_size"] == 0.3
+    assert make_plan({"preset": "cifar10", "epsilon": 0.04}).method.settings["step_size"] == pytest.approx(0.01)
+    assert make_plan({"preset": "svhn", "epsilon": 0.04}).method.settings["step_size"] == pytest.approx(0.005)
+    assert make_plan({"epsilon": 0.04, "step_size": 0.3}).method.settings["step_size"] == 0.3
 
 
 @pytest.mark.parametrize("preset", presets.RECIPES)

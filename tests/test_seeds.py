@@ -87,10 +87,10 @@ def test_what_is_no_seeds(said, tmp_path):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--seeds", "1..2", "--seed", "3"], "seeds: expected no --seed beside it"),
-        (["--seeds", "1..2", "--resume", "runs/x"], "seeds: expected no --resume beside it"),
-        (["--devices", "cpu,cpu"], "devices: expected --seeds beside it"),
-        (["--seeds", "1..2", "--devices", "cpu", "--device", "cpu"], "devices: expected no --device beside it"),
+        (["--seeds", "1..2", "--seed", "3"], "seeds: expected no --seed with it"),
+        (["--seeds", "1..2", "--resume", "runs/x"], "seeds: expected no --resume with it"),
+        (["--devices", "cpu,cpu"], "devices: expected --seeds with it"),
+        (["--seeds", "1..2", "--devices", "cpu", "--device", "cpu"], "devices: expected no --device with it"),
         (["--seeds", "1..2", "--devices", "cpu,"], "devices: expected devices such as cuda:0,cuda:1"),
         (["--seeds", "1..2", "--epochs", "0"], "epochs: expected a whole number of at least 1"),
     ],
@@ -164,7 +164,8 @@ def test_one_seed_fails_and_the_others_go_on_two_at_a_time(tmp_path):
     said = train_seeds(out, "--seeds", "1..3", "--devices", "cpu,cpu")
     assert said.code == 2  # as the failing run ended
     assert (
-        "stcli: seed 2 ended with exit code 2; it said last:\n    stcli: out: expected a new or empty" in said.err
+        "stcli: seed 2 ended with exit code 2; its last lines:\n    stcli: out: expected a new or empty"
+        in said.err
     )
     assert "| 1, 3 |" in said.out
     assert contents(out / "seed2").keys() == {"notes.txt"}
@@ -282,7 +283,7 @@ def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(tmp_path):
             run.kill()
     assert run.returncode == 130
     assert "[seed 1] interrupted after" in out
-    assert "stcli: interrupted; the same command goes on" in err
+    assert "stcli: interrupted; run the same command again to resume" in err
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["seed1"]
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=100)
@@ -301,6 +302,6 @@ def test_the_hours_are_those_of_all_seeds_together(tmp_path):
     said = train_seeds(tmp_path / "runs", "--seeds", "1..3", "--max-hours", "0", epochs=40)
     assert said.code == 130
     assert "seed 1 ended with exit code 130" in said.err
-    assert "interrupted; the same command goes on" in said.err
+    assert "interrupted; run the same command again to resume" in said.err
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["seed1"]
     assert train_seeds(tmp_path / "runs", "--seeds", "1..3", epochs=1).code == 2  # no longer the same command

@@ -3,10 +3,13 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import factories
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from small import SETTINGS, contents, stcli, train, words
 
 from stcore.base.weights_file import load_weights
 from stcore.cli import grid
+from stcore.cli.jobs import child_command
 from stcore.errors import UsageError
 from stcore.runs.plan import make_plan
 
@@ -103,13 +107,13 @@ def test_a_file_may_hold_a_grid_that_is_no_product(tmp_path):
         (["--vary", "device=cpu"], "received device, which is by --devices"),
         (["--vary", "beta=1", "--vary", "beta=2"], "vary: expected beta once; received it twice"),
         (["--vary", "beta=1,1.0"], "vary: expected each run once; received beta=1 twice"),
-        (["--vary", "beta=1,2", "--beta", "3"], "vary: expected no --beta beside its values"),
+        (["--vary", "beta=1,2", "--beta", "3"], "vary: expected no --beta with its values"),
         (["--vary", "beta=1,x"], "--beta=x"),
         (["--vary", "beta=1,-1"], "--beta=-1: beta: expected"),
         (["--vary", "method=st,standard", "--vary", "beta=1"], "--method=standard --beta=1: beta"),
         (["--vary", "nesterov=1"], "vary: expected yes or no for nesterov; received '1'"),
         (["--vary", "beta=1", "--resume", "runs/x"], "resume: expected none"),
-        (["--vary", "beta=1", "--seeds", "1..2", "--seed", "3"], "seeds: expected no --seed beside it"),
+        (["--vary", "beta=1", "--seeds", "1..2", "--seed", "3"], "seeds: expected no --seed with it"),
         (["--vary", "beta=1", "--devices", "cpu,"], "devices: expected devices"),
         (["--vary", "beta=1", "--grid", "none.toml"], "none.toml cannot be read"),
     ],
@@ -161,7 +165,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(tmp_path):
     (tmp_path / "beta=1" / "notes.txt").touch()
     said = sweep_in(tmp_path, "--vary", "beta=1,2")
     assert said.code == 2
-    assert "stcli: 1/2 beta=1 ended with exit code 2; it said last:\n    stcli: out: expected a new" in said.err
+    assert "stcli: 1/2 beta=1 ended with exit code 2; its last lines:\n    stcli: out: expected a new" in said.err
     assert "[2/2 beta=2] epoch   1/1" in said.out
     assert "- best checkpoint, test split" in said.out
 
@@ -213,7 +217,7 @@ def test_six_runs_killed_in_the_middle_and_resumed_lose_none(tmp_path):
     assert finished == [True, True, False, False, False, False]
     states = [run["state"] for run in dry(*command[4:]).values()]
     assert states[:2] + states[3:] == ["finished"] * 2 + ["to train"] * 3
-    assert re.fullmatch(r"goes on after [1-8] of 8 epochs", states[2])
+    assert re.fullmatch(r"resumes after [1-8] of 8 epochs", states[2])
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
@@ -231,11 +235,23 @@ def test_six_runs_killed_in_the_middle_and_resumed_lose_none(tmp_path):
             assert all((pair[0][key] == pair[1][key]).all() for key in pair[0])
 
 
+def test_a_sweep_runs_where_a_folder_hides_the_package(tmp_path, monkeypatch):
+    """As from the root of a checkout, while another stcore is installed. User modules are found there."""
+    (tmp_path / "stcore").mkdir()
+    (tmp_path / "stcore" / "__init__.py").write_text("raise RuntimeError('the decoy was imported')\n")
+    shutil.copy(Path(factories.__file__), tmp_path / "mine.py")
+    monkeypatch.chdir(tmp_path)
+    said = sweep_in(tmp_path / "sweep", "--vary", "beta=1", "--model", "mine:torch_transformer")
+    assert said.code == 0, said.err
+    assert (tmp_path / "sweep" / "beta=1" / "result.json").is_file()
+
+
 def test_a_child_ends_when_its_parent_is_gone(tmp_path):
     """However the parent ends, the pipe is closed; an orphan would go on writing where the next command does."""
     pytest.importorskip("torch")
-    command = [sys.executable, "-m", "stcore.cli.child", "train"]
-    command += words({**SETTINGS, "threads": 1, "epochs": 10_000, "out": tmp_path / "run"})
+    command = child_command(
+        ["train", *words({**SETTINGS, "threads": 1, "epochs": 10_000, "out": tmp_path / "run"})]
+    )
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         try:
             for line in run.stdout:

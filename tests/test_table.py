@@ -47,8 +47,8 @@ def make_evaluation(run, attack="autoattack", correct=400, checkpoint="best", fi
     path = run / "evaluations" / f"{attack}-{len(list(run.glob('evaluations/*')))}" / checkpoint
     path.mkdir(parents=True)
     plan = make_plan({})
-    settings = {"epsilon": plan.eval_epsilon, "norm": plan.norm, "subset": None, "shard": None}
-    settings |= {"backend": plan.backend, "dtype": plan.dtype, "seed": 0}
+    settings = {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "subset": None, "shard": None}
+    settings |= {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "seed": 0}
     settings |= {"weights": fingerprint(_arrays()), "data": "abtest", **about}
     (path / "evaluation.json").write_text(json.dumps(settings))
     if finished:
@@ -209,7 +209,7 @@ def test_what_is_missing_is_sorted_last(tmp_path):
         ({"data": "cd"}, "test data: 1000 test images (abtest) in row 1; 1000 test images (cdtest) in row 2"),
         ({"total": 500, "test_size": 500}, "test data: 1000 test images (abtest) in row 1; 500 test images"),
         ({"eval_epsilon": 0.1}, "the attacks' ε: linf ε = 0.2 in row 1; linf ε = 0.1 in row 2"),
-        ({"select": "test"}, "what selects the best epoch: pgd20 on val in row 1; pgd20 on test in row 2"),
+        ({"select": "test"}, "the selection of the best epoch: pgd20 on val in row 1; pgd20 on test in row 2"),
     ],
     ids=lambda case: str(next(iter(case))) if isinstance(case, dict) else "",
 )
@@ -219,7 +219,7 @@ def test_rows_that_do_not_compare_have_a_note(tmp_path, other, note):
     rows, notes, _ = table(tmp_path)
     assert len(rows) == 2  # and were not averaged
     (found,) = (one for one in notes if "not comparable" in one)
-    assert found.startswith(f"not comparable, for the rows differ in {note}")
+    assert found.startswith(f"not comparable: the rows differ in {note}")
     assert any("TEST split" in one for one in notes) == ("select" in other)
     comparable = [one for one in table(tmp_path / "a")[1] if "comparable" in one]
     assert comparable == []
@@ -236,7 +236,7 @@ def test_a_seed_that_is_there_twice_is_doubted(tmp_path):
         make_run(tmp_path / name, seed)
     (row,), notes, _ = table(tmp_path)
     assert row["seeds"] == [0, 1, 1]
-    assert "row 1: seed 1 is there more than once: not independent" in notes
+    assert "row 1: seed 1 occurs more than once: not independent" in notes
 
 
 # Which runs
@@ -264,7 +264,7 @@ def test_what_is_no_finished_run_is_left_out_and_said(two_methods):
     assert all(line.startswith("left out: ") for line in lines)
     unfinished = two_methods / "st-0"
     assert (
-        f"left out: {unfinished} is unfinished after 3 epochs. To go on: stcli train --resume {unfinished}"
+        f"left out: {unfinished} is unfinished after 3 epochs. To resume: stcli train --resume {unfinished}"
         in lines
     )
     for reason in (
@@ -368,7 +368,7 @@ def test_an_attack_made_otherwise_has_a_column_of_its_own(tmp_path, about, name)
     ("about", "reason"),
     [
         ({"finished": False}, "is unfinished"),
-        ({"shard": "1/2"}, "is shard 1/2. Put the shards together: stcli merge"),
+        ({"shard": "1/2"}, "is shard 1/2. Merge the shards: stcli merge"),
         ({"weights": "0"}, "is of other weights than the run's"),
         ({"data": "0"}, "is of other test data than the run's"),
         ({"checkpoint": "last"}, None),
@@ -599,7 +599,7 @@ def test_nothing_is_best_of_what_does_not_compare(tmp_path, other):
     said = stcli("table", tmp_path, "--style", "paper").out
     assert "**" not in said
     assert "in bold" not in said
-    assert "- not comparable, for the rows differ in" in said
+    assert "- not comparable: the rows differ in" in said
 
 
 def test_the_papers_row_is_of_its_own_checkpoint(papers):

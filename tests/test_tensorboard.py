@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from forked import forked
 from harness import NAMES, load
 from small import SETTINGS, stcli, train, words
 
@@ -66,7 +67,7 @@ def test_a_resumed_run_goes_on_with_it(tmp_path):
     config = (run / "config.toml").read_text()
     (run / "config.toml").write_text(config.replace("epochs = 200", f"epochs = {done + 2}"))
     # Another process writes to a file of its own, and needs no flag to go on.
-    subprocess.run([sys.executable, "-m", "stcore.cli.main", "train", "--resume", run], check=True)
+    forked("-m", "stcore.cli.main", "train", "--resume", run)
     assert len(list((run / "tensorboard").iterdir())) >= 2
     assert first.is_file()
     assert scalars(run / "tensorboard") == metrics(run)

@@ -296,8 +296,8 @@ def assert_says_how_to_go_on(said, path, epochs, err=STOPPING):
     assert said.err == err
     assert said.out.splitlines()[-3:] == [
         f"interrupted after {epochs} whole epochs",
-        f"  to go on:                            stcli train --resume {path}",
-        f"  to evaluate the weights of now:      stcli evaluate {path}",
+        f"  to resume:                           stcli train --resume {path}",
+        f"  to evaluate the current weights:     stcli evaluate {path}",
     ]
 
 

@@ -188,20 +188,20 @@ def test_an_unfinished_run_is_not_comparable():
 
 def test_runs_must_differ_in_their_seeds_alone():
     one, two = record("one"), record("two", seed=1, batch_size=64)
-    assert "the runs differ among themselves in batch_size" in compare(find(ROW), [one, two]).reasons
+    assert "the runs differ from each other in batch_size" in compare(find(ROW), [one, two]).reasons
     assert compare(find(ROW), [one, record("again")]).reasons == (
-        "the runs are not independent: seed 0 is there more than once",
+        "the runs are not independent: seed 0 occurs more than once",
     )
     other = {"data": {**two.environment["data"], "train": {"images": 50_000, "sha256": "c"}}}
     run = record("two", seed=1)
     elsewhere = Record("two", run.config, other, run.result)
-    assert compare(find(ROW), [one, elsewhere]).reasons == ("the runs differ among themselves in their data",)
+    assert compare(find(ROW), [one, elsewhere]).reasons == ("the runs differ from each other in their data",)
 
 
 def test_a_row_without_numbers_has_nothing_to_compare():
     row = "table2/st/js/beta-6"
     verdict = compare(find(row), [record(preset=row)])
-    assert verdict.reasons == ("the runs have no accuracy that the paper's text gives for this row",)
+    assert verdict.reasons == ("the runs and the paper's text have no accuracy of this row in common",)
 
 
 # The command
@@ -260,7 +260,7 @@ def test_what_cannot_be_read_is_a_usage_error(tmp_path):
         main([str(run), "--preset", "table9"])
     with pytest.raises(UsageError, match=r"expected a folder with config\.toml"):
         main([str(tmp_path), "--preset", ROW])
-    with pytest.raises(UsageError, match="expected one run's folder or more"):
+    with pytest.raises(UsageError, match="expected at least one run's folder"):
         main(["--preset", ROW])
     with pytest.raises(UsageError, match="--preset"):
         main([str(run)])

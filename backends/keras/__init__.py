@@ -1,4 +1,4 @@
-"""The Keras 3 backend, on TensorFlow or JAX: whichever KERAS_BACKEND says."""
+"""The Keras 3 backend, on TensorFlow or JAX as KERAS_BACKEND selects."""
 
 if __name__ != "stcore.backends.keras":
     raise ImportError(

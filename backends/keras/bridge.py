@@ -1,4 +1,4 @@
-"""A Keras model as a PyTorch module, for tools that know PyTorch alone: gradients of pixels, not of weights."""
+"""A Keras model as a PyTorch module, for tools that only support PyTorch. Differentiates pixels, not weights."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ except ImportError as error:
 
 
 class KerasBridge(torch.nn.Module):
-    """images (B, C, H, W), or flat (B, d), to logits (B, classes), under running statistics.
+    """Maps images (B, C, H, W), or flat (B, d), to logits (B, classes) with running statistics.
 
-    Logits and gradients come on the images' device and in their dtype; Keras reckons in the model's own.
-    Weights are read at every forward: a model that trains on is followed. It has no parameters of its own.
+    Logits and gradients have the images' device and dtype; Keras computes in the model's dtype. Every forward
+    reads the current weights, so the bridge follows a model in training. It has no parameters of its own.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -34,7 +34,7 @@ class KerasBridge(torch.nn.Module):
         return logits
 
     def _frozen(self, x: Tensor) -> Tensor:
-        """The logits under constant weights: a traced function's way back reckons those of variables, too."""
+        """Logits with constant weights: a traced function's backward pass would differentiate variables too."""
         ops, model = self._classifier.ops, self._classifier.model
         weights = [(variable, ops.stop_gradient(variable.value)) for variable in model.variables]
         with keras.StatelessScope(weights, initialize_variables=False):
@@ -42,15 +42,15 @@ class KerasBridge(torch.nn.Module):
 
 
 class _Crossing(torch.autograd.Function):
-    """From torch to Keras and back, in values through the host."""
+    """Autograd function from torch to Keras: values and gradients pass through the host."""
 
     @staticmethod
     def forward(ctx: Any, images: torch.Tensor, bridge: KerasBridge) -> torch.Tensor:
         classifier = bridge._classifier
-        x = classifier.pixels(_to_last(images).cpu().numpy())
+        x = classifier.pixels(_channels_last(images).cpu().numpy())
         if not ctx.needs_input_grad[0]:
             return _like(images, classifier.ops.to_numpy(bridge._logits(x)))
-        # The tape stays with the forward, as torch's own graph does, so the way back may be taken again.
+        # The tape lives as long as the forward, like torch's own graph, so several backward passes work.
         logits, ctx.pullback = classifier.ops.vjp(bridge._logits, x)
         ctx.bridge = bridge
         return _like(images, classifier.ops.to_numpy(logits))
@@ -60,14 +60,14 @@ class _Crossing(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         classifier = ctx.bridge._classifier
         (to_pixels,) = ctx.pullback(classifier.pixels(gradient.cpu().numpy()))
-        return _to_first(_like(gradient, classifier.ops.to_numpy(to_pixels))), None
+        return _channels_first(_like(gradient, classifier.ops.to_numpy(to_pixels))), None
 
 
-def _to_last(images: torch.Tensor) -> torch.Tensor:
+def _channels_last(images: torch.Tensor) -> torch.Tensor:
     return images.detach().permute(0, 2, 3, 1) if images.ndim == 4 else images.detach()
 
 
-def _to_first(images: torch.Tensor) -> torch.Tensor:
+def _channels_first(images: torch.Tensor) -> torch.Tensor:
     return images.permute(0, 3, 1, 2).contiguous() if images.ndim == 4 else images
 
 

@@ -1,4 +1,4 @@
-"""Robust accuracy after an epoch, where Keras' own callbacks find it."""
+"""Keras callback that adds robust accuracy to the logs of each epoch."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from stcore.base import checks
 from stcore.core import validation
 from stcore.data.batches import Batch
 from stcore.errors import DataError, UsageError
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
 
 
 class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
-    """Adds `val_natural`, `val_pgd20` and the like, accuracies in [0, 1], to the logs at an epoch's end.
+    """Adds `val_natural`, `val_pgd20` and so on, accuracies in [0, 1], to the logs at the end of an epoch.
 
-    data: (x, y), arrays of pixels in [0, 1] and of integer labels, or batches (x, y) that can be gone through anew
-    for each epoch, such as a `tf.data.Dataset`.   attacks, epsilon, seed: as in `stcore.evaluate`; attacks by
-    preset, attack, or a mapping of names to attacks.   batch_size: of arrays.   prefix: of the names in the logs.
-    every: epochs from one evaluation to the next. The others' logs lack these names, and a callback that monitors
-    them then warns: give `ModelCheckpoint` and `EarlyStopping` every epoch, and this the place before them:
+    data: arrays (x, y), or an iterable of batches (x, y) that can be iterated once per epoch, such as a
+        `tf.data.Dataset`. x: pixels (N, …) in [0, 1]; y: integer labels (N,).
+    attacks, epsilon, seed: as in `stcore.evaluate`, without cascades; epsilon in units of pixels in [0, 1].
+    batch_size: images per batch of arrays.   prefix: of the names in the logs.
+    every: epochs between two evaluations. Logs of the epochs between lack these names, and a callback that
+        monitors
+        them warns: with `ModelCheckpoint` or `EarlyStopping` evaluate every epoch, and list this callback first:
 
         callbacks=[RobustEvaluation((x, y)), keras.callbacks.EarlyStopping("val_pgd20", mode="max", patience=5)]
 
-    The attacks are on the inner network of a `SqueezeModel`, or on any model that returns logits; they are traced
-    once. Raises DataError for pixels or labels out of range, UsageError for an unknown attack, before training;
-    of a data set's batches, all but the first are checked as they come.
+    Attacks the inner network of a `SqueezeModel`, or any model that returns logits; each attack is traced once.
+    Raises UsageError for an unknown attack or a setting out of range, DataError for pixels or labels out of range,
+    both before training; batches after the first are checked during the evaluation.
     """
 
     def __init__(
@@ -53,13 +55,13 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         checks.whole("batch_size", batch_size, 1)
         checks.whole("seed", seed)
         self.every, self.seed, self.prefix = every, seed, prefix
-        self._attacks, cascades = apart(named(attacks, epsilon))
+        self._attacks, cascades = split_cascades(attacks_by_name(attacks, epsilon))
         if cascades:
             raise UsageError(
-                f"attacks: expected attacks that run batch by batch, to watch the training by; received "
+                f"attacks: expected attacks that run batch by batch during training; received "
                 f"{', '.join(cascades)}. Run stcore.evaluate on the trained network"
             )
-        self._data = _Arrays(*data, batch_size) if isinstance(data, tuple) and len(data) == 2 else data
+        self._data = _ArrayBatches(*data, batch_size) if isinstance(data, tuple) and len(data) == 2 else data
         self._evaluator: Evaluator | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -73,7 +75,8 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         images, labels = _array(first[0]), _array(first[1])
         validation.check_pixels(images)
         self._classes = validation.check_model(classifier, classifier.pixels(images)) or 0
-        validation.check_labels(self._data.y if isinstance(self._data, _Arrays) else labels, self._classes)
+        whole = isinstance(self._data, _ArrayBatches)
+        validation.check_labels(self._data.y if whole else labels, self._classes)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is None or self._evaluator is None or (epoch + 1) % self.every:
@@ -82,7 +85,7 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         logs.update({f"{self.prefix}{name}": accuracy.value for name, accuracy in accuracies.items()})
 
     def _batches(self) -> Iterator[Batch]:
-        """The data, checked, with each example's place in it."""
+        """Checked batches of the data, with each example's position in it."""
         done = 0
         for x, y in self._data:
             images, labels = _array(x), _array(y)
@@ -96,8 +99,8 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
             )
 
 
-class _Arrays:
-    """Two arrays, gone through in batches."""
+class _ArrayBatches:
+    """Batches of two arrays."""
 
     def __init__(self, x: Any, y: Any, batch_size: int) -> None:
         self.x, self.y, self._batch_size = _array(x), _array(y), batch_size
@@ -107,8 +110,8 @@ class _Arrays:
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:
         for begin in range(0, len(self.x), self._batch_size):
-            where = slice(begin, begin + self._batch_size)
-            yield self.x[where], self.y[where]
+            rows = slice(begin, begin + self._batch_size)
+            yield self.x[rows], self.y[rows]
 
 
 def _array(x: Any) -> Array:

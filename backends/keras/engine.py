@@ -1,4 +1,4 @@
-"""The engine Keras runs on: what is its own, under names that both engines have."""
+"""The engine that Keras runs on, TensorFlow or JAX, under one set of names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training by Keras' habits: `compile`, `fit`, callbacks. Each update is `stcore.core.objective.training_step`."""
+"""Training through Keras' `compile`, `fit` and callbacks. Each update is `stcore.core.objective.training_step`."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ from stcore.methods.metrics import means_alone
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.protocols import Array, Mode, Tensor
 
-SIDE = 32  # of the grey images a network is looked over with, where it takes any size
+SIDE = 32  # pixels: image side for the check of a network that accepts any size
 
 
 class SqueezeModel(keras.Model):  # type: ignore[misc]
-    """`net`, trained by a method of stcore: squeeze training, or any other objective.
+    """Trains `net` by squeeze training or any other objective of stcore, with Keras' `fit`.
 
-    net: a built `keras.Model`, pixels in [0, 1] → logits (B, C).   objective: `SqueezeConfig()`, `MartConfig()`, …
-    perturbation: `stcore.AWP` or `stcore.RWP`.   seed: of the training noise: `stcli train`'s numbers.
+    net: a built `keras.Model` that maps pixels (B, …) in [0, 1] to logits (B, C).
+    objective: `SqueezeConfig()`, `MartConfig()`, …   perturbation: `stcore.AWP`, `stcore.RWP` or None.
+    seed: of the training noise; at least 0. The same seed gives the numbers of `stcli train`.
 
-    `fit` takes what Keras takes, arrays, `tf.data`, a PyDataset: images and integer labels (B,). Each example's
-    noise depends on the seed, the epoch and its place in the epoch alone. `sample_weight` (B,) and `class_weight`
-    are factors of the examples' losses; the search and the batch statistics still see every example. A new phase
-    of the objective, or the perturbation's first epoch, is traced once.
+    `fit` takes arrays, `tf.data` or a PyDataset of images and integer labels (B,). Each example's noise depends
+    only on the seed, the epoch and its position in the epoch. `sample_weight` (B,) and `class_weight` scale the
+    examples' losses; the search and the batch statistics still see every example. Each phase of the objective, and
+    the first epoch with the perturbation, is traced once.
 
-    Logs of training: `loss` and the objective's metrics, means over the epoch's examples. `compile`'s `metrics`
-    are of natural predictions, which not every method makes: they show in `evaluate` and as `val_…` alone, where
-    `loss` is the natural cross-entropy. Batches are checked as they come, each before its update.
+    Training logs hold `loss` and the objective's metrics, means over the epoch's examples. The `metrics` of
+    `compile` use natural predictions, which not every method makes: they appear only in `evaluate` and as `val_…`,
+    where `loss` is the natural cross-entropy. Each batch is checked before its update.
 
-    `save` writes the plain inner network; `save_weights` the training's state with the optimizer's, which
-    `load_weights` takes up again, but for the masks of dropout, as in Keras.
-    Raises DataError for pixels or labels out of range, UsageError for a network that returns no logits, or for
-    losses of its own other than weight regularisers, and on JAX, where Keras' `fit` takes stateless steps alone.
-    There train by `stcli train`, or by `stcore.train_step` in a loop of one's own.
+    `save` writes the inner network; `save_weights` writes the training state with the optimizer's, and
+    `load_weights` restores it except for dropout masks, as in Keras.
+    Raises UsageError for a network that returns no logits or has losses other than weight regularisers, and on
+    JAX, where Keras' `fit` requires stateless steps (use `stcli train` or `stcore.train_step`); DataError for
+    pixels or labels out of range.
     """
 
     def __init__(
@@ -60,14 +61,14 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         super().__init__(autocast=False)
         if NAME != "tensorflow":
             raise UsageError(
-                f"SqueezeModel: expected Keras on tensorflow; received {NAME}, whose fit takes stateless steps "
-                "alone. Train by stcli train, or by stcore.train_step in a loop"
+                f"SqueezeModel: expected Keras on tensorflow; received {NAME}, whose fit requires stateless "
+                "steps. Use stcli train, or stcore.train_step in a loop"
             )
         if not isinstance(net, keras.Model):
             raise UsageError(f"net: expected a keras.Model; received {type(net).__qualname__}")
         validation.check_objective(objective)
         checks.whole("seed", seed)
-        KerasClassifier(net)  # or refuses it
+        KerasClassifier(net)  # raises UsageError for a network that does not fit
         self.net = net
         self.objective = objective
         self.perturbation = perturbation
@@ -77,7 +78,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         self._means = Means()
         self._stage = (0, False)
         self._classes: int | None = None
-        self._refusal: StcoreError | None = None
+        self._data_error: StcoreError | None = None
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         return self.net(x, training=training)
@@ -94,7 +95,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         jit_compile: bool | str = False,
         **kwargs: Any,
     ) -> None:
-        """Keras' `compile` without a loss, which is the objective's. UsageError for a loss, or XLA."""
+        """Keras' `compile` without a loss: the objective is the loss. Raises UsageError for a loss or XLA."""
         if loss is not None or loss_weights is not None:
             raise UsageError(
                 f"loss: expected none, since the objective is the loss; received {loss or loss_weights!r}. "
@@ -103,7 +104,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         if jit_compile not in (False, "auto"):
             raise UsageError(
                 f"jit_compile: expected False; received {jit_compile!r}. Each step's noise is drawn on the host, "
-                "where XLA cannot reach. Leave it out"
+                "which XLA cannot call. Leave it out"
             )
         if self.distribute_strategy.num_replicas_in_sync > 1:
             raise UsageError(
@@ -133,41 +134,41 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         callbacks: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Keras' `fit`. Epochs count from 1 here, as in `stcli train`: Keras' `initial_epoch=0` is epoch 1."""
+        """Keras' `fit`. The objective counts epochs from 1, like `stcli train`: `initial_epoch=0` is epoch 1."""
         begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch + 1))
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(begin)
         else:
             callbacks = [begin, *keras.tree.flatten(callbacks or [])]
-        with self._refusals():
+        with self._data_errors():
             return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Keras' `evaluate`, of natural images; `RobustEvaluation` and `stcore.evaluate` attack them."""
-        with self._refusals():
+        """Keras' `evaluate` on natural images; `RobustEvaluation` and `stcore.evaluate` attack them."""
+        with self._data_errors():
             return super().evaluate(*args, **kwargs)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """Keras' `train_on_batch`; say `begin_epoch` before each epoch."""
+        """Keras' `train_on_batch`; call `begin_epoch` before each epoch."""
         self.make_train_function()
-        with self._refusals():
+        with self._data_errors():
             return super().train_on_batch(*args, **kwargs)
 
     def begin_epoch(self, epoch: int) -> None:
-        """What changes with the epoch (from 1), and a count of examples that starts anew; `fit` says it itself."""
+        """Sets the epoch (from 1) and resets the count of its examples; `fit` calls this itself."""
         self._clock.begin(epoch)
         self._stage = stage(self.objective, self.perturbation, epoch)
         self.make_train_function()
 
     def make_train_function(self, force: bool = False) -> None:
-        """One for each stage, kept: none is traced twice."""
+        """Keeps one train function per stage of the objective, so that none is traced twice."""
         if force or self._stage not in self._train_functions:
             super().make_train_function(force=True)
             self._train_functions[self._stage] = self.train_function
         self.train_function: Any = self._train_functions[self._stage]
 
     def train_step(self, data: Any) -> dict[str, Tensor]:
-        """One update, of the optimizer that `compile` was given."""
+        """One update by the optimizer of `compile`."""
         phase, perturbing = self._stage
         x, y, weights, noise = self._batch(data, self.objective.noise_laws)
         perturbation = self.perturbation if perturbing else None
@@ -177,7 +178,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         return {"loss": self._loss_tracker.result(), **self._means.update(means_alone(result.metrics), size)}
 
     def test_step(self, data: Any) -> dict[str, Tensor]:
-        """Natural cross-entropy and the compiled metrics, under running statistics."""
+        """Natural cross-entropy and the compiled metrics, with running statistics."""
         x, y, weights, _ = self._batch(data)
         logits = self._learner.logits(x, Mode.EVAL)
         losses = cross_entropy(self._learner.ops, logits, y)
@@ -191,16 +192,16 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         self._means.reset()
 
     def get_metrics_result(self) -> dict[str, Tensor]:
-        """The loss and the compiled metrics; nothing before these have seen a prediction."""
+        """The loss and the compiled metrics; empty before the metrics have seen a prediction."""
         compiled = self._compile_metrics
         return {} if compiled is not None and not compiled.built else super().get_metrics_result()
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """The inner network alone, for `keras.models.load_model`, which needs no stcore unless its layers do."""
+        """Saves the inner network for `keras.models.load_model`, which needs stcore only if its layers do."""
         self.net.save(filepath, overwrite=overwrite, **kwargs)
 
     def _batch(self, data: Any, laws: tuple[str, ...] = ()) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """Images, labels, weights (or None) and noise; the images are there once the host has checked them."""
+        """Images, labels, weights (or None) and noise; the host checks the images first."""
         learner, (x, y, weights) = self._learner, keras.utils.unpack_x_y_sample_weight(data)
         if not hasattr(x, "shape") or not hasattr(y, "shape"):
             raise UsageError(
@@ -217,22 +218,24 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
             if weights.shape.rank not in (1, None):
                 raise UsageError(f"sample_weight: expected shape (B,); received {tuple(weights.shape)}")
         if self._classes is None:
-            self._classes = self._look(tuple(x.shape)[1:])
+            self._classes = self._count_classes(tuple(x.shape)[1:])
 
-        def admit(x: Array, y: Array, epoch: Array, first: Array) -> list[Array]:
+        def check_and_draw(x: Array, y: Array, epoch: Array, first: Array) -> list[Array]:
             self._check(x, y)
-            places = first + np.arange(len(x))
+            positions = first + np.arange(len(x))
             noise = sample(
-                laws, self.seed, Stream.NOISE, places, x.shape[1:], epoch=int(epoch), dtype=learner.dtype
+                laws, self.seed, Stream.NOISE, positions, x.shape[1:], epoch=int(epoch), dtype=learner.dtype
             )
             return [x.astype(learner.dtype), *noise]
 
-        where = self._clock.advance(ops.shape(x)[0]) if laws else (0, 0)
-        x, *noise = native.on_host(admit, x, y, *where, count=1 + len(laws), dtype=learner.dtype, shape=x.shape)
+        epoch, first = self._clock.advance(ops.shape(x)[0]) if laws else (0, 0)
+        x, *noise = native.call_on_host(
+            check_and_draw, x, y, epoch, first, count=1 + len(laws), dtype=learner.dtype, shape=x.shape
+        )
         return x, ops.reshape(ops.cast(y, "int64"), (-1,)), weights, tuple(noise)
 
-    def _look(self, shape: tuple[int | None, ...]) -> int | None:
-        """The number of classes, of a network that returns logits for grey images of this shape."""
+    def _count_classes(self, shape: tuple[int | None, ...]) -> int | None:
+        """The number of classes, from the logits of grey images of this shape."""
         learner, shape = self._learner, tuple(n or SIDE for n in shape)
 
         def classes() -> int | None:
@@ -245,17 +248,17 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         try:
             validation.check_pixels(x, getattr(self.objective, "bounds", (0.0, 1.0)))
             validation.check_labels(y, self._classes or 0, len(x))
-        except DataError as refusal:
-            self._refusal = refusal
+        except DataError as error:
+            self._data_error = error
             raise
 
     @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """What is refused on the host comes back in TensorFlow's wrapping; here it is raised as it was said."""
-        self._refusal = None
+    def _data_errors(self) -> Iterator[None]:
+        """Raises the original DataError of a check on the host, which TensorFlow wraps in an error of its own."""
+        self._data_error = None
         try:
             yield
         except Exception:
-            if self._refusal is not None:
-                raise self._refusal from None
+            if self._data_error is not None:
+                raise self._data_error from None
             raise

@@ -1,4 +1,4 @@
-"""The same network in fewer operations, for EVAL forwards alone."""
+"""Folded copies of a network for faster EVAL forwards."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _NORMS = (keras.layers.BatchNormalization, TorchBatchNormalization)
 
 
 def folded(model: Any) -> Any | None:
-    """A copy of a functional or sequential model, its batch norms folded into the convolutions before them.
+    """A copy of a functional or sequential model with its batch norms folded into the convolutions before them.
 
-    None where there is nothing to fold. TensorFlow itself folds nothing: weights are variables, and a way back
-    needs what stands between the layers. Whether the copy is the model's equal is yet to be seen.
+    None if there is nothing to fold. TensorFlow does not fold by itself: weights are variables, and a backward
+    pass needs the activations between the layers. The caller checks that the copy computes the same function.
     """
-    model = getattr(model, "_functional", model)  # what a sequential model has within
+    model = getattr(model, "_functional", model)  # a sequential model wraps a functional one
     pairs = _pairs(model) if isinstance(model, Functional) else {}
     if not pairs:
         return None
     try:
-        return _without(model, pairs)
-    except Exception:  # a layer is anybody's code, and need not say how to make another
+        return _clone_without_norms(model, pairs)
+    except Exception:  # a custom layer may not support being cloned
         return None
 
 
-def _without(model: Any, pairs: dict[str, Any]) -> Any:
+def _clone_without_norms(model: Any, pairs: dict[str, Any]) -> Any:
     norms = {norm.name for norm in pairs.values()}
 
     def call(layer: Any, x: Any, *args: Any, **options: Any) -> Any:
@@ -48,7 +48,7 @@ def _without(model: Any, pairs: dict[str, Any]) -> Any:
 
 
 def _pairs(model: Any) -> dict[str, Any]:
-    """Batch norms by the name of the convolution before each: called once, and seen by none but it."""
+    """Batch norms by the name of the convolution before them, which is called once and feeds nothing else."""
     pairs = {}
     for norm in model.layers:
         if type(norm) not in _NORMS or norm.axis not in (-1, 3) or len(norm._inbound_nodes) != 1:
@@ -62,7 +62,7 @@ def _pairs(model: Any) -> dict[str, Any]:
 
 
 def _folded(convolution: Any, norm: Any) -> list[Any]:
-    """Kernel and bias of the convolution that does both."""
+    """Kernel and bias of a convolution that includes the batch norm."""
     kernel, *bias = convolution.get_weights()
     mean, variance = np.asarray(norm.moving_mean), np.asarray(norm.moving_variance)
     scale = 1 / np.sqrt(variance + norm.epsilon)

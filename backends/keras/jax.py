@@ -1,7 +1,7 @@
-"""What is JAX's own in the Keras backend: differentiation, compilation, devices.
+"""JAX engine of the Keras backend: differentiation, compilation, devices.
 
-JAX's transformations take pure functions, and a Keras variable is a state. So each runs its function in a `Scope`;
-what was written there is returned beside the result and assigned outside: into the next scope, or for good.
+JAX transforms pure functions, but a Keras variable is state. Each function therefore runs in a `Scope`, which
+returns the written values beside the result; they are assigned outside, to the enclosing scope or the variables.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from stcore.backends.keras.scope import Scope
 from stcore.errors import DIVIDE, DeviceError, UsageError
 from stcore.protocols import Array, Metrics, Pullback, Tensor
 
-UNROLLED = 20  # steps of a loop that are laid out one after another on a CPU; more would take long to compile
-_THREADS = ("PJRT_NPROC", "NPROC")  # what XLA sizes its CPU's thread pool by, and what it did before
+UNROLLED = 20  # longest loop that is unrolled on a CPU; longer ones take long to compile
+_THREADS = ("PJRT_NPROC", "NPROC")  # XLA sizes its CPU thread pool by the first; older versions by the second
 
 
 class _Pure:
-    """`fn` as a pure function: returns the results, and the new values of `written`, the variables it assigned."""
+    """`fn` as a pure function that returns its results and the new values of `written`, the assigned variables."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self._fn = fn
         self.written: list[Any] = []
 
     def __call__(self, *args: Any, scope: Scope | None = None) -> tuple[Any, list[Tensor]]:
-        with scope or Scope() as within:
+        with scope or Scope() as inner:
             result = self._fn(*args)
-        self.written = list(within.written.values())
-        return result, within.writes()
+        self.written = list(inner.written.values())
+        return result, inner.writes()
 
     def assign(self, values: Sequence[Tensor]) -> None:
         for variable, value in zip(self.written, values, strict=True):
@@ -58,7 +58,7 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
 
 
 class _Constant(Scope):
-    """Within it, variables are constants."""
+    """A scope in which variables are constants."""
 
     def get_current_value(self, variable: Any) -> Tensor | None:
         value = super().get_current_value(variable)
@@ -66,8 +66,8 @@ class _Constant(Scope):
 
 
 def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
-    # What a caller differentiates by reaches the search through the weights. Were its results alone made
-    # constants, eager JAX would still reckon and keep all that the way back to the weights needs.
+    # A caller differentiates with respect to the weights. If only the results were constants, eager JAX would
+    # still compute and keep everything that the backward pass to the weights needs.
     pure = _Pure(fn)
     result, writes = pure(*args, scope=_Constant())
     pure.assign(writes)
@@ -79,73 +79,73 @@ def _constant(tree: Any) -> Any:
 
 
 def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
-    if _traced() and (steps > UNROLLED or _device().platform != "cpu"):
+    if _is_tracing() and (steps > UNROLLED or _device().platform != "cpu"):
         result: tuple[Any, ...] = jax.lax.fori_loop(0, steps, lambda _, state: tuple(body(*state)), tuple(carry))
         return result
-    # On a CPU, convolutions in a compiled loop are several times slower (jax-ml/jax, issue 12868). And eagerly JAX
-    # would compile the loop anew at each call.
+    # On a CPU, convolutions in a compiled loop are several times slower (jax-ml/jax, issue 12868), and eager JAX
+    # would compile the loop at each call.
     for _ in range(steps):
         carry = tuple(body(*carry))
     return carry
 
 
-def _traced() -> bool:
+def _is_tracing() -> bool:
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def value_and_grad(
     loss: Callable[[], tuple[Tensor, Metrics]], variables: Sequence[Any]
 ) -> tuple[tuple[Tensor, Metrics], list[Tensor | None]]:
-    """The loss with its metrics, and its gradients with respect to Keras variables; None for those it never read.
+    """The loss with its metrics, and its gradients with respect to Keras variables; None for variables not read.
 
-    A variable that is read has a gradient, be it zero by construction: JAX does not tell.
+    A variable that the loss reads but does not depend on has a gradient of zero.
     """
     pure = _Pure(loss)
     read: dict[int, Any] = {}
 
-    def of(values: list[Tensor]) -> tuple[Tensor, tuple[Metrics, list[Tensor]]]:
+    def loss_at(values: list[Tensor]) -> tuple[Tensor, tuple[Metrics, list[Tensor]]]:
         scope = Scope(zip(variables, values, strict=True))
         (value, metrics), writes = pure(scope=scope)
         read.update(scope.read)
         return value, (metrics, writes)
 
-    now = [variable.value for variable in variables]
-    (value, (metrics, writes)), gradients = jax.value_and_grad(of, has_aux=True)(now)
+    current = [variable.value for variable in variables]
+    (value, (metrics, writes)), gradients = jax.value_and_grad(loss_at, has_aux=True)(current)
     pure.assign(writes)
     reached = [g if id(v) in read else None for v, g in zip(variables, gradients, strict=True)]
     return (value, metrics), reached
 
 
 def compile(fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
-    """One `jax.jit` of tensors, whatever variables `fn` reads and writes; compiled anew for each batch size.
+    """`fn` of tensors under `jax.jit`, with any variables that it reads and writes; compiled once per batch size.
 
-    An epoch has two of these, whole batches and the last. rowwise: each example's results are its own affair, so
-    that batches may be filled up to the next power of two, and few sizes be compiled.
-    No buffer is donated: who holds a variable's value from before keeps it.
+    An epoch has two sizes: full batches and the last. rowwise: each example's results depend on that example
+    alone, so batches are padded to the next power of two and few sizes are compiled. No buffer is donated: earlier
+    values of variables stay valid.
     """
     pure = _Pure(fn)
     variables: list[Any] | None = None
 
-    def of(values: list[Tensor], *args: Any) -> tuple[Any, list[Tensor]]:
+    def fn_at(values: list[Tensor], *args: Any) -> tuple[Any, list[Tensor]]:
         return pure(*args, scope=Scope(zip(variables or (), values, strict=True)))
 
-    jitted = jax.jit(of)
+    jitted = jax.jit(fn_at)
 
     def call(*args: Any) -> Any:
         nonlocal variables
-        if variables is None:  # a rehearsal tells what it reads
+        if variables is None:  # an abstract evaluation finds the variables that it reads
             scope = Scope()
-            jax.eval_shape(lambda *given: pure(*given, scope=scope), *args)
+            jax.eval_shape(lambda *abstract: pure(*abstract, scope=scope), *args)
             variables = list(scope.read.values())
         result, writes = jitted([variable.value for variable in variables], *args)
         pure.assign(writes)
         return result
 
-    return _filled_up(call) if rowwise else call
+    return _padded(call) if rowwise else call
 
 
-def _filled_up(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The last example is repeated up to a power of two, and what comes of the copies is dropped."""
+def _padded(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` on batches padded to a power of two by copies of the last example, whose results are dropped."""
 
     def call(*args: Any) -> Any:
         count = len(jax.tree.leaves(args)[0])
@@ -159,28 +159,28 @@ def _filled_up(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def available(dtype: str) -> str:
-    """The dtype itself, or what JAX has for it while 64-bit numbers are off."""
+    """The dtype itself, or its 32-bit counterpart while JAX's 64-bit numbers are off."""
     name: str = jax.dtypes.canonicalize_dtype(dtype).name
     return name
 
 
-def admit(dtype: str) -> None:
-    """Sees to it that Keras reckons in this dtype; UsageError while JAX has it not."""
+def enable_dtype(dtype: str) -> None:
+    """Makes Keras compute in this dtype. Raises UsageError while JAX does not support it."""
     if available(dtype) != dtype:
         raise UsageError(
             f"model: expected float32, since JAX's 64-bit numbers are off; received {dtype}. Set "
             "JAX_ENABLE_X64=1 in the environment before the model is made"
         )
-    if dtype == "float64":  # otherwise a mean of float64 is taken in float32, whether 64-bit numbers are on or not
+    if dtype == "float64":  # by default Keras takes a mean of float64 in float32, even with 64-bit numbers on
         BIT64_TO_BIT32_DTYPE["float64"] = "float64"
 
 
 if available("float64") == "float64":
-    admit("float64")
+    enable_dtype("float64")
 
 
 def check_tensor(x: Any, dtype: str) -> None:
-    """TypeError unless x is a JAX array of this dtype."""
+    """Raises TypeError unless x is a JAX array of this dtype."""
     if not isinstance(x, jax.Array) or x.dtype.name != dtype:
         received = x.dtype.name if isinstance(x, jax.Array) else type(x).__qualname__
         hint = f". {DIVIDE}" if "int" in received else ""
@@ -188,52 +188,52 @@ def check_tensor(x: Any, dtype: str) -> None:
 
 
 def to_numpy(x: Any) -> Array | None:
-    """The values, or None while a function is traced: also of a constant, or a draw would be frozen into it."""
-    if isinstance(x, jax.core.Tracer) or _traced():
+    """The values, or None while a function is traced, even for constants: a trace freezes random draws."""
+    if isinstance(x, jax.core.Tracer) or _is_tracing():
         return None
     return np.asarray(x)
 
 
 def use_device(name: str) -> str:
-    """Makes `auto`, `cpu`, `gpu[:N]` or `tpu[:N]` the process's device, returns its name; DeviceError if absent.
+    """Makes `auto`, `cpu`, `gpu[:N]` or `tpu[:N]` the process's device and returns its name.
 
-    Also switches JAX's 64-bit numbers on, for models of float64, and has float32 be float32: on GPUs and TPUs JAX
-    would multiply in coarser numbers. Models of float32 stay what they are.
+    Also turns JAX's 64-bit numbers on, for float64 models, and float32 multiplication in full precision: by
+    default GPUs and TPUs multiply in less. float32 models stay float32. Raises DeviceError if there is no such
+    device.
     """
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "float32")
-    known = devices()
-    wanted = name.replace("cuda", "gpu")
-    if wanted == "auto":
-        wanted = known[1] if len(known) > 1 else "cpu"
-    if wanted in ("gpu", "tpu"):
-        wanted = f"{wanted}:0"
-    if wanted not in known:
-        raise DeviceError(f"device: expected auto or one of {', '.join(known)}; received {name!r}")
-    kind, _, index = wanted.partition(":")
+    names = devices()
+    device = name.replace("cuda", "gpu")
+    if device == "auto":
+        device = names[1] if len(names) > 1 else "cpu"
+    if device in ("gpu", "tpu"):
+        device = f"{device}:0"
+    if device not in names:
+        raise DeviceError(f"device: expected auto or one of {', '.join(names)}; received {name!r}")
+    kind, _, index = device.partition(":")
     jax.config.update("jax_default_device", jax.devices(kind)[int(index or 0)])
-    return wanted
+    return device
 
 
 def use_replicas(count: int) -> None:
-    """Spreads batches over so many of the process's devices, weights on each; DeviceError where there are fewer.
+    """Distributes batches over `count` of the process's devices, with a copy of the weights on each.
 
-    For the models made from now on. The computation is that of one device but for rounding: batch statistics, and
-    whatever a method takes over a batch, are the whole batch's.
+    Applies to models that are built afterwards. Results equal those of one device up to rounding: batch statistics
+    and all other means are over the whole batch. Raises DeviceError if there are fewer devices.
     """
-    device = _device()
-    found = jax.local_devices(backend=device.platform)
-    if count > len(found):
+    platform = _device().platform
+    devices = jax.local_devices(backend=platform)
+    if count > len(devices):
         raise DeviceError(
-            f"replicas: expected at most {len(found)}, the devices of kind {device.platform} here; "
-            f"received {count}"
+            f"replicas: expected at most {len(devices)}, the number of {platform} devices; received {count}"
         )
-    names = [f"{one.platform}:{one.id}" for one in found[:count]]
+    names = [f"{device.platform}:{device.id}" for device in devices[:count]]
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=names, auto_shard_dataset=False))
 
 
-def place(x: Tensor) -> Tensor:
-    """A batch in equal parts on the replicas, where there are some; as it is where it has no equal parts."""
+def distribute(x: Tensor) -> Tensor:
+    """A batch split evenly over the replicas; unchanged without replicas, or if it does not split evenly."""
     distribution = keras.distribution.distribution()
     if distribution is None or not x.shape or x.shape[0] % distribution.device_mesh.shape[0]:
         return x
@@ -241,7 +241,7 @@ def place(x: Tensor) -> Tensor:
 
 
 def devices() -> list[str]:
-    """What `use_device` could be given here."""
+    """The devices that `use_device` accepts on this machine."""
     return ["cpu", *(f"{kind}:{i}" for kind in ("gpu", "tpu") for i in range(_count(kind)))]
 
 
@@ -257,19 +257,19 @@ def _device() -> Any:
 
 
 def has_tensor_float_32() -> bool:
-    """Whether the device multiplies in TF32."""
+    """Whether the device supports TF32."""
     device = _device()
     return device.platform == "gpu" and float(getattr(device, "compute_capability", 0)) >= 8
 
 
 def tensor_float_32() -> AbstractContextManager[Any]:
-    """What is traced, or runs eagerly, within multiplies in TF32."""
-    within: AbstractContextManager[Any] = jax.default_matmul_precision("tensorfloat32")
-    return within
+    """Context in which traced and eager code multiplies in TF32."""
+    context: AbstractContextManager[Any] = jax.default_matmul_precision("tensorfloat32")
+    return context
 
 
 def use_threads(count: int) -> None:
-    """Limits JAX to this many CPU threads; UsageError once it has begun, which is with its first array."""
+    """Limits JAX to this many CPU threads. Raises UsageError after JAX has made its first array."""
     if count != threads() and backends_are_initialized():
         raise UsageError(
             f"threads: expected to be set before JAX makes its first array; received {count} afterwards. Set "
@@ -279,12 +279,12 @@ def use_threads(count: int) -> None:
 
 
 def threads() -> int:
-    """How many CPU threads there are to one operation; 0 where JAX chooses."""
+    """The number of CPU threads per operation; 0 if JAX chooses."""
     return int(next((os.environ[name] for name in _THREADS if name in os.environ), 0))
 
 
 def use_determinism() -> None:
-    """Algorithms whose results do not depend on how threads meet, even where they are slower: a matter of GPUs."""
+    """Selects deterministic algorithms, even if they are slower; this only concerns GPUs."""
     flag = "--xla_gpu_deterministic_ops=true"
     if flag not in os.environ.get("XLA_FLAGS", ""):
         if backends_are_initialized():
@@ -297,5 +297,5 @@ def use_determinism() -> None:
 
 
 def versions() -> dict[str, str]:
-    """The packages that decide the numbers."""
+    """Versions of the packages that the results depend on."""
     return {"keras": keras.__version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__}

@@ -1,4 +1,4 @@
-"""A Keras model as the methods see it: forwards in a mode, gradients, updates."""
+"""Classifier and learner over a Keras model: forwards in a mode, gradients, updates."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ from keras import ops
 from stcore.backends.keras import folding, modes, precision, snapshots
 from stcore.backends.keras import ops as keras_ops
 from stcore.backends.keras.engine import native
-from stcore.backends.keras.recomputing import recomputed
+from stcore.backends.keras.recomputing import checkpointed
 from stcore.backends.keras.resident import Resident
 from stcore.core.equivalence import same_function
+from stcore.data.pixels import unit_interval
 from stcore.errors import HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tensor
 
 
 class KerasClassifier:
-    """`stcore.protocols.Classifier` over any `keras.Model` that maps pixels (B, …) to logits (B, C)."""
+    """`stcore.protocols.Classifier` over any `keras.Model` that maps pixels (B, …) to logits (B, C).
+
+    Raises UsageError for a model that is not built or computes in float16.
+    """
 
     ops: Ops = keras_ops
     compiled = True
-    """Whether `compile` traces; without it every step runs eagerly."""
+    """Whether `compile` traces; otherwise every step runs eagerly."""
     xla = False
-    """Whether what TensorFlow traced is compiled by XLA too."""
+    """Whether XLA compiles the functions that TensorFlow traces."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -38,7 +42,7 @@ class KerasClassifier:
         self.dtype: str = next((v.dtype for v in model.weights if "float" in v.dtype), "float32")
         if "float16" in {layer.compute_dtype for layer in model._flatten_layers()}:  # mixed precision, too
             raise UsageError(HALF)
-        native.admit(self.dtype)
+        native.enable_dtype(self.dtype)
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
         return modes.forward(self.model, x, mode, dropout)
@@ -57,20 +61,21 @@ class KerasClassifier:
         return native.to_numpy(keras_ops.unrecorded(lambda: self.logits(x, Mode.EVAL)))
 
     def pixels(self, array: Array) -> Tensor:
-        if array.dtype == np.uint8:
-            array = array.astype(self.dtype) / 255
-        return native.place(ops.convert_to_tensor(array, dtype=self.dtype))
+        return native.distribute(ops.convert_to_tensor(self.host_pixels(array), dtype=self.dtype))
+
+    def host_pixels(self, array: Array) -> Array:
+        return unit_interval(array, self.dtype)
 
     images = pixels  # Keras keeps channels last, as host images do
 
-    def host_images(self, x: Tensor) -> Array:
-        return keras_ops.to_numpy(x)
+    def host_images(self, x: Tensor | Array) -> Array:
+        return x if isinstance(x, np.ndarray) else keras_ops.to_numpy(x)
 
     def resident(self, images: Array) -> Resident:
         return Resident(images, self.dtype)
 
     def labels(self, array: Array) -> Tensor:
-        return native.place(ops.convert_to_tensor(array, dtype=native.available("int64")))
+        return native.distribute(ops.convert_to_tensor(array, dtype=native.available("int64")))
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         options = {"xla": True} if self.xla else {}
@@ -87,20 +92,20 @@ class KerasClassifier:
         load_weights(self.model, weights)
 
     def state(self) -> Sequence[Tensor]:
-        return [ops.convert_to_tensor(variable) for variable in self._floating()]
+        return [ops.convert_to_tensor(variable) for variable in self._float_variables()]
 
     def assign(self, values: Sequence[Tensor]) -> None:
-        for variable, value in zip(self._floating(), values, strict=True):
+        for variable, value in zip(self._float_variables(), values, strict=True):
             variable.assign(value)
 
-    def _floating(self) -> list[Any]:
+    def _float_variables(self) -> list[Any]:
         return [variable for variable in self.model.weights if "float" in variable.dtype]
 
     def snapshot(self) -> dict[str, Array]:
-        return snapshots.of_variables("model", self.model.variables)
+        return snapshots.variable_state("model", self.model.variables)
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
-        snapshots.into_variables("model", self.model.variables, snapshot)
+        snapshots.restore_variables("model", self.model.variables, snapshot)
 
     def copy(self) -> KerasClassifier:
         clone = keras.models.clone_model(self.model)
@@ -119,23 +124,23 @@ class KerasLearner(KerasClassifier):
     """`stcore.protocols.Learner`: the model with its `keras.optimizers` optimizer."""
 
     precision = inner_precision = "fp32"
-    """What the outer forwards, and the search's, reckon in: fp32, tf32 or bf16. All others are in fp32."""
+    """Numeric precision of the outer forwards and of the search's: fp32, tf32 or bf16. All others use fp32."""
     gradient_checkpointing = False
-    """Whether these forwards keep no activations."""
+    """Whether these forwards recompute their activations instead of keeping them."""
 
     def __init__(self, model: Any, optimizer: Any) -> None:
         super().__init__(model)
         self._outer = False
         self.optimizer = optimizer
         if not optimizer.built:
-            optimizer.build(model.trainable_variables)  # no variable may be made inside a traced step
+            optimizer.build(model.trainable_variables)  # a traced step cannot create variables
 
     def snapshot(self) -> dict[str, Array]:
-        return super().snapshot() | snapshots.of_variables("optimizer", self.optimizer.variables)
+        return super().snapshot() | snapshots.variable_state("optimizer", self.optimizer.variables)
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         super().restore(snapshot)
-        snapshots.into_variables("optimizer", self.optimizer.variables, snapshot)
+        snapshots.restore_variables("optimizer", self.optimizer.variables, snapshot)
 
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
@@ -148,23 +153,23 @@ class KerasLearner(KerasClassifier):
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
         if self._outer:
-            return self.reckoned(self.precision, x, mode, dropout)
+            return self.training_logits(self.precision, x, mode, dropout)
         return super().logits(x, mode, dropout=dropout)
 
-    def reckoned(self, in_precision: str, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
-        """Logits of one of training's forwards, outer or the search's."""
+    def training_logits(self, in_precision: str, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
+        """Logits of one training forward, outer or in the search, in this precision."""
         forward: Callable[[Tensor], Tensor] = partial(super().logits, mode=mode, dropout=dropout)
         if in_precision == "bf16":
             forward = precision.in_bfloat16(self.model, self.dtype, forward)
         if not self.gradient_checkpointing:
             return forward(x)
-        return recomputed(self.model, forward, x, weights=self._outer)
+        return checkpointed(self.model, forward, x, weights=self._outer)
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         compiled = super().compile(fn, rowwise=rowwise)
-        trains = not rowwise  # in evaluations each example is its own affair
-        lowered = trains and "tf32" in (self.precision, self.inner_precision)
-        return precision.in_tensor_float_32(compiled) if lowered else compiled
+        trains = not rowwise  # only evaluations are rowwise
+        uses_tf32 = trains and "tf32" in (self.precision, self.inner_precision)
+        return precision.in_tensor_float_32(compiled) if uses_tf32 else compiled
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         self.optimizer.apply(gradients, self.model.trainable_variables)
@@ -178,15 +183,15 @@ class KerasLearner(KerasClassifier):
                 variable.assign_add(amount)
 
     def searching(self) -> Network:
-        plainly = self.inner_precision != "bf16" and not self.gradient_checkpointing
-        return self if plainly else precision.Searched(self)
+        plain = self.inner_precision != "bf16" and not self.gradient_checkpointing
+        return self if plain else precision.SearchNetwork(self)
 
     def regularization_loss(self) -> Tensor | None:
         losses = self.model._get_regularization_losses()
         if len(self.model.losses) > len(losses):
             raise UsageError(
-                "model: expected no losses of its own but weight regularisers; received activity regularisers or "
-                "add_loss, whose value would be that of the last of several forwards. Leave them out"
+                "model: expected no losses of its own except weight regularisers; received activity regularisers "
+                "or add_loss, whose value would come from the last of several forwards only. Remove them"
             )
         return sum(losses[1:], losses[0]) if losses else None
 

@@ -1,4 +1,4 @@
-"""One forward of a Keras model in a given `Mode`."""
+"""Forwards of a Keras model in a given `Mode`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from stcore.backends.keras.scope import Scope
 from stcore.protocols import Mode, Tensor
 
-_STRENGTH = ("rate", "stddev")  # what Dropout and its kin, and GaussianNoise, call how much they do
+_STRENGTH = ("rate", "stddev")  # attributes of Dropout-like layers and of GaussianNoise that set their strength
 
 
 def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
-    """Logits of x. BATCH is training behaviour in a scope that drops every write to a variable."""
+    """Logits of x. BATCH is training behaviour in a scope that discards every write to a variable."""
     if mode is Mode.EVAL:
         return model(x, training=False)
-    with _silenced([] if dropout else dropout_layers(model)):
+    with _switched_off([] if dropout else dropout_layers(model)):
         if mode is Mode.TRAIN:
             return model(x, training=True)
         with Scope() as scope:
             logits = model(x, training=True)
-    if dropout:  # the next forward must not see the same mask: the seeds alone move on
+    if dropout:  # keep the writes to the seeds, or the next forward would draw the same mask
         for layer in dropout_layers(model):
             state = layer.seed_generator.state
             state.assign(scope.get_current_value(state))
@@ -29,7 +29,7 @@ def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
 
 
 def dropout_layers(model: Any) -> list[Any]:
-    """The layers whose training behaviour is random."""
+    """The layers with random training behaviour."""
     return [layer for layer in model._flatten_layers() if _strength(layer) and hasattr(layer, "seed_generator")]
 
 
@@ -38,7 +38,7 @@ def _strength(layer: Any) -> str | None:
 
 
 @contextmanager
-def _silenced(layers: list[Any]) -> Iterator[None]:
+def _switched_off(layers: list[Any]) -> Iterator[None]:
     before = [(layer, name, getattr(layer, name)) for layer in layers if (name := _strength(layer))]
     try:
         for layer, name, _ in before:

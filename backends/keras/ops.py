@@ -1,6 +1,6 @@
-"""The protocol's operations in Keras 3: `stcore.protocols.Ops`, as plain functions.
+"""Operations of the protocol in Keras 3: `stcore.protocols.Ops`, as plain functions.
 
-Everything here is `keras.ops`; what is an engine's own lies in `tensorflow.py` and `jax.py`.
+Everything here is `keras.ops`; engine-specific operations are in `tensorflow.py` and `jax.py`.
 """
 
 from __future__ import annotations

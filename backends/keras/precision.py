@@ -1,4 +1,4 @@
-"""What a model's forwards reckon in: float32 as it is, TensorFloat-32 on GPUs, or bfloat16 by layers' policies.
+"""Numeric precision of the forward passes: float32, TensorFloat-32 on GPUs, or bfloat16 by layer policies.
 
 Weights, logits, losses and projections stay in the weights' dtype.
 """
@@ -21,27 +21,27 @@ from stcore.protocols import Mode, Ops, Tensor
 if TYPE_CHECKING:
     from stcore.backends.keras.learner import KerasLearner
 
-# Models and what prepares pixels: a pixel rounded to bfloat16 is off by half a grey level.
+# Models and layers that prepare pixels: a pixel rounded to bfloat16 is off by half a grey level.
 _IN_FLOAT32 = (keras.Model, Normalization, keras.layers.Normalization, keras.layers.Rescaling)
 
 
 def check_precision(precision: str, inner_precision: str) -> None:
-    """DeviceError where the device has no such arithmetic; UsageError where one step would need two settings."""
+    """Raises DeviceError if the device lacks the precision, UsageError if one step would need two settings."""
     if "tf32" in (precision, inner_precision):
         if not native.has_tensor_float_32():
             raise DeviceError(
-                "precision: expected a GPU of compute capability 8.0 or more for tf32; received none. Take "
+                "precision: expected a GPU of compute capability 8.0 or more for tf32; received none. Use "
                 "fp32 or bf16"
             )
         if "fp32" in (precision, inner_precision):
             raise UsageError(
-                "precision, inner_precision: expected fp32 or tf32 for both, whose switch holds for a whole step "
-                f"in Keras; received {precision} and {inner_precision}. Take the same, or bf16 beside tf32"
+                "precision, inner_precision: expected fp32 or tf32 for both, since Keras switches TF32 for a "
+                f"whole step; received {precision} and {inner_precision}. Use the same for both, or bf16 with tf32"
             )
 
 
 def in_tensor_float_32(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` with TF32 switched on around each call."""
+    """`fn` with TF32 on during each call."""
 
     def call(*args: Any) -> Any:
         with native.tensor_float_32():
@@ -54,15 +54,15 @@ def in_bfloat16(model: Any, dtype: str, forward: Callable[[Tensor], Tensor]) -> 
     """`forward` of the model in bfloat16, its logits in `dtype`."""
 
     def logits(x: Tensor) -> Tensor:
-        with _mixed(model):
+        with _mixed_bfloat16(model):
             return ops.cast(forward(x), dtype)
 
     return logits
 
 
 @contextmanager
-def _mixed(model: Any) -> Iterator[None]:
-    """Its float32 layers cast their inputs, and their weights as they read them; layers of another policy stay."""
+def _mixed_bfloat16(model: Any) -> Iterator[None]:
+    """Gives float32 layers the mixed_bfloat16 policy, which casts inputs and weights; other policies stay."""
     before = [
         (layer, layer.dtype_policy)
         for layer in model._flatten_layers()
@@ -78,8 +78,8 @@ def _mixed(model: Any) -> Iterator[None]:
             layer.dtype_policy = own
 
 
-class Searched:
-    """A learner's model as a search in another precision sees it."""
+class SearchNetwork:
+    """A learner's network for the search for examples, in the precision of the search."""
 
     ops: Ops = keras_ops
 
@@ -87,4 +87,4 @@ class Searched:
         self._learner = learner
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
-        return self._learner.reckoned(self._learner.inner_precision, x, mode, dropout)
+        return self._learner.training_logits(self._learner.inner_precision, x, mode, dropout)

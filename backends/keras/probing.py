@@ -1,4 +1,4 @@
-"""What a network costs, as its layers and the device tell: parameters, operations, memory."""
+"""Costs of a network in Keras: parameters, operations, memory."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ CONVOLUTIONS = (
 
 
 def parameters(learner: KerasLearner) -> int:
-    """How many numbers training may change."""
+    """The number of trainable parameters."""
     return sum(prod(variable.shape) for variable in learner.model.trainable_variables)
 
 
 def forward_flops(learner: KerasLearner, images: Array) -> int | None:
-    """Floating-point operations of one forward of an image: two to a multiply-accumulate of its convolutions and
-    dense layers; the rest is not counted. None where these do not say what they put out, as in a model that is no
-    graph of layers, or where others than they have matrices.
+    """Floating-point operations of one forward of an image.
+
+    Counts two per multiply-accumulate of convolutions and dense layers, and nothing else. None if a layer's output
+    shape is unknown, as in a model that is not a graph of layers, or if other layers have weight matrices.
     """
     total = 0
     for layer in learner.model._flatten_layers(include_self=False):
         kernels = [variable for variable in layer.weights if len(variable.shape) > 1]
-        own = [
-            variable for variable in kernels if not any(variable is w for one in inner(layer) for w in one.weights)
-        ]
+        nested = [weight for sublayer in sublayers(layer) for weight in sublayer.weights]
+        own = [variable for variable in kernels if not any(variable is weight for weight in nested)]
         if not own:
             continue
         if not isinstance(layer, (*CONVOLUTIONS, keras.layers.Dense)):
             return None
         try:
             positions = prod(layer.output.shape[1:-1])
-        except (AttributeError, TypeError, ValueError):  # in no graph, in several places of it, or of any size
+        except (AttributeError, TypeError, ValueError):  # in no graph, called several times, or of unknown size
             return None
         total += 2 * positions * sum(prod(kernel.shape) for kernel in own)
     return total
 
 
-def inner(layer: Any) -> list[Any]:
-    """The layers that a layer is made of."""
+def sublayers(layer: Any) -> list[Any]:
+    """The layers inside a layer."""
     return list(layer._flatten_layers(include_self=False))
 
 
 def peak_bytes(device: str) -> int | None:
-    """The most memory of the device that tensors have taken so far; None on a device that does not tell."""
+    """Peak memory of tensors on the device so far, in bytes; None if the device does not report it."""
     if device == "cpu":
         return None
     if keras.backend.backend() == "jax":

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: activations that the way back computes again, instead of their being kept."""
+"""Gradient checkpointing: the backward pass recomputes activations instead of keeping them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from stcore.backends.keras.scope import Scope
 from stcore.protocols import Tensor
 
 
-def recomputed(model: Any, forward: Callable[[Tensor], Tensor], x: Tensor, *, weights: bool) -> Tensor:
-    """`forward(x)`, of which x alone is kept for the way back: of several, one at a time is there as a whole.
+def checkpointed(model: Any, forward: Callable[[Tensor], Tensor], x: Tensor, *, weights: bool) -> Tensor:
+    """`forward(x)`, which keeps only x for the backward pass: of several forwards, one at a time has activations.
 
-    Not by layers: each of them keeps its input, which is all that most would let go of. What is recomputed is the
-    same, dropout's masks too, for it is a pure function of the variables' values before; what it writes to them
-    is a result like the logits, and is written once.
-    weights: whether gradients are asked for of the trainable weights, and not of x alone.
+    Checkpoints the whole model rather than layers, since most layers hold little beside their input. The
+    recomputation gives the same numbers, dropout masks included: it is a pure function of the variables' earlier
+    values. Writes to variables are results like the logits and happen once.
+    weights: whether the trainable weights are differentiated too, or x alone.
     """
     trainable = model.trainable_variables if weights else []
-    held = model.non_trainable_variables if weights else model.variables
-    constants = [(variable, ops.copy(variable)) for variable in held]  # the values as they are
+    fixed = model.non_trainable_variables if weights else model.variables
+    constants = [(variable, ops.copy(variable)) for variable in fixed]  # the values before the forward
     written: list[Any] = []
 
     def pure(x: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
@@ -31,7 +31,7 @@ def recomputed(model: Any, forward: Callable[[Tensor], Tensor], x: Tensor, *, we
         written[:] = scope.written.values()
         return (logits, *scope.writes())
 
-    # Copies, since TensorFlow would count the gradient of a variable twice: as an argument and as a variable.
+    # Copies: TensorFlow would count the gradient of a variable twice, as an argument and as a variable.
     logits, *values = keras.remat(pure)(x, *map(ops.copy, trainable))
     for variable, value in zip(written, values, strict=True):
         variable.assign(value)

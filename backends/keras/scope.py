@@ -1,4 +1,4 @@
-"""A stateless scope that goes on from the one around it, and knows what happened within."""
+"""A stateless scope that nests and records reads and writes."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from stcore.protocols import Tensor
 
 
 class Scope(keras.StatelessScope):  # type: ignore[misc]
-    """Writes to variables stay within; what it does not map itself, it has from the scope around it.
+    """Keeps writes to variables inside; reads of other variables fall through to the enclosing scope.
 
-    Keras' own scope forgets the one around it: a variable it does not map has its stale value from before both.
+    Keras' own scope ignores the enclosing one: a variable it does not map has its stale value from before both.
     """
 
     def __init__(self, values: Iterable[tuple[Any, Tensor]] = ()) -> None:
         super().__init__(values, initialize_variables=False)
         self.read: dict[int, Any] = {}
-        """The variables that were asked for, by identity."""
+        """The variables read, by identity."""
         self.written: dict[int, Any] = {}
-        """The variables that were assigned, by identity."""
+        """The variables assigned, by identity."""
 
     def __enter__(self) -> Scope:
-        self._around = get_stateless_scope()
+        self._enclosing = get_stateless_scope()
         super().__enter__()
         return self
 
     def get_current_value(self, variable: Any) -> Tensor | None:
-        """As it is within; None where no scope has a say, and the variable's own value holds."""
+        """The value in the scope; None if no scope maps the variable, whose own value then holds."""
         self.read[id(variable)] = variable
         value = super().get_current_value(variable)
-        if value is None and self._around is not None:
-            value = self._around.get_current_value(variable)
+        if value is None and self._enclosing is not None:
+            value = self._enclosing.get_current_value(variable)
         return value
 
     def add_update(self, update: tuple[Any, Tensor]) -> None:
@@ -42,5 +42,5 @@ class Scope(keras.StatelessScope):  # type: ignore[misc]
         self.written[id(update[0])] = update[0]
 
     def writes(self) -> list[Tensor]:
-        """What the written variables hold at the end, in order."""
+        """The final values of the written variables, in order."""
         return [self.state_mapping[key] for key in self.written]

@@ -15,11 +15,12 @@ from stcore.protocols import Tensor
 
 @keras.saving.register_keras_serializable("stcore")
 class TorchSGD(keras.optimizers.Optimizer):  # type: ignore[misc]
-    """v ← μ·v + g + λ·w, then w ← w − η·v (Nesterov: w ← w − η·(g + λ·w + μ·v)).
+    """SGD as in PyTorch: v ← μ·v + g + λ·w, then w ← w − η·v (Nesterov: w ← w − η·(g + λ·w + μ·v)).
 
-    Keras' own SGD keeps η inside the velocity (so it parts from the published recipes after a drop of the
-    rate), decouples the weight decay λ, and rounds η and μ to float32. Here λ is coupled and acts on every
-    tensor, and η and μ reach the update in the weights' dtype.
+    learning_rate: η, a number.   momentum: μ.   weight_decay: λ, coupled, on every tensor.   nesterov: see above.
+    Keras' own SGD keeps η inside the velocity (so it departs from the published recipes after a drop of the
+    rate), decouples λ, and rounds η and μ to float32. Here η and μ reach the update in the weights' dtype.
+    Raises UsageError for a learning rate that is not a number, such as a schedule.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""All that a Keras model's next step depends on, as host arrays and back, bit for bit."""
+"""Complete training state of a Keras model as host arrays, restored bit for bit."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from stcore.base.snapshots import check_snapshot, part
 from stcore.protocols import Array
 
 
-def of_variables(kind: str, variables: Sequence[Any]) -> dict[str, Array]:
-    """By kind and place, which a model made alike has in common; paths need not be unique."""
-    return {f"{kind}/{place}": ops.convert_to_numpy(variable) for place, variable in enumerate(variables)}
+def variable_state(kind: str, variables: Sequence[Any]) -> dict[str, Array]:
+    """Values by kind and index: the same for every model built with the same settings. Paths may not be unique."""
+    return {f"{kind}/{index}": ops.convert_to_numpy(variable) for index, variable in enumerate(variables)}
 
 
-def into_variables(kind: str, variables: Sequence[Any], snapshot: Mapping[str, Array]) -> None:
-    """UsageError, and nothing changed, unless it fits."""
-    theirs = part(snapshot, f"{kind}/")
-    check_snapshot(theirs, {str(place): tuple(variable.shape) for place, variable in enumerate(variables)})
-    for place, variable in enumerate(variables):
-        variable.assign(theirs[str(place)])
+def restore_variables(kind: str, variables: Sequence[Any], snapshot: Mapping[str, Array]) -> None:
+    """Restores variables. Raises UsageError, with nothing changed, if the snapshot does not fit."""
+    arrays = part(snapshot, f"{kind}/")
+    check_snapshot(arrays, {str(index): tuple(variable.shape) for index, variable in enumerate(variables)})
+    for index, variable in enumerate(variables):
+        variable.assign(arrays[str(index)])

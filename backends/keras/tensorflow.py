@@ -1,4 +1,4 @@
-"""What is TensorFlow's own in the Keras backend: differentiation, tracing, devices."""
+"""TensorFlow engine of the Keras backend: differentiation, tracing, devices."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
 
 
 def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
-    # Eagerly, the caller's open tape would keep every intermediate of the search alive. Tapes belong to a
-    # thread, so another thread is out of their sight. In a graph, what no gradient asks for costs nothing.
-    # So are stateless scopes, which say what the weights are: within one the search stays here.
-    apart = tf.executing_eagerly() and not in_stateless_scope()
-    result = in_thread(fn, *args) if apart else fn(*args)
+    # In eager mode the caller's open tape would keep every intermediate of the search alive. A tape records its
+    # own thread only, so the search runs in another. A graph pays nothing for tensors without a gradient.
+    # Stateless scopes belong to a thread too, and hold the weights: inside one the search stays in this thread.
+    separate = tf.executing_eagerly() and not in_stateless_scope()
+    result = in_thread(fn, *args) if separate else fn(*args)
     return tf.nest.map_structure(lambda x: x if x is None else tf.stop_gradient(x), result)
 
 
 def in_thread(fn: Callable[..., Any], *args: Any) -> Any:
-    """`fn(*args)` on a thread of its own, eagerly: out of sight of any tape, and of any graph being traced."""
+    """`fn(*args)` eagerly in a new thread, hidden from open tapes and from graphs being traced."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -52,7 +52,7 @@ def in_thread(fn: Callable[..., Any], *args: Any) -> Any:
     try:
         thread.join()
     except KeyboardInterrupt:
-        thread.join()  # the search puts the model back as it was before anyone goes on
+        thread.join()  # the search restores the model before the caller continues
         raise
     result, error = outcome
     if error is not None:
@@ -76,9 +76,9 @@ def value_and_grad(
 
 
 def compile(fn: Callable[..., Any], *, rowwise: bool = False, xla: bool = False) -> Callable[..., Any]:
-    """One `tf.function` of tensors, traced once: the batch axis is left open, rowwise or not.
+    """`fn` of tensors as a `tf.function`, traced once with an open batch axis, rowwise or not.
 
-    xla: compiled by XLA, for each batch size it meets.
+    xla: compile by XLA, once per batch size.
     """
     traced: list[Callable[..., Any]] = []
 
@@ -94,10 +94,11 @@ def compile(fn: Callable[..., Any], *, rowwise: bool = False, xla: bool = False)
     return call
 
 
-def on_host(
+def call_on_host(
     fn: Callable[..., Sequence[Array]], *args: Tensor, count: int, dtype: str, shape: Any
 ) -> tuple[Tensor, ...]:
-    """`fn` of the arguments' values, whenever a step runs, traced or not: arrays of one dtype and shape."""
+    """Calls `fn` on host values each time a step runs, traced or not; it returns `count` arrays of this dtype and
+    shape."""
     results = tuple(tf.nest.flatten(tf.numpy_function(fn, args, [tf.as_dtype(dtype)] * count)))
     for result in results:
         result.set_shape(shape)
@@ -105,16 +106,16 @@ def on_host(
 
 
 def available(dtype: str) -> str:
-    """The dtype itself: TensorFlow has them all."""
+    """The dtype itself: TensorFlow supports them all."""
     return dtype
 
 
-def admit(dtype: str) -> None:
-    """TensorFlow reckons in any floating dtype."""
+def enable_dtype(dtype: str) -> None:
+    """Does nothing: TensorFlow computes in any floating dtype."""
 
 
 def check_tensor(x: Any, dtype: str) -> None:
-    """TypeError unless x is a TensorFlow tensor of this dtype."""
+    """Raises TypeError unless x is a TensorFlow tensor of this dtype."""
     if not tf.is_tensor(x) or x.dtype.name != dtype:
         received = x.dtype.name if tf.is_tensor(x) else type(x).__qualname__
         hint = f". {DIVIDE}" if "int" in received else ""
@@ -122,7 +123,7 @@ def check_tensor(x: Any, dtype: str) -> None:
 
 
 def to_numpy(x: Any) -> Array | None:
-    """The values, or None while a graph is being traced: also of a constant, or a draw would be frozen into it."""
+    """The values, or None while a graph is traced, even for a constant: the trace would freeze a random draw."""
     if not tf.executing_eagerly():
         return None
     values: Array = tf.convert_to_tensor(x).numpy()
@@ -130,10 +131,10 @@ def to_numpy(x: Any) -> Array | None:
 
 
 def use_device(name: str) -> str:
-    """Makes `auto`, `cpu`, `gpu` or `gpu:N` the process's device and returns its name; DeviceError if absent.
+    """Makes `auto`, `cpu`, `gpu` or `gpu:N` the process's device and returns its name.
 
-    TensorFlow places by what it may see, so this must come before the first tensor. There float32 is float32, and
-    no TF32 but where it is asked for.
+    Hides the other devices from TensorFlow, so call it before the first tensor. Also turns TF32 off unless a
+    precision asks for it. Raises DeviceError if there is no such device.
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_physical_devices("GPU")
@@ -145,40 +146,40 @@ def use_device(name: str) -> str:
         return "cpu"
     number = int(index or 0) if (index or "0").isdigit() else -1
     if kind != "gpu" or not 0 <= number < len(gpus):
-        known = ", ".join(["cpu", *(f"gpu:{i}" for i in range(len(gpus)))])
-        raise DeviceError(f"device: expected auto or one of {known}; received {name!r}")
+        names = ", ".join(["cpu", *(f"gpu:{i}" for i in range(len(gpus)))])
+        raise DeviceError(f"device: expected auto or one of {names}; received {name!r}")
     tf.config.set_visible_devices([gpus[number]], "GPU")
     return f"gpu:{number}"
 
 
 def use_replicas(count: int) -> None:
-    """UsageError: what TensorFlow has for this, `tf.distribute`, takes a batch's statistics replica by replica."""
+    """Raises UsageError: `tf.distribute` would compute batch statistics per replica."""
     raise UsageError(
-        f"replicas: expected none on TensorFlow; received {count}. There Keras leaves several devices to "
-        "tf.distribute, under which each would search with the batch statistics of its own part, another method. "
-        "Set KERAS_BACKEND=jax, or take --backend torch under torchrun"
+        f"replicas: expected none on TensorFlow; received {count}. Under tf.distribute each device would search "
+        "with the batch statistics of its own part, which is another method. "
+        "Set KERAS_BACKEND=jax, or use --backend torch under torchrun"
     )
 
 
-def place(x: Tensor) -> Tensor:
-    """Tensors are where TensorFlow puts them."""
+def distribute(x: Tensor) -> Tensor:
+    """The tensor itself: TensorFlow has no replicas here."""
     return x
 
 
 def devices() -> list[str]:
-    """What `use_device` could be given here."""
+    """The devices that `use_device` accepts on this machine."""
     return ["cpu", *(f"gpu:{i}" for i in range(len(tf.config.list_physical_devices("GPU"))))]
 
 
 def has_tensor_float_32() -> bool:
-    """Whether the device multiplies in TF32."""
+    """Whether the device supports TF32."""
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
     return any(each.get("compute_capability", (0, 0)) >= (8, 0) for each in details)
 
 
 @contextmanager
 def tensor_float_32() -> Iterator[None]:
-    """What runs within multiplies in TF32; TensorFlow asks when it runs, not when it traces."""
+    """Context in which operations multiply in TF32; TensorFlow reads the switch at run time, not while tracing."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(True)
     try:
@@ -188,22 +189,22 @@ def tensor_float_32() -> Iterator[None]:
 
 
 def use_threads(count: int) -> None:
-    """Limits TensorFlow to this many CPU threads; like the device, before the first tensor."""
+    """Limits TensorFlow to this many CPU threads; call it before the first tensor."""
     tf.config.threading.set_intra_op_parallelism_threads(count)
     tf.config.threading.set_inter_op_parallelism_threads(count)
 
 
 def threads() -> int:
-    """How many CPU threads there are to one operation; 0 where TensorFlow chooses."""
+    """The number of CPU threads per operation; 0 if TensorFlow chooses."""
     return int(tf.config.threading.get_intra_op_parallelism_threads())
 
 
 def use_determinism() -> None:
-    """Algorithms whose results do not depend on how threads meet, even where they are slower."""
+    """Selects deterministic algorithms, even if they are slower."""
     tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(0)  # without which it refuses whatever draws
+    keras.utils.set_random_seed(0)  # without a seed it rejects random operations
 
 
 def versions() -> dict[str, str]:
-    """The packages that decide the numbers."""
+    """Versions of the packages that the results depend on."""
     return {"keras": keras.__version__, "tensorflow": tf.__version__}

@@ -1,4 +1,4 @@
-"""What a training run needs of Keras beside the learner."""
+"""Optimizer, ranks and training options of the Keras backend."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from stcore.errors import UsageError
 
 
 def join_ranks(device: str) -> Alone:
-    """This process, alone; UsageError where a launcher started several, which Keras knows nothing of."""
+    """This process alone. Raises UsageError if a launcher started several: Keras does not support that."""
     if launched() > 1:
         raise UsageError(
             "ranks: expected one process with keras; a launcher started several. Run it without torchrun, and for "
-            "several devices take --replicas on JAX, or --backend torch"
+            "several devices use --replicas on JAX, or --backend torch"
         )
     return Alone()
 
 
 def make_sgd(model: Any, learning_rate: float, momentum: float, weight_decay: float, nesterov: bool) -> TorchSGD:
-    """SGD with coupled weight decay on every tensor, as the paper's recipes use it."""
+    """SGD with coupled weight decay on every tensor, as in the paper's recipes."""
     return TorchSGD(learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
@@ -34,11 +34,13 @@ def prepare_training(
     inner_precision: str = "fp32",
     gradient_checkpointing: bool = False,
 ) -> KerasLearner:
-    """`on` and `auto` run each whole step in one `tf.function`, or under `jax.jit`; `off` stays eager.
+    """Sets compilation, precision and gradient checkpointing of a learner, and returns it.
 
-    `xla` has XLA compile the `tf.function`. The precisions are those of the outer forwards and of the search for
-    examples. Gradient checkpointing is for both, since the search holds as many activations. DeviceError where the
-    device lacks a precision.
+    choice: `on` and `auto` run each whole step in one `tf.function`, or under `jax.jit`; `off` stays eager; `xla`
+        compiles the `tf.function` by XLA.
+    precision, inner_precision: fp32, tf32 or bf16, of the outer forwards and of the search for examples.
+    gradient_checkpointing: of both, since the search holds as many activations.
+    Raises DeviceError if the device does not support a precision, UsageError for `xla` on JAX or fp32 with tf32.
     """
     check_precision(precision, inner_precision)
     if choice == "xla" and engine.NAME == "jax":

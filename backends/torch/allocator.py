@@ -1,4 +1,4 @@
-"""What becomes of memory that PyTorch frees on a CPU."""
+"""CPU allocator settings: freed memory stays with the process."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as <malloc.h> numbers them
 SIZES = (1 << 30, 32 << 20)
-"""Blocks up to these come from memory that is kept; older versions of glibc take nothing above the second."""
+"""mmap thresholds in bytes, tried in order: older versions of glibc reject anything above the second."""
 CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep what is freed for the next tensor; whether it was told so.
+    """Makes glibc keep freed memory for the next tensor; returns whether it accepted the settings.
 
-    Left to itself it hands large blocks back to the system, which fills each page with zeros when it is touched
-    anew: a quarter of a step at batch 128 (docs/results/allocator.md). No number changes; the process
-    keeps its peak. Nothing is done where the user's environment has chosen, or where there is no glibc.
+    By default glibc returns large blocks to the system, which zeroes each page when it is touched again: a quarter
+    of a step at batch 128 (docs/results/allocator.md). Results do not change; the process keeps its peak memory.
+    Does nothing if the user's environment sets one of `CHOSEN`, or without glibc.
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in CHOSEN):
         return False

@@ -1,4 +1,4 @@
-"""What a network needs that `torch.compile` has taken over."""
+"""Settings for networks that `torch.compile` wraps."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 
-def kept() -> AbstractContextManager[Any]:
-    """Around its forwards and ways back: what a forward saves outlives the first way back.
+def keep_saved_tensors() -> AbstractContextManager[Any]:
+    """Context for forwards and backward passes: one forward supports several backward passes.
 
-    By default torch.compile lets that one overwrite it, and refuses a second. A network that already went back to
-    its own pixels by such a graph must be compiled anew.
+    By default torch.compile lets the first backward pass overwrite the saved tensors and refuses a second. A
+    network that was differentiated under that default must be compiled again.
     """
-    config = sys.modules.get("torch._functorch.config")  # only there where something is compiled
+    config = sys.modules.get("torch._functorch.config")  # present only if something is compiled
     return nullcontext() if config is None else config.patch(donated_buffer=False)

@@ -1,4 +1,4 @@
-"""The same network in fewer operations, for EVAL forwards alone."""
+"""Folded copies of a network for faster EVAL forwards."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def candidates(model: nn.Module) -> Iterator[nn.Module]:
-    """Copies of a module that should be faster, the fastest first; whether they are its equal is yet to be seen.
+    """Faster copies of a module, the fastest first; the caller checks that they compute the same function.
 
-    First one whose batch norms are folded into the convolutions and linear layers before them, then one in another
-    layout only: convolutions of channels-last weights compute so, whatever the layout of the pixels. None of a
-    module that has hooks, which want their own module's forward, or that `torch.compile` has taken over.
+    The first has its batch norms folded into the convolutions and linear layers before them; the second has
+    channels-last weights only, which speed up convolutions whatever the layout of the pixels. Yields nothing for a
+    module with hooks, which belong to the original module's forward, or for one that `torch.compile` wraps.
     """
     if any(_is_bound(module) for module in model.modules()):
         return
     for change in (_fused, lambda same: same):
         try:
-            changed = _laid_out(change(_frozen(model)))
-        except Exception:  # tracing runs the module's own code, on what is no tensor
+            changed = _channels_last(change(_frozen_copy(model)))
+        except Exception:  # tracing runs the module's own code on proxies instead of tensors
             continue
         yield changed
 
 
 def _is_bound(module: Any) -> bool:
+    """Whether the module must stay as it is: compiled, or with hooks."""
     compiled = hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
     return compiled or any(getattr(module, name) for name in _HOOKS)
 
 
-def _frozen(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, without gradients of weights."""
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, without weight gradients."""
     model = copy.deepcopy(model).requires_grad_(False)
     for module in model.modules():
         module.training = False
@@ -43,11 +44,11 @@ def _frozen(model: nn.Module) -> nn.Module:
 
 
 def _fused(model: nn.Module) -> nn.Module:
-    from torch.fx.experimental.optimization import fuse  # not above: importing it gives a warning
+    from torch.fx.experimental.optimization import fuse  # not at the top: the import warns
 
     return fuse(model, inplace=True)
 
 
-def _laid_out(model: nn.Module) -> nn.Module:
-    laid_out: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return laid_out
+def _channels_last(model: nn.Module) -> nn.Module:
+    converted: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return converted

@@ -1,4 +1,4 @@
-"""A PyTorch module as the methods see it: forwards in a mode, gradients, updates."""
+"""Classifier and learner over a PyTorch module: forwards in a mode, gradients, updates."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ from torch import Tensor, nn
 from stcore.backends.torch import compiled, folding, precision, snapshots
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_mode
-from stcore.backends.torch.recomputing import recomputed
+from stcore.backends.torch.recomputing import checkpointed
 from stcore.backends.torch.resident import Resident
 from stcore.core.equivalence import same_function
+from stcore.data.pixels import unit_interval
 from stcore.errors import DIVIDE, HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Network, Ops
 
+NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+"""The dtypes that numpy has too."""
+
 
 class TorchClassifier:
-    """`stcore.protocols.Classifier` over any `nn.Module` that maps pixels (B, …) to logits (B, C)."""
+    """`stcore.protocols.Classifier` over any `nn.Module` that maps pixels (B, …) to logits (B, C).
+
+    Raises UsageError for a float16 module.
+    """
 
     ops: Ops = torch_ops
 
@@ -36,7 +43,7 @@ class TorchClassifier:
 
     @property
     def _is_compiled(self) -> bool:
-        """Whether `torch.compile` returned the model; all else stays clear of the compiler's slow import."""
+        """Whether `torch.compile` returned the model; other models avoid the compiler's slow import."""
         return hasattr(self.model, "_orig_mod")
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
@@ -45,7 +52,7 @@ class TorchClassifier:
             raise UsageError(HALF)
         if self._is_compiled:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
-        with compiled.kept(), in_mode(self.model, mode, dropout):
+        with compiled.keep_saved_tensors(), in_mode(self.model, mode, dropout):
             logits: Tensor = self.model(x)
         return logits
 
@@ -66,23 +73,28 @@ class TorchClassifier:
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
     def eval_logits(self, x: Tensor) -> Array | None:
-        # A look is worth no graph of its own.
-        eagerly = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
-        with torch.no_grad(), eagerly:
+        # One forward does not justify compiling a graph.
+        eager = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
+        with torch.no_grad(), eager:
             return torch_ops.to_numpy(self.logits(x, Mode.EVAL))
 
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
-            array = np.divide(array, 255, dtype=np.float32 if self.dtype is torch.float32 else np.float64)
+            array = unit_interval(array, np.float32 if self.dtype is torch.float32 else np.float64)
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)
 
+    def host_pixels(self, array: Array) -> Array:
+        if self.dtype not in NUMPY:
+            return torch_ops.to_numpy(self.pixels(array))
+        return unit_interval(array, NUMPY[self.dtype])
+
     def images(self, array: Array) -> Tensor:
-        # Turned in numpy: channels last in memory, as convolutions like it, and no view, which torch.compile
-        # would tell from the examples that a search finds.
+        # Transposed in numpy: the tensor is channels last in memory, which convolutions prefer, and not a view.
+        # torch.compile would compile again for a view, since the examples that a search finds are none.
         return self.pixels(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array)
 
-    def host_images(self, x: Tensor) -> Array:
-        array = torch_ops.to_numpy(x)
+    def host_images(self, x: Tensor | Array) -> Array:
+        array = x if isinstance(x, np.ndarray) else torch_ops.to_numpy(x)
         return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
     def resident(self, images: Array) -> Resident:
@@ -92,7 +104,7 @@ class TorchClassifier:
         return torch.as_tensor(array, dtype=torch.int64, device=self.device)
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
-        return fn  # what torch can compile whole is the model: see make_learner(torch.compile(model), …)
+        return fn  # torch compiles the model instead: make_learner(torch.compile(model), …)
 
     def weights(self) -> dict[str, Array]:
         from stcore.models import export_weights
@@ -112,14 +124,14 @@ class TorchClassifier:
             tensor.copy_(value)
 
     def snapshot(self) -> dict[str, Array]:
-        return snapshots.of_model(self._module)
+        return snapshots.model_state(self._module)
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
-        snapshots.into_model(self._module, snapshot)
+        snapshots.restore_model(self._module, snapshot)
 
     @property
     def _module(self) -> nn.Module:
-        """What the user built, without the compiler's shell."""
+        """The user's module, without the wrapper of `torch.compile`."""
         module: nn.Module = getattr(self.model, "_orig_mod", self.model)
         return module
 
@@ -128,16 +140,16 @@ class TorchClassifier:
 
     def folded(self, x: Tensor) -> TorchClassifier:
         copies = map(TorchClassifier, folding.candidates(self.model))
-        return next((it for it in copies if same_function(self, it, x)), self)
+        return next((candidate for candidate in copies if same_function(self, candidate, x)), self)
 
 
 class TorchLearner(TorchClassifier):
     """`stcore.protocols.Learner`: the module with its `torch.optim` optimizer."""
 
     precision = inner_precision = "fp32"
-    """What the outer forwards, and the search's, reckon in: fp32, tf32 or bf16. All others are in fp32."""
+    """Numeric precision of the outer forwards and of the search's: fp32, tf32 or bf16. All others use fp32."""
     gradient_checkpointing = False
-    """Whether these forwards keep no activations but their blocks' inputs."""
+    """Whether these forwards keep only the inputs of their blocks and recompute the other activations."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(model)
@@ -147,22 +159,22 @@ class TorchLearner(TorchClassifier):
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
         if self._outer:
-            return self.reckoned(self.precision, x, mode, dropout)
+            return self.training_logits(self.precision, x, mode, dropout)
         return super().logits(x, mode, dropout=dropout)
 
-    def reckoned(self, in_precision: str, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
-        """Logits of one of training's forwards, outer or the search's."""
+    def training_logits(self, in_precision: str, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
+        """Logits of one training forward, outer or in the search, in this precision."""
         logits = partial(super().logits, x, mode, dropout=dropout)
-        with recomputed(self.model, mode, dropout) if self.gradient_checkpointing else nullcontext():
+        with checkpointed(self.model, mode, dropout) if self.gradient_checkpointing else nullcontext():
             return precision.forward(in_precision, self, logits)
 
     def snapshot(self) -> dict[str, Array]:
-        return super().snapshot() | snapshots.of_optimizer(self.optimizer) | snapshots.of_generators()
+        return super().snapshot() | snapshots.optimizer_state(self.optimizer) | snapshots.generator_states()
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         super().restore(snapshot)
-        snapshots.into_optimizer(self.optimizer, snapshot)
-        snapshots.into_generators(snapshot)
+        snapshots.restore_optimizer(self.optimizer, snapshot)
+        snapshots.restore_generators(snapshot)
 
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
@@ -171,16 +183,16 @@ class TorchLearner(TorchClassifier):
         self._outer = True
         try:
             with torch.enable_grad():
-                value, metrics = self.through(loss)
+                value, metrics = self.call_loss(loss)
         finally:
             self._outer = False
-        with precision.way_back(self.precision):
+        with precision.backward_context(self.precision):
             value.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in self.trainable]  # None: not in the loss, so not updated and not decayed
+        gradients = [p.grad for p in self.trainable]  # None: not in the loss, so neither updated nor decayed
         return (value.detach(), {name: m.detach() for name, m in metrics.items()}), gradients
 
-    def through(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
-        """Where a loss is called, within which its gradients will be asked for."""
+    def call_loss(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
+        """Calls a loss that will be differentiated; a rank overrides it."""
         return loss()
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
@@ -199,11 +211,11 @@ class TorchLearner(TorchClassifier):
                     parameter.add_(amount)
 
     def searching(self) -> Network:
-        plainly = self.inner_precision == "fp32" and not self.gradient_checkpointing
-        return self if plainly else precision.Searched(self)
+        plain = self.inner_precision == "fp32" and not self.gradient_checkpointing
+        return self if plain else precision.SearchNetwork(self)
 
     def regularization_loss(self) -> None:
-        """A torch module adds nothing to a loss."""
+        """None: a torch module adds nothing to the loss."""
 
     def set_learning_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""One forward of a module in a given `Mode`; every module comes back as it was."""
+"""Forwards of a module in a given `Mode`; all flags are restored afterwards."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stcore.protocols import Mode
 
 @contextmanager
 def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
-    """Sets training flags and statistics tracking for `mode`, and restores them whatever happens.
+    """Sets training flags and statistics tracking for `mode`, and always restores them.
 
-    Where the root is in training mode, submodules in evaluation mode were frozen by the user and stay so;
-    where the root is in evaluation mode, all follow `mode`.
+    If the root is in training mode, submodules in evaluation mode were frozen by the user and stay so; if the root
+    is in evaluation mode, all follow `mode`.
     """
     modules: list[Any] = list(model.modules())
     before = [(module, module.training, getattr(module, "track_running_stats", None)) for module in modules]
@@ -31,7 +31,7 @@ def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
             module.training = on
             if normalises and on and tracks and mode is Mode.BATCH:
                 module.track_running_stats = False
-                if isinstance(module, _InstanceNorm):  # it writes whatever the flag says
+                if isinstance(module, _InstanceNorm):  # it ignores the flag and writes its statistics
                     hidden.append((module, module.running_mean, module.running_var))
                     module.running_mean = module.running_var = None
         yield

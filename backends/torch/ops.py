@@ -1,4 +1,4 @@
-"""The protocol's operations in PyTorch: `stcore.protocols.Ops`, as plain functions."""
+"""Operations of the protocol in PyTorch: `stcore.protocols.Ops`, as plain functions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def clip(x: Tensor, lower: Tensor | float, upper: Tensor | float) -> Tensor:
 
 
 def sum(x: Tensor) -> Tensor:
-    return x.sum(tuple(range(1, x.ndim)))  # not flattened: that copies what is laid out channels last
+    return x.sum(tuple(range(1, x.ndim)))  # not flattened: that copies a channels-last tensor
 
 
 def mean(x: Tensor) -> Tensor:
@@ -81,19 +81,19 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
         value = fn(*leaves)
 
     def pullback(cotangent: Tensor) -> tuple[Tensor, ...]:
-        with compiled.kept():
+        with compiled.keep_saved_tensors():
             return torch.autograd.grad(value, leaves, cotangent, retain_graph=True, materialize_grads=True)
 
     return value.detach(), pullback
 
 
 def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
-    with torch.inference_mode(False), torch.no_grad():  # where no gradient could be asked for at all
+    with torch.inference_mode(False), torch.no_grad():  # inference mode would forbid gradients inside
         return fn(*args)
 
 
 def to_numpy(x: Tensor) -> Array:
     x = x.detach().cpu()
-    if x.dtype is torch.bfloat16:  # which numpy does not know
+    if x.dtype is torch.bfloat16:  # numpy has no bfloat16
         x = x.float()
-    return x.numpy().copy()  # on the CPU it would share memory
+    return x.numpy().copy()  # a CPU tensor would share its memory

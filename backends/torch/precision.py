@@ -1,4 +1,4 @@
-"""What a network's forwards reckon in: float32 as it is, TensorFloat-32 on CUDA, or bfloat16 by autocast.
+"""Numeric precision of the forward passes: float32, TensorFloat-32 on CUDA, or bfloat16 by autocast.
 
 Weights, logits, losses and projections stay in the weights' dtype.
 """
@@ -21,24 +21,26 @@ if TYPE_CHECKING:
 
 
 def check_precision(name: str, precision: str, device: torch.device) -> None:
-    """DeviceError where the device has no such arithmetic."""
+    """Raises DeviceError if the device does not support the precision."""
     cuda = device.type == "cuda"
     if precision == "tf32" and not (cuda and torch.cuda.get_device_capability(device) >= (8, 0)):
         raise DeviceError(
             f"{name}: expected a CUDA device of compute capability 8.0 or more for tf32; received {device}. "
-            "Take fp32 or bf16"
+            "Use fp32 or bf16"
         )
     if precision == "bf16" and cuda and not torch.cuda.is_bf16_supported():
-        raise DeviceError(f"{name}: expected a CUDA device that knows bfloat16 for bf16; received {device}")
+        raise DeviceError(
+            f"{name}: expected a CUDA device that supports bfloat16 for bf16; received {device}. Use fp32"
+        )
 
 
 def use_float32() -> None:
-    """Has CUDA multiply float32 as float32: PyTorch's convolutions are in TF32 unless told otherwise."""
-    _tensor_float_32(False)
+    """Makes CUDA multiply float32 as float32: PyTorch's convolutions use TF32 by default."""
+    _set_tensor_float_32(False)
 
 
-def _tensor_float_32(on: bool) -> None:
-    # Not `fp32_precision`: torch 2.6 has none, and the old flags, once the new are set, raise when they are read.
+def _set_tensor_float_32(on: bool) -> None:
+    # Not `fp32_precision`: torch 2.6 lacks it, and reading the old flags raises once the new one is set.
     torch.backends.cuda.matmul.allow_tf32 = on
     torch.backends.cudnn.allow_tf32 = on
 
@@ -46,7 +48,7 @@ def _tensor_float_32(on: bool) -> None:
 @contextmanager
 def _in_tensor_float_32() -> Iterator[None]:
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    _tensor_float_32(True)
+    _set_tensor_float_32(True)
     try:
         yield
     finally:
@@ -54,34 +56,34 @@ def _in_tensor_float_32() -> Iterator[None]:
 
 
 def forward(precision: str, model: TorchClassifier, logits: Callable[[], Tensor]) -> Tensor:
-    """Logits in the weights' dtype, reckoned in this precision."""
+    """Logits in the weights' dtype, computed in this precision."""
     if precision == "bf16":
         with torch.autocast(model.device.type, torch.bfloat16):
             return logits().to(model.dtype)
-    with way_back(precision):
+    with backward_context(precision):
         return logits()
 
 
-def way_back(precision: str) -> AbstractContextManager[None]:
-    """Around a backward pass; autocast's own way back needs nothing around it."""
+def backward_context(precision: str) -> AbstractContextManager[None]:
+    """Context for a backward pass; the backward pass of autocast needs none."""
     return _in_tensor_float_32() if precision == "tf32" else nullcontext()
 
 
-class Searched:
-    """A learner's model as a search in another precision sees it; the ways back to the pixels are in it too."""
+class SearchNetwork:
+    """A learner's network for the search for examples: its precision also holds for the gradients of pixels."""
 
     def __init__(self, learner: TorchLearner) -> None:
         self._learner, self._precision = learner, learner.inner_precision
         self.ops = cast(Ops, SimpleNamespace(**{**vars(learner.ops), "vjp": self._vjp}))
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
-        return self._learner.reckoned(self._precision, x, mode, dropout)
+        return self._learner.training_logits(self._precision, x, mode, dropout)
 
     def _vjp(self, fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
         value, pullback = self._learner.ops.vjp(fn, *xs)
 
-        def back(cotangent: Any) -> tuple[Tensor, ...]:
-            with way_back(self._precision):
+        def pullback_in_precision(cotangent: Any) -> tuple[Tensor, ...]:
+            with backward_context(self._precision):
                 return pullback(cotangent)
 
-        return value, back
+        return value, pullback_in_precision

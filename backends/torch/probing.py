@@ -1,4 +1,4 @@
-"""What a network costs, as PyTorch counts it: parameters, operations, memory."""
+"""Costs of a network in PyTorch: parameters, operations, memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from stcore.protocols import Array
 
 
 def parameters(learner: TorchLearner) -> int:
-    """How many numbers training may change."""
+    """The number of trainable parameters."""
     return sum(parameter.numel() for parameter in learner.trainable)
 
 
 def forward_flops(learner: TorchLearner, images: Array) -> int:
-    """Floating-point operations of one forward of an image (1, H, W, C): two to a multiply-accumulate of its
-    convolutions and matrix products; the rest is not counted.
+    """Floating-point operations of one forward of an image (1, H, W, C).
+
+    Counts two per multiply-accumulate of convolutions and matrix products, and nothing else.
     """
     with FlopCounterMode(display=False) as counter:
         learner.eval_logits(learner.images(images))
@@ -24,5 +25,5 @@ def forward_flops(learner: TorchLearner, images: Array) -> int:
 
 
 def peak_bytes(device: str) -> int | None:
-    """The most memory of the device that tensors have taken so far; None on a device that does not tell."""
+    """Peak memory of tensors on the device so far, in bytes; None if the device does not report it."""
     return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None

@@ -1,4 +1,4 @@
-"""The processes that `torchrun` starts: each trains on its share of every batch (`DistributedDataParallel`)."""
+"""Distributed training over the processes of `torchrun`: each has its share of every batch."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from stcore.base.snapshots import part
 from stcore.errors import UsageError
 from stcore.protocols import Array, Metrics, Ops
 
-PATIENCE = timedelta(seconds=10)
-_WORD = "forward_sync_buffers"  # newer PyTorch's name of broadcast_buffers
-_KNOWN = inspect.signature(DistributedDataParallel.__init__).parameters
-# Buffers are sent around by `apply_gradients`.
-_OWN_BUFFERS: dict[str, Any] = {_WORD if _WORD in _KNOWN else "broadcast_buffers": False}
+STORE_TIMEOUT = timedelta(seconds=10)
+_SYNC_BUFFERS = "forward_sync_buffers"  # newer PyTorch's name of broadcast_buffers
+_PARAMETERS = inspect.signature(DistributedDataParallel.__init__).parameters
+# `apply_gradients` broadcasts the buffers.
+_NO_BUFFER_SYNC: dict[str, Any] = {_SYNC_BUFFERS if _SYNC_BUFFERS in _PARAMETERS else "broadcast_buffers": False}
 
 
 def join_ranks(device: str) -> Ranks:
-    """This process among those that the launcher started, or alone. They talk by gloo, on GPUs also by NCCL."""
+    """This process as one of those that the launcher started, or alone. Uses gloo, on GPUs also NCCL."""
     if launched() == 1:
         return Alone()
     if not dist.is_initialized():
@@ -51,45 +51,46 @@ class TorchRanks:
         return values
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        raised = torch.tensor(flags, dtype=torch.uint8)  # on the CPU: no GPU is waited for
-        dist.all_reduce(raised, dist.ReduceOp.MAX)
-        return tuple(map(bool, raised.tolist()))
+        reduced = torch.tensor(flags, dtype=torch.uint8)  # on the CPU: no wait for a GPU
+        dist.all_reduce(reduced, dist.ReduceOp.MAX)
+        return tuple(map(bool, reduced.tolist()))
 
     def join(self, learner: Any) -> RankedLearner:
         return RankedLearner(learner, self)
 
     def lost(self, error: Exception) -> bool:
-        said = str(error)
-        closed = "Connection closed by peer" in said or "Connection reset by peer" in said or "gloo" in said
+        message = str(error)
+        phrases = ("Connection closed by peer", "Connection reset by peer", "gloo")
+        closed = any(phrase in message for phrase in phrases)
         return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and closed)
 
     def leave(self) -> None:
-        # Once each has said its last word: the launcher ends the others as soon as one is gone.
-        atexit.register(_leave_together)
+        # All ranks exit together: the launcher ends the others as soon as one is gone.
+        atexit.register(_exit_together)
 
 
-def _leave_together() -> None:
+def _exit_together() -> None:
     dist.barrier()
     dist.destroy_process_group()
 
 
 def first_to_fail() -> bool:
-    """Whether no other rank has failed before, by a count in the store where the ranks found each other."""
+    """Whether no other rank has failed before, by a counter in the ranks' rendezvous store."""
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     try:
-        store: Any = dist.TCPStore(host, port, is_master=False, timeout=PATIENCE)  # type: ignore[attr-defined]
+        store: Any = dist.TCPStore(host, port, is_master=False, timeout=STORE_TIMEOUT)  # type: ignore[attr-defined]
         return int(store.add(f"stcore/failed/{attempt}", 1)) == 1
-    except RuntimeError:  # without torchrun it is rank 0's, and gone with it
+    except RuntimeError:  # without torchrun rank 0 hosts the store, which ends with it
         return False
 
 
 def synchronised(model: nn.Module, device: str) -> nn.Module:
-    """The model with batch norms whose statistics are of all ranks' examples; UsageError on the CPU."""
+    """The model with batch norms over the examples of all ranks. Raises UsageError on the CPU."""
     if not device.startswith("cuda"):
         raise UsageError(
             f"sync_batch_norm: expected a CUDA device, which PyTorch's SyncBatchNorm needs; received {device}. "
-            "Leave it out: each rank then has statistics of its own share, and rank 0's are kept"
+            "Leave it out: each rank then uses the statistics of its own share, and rank 0's are kept"
         )
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return converted
@@ -98,19 +99,19 @@ def synchronised(model: nn.Module, device: str) -> nn.Module:
 class RankedLearner(TorchLearner):
     """A learner as one of several ranks.
 
-    The loss goes through `DistributedDataParallel`, which averages the gradients; the search for examples is on
-    the bare module. After each update rank 0's running statistics are everyone's.
+    `DistributedDataParallel` computes the loss and averages the gradients; the search for examples uses the bare
+    module. After each update all ranks take the running statistics of rank 0.
     """
 
     def __init__(self, learner: TorchLearner, ranks: TorchRanks) -> None:
-        vars(self).update(vars(learner))  # precision and all: the same learner, seen as one of several
+        vars(self).update(vars(learner))  # all its attributes, precision included
         self._ranks = ranks
-        self.ops = _shared(torch_ops)
+        self.ops = _with_global_mean(torch_ops)
         # unused: a method may leave weights out of its loss, and None must stay None
-        self._loss = DistributedDataParallel(_Loss(self.model), find_unused_parameters=True, **_OWN_BUFFERS)
-        self._draw_apart()
+        self._loss = DistributedDataParallel(_Loss(self.model), find_unused_parameters=True, **_NO_BUFFER_SYNC)
+        self._offset_seed()
 
-    def through(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
+    def call_loss(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
         result: tuple[Tensor, Metrics] = self._loss(loss)
         return result
 
@@ -121,29 +122,29 @@ class RankedLearner(TorchLearner):
             _broadcast([buffer for buffer in buffers if buffer.dtype == kind])
 
     def snapshot(self) -> dict[str, Array]:
-        """Rank 0's, with what the layers of the others draw from."""
-        _, *others = self._ranks.gather(snapshots.of_generators())
-        theirs = {
+        """Rank 0's snapshot, with the generator states of the other ranks."""
+        _, *others = self._ranks.gather(snapshots.generator_states())
+        other_states = {
             f"rank{rank}/{name}": array for rank, states in enumerate(others, 1) for name, array in states.items()
         }
-        return super().snapshot() | theirs
+        return super().snapshot() | other_states
 
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         super().restore(snapshot)
         if self._ranks.rank and (own := part(snapshot, f"rank{self._ranks.rank}/")):
-            snapshots.into_generators(own)
-        elif self._ranks.rank:  # there were fewer
-            self._draw_apart()
+            snapshots.restore_generators(own)
+        elif self._ranks.rank:  # the snapshot comes from fewer ranks
+            self._offset_seed()
 
-    def _draw_apart(self) -> None:
-        """No two ranks have the same dropout masks."""
+    def _offset_seed(self) -> None:
+        """Seeds each rank differently, so that no two have the same dropout masks."""
         if self._ranks.rank:
             torch.manual_seed(torch.initial_seed() + self._ranks.rank)
 
 
 @torch.no_grad()
 def _broadcast(tensors: Sequence[Tensor]) -> None:
-    """Rank 0's values to all, in one message."""
+    """Sends rank 0's values to all ranks in one message."""
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
     dist.broadcast(flat, 0)
     for tensor, values in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
@@ -151,7 +152,7 @@ def _broadcast(tensors: Sequence[Tensor]) -> None:
 
 
 class _Loss(nn.Module):
-    """What `DistributedDataParallel` wraps: the whole of a loss, in which the model is called several times."""
+    """The module that `DistributedDataParallel` wraps: a whole loss, which calls the model several times."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -162,21 +163,23 @@ class _Loss(nn.Module):
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over the examples of all ranks, however many each has."""
+    """The mean over the examples of all ranks; ranks may have different numbers of them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        both = torch.stack([x.sum(), x.new_tensor(len(x))])
-        dist.all_reduce(both)
-        ctx.share, ctx.count = dist.get_world_size() / both[1], len(x)  # times the ranks: gradients are averaged
-        return both[0] / both[1]
+        sum_and_count = torch.stack([x.sum(), x.new_tensor(len(x))])
+        dist.all_reduce(sum_and_count)
+        total, count = sum_and_count.unbind()
+        ctx.share, ctx.count = dist.get_world_size() / count, len(x)  # times the ranks: gradients are averaged
+        mean: Tensor = total / count
+        return mean
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        shared: Tensor = (gradient * ctx.share).expand(ctx.count)
-        return shared
+        per_example: Tensor = (gradient * ctx.share).expand(ctx.count)
+        return per_example
 
 
-def _shared(ops: ModuleType) -> Ops:
-    """The operations, but for the mean over the batch."""
+def _with_global_mean(ops: ModuleType) -> Ops:
+    """The operations with a mean over the batch of all ranks."""
     return cast(Ops, SimpleNamespace(**{**vars(ops), "mean": _Mean.apply}))

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: activations that the way back computes again, instead of their being kept."""
+"""Gradient checkpointing: the backward pass recomputes activations instead of keeping them."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """What is computed again as a whole: the outermost modules, made of others, that a container lists.
+    """The modules that are recomputed as a whole: the outermost composite modules that a container lists.
 
-    Those are the blocks of residual networks and transformers. Where there are none, it is the model itself:
-    of several forwards of one step, the activations of one at a time are then there.
+    Those are the blocks of residual networks and transformers. Without any, it is the model itself: of several
+    forwards in one step, only one holds its activations at a time.
     """
-    return list(dict.fromkeys(_listed(model, isinstance(model, _CONTAINERS)))) or [model]
+    return list(dict.fromkeys(_composite_children(model, isinstance(model, _CONTAINERS)))) or [model]
 
 
-def _listed(module: nn.Module, container: bool) -> list[nn.Module]:
-    found: list[nn.Module] = []
+def _composite_children(module: nn.Module, container: bool) -> list[nn.Module]:
+    modules: list[nn.Module] = []
     for child in module.children():
         if container and not isinstance(child, _CONTAINERS) and next(child.children(), None) is not None:
-            found.append(child)
+            modules.append(child)
         else:
-            found += _listed(child, isinstance(child, _CONTAINERS))
-    return found
+            modules += _composite_children(child, isinstance(child, _CONTAINERS))
+    return modules
 
 
 @contextmanager
-def recomputed(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
-    """Around a forward in this mode: of each block its input alone is kept for the way back.
+def checkpointed(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
+    """Context for a forward in this mode: each block keeps only its input for the backward pass.
 
-    What is computed again is the same, dropout's masks too, and writes no running statistics a second time.
+    The recomputation gives the same numbers, dropout masks included, and updates no running statistics again.
     """
 
     def contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _Again(lambda: _again(model, block, mode, dropout))
+        return nullcontext(), _Reusable(lambda: _recomputation(model, block, mode, dropout))
 
-    patched = [(block, vars(block).get("forward")) for block in blocks(model)]  # others may have set their own
+    patched = [(block, vars(block).get("forward")) for block in blocks(model)]  # an instance may have its own
     try:
         for block, _ in patched:
-            again = partial(contexts, block)
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=again)
+            context_fn = partial(contexts, block)
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False, context_fn=context_fn)
         yield
     finally:
         for block, own in patched:
@@ -58,23 +58,23 @@ def recomputed(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
                 block.forward = own
 
 
-class _Again(AbstractContextManager[None]):
-    """A context made anew each time: a search goes back by one forward more than once."""
+class _Reusable(AbstractContextManager[None]):
+    """A context that is made again on each entry: a search runs several backward passes through one forward."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
         self._make = make
 
     def __enter__(self) -> None:
-        self._within = self._make()
-        self._within.__enter__()
+        self._current = self._make()
+        self._current.__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        self._within.__exit__(*error)
+        self._current.__exit__(*error)
 
 
 @contextmanager
-def _again(model: nn.Module, block: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
-    """The modules as in the first forward, which is over; what they write goes into copies."""
+def _recomputation(model: nn.Module, block: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
+    """The modes of the finished first forward; writes to buffers go into copies."""
     with in_mode(model, mode, dropout):
         buffers = [
             (module._buffers, name, buffer)

@@ -1,7 +1,7 @@
-"""The reference engine, `pyautoattack`, run on a module without its side effects.
+"""The reference engine, `pyautoattack`, without its side effects.
 
-What it would leave behind: the global generators seeded, gradients in the parameters' `grad` (its FAB calls
-`backward`), a debugger's or coverage's trace function switched off.
+It seeds the global generators, leaves gradients in the parameters' `grad` (its FAB calls `backward`), and switches
+off the trace function of a debugger or of coverage.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stcore.protocols import Array, Mode
 
 
 class Outcome(NamedTuple):
-    """adversarial: host images as they were given, in float32.   forwards, backwards: images × passes."""
+    """adversarial: float32 host images in the layout of the input.   forwards, backwards: images × passes."""
 
     adversarial: Array
     seconds: float
@@ -35,10 +35,10 @@ class Outcome(NamedTuple):
 
 
 class Counted(nn.Module):
-    """A module in its own dtype behind the engine's float32, counting what is asked of it.
+    """A module that converts the engine's float32 to its own dtype and counts its passes.
 
-    forwards: images × forwards.   backwards: images × ways back to the pixels.
-    flat: the module takes (B, d), where the engine wants (B, d, 1, 1).
+    forwards: images × forward passes.   backwards: images × backward passes to the pixels.
+    flat: the module takes (B, d), whereas the engine passes (B, d, 1, 1).
     """
 
     def __init__(self, model: nn.Module, *, flat: bool = False) -> None:
@@ -49,13 +49,13 @@ class Counted(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self.forwards += len(images)
         if images.requires_grad and torch.is_grad_enabled():
-            images = images.view_as(images)  # the hook stays off the caller's tensor, which may come again
-            images.register_hook(self._passed)  # type: ignore[no-untyped-call]
-        given = images.flatten(1) if self.flat else images
-        logits: Tensor = self.model(given.to(self.dtype))
+            images = images.view_as(images)  # no hook on the caller's tensor, which it may pass again
+            images.register_hook(self._count_backward)  # type: ignore[no-untyped-call]
+        inputs = images.flatten(1) if self.flat else images
+        logits: Tensor = self.model(inputs.to(self.dtype))
         return logits.to(images.dtype)
 
-    def _passed(self, gradient: Tensor) -> None:
+    def _count_backward(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
 
 
@@ -67,13 +67,13 @@ def run(
     classes: int,
     progress: Callable[[str], None] | None,
 ) -> Outcome:
-    """The engine on images (N, H, W, C) or flat (N, d), under settings that fit the model and its `classes`."""
+    """Runs the engine on images (N, H, W, C) or flat (N, d); the settings must fit the model and its `classes`."""
     device, flat = TorchClassifier(model).device, images.ndim == 2
     counted = Counted(model, flat=flat)
     as_images = images[:, :, None, None] if flat else images.transpose(0, 3, 1, 2)
     x = torch.tensor(np.ascontiguousarray(as_images, np.float32), device=device)
     y = torch.tensor(labels, dtype=torch.int64, device=device)
-    with _undisturbed(counted), _forwarded(progress):
+    with _side_effects_undone(counted), _log_to(progress):
         engine = pyautoattack.AutoAttack(
             counted,
             norm=settings.norm.capitalize(),
@@ -84,25 +84,25 @@ def run(
         )
         if settings.attacks is not None:
             engine.attacks_to_run = list(settings.attacks)
-        for targeted in (engine.apgd_targeted, engine.fab):  # it would ask for nine targets of four classes, too
+        for targeted in (engine.apgd_targeted, engine.fab):  # the default is nine targets, even for four classes
             targeted.n_target_classes = min(targeted.n_target_classes, classes - 1)
         if settings.queries is not None:
             engine.square.n_queries = settings.queries
-        begun = time.perf_counter()
+        start = time.perf_counter()
         adversarial, _ = engine.run_standard_evaluation(x, y, batch_size=settings.batch_size)
-        seconds = time.perf_counter() - begun
-        of_weights = any(p.grad is not None for p in model.parameters())
+        seconds = time.perf_counter() - start
+        weight_gradients = any(p.grad is not None for p in model.parameters())
     host = adversarial.cpu().numpy()
     host = host.reshape(images.shape) if flat else np.ascontiguousarray(host.transpose(0, 2, 3, 1))
-    return Outcome(host, seconds, counted.forwards, counted.backwards, of_weights)
+    return Outcome(host, seconds, counted.forwards, counted.backwards, weight_gradients)
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; modes, gradients, random state and trace function as before, afterwards."""
+def _side_effects_undone(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; restores modes, gradients, random state and trace function."""
     gradients, tracer = [(p, p.grad) for p in model.parameters()], sys.gettrace()
     for parameter, _ in gradients:
-        parameter.grad = None  # what is there would be added to in place
+        parameter.grad = None  # the engine would add to it in place
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())), in_mode(model, Mode.EVAL, dropout=False):
             yield
@@ -113,8 +113,8 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _forwarded(progress: Callable[[str], None] | None) -> Iterator[None]:
-    """The engine's log, line by line, to `progress` alone; without it, wherever the caller's logging sends it."""
+def _log_to(progress: Callable[[str], None] | None) -> Iterator[None]:
+    """Sends the engine's log, line by line, to `progress` alone; None leaves it to the caller's logging."""
     if progress is None:
         yield
         return

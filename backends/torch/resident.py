@@ -1,4 +1,4 @@
-"""Images that live on the device as uint8 (see `stcore.data.resident`)."""
+"""Training images kept on the device as uint8 (see `stcore.data.resident`)."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from stcore.protocols import Array
 
 
 class Resident:
-    """Copies images (N, H, W, C) to the device, once; called with places, it chooses and augments there."""
+    """Copies images (N, H, W, C) to the device once; a call selects and augments some of them there."""
 
     def __init__(self, images: Array, device: torch.device, dtype: torch.dtype) -> None:
         self._images = torch.as_tensor(images, device=device)
         self._dtype = dtype
-        # Divided by a tensor of the device: by a number, a GPU would multiply with 1/255, which rounds otherwise.
+        # Divide by a tensor: for a Python number a GPU multiplies by 1/255, which rounds differently.
         exact = torch.float32 if dtype is torch.float32 else torch.float64
         self._white = torch.tensor(255, dtype=exact, device=device)
 
-    def __call__(self, places: Array, draws: CropFlip | None) -> Tensor:
-        images = self._images[self._put(places)]
+    def __call__(self, indices: Array, draws: CropFlip | None) -> Tensor:
+        images = self._images[self._to_device(indices)]
         if draws is not None:
-            rows, columns = map(self._put, windows(draws, *images.shape[1:3]))
+            rows, columns = map(self._to_device, windows(draws, *images.shape[1:3]))
             batch = torch.arange(len(images), device=images.device)[:, None, None]
             images = pad(images, (0, 0, PAD, PAD, PAD, PAD))[batch, rows[:, :, None], columns[:, None, :]]
             if draws.hole is not None:
-                hidden = self._put(covered(draws.hole, *images.shape[1:3]))
+                hidden = self._to_device(covered(draws.hole, *images.shape[1:3]))
                 images = images.masked_fill(hidden[..., None], 0)
-        # Turned before it is divided: channels last in memory, and no view (see `TorchClassifier.images`).
+        # Permute before the division: channels last in memory, and not a view (see `TorchClassifier.images`).
         return (images.permute(0, 3, 1, 2) / self._white).to(self._dtype)
 
-    def _put(self, array: Array) -> Tensor:
+    def _to_device(self, array: Array) -> Tensor:
         return torch.as_tensor(array, device=self._images.device)
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on the device; 0 where its memory is the host's."""
+    """Free memory of the device, in bytes; 0 if it shares the host's."""
     return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else 0

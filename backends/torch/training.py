@@ -1,4 +1,4 @@
-"""What a training run needs of PyTorch beside the learner."""
+"""Optimizer and training options of the PyTorch backend."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stcore.backends.torch.precision import check_precision
 def make_sgd(
     model: nn.Module, learning_rate: float, momentum: float, weight_decay: float, nesterov: bool
 ) -> torch.optim.Optimizer:
-    """SGD with coupled weight decay on every tensor, as the paper's recipes use it."""
+    """SGD with coupled weight decay on every tensor, as in the paper's recipes."""
     return torch.optim.SGD(
         model.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov
     )
@@ -27,11 +27,13 @@ def prepare_training(
     inner_precision: str = "fp32",
     gradient_checkpointing: bool = False,
 ) -> TorchLearner:
-    """`on` compiles the model by `torch.compile`; `off` and `auto` stay eager (on CPU compiling gained nothing).
+    """Sets compilation, precision and gradient checkpointing of a learner, and returns it.
 
-    Weights are laid out channels-last, as host images are: the same numbers, sooner. The precisions are those of
-    the outer forwards and of the search for examples. Gradient checkpointing is for both, since the search holds
-    as many activations. DeviceError where the device lacks a precision.
+    choice: `on` compiles the model by `torch.compile`; `off` and `auto` stay eager (on CPU it gains nothing).
+    precision, inner_precision: fp32, tf32 or bf16, of the outer forwards and of the search for examples.
+    gradient_checkpointing: of both, since the search holds as many activations.
+    Weights become channels-last like the images: the same numbers, faster.
+    Raises DeviceError if the device does not support a precision.
     """
     check_precision("precision", precision, learner.device)
     check_precision("inner_precision", inner_precision, learner.device)
@@ -39,6 +41,6 @@ def prepare_training(
     learner.gradient_checkpointing = gradient_checkpointing
     learner.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if choice == "on":
-        compiled: Any = torch.compile(learner.model)  # model.compile() compiles nothing of an nn.Sequential
+        compiled: Any = torch.compile(learner.model)  # model.compile() does not compile an nn.Sequential
         learner.model = compiled
     return learner

@@ -1,21 +1,21 @@
-"""`{commands}`: a section for each command of `stcli` with its --help, asked of the commands themselves."""
+"""The directive `{commands}`: a section per command of `stcli`, with the output of its --help."""
 
 import contextlib
 import io
 import os
-import re
 from unittest import mock
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
+from stcore.cli.completion import actions
 from stcore.cli.main import COMMANDS, main
 
 
 def help_of(*words):
     """What `stcli WORDS --help` prints."""
     said = io.StringIO()
-    plain = {"COLUMNS": "88", "FORCE_COLOR": ""}  # whatever terminal builds the site
+    plain = {"COLUMNS": "88", "FORCE_COLOR": ""}  # independent of the terminal that builds the site
     with contextlib.redirect_stdout(said), mock.patch.dict(os.environ, plain):
         code = main([*words, "--help"])
     if code:
@@ -27,13 +27,12 @@ def asked():
     """The commands in the order of `stcli --help`, each followed by its actions, if it has some."""
     for name in COMMANDS:
         yield (name,)
-        listing = re.match(rf"usage: stcli {name} [A-Z]+ .*?\n\n(?=  )(.*?)\n\n", help_of(name), re.S)
-        for line in listing[1].splitlines() if listing else []:
-            yield name, line.split()[0]
+        for action in actions().get(name, ()):
+            yield name, action
 
 
 class Commands(SphinxDirective):
-    """Each command under a heading of its own, in the order of `stcli --help`."""
+    """Each command under its own heading, in the order of `stcli --help`."""
 
     def run(self):
         return [self.section(words) for words in asked()]

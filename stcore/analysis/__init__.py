@@ -1,10 +1,10 @@
-"""The paper's figures as numbers, from anyone's own models and runs; `stcore.figures` draws them.
+"""Analyses: the numbers behind the paper's figures, for any models and runs. `stcore.figures` draws them.
 
-`stcore.analysis.registry.ANALYSES` lists them. Each is a module that has
+`stcore.analysis.registry.ANALYSES` lists them. Each analysis is a module with
 
-* `Settings`, a frozen dataclass: what the analysis can be asked, with the paper's values;
-* `compute(subjects, settings, *, progress)` of checkpoints (see `stcore.analysis.subject`), or
-  `compute(runs, settings)` of run folders by name;
-* a frozen result with `rows()`, one dict of plain values per point of the figure, `content()`, the same as plain
-  JSON with the settings that made it, and `table()`, the few rows that a terminal shows.
+* `Settings`, a frozen dataclass whose defaults are the paper's values;
+* `compute(subjects, settings, *, progress)` for checkpoints (see `stcore.analysis.subject`), or
+  `compute(runs, settings)` for run folders by name;
+* a frozen result with three methods: `rows()` gives a dict of plain values per point of the figure, `content()`
+  the rows and settings as plain JSON values, and `table()` the few rows that a terminal shows.
 """

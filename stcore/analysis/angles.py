@@ -1,10 +1,9 @@
-"""The angle between the adversarial and the collaborative perturbation, step by step (Fig. 7).
+"""Angles between adversarial and collaborative perturbations, step by step (Fig. 7).
 
-Both searches start from x itself (Eqs. 1 and 4). At the first step their gradients are opposite, and so are the
-perturbations, 180°, as long as no pixel leaves [0, 1]: of a pixel at the border (0 or 1) one of the two steps is
-cut off, and the angle is smaller by that; the median over the images without such a pixel is told beside that of
-all. Later the gradients are those at different points, and the angle may be any. Where a perturbation is zero, it
-is undefined.
+Both searches start from the natural image x (Eqs. 1 and 4). Their first gradients are opposite, so after one step
+the angle is 180°, unless clipping to [0, 1] cuts one of the two steps off at a pixel near 0 or 1, which makes it
+smaller. The result therefore also gives the median over the images without such a pixel. Later gradients are taken
+at different points, and any angle is possible. If a perturbation is zero, the angle is undefined.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stcore.analysis.geometry import angle
-from stcore.analysis.searches import Search
+from stcore.analysis.searches import SearchSettings
 from stcore.analysis.subject import Subject, on_same_images
 from stcore.attacks.ascent_losses import ASCENT_LOSSES
 from stcore.base import checks
@@ -30,8 +28,8 @@ BINS = np.arange(0.0, 181.0, 5.0)
 
 
 @dataclass(frozen=True)
-class Settings(Search):
-    """As `stcore.analysis.searches.Search` has them; the paper does not say its own."""
+class Settings(SearchSettings):
+    """The settings of both searches; the paper does not give its own."""
 
     steps: int = 20
 
@@ -42,10 +40,10 @@ class Settings(Search):
 
 @dataclass(frozen=True, eq=False)
 class Angles:
-    """One model's.
+    """The angles of one model.
 
-    degrees: (N, steps), in [0, 180], after each step; NaN where undefined.
-    border: (N,), whether the image has a pixel nearer to 0 or 1 than a step.
+    degrees: (N, steps), in [0, 180], after each step; NaN if undefined.
+    border: (N,), whether the image has a pixel closer to 0 or 1 than one step.
     """
 
     name: str
@@ -54,17 +52,17 @@ class Angles:
     border: Array
 
     def at(self, step: int) -> Array:
-        """The angles that are defined after this step, counted from 1."""
+        """The defined angles after this step, counted from 1."""
         here = self.degrees[:, step - 1]
         return np.asarray(here[~np.isnan(here)])
 
     def median_off_border(self, step: int) -> float | None:
-        """The median over the images without a pixel at the border; None where there is none."""
+        """The median over the images without a pixel at the border; None if there is no such image."""
         here = self.degrees[~self.border, step - 1]
         return float(np.nanmedian(here)) if (~np.isnan(here)).any() else None
 
     def histogram(self, step: int) -> Array:
-        """How many of them lie between two of `BINS`."""
+        """The number of angles in each bin of `BINS`."""
         return np.asarray(np.histogram(self.at(step), BINS)[0])
 
 
@@ -76,7 +74,7 @@ class Result:
     models: list[Angles]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each model and step: how the angles of its images are distributed, in degrees."""
+        """A row per model and step: the distribution of the angles over the images, in degrees."""
         return [
             {
                 "model": model.name,
@@ -90,7 +88,7 @@ class Result:
         ]
 
     def table(self) -> list[dict[str, Any]]:
-        """The steps that are shown, in short."""
+        """The rows of the shown steps, abridged."""
         return [
             {
                 "model": row["model"],
@@ -107,7 +105,7 @@ class Result:
 
     @property
     def shown(self) -> list[int]:
-        """The first step, the last, and two between them in the same ratio."""
+        """The first step, the last, and two in between, in geometric progression."""
         last = self.settings.steps
         return sorted({round(last ** (part / 3)) for part in range(4)})
 
@@ -141,13 +139,13 @@ def _summary(angles: Array) -> dict[str, Any]:
 
 
 def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
-    """The angles of some models on the same images; DataError where the images are not the same."""
+    """The angles of each model. Raises DataError if the models have different images."""
     return Result(settings, [_angles(subject, settings, progress) for subject in on_same_images(subjects)])
 
 
 def _angles(subject: Subject, settings: Settings, progress: Progress) -> Angles:
     model = subject.classifier
-    move = _both(model, settings)
+    move = _step_of_both(model, settings)
     degrees: list[Array] = []
     border: list[Array] = []
     with stretch(progress, subject.name, len(subject.labels)):
@@ -166,7 +164,19 @@ def _angles(subject: Subject, settings: Settings, progress: Progress) -> Angles:
     return Angles(subject.name, subject.method, np.concatenate(degrees), np.concatenate(border))
 
 
-def _both(model: Classifier, settings: Settings) -> Any:
+def angle(one: Array, other: Array) -> Array:
+    """The angle between the rows of two arrays (B, D), in degrees, (B,); NaN if one of the rows is zero.
+
+    Kahan's formula, 2·atan2(‖a − b‖, ‖a + b‖) of unit vectors, is accurate near 0° and 180°, where the arc cosine
+    loses half of the digits.
+    """
+    with np.errstate(invalid="ignore"):  # 0 / 0 gives the promised NaN
+        a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (one, other))
+    half: Array = np.arctan2(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))
+    return np.asarray(np.degrees(2 * half))
+
+
+def _step_of_both(model: Classifier, settings: Settings) -> Any:
     """One step of each search."""
     one = dataclasses.replace(settings, steps=1)
 

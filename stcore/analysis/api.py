@@ -1,4 +1,4 @@
-"""`stcore.analyze`: the paper's figures from one's own models."""
+"""`stcore.analyze`: the paper's analyses of your own models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stcore.core.dispatch import make_classifier
 from stcore.errors import UsageError
 from stcore.evaluation.api import on_host
 
-if TYPE_CHECKING:  # it brings what is heavy
+if TYPE_CHECKING:  # its import is slow
     from stcore.analysis.subject import Subject
 
 
@@ -29,17 +29,17 @@ def analyze(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Any:
-    """One of the paper's analyses of a `torch.nn.Module` or `keras.Model`, or of several by name.
+    """Runs one of the paper's analyses on a `torch.nn.Module` or `keras.Model`, or on several by name.
 
-    models: a model, or a mapping of names to models, which may be of both frameworks.   data: as in
-    `stcore.evaluate`; batches that come only once do for a single model.
-    what: `collaborative` (Fig. 1), `examples` (Figs. 2 and 11: of all images given), `landscape` (Fig. 3: the mean
-    over all images given) or `angles` (Fig. 7).   settings: those of the analysis' `Settings`, such as
-    `epsilon=8 / 255`, `steps=20`; what is not given is the paper's.   batch_size: images at one time.
-    class_names: what classes are called.   progress: who is told how it goes on (see `stcore.base.progress`).
-    Returns the numbers: `rows()`, `content()`, and what else `stcore.analysis.angles.Result`, say, has;
-    `stcore.figures.angles.draw` makes its figure. Models come back as they were.
-    Raises DataError for pixels or labels out of range, UsageError for a setting that is not known or out of range.
+    models: a model, or a mapping from names to models, of either framework.   data: as in `stcore.evaluate`; an
+    iterator that yields its batches only once suffices for a single model.
+    what: `collaborative` (Fig. 1), `examples` (Figs. 2 and 11, of all images), `landscape` (Fig. 3, the mean over
+    all images) or `angles` (Fig. 7).   settings: fields of the analysis' `Settings`, such as `epsilon=8 / 255`,
+    `steps=20`; the defaults are the paper's.   batch_size: images per batch.   class_names: names of the classes.
+    progress: receives progress reports (see `stcore.base.progress`).
+    Returns the result, for example `stcore.analysis.angles.Result`, with `rows()` and `content()`;
+    `stcore.figures.angles.draw` draws its figure. The models are left unchanged.
+    Raises DataError for pixels or labels out of range, UsageError for a setting that is unknown or out of range.
     """
     known = [name for name, it in ANALYSES.items() if it.of == "checkpoints"]
     checks.choice("what", what, known)
@@ -52,8 +52,8 @@ def analyze(
     except TypeError:
         fields = ", ".join(module.Settings.__dataclass_fields__)
         raise UsageError(f"settings: expected some of {fields}; received {', '.join(settings)}") from None
-    seen = _subjects(named, data, batch_size, class_names)
-    return module.compute(seen, asked, progress=progress or Silent())
+    subjects = _subjects(named, data, batch_size, class_names)
+    return module.compute(subjects, asked, progress=progress or Silent())
 
 
 def _subjects(
@@ -64,5 +64,5 @@ def _subjects(
     for name, model in models.items():
         classifier = make_classifier(model)
         images, labels = on_host(classifier, data, batch_size)
-        places = np.arange(len(labels))
-        yield Subject(name, classifier, images, labels, places, name, batch_size, class_names)
+        positions = np.arange(len(labels))
+        yield Subject(name, classifier, images, labels, positions, name, batch_size, class_names)

@@ -1,7 +1,7 @@
-"""Collaborative examples exist: the loss of natural images, and the least that was found near them (Fig. 1).
+"""Loss of natural images and of the collaborative examples near them (Fig. 1).
 
-From x itself, 100 sign-gradient steps of 1/255 go downhill on the cross-entropy (Eq. 4), in balls of 4, 8, 16 and
-32/255, under running statistics. On another ε these are in proportion.
+From the natural image, 100 sign-gradient steps of 1/255 descend the cross-entropy (Eq. 4) in balls of 4, 8, 16 and
+32/255, with running statistics. For another ε, radii and step size scale in proportion.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from stcore.analysis.searches import PAPER, cross_entropies, towards, within
+from stcore.analysis.searches import PAPER_EPSILON, cross_entropies, search_for, within
 from stcore.analysis.subject import Subject, on_same_images
 from stcore.attacks import PGD
 from stcore.base.progress import Progress, stretch
@@ -24,8 +24,11 @@ from stcore.protocols import Array
 
 @dataclass(frozen=True)
 class Settings:
-    """budgets: radii ε of the balls, rising, above 0, in units of pixels in [0, 1]; the other fields are those of
-    `stcore.analysis.searches.Search`. UsageError for a value out of range."""
+    """The settings of the searches, one for each budget.
+
+    budgets: radii ε of the balls, ascending, above 0, for pixels in [0, 1].   The other fields are those of
+    `stcore.analysis.searches.SearchSettings`. Raises UsageError for a value out of range.
+    """
 
     budgets: tuple[float, ...] = (4 / 255, 8 / 255, 16 / 255, 32 / 255)
     step_size: float = 1 / 255
@@ -35,28 +38,28 @@ class Settings:
     def __post_init__(self) -> None:
         rising = all(low < high for low, high in zip((0.0, *self.budgets), self.budgets, strict=False))
         if not self.budgets or not rising:
-            raise UsageError(f"budgets: expected radii above 0, rising; received {self.budgets}")
-        _ = self.searches  # each of which is checked as it is made
+            raise UsageError(f"budgets: expected radii above 0, ascending; received {self.budgets}")
+        _ = self.searches  # PGD checks its settings
 
     @classmethod
     def at(cls, epsilon: float, norm: str = "linf") -> Self:
-        """The defaults, which are for 8/255, in proportion to another ε: half of it, itself, twice, four times."""
-        usual, scale = cls(), epsilon / PAPER
+        """The defaults scaled from 8/255 to another ε; the budgets become ε/2, ε, 2ε and 4ε."""
+        usual, scale = cls(), epsilon / PAPER_EPSILON
         budgets = dict.fromkeys(within(budget * scale, norm) for budget in usual.budgets)
         return cls(tuple(budgets), usual.step_size * scale, usual.steps, norm)
 
     @property
     def searches(self) -> dict[str, PGD]:
-        """A search for each budget."""
+        """A search per budget."""
         return {
-            f"{budget:.6g}": towards("collaborative", budget, self.step_size, self.steps, self.norm)
+            f"{budget:.6g}": search_for("collaborative", budget, self.step_size, self.steps, self.norm)
             for budget in self.budgets
         }
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """One model's: at budget 0, which is the natural images, and at each budget after it, K + 1 in all.
+    """One model's losses at budget 0, the natural images, and at each of the K budgets.
 
     losses: (K + 1, N) cross-entropies in nats.   correct: (K + 1, N), whether classified correctly.
     """
@@ -68,7 +71,7 @@ class Curve:
 
     @property
     def mean(self) -> Array:
-        """(K + 1,), over the images."""
+        """(K + 1,): the mean over the images."""
         return np.asarray(self.losses.mean(axis=1))
 
     @property
@@ -86,11 +89,11 @@ class Result:
 
     @property
     def budgets(self) -> tuple[float, ...]:
-        """0 for the natural images, and the budgets."""
+        """0 for the natural images, then the budgets."""
         return (0.0, *self.settings.budgets)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each model and budget."""
+        """A row per model and budget."""
         return [
             {
                 "model": curve.name,
@@ -112,7 +115,7 @@ class Result:
 
 
 def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
-    """The curves of some models on the same images; DataError where the images are not the same."""
+    """The curve of each model. Raises DataError if the models have different images."""
     return Result(settings, [_curve(subject, settings, progress) for subject in on_same_images(subjects)])
 
 

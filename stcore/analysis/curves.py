@@ -1,4 +1,4 @@
-"""Natural and robust accuracy, epoch by epoch, as training measured them to choose its best (Figs. 4, 9, 10)."""
+"""Learning curves: natural and robust accuracy after each epoch, as logged in training (Figs. 4, 9, 10)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from stcore.analysis.logs import Course, Log, Series, attacked_at, common, in_series, read_logs
+from stcore.analysis.logs import Course, Log, Series, attack_budget, common, in_series, read_logs
 from stcore.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Settings:
-    """attack: what the robust accuracy is under; by default what the runs chose their best epoch by."""
+    """attack: the attack of the robust accuracy; by default the one that selects the runs' best epoch."""
 
     attack: str | None = None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracies in [0, 1] of runs over seeds, or of their averaged weights.
+    """Accuracies in [0, 1] over the epochs, of runs that differ only in their seed, or of their averaged weights.
 
-    best: of each seed the epoch that it chose, with the natural and the robust accuracy there.
+    best: for each seed, the best epoch with its natural and robust accuracy.
     """
 
     label: str
@@ -36,9 +36,9 @@ class Curve:
 
 @dataclass(frozen=True)
 class Result:
-    """What all curves have in common, and the curves.
+    """The curves, and what they have in common.
 
-    split: what the accuracies are of: validation or test.   drops: epochs at which a learning rate was lowered.
+    split: validation or test.   drops: epochs in which a learning rate dropped.
     """
 
     settings: Settings
@@ -50,14 +50,14 @@ class Result:
     curves: list[Curve]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each curve and epoch."""
+        """A row per curve and epoch."""
         return [
             {
                 "run": curve.label,
                 "method": curve.method,
                 "epoch": curve.natural.epochs[n],
-                **_told("natural", curve.natural, n),
-                **_told("robust", curve.robust, n),
+                **_with_range("natural", curve.natural, n),
+                **_with_range("robust", curve.robust, n),
                 "seeds": curve.natural.seeds[n],
             }
             for curve in self.curves
@@ -65,7 +65,7 @@ class Result:
         ]
 
     def table(self) -> list[dict[str, Any]]:
-        """Of each curve the highest robust accuracy, the later of equals, and the last: robust overfitting."""
+        """A row per curve: the last and the highest robust accuracy, whose gap is robust overfitting."""
         return [
             {
                 "run": curve.label,
@@ -87,25 +87,25 @@ def _highest(course: Course) -> tuple[float, int]:
     return max(zip(course.mean, course.epochs, strict=True))
 
 
-def _told(what: str, course: Course, n: int) -> dict[str, float]:
+def _with_range(what: str, course: Course, n: int) -> dict[str, float]:
     return {what: course.mean[n], f"{what}_low": course.low[n], f"{what}_high": course.high[n]}
 
 
 def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
-    """The curves of some runs, those that are still training as far as they are.
+    """The curves of runs, including the finished epochs of unfinished runs.
 
-    UsageError where their accuracies are not of the same kind of thing: data, split, attack.
+    Raises UsageError if the runs differ in data, split, attack or ε, or did not log the attack.
     """
     logs = read_logs(runs)
-    split = common(logs, "split that the epochs are evaluated on", _split)
-    attack = settings.attack or common(logs, "attack that the best epoch is chosen by", _attack)
-    common(logs, "ε of the attacks", attacked_at)
+    split = common(logs, "split for the evaluation of the epochs", _split)
+    attack = settings.attack or common(logs, "attack that selects the best epoch", _attack)
+    common(logs, "ε of the attacks", attack_budget)
     for log in logs.values():
-        there = [name.removesuffix("_accuracy") for name in log.rows[0] if name.endswith("_accuracy")]
-        if attack not in there:
+        logged = [name.removesuffix("_accuracy") for name in log.rows[0] if name.endswith("_accuracy")]
+        if attack not in logged:
             raise UsageError(
                 f"attack: expected one that every run logged; received {attack}, but {log.name} logged "
-                f"{', '.join(name for name in there if not name.startswith('ema_'))}"
+                f"{', '.join(name for name in logged if not name.startswith('ema_'))}"
             )
     curves = [
         _curve(series, attack, prefix)
@@ -115,15 +115,15 @@ def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
     ]
     drops = tuple(sorted({epoch for log in logs.values() for epoch in _drops(log)}))
     plan = next(iter(logs.values())).plan
-    return Result(settings, attack, plan.eval_epsilon, plan.norm, split, drops, curves)
+    return Result(settings, attack, plan.evaluation.epsilon, plan.norm, split, drops, curves)
 
 
 def _split(log: Log) -> str:
-    return "test" if log.plan.select == "test" else "validation"
+    return "test" if log.plan.evaluation.select == "test" else "validation"
 
 
 def _attack(log: Log) -> str:
-    return "pgd20" if log.plan.select_by == "natural" else log.plan.select_by
+    return "pgd20" if log.plan.evaluation.select_by == "natural" else log.plan.evaluation.select_by
 
 
 def _curve(series: Series, attack: str, prefix: str) -> Curve:
@@ -138,8 +138,8 @@ def _curve(series: Series, attack: str, prefix: str) -> Curve:
 
 
 def _drops(log: Log) -> list[int]:
-    """Where the learning rate fell at once; a cosine falls in every epoch."""
-    if log.plan.schedule == "cosine":
+    """The epochs in which the learning rate dropped below half; none for a cosine, which falls in every epoch."""
+    if log.plan.optimisation.schedule == "cosine":
         return []
     rates = [(int(row["epoch"]), row["learning_rate"]) for row in log.rows]
     return [epoch for (_, before), (epoch, now) in pairwise(rates) if now < 0.5 * before]

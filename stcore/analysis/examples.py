@@ -1,4 +1,4 @@
-"""Adversarial and collaborative examples to look at, of the same images on each model (Figs. 2 and 11)."""
+"""Adversarial and collaborative examples as pictures, of the same images on each model (Figs. 2 and 11)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stcore.analysis.searches import PAPER, Search, cross_entropies
+from stcore.analysis.searches import PAPER_EPSILON, SearchSettings, cross_entropies
 from stcore.analysis.subject import Subject, on_same_images
 from stcore.base import checks
 from stcore.base.progress import Progress, stretch
@@ -21,18 +21,20 @@ KINDS = ("natural", "adversarial", "collaborative")
 
 
 @dataclass(frozen=True)
-class Settings(Search):
-    """As `stcore.analysis.searches.Search` has them, at twice the usual ε, so that there is something to see; the
-    paper does not say its own."""
+class Settings(SearchSettings):
+    """The settings of both searches, at twice the usual ε so that perturbations are visible.
 
-    epsilon: float = 2 * PAPER
+    The paper does not give its own ε.
+    """
+
+    epsilon: float = 2 * PAPER_EPSILON
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """One model's, of N images, by kind: `natural`, `adversarial`, `collaborative`.
+    """One model's examples of N images, by kind: `natural`, `adversarial`, `collaborative`.
 
-    images: (N, H, W, C) in [0, 1] each.   losses: (N,) cross-entropies in nats.   predicted: (N,) classes.
+    images: (N, H, W, C) in [0, 1].   losses: (N,) cross-entropies in nats.   predicted: (N,) classes.
     """
 
     name: str
@@ -42,7 +44,7 @@ class Pictures:
     predicted: dict[str, Array]
 
     def perturbation(self, kind: str) -> Array:
-        """(N, H, W, C): what was added."""
+        """(N, H, W, C): the example minus the natural image."""
         return np.asarray(self.images[kind] - self.images["natural"])
 
 
@@ -50,26 +52,26 @@ class Pictures:
 class Result:
     """The pictures of each model.
 
-    places: (N,), of the images in their data set.   labels: (N,).   classes: what each class is called.
+    positions: (N,), indices of the images in their data set.   labels: (N,).   classes: each class's name.
     """
 
     settings: Settings
     models: list[Pictures]
-    places: Array
+    positions: Array
     labels: Array
     classes: dict[int, str]
 
     @property
     def amplification(self) -> float:
-        """What perturbations are multiplied by to be shown: the largest of all then fills ±0.5 around mid grey."""
+        """The factor for showing perturbations: it scales the largest of all to ±0.5 around mid grey."""
         largest = max(np.abs(model.perturbation(kind)).max() for model in self.models for kind in KINDS)
         return float(0.5 / largest) if largest > 0 else 1.0
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each image, model and kind."""
+        """A row per image, model and kind."""
         return [
             {
-                "image": int(place),
+                "image": int(position),
                 "label": self.classes[int(label)],
                 "model": model.name,
                 "kind": kind,
@@ -77,7 +79,7 @@ class Result:
                 "predicted": self.classes[int(model.predicted[kind][n])],
                 "largest_change": float(np.abs(model.perturbation(kind)[n]).max()),
             }
-            for n, (place, label) in enumerate(zip(self.places, self.labels, strict=True))
+            for n, (position, label) in enumerate(zip(self.positions, self.labels, strict=True))
             for model in self.models
             for kind in KINDS
         ]
@@ -94,16 +96,16 @@ class Result:
 
 
 def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
-    """The examples of some models for the same images, all there are; DataError where these differ."""
-    looked_at: list[Subject] = []
+    """The examples of all images on each model. Raises DataError if the models have different images."""
+    seen: list[Subject] = []
     models: list[Pictures] = []
     for subject in on_same_images(subjects):
-        looked_at.append(subject)
+        seen.append(subject)
         models.append(_pictures(subject, settings, progress))
-    first = looked_at[0]
-    seen = np.concatenate([first.labels, *(found for model in models for found in model.predicted.values())])
-    classes = {label: first.called(label) for label in np.unique(seen).tolist()}
-    return Result(settings, models, first.places, first.labels, classes)
+    first = seen[0]
+    labels = np.concatenate([first.labels, *(found for model in models for found in model.predicted.values())])
+    classes = {label: first.class_name(label) for label in np.unique(labels).tolist()}
+    return Result(settings, models, first.positions, first.labels, classes)
 
 
 def _pictures(subject: Subject, settings: Settings, progress: Progress) -> Pictures:
@@ -116,7 +118,7 @@ def _pictures(subject: Subject, settings: Settings, progress: Progress) -> Pictu
         for batch in subject.batches():
             natural, _, found = evaluator.evaluate_batch(batch)
             logits["natural"].append(natural)
-            images["natural"].append(model.host_images(model.images(batch.images)))
+            images["natural"].append(model.host_pixels(batch.images))
             for kind, x in found.items():
                 logits[kind].append(evaluator.logits(x))
                 images[kind].append(model.host_images(x))
@@ -132,7 +134,7 @@ def _pictures(subject: Subject, settings: Settings, progress: Progress) -> Pictu
 
 
 def one_per_class(labels: Array, classes: int, seed: int) -> Array:
-    """(classes,): the place of one image of each of the first classes that there are, drawn by the seed."""
+    """(classes,): the index of one random image of each of the first `classes` classes, drawn by the seed."""
     checks.whole("classes", classes, 1)
     known = np.unique(labels)[:classes]
     drawn = [

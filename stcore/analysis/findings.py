@@ -1,6 +1,6 @@
-"""Do the paper's qualitative findings hold on these networks? Each is checked by numbers, and told either way.
+"""Checks of the paper's qualitative findings on four networks; each gives numbers and whether it holds.
 
-The rows are those of the analyses of four networks: `standard`, `at`, `trades` and `st`, by these names.
+The rows come from analyses of four networks with the names `standard`, `at`, `trades` and `st`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 ROBUST = ("at", "trades", "st")
 NEAR_ZERO = 0.05
-"""Of the natural loss: the collaborative loss below it, at the largest budget, counts as near zero."""
+"""A collaborative loss below this share of the natural loss, at the largest budget, counts as near zero."""
 OPPOSITE, AROUND = 0.1, 20.0
-"""Degrees: how far from 180 counts as opposite, and how far from 90 as around it."""
+"""Degrees: the largest distance from 180° that counts as opposite, and from 90° that counts as around it."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """claim: what the paper finds, and how it is measured here.   holds: whether it is so.   numbers: by name."""
+    """claim: the paper's finding and its measure here.   holds: whether it holds.   numbers: by name."""
 
     claim: str
     holds: bool
@@ -30,7 +30,7 @@ class Finding:
 
 
 def of_collaborative(rows: Rows) -> list[Finding]:
-    """Fig. 1, from the rows of `collaborative`."""
+    """The findings of Fig. 1, from the rows of `collaborative`."""
     losses: dict[str, dict[float, float]] = {}
     for row in rows:
         losses.setdefault(row["model"], {})[row["budget"]] = row["loss"]
@@ -53,7 +53,7 @@ def of_collaborative(rows: Rows) -> list[Finding]:
 
 
 def of_angles(rows: Rows) -> list[Finding]:
-    """Fig. 7, from the rows of `angles`."""
+    """The findings of Fig. 7, from the rows of `angles`."""
     last_step = max(row["step"] for row in rows)
     first = {row["model"]: row["median_off_border"] for row in rows if row["step"] == 1}
     known = {name: median for name, median in first.items() if median is not None}
@@ -81,7 +81,7 @@ def _robust_above(claim: str, values: Mapping[str, float]) -> Finding:
 
 
 def of_ratio(rows: Rows) -> list[Finding]:
-    """Fig. 5 (lower), from the rows of `ratio`."""
+    """The findings of Fig. 5 (lower), from the rows of `ratio`."""
     shares = [row["collaborative_share"] for row in rows if row["run"] == "trades"]
     slope = float(np.polyfit(np.arange(len(shares)), shares, 1)[0]) if len(shares) > 1 else 0.0
     return [
@@ -99,7 +99,7 @@ def of_ratio(rows: Rows) -> list[Finding]:
 
 
 def of_losses(rows: Rows) -> list[Finding]:
-    """Figs. 5 (upper) and 8, from the rows of `losses`: the gaps of the last epoch."""
+    """The findings of Figs. 5 (upper) and 8, from the rows of `losses`: the gaps in the last epoch."""
 
     def gap(run: str, higher: str, lower: str) -> float:
         last = max(row["epoch"] for row in rows if row["run"] == run)
@@ -122,4 +122,4 @@ CHECKED: dict[str, Callable[[Rows], list[Finding]]] = {
     "ratio": of_ratio,
     "losses": of_losses,
 }
-"""By the analysis whose rows it takes."""
+"""The checks by the analysis whose rows they take."""

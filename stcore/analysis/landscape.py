@@ -1,9 +1,9 @@
-"""The loss around an image: g(a, b) = CE(f(x + a·u + b·v)) (Fig. 3).
+"""Loss landscape around an image: g(a, b) = CE(f(x + a·u + b·v)) (Fig. 3).
 
-u is the perturbation that the search for a collaborative example ends with (Eq. 4); v is drawn at random, made
-orthogonal to u (Gram–Schmidt) and as long as u in l2. So a = 1, b = 0 is the collaborative example, and a < 0 the
-other way. Points are not clipped to [0, 1]: clipped, they would lie in no plane. Several images are averaged; one
-with a perturbation of zero has no u, is left out, and counted.
+u is the perturbation of the collaborative example (Eq. 4); v is random, orthogonal to u (Gram–Schmidt), and as
+long as u in l2. The collaborative example is at a = 1, b = 0; a < 0 is the opposite direction. Points are not
+clipped to [0, 1], since clipped points would not lie in a plane. The result is the mean over the images. An image
+whose perturbation is zero has no u; it is left out and counted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from stcore.analysis.geometry import orthogonal
-from stcore.analysis.searches import Search, cross_entropies
+from stcore.analysis.searches import SearchSettings, cross_entropies
 from stcore.analysis.subject import Subject, on_same_images
 from stcore.base import checks
 from stcore.base.noise import sample
@@ -29,10 +28,10 @@ from stcore.protocols import Array
 
 
 @dataclass(frozen=True)
-class Settings(Search):
-    """reach: a and b go from −reach to reach.   grid: to how many values of each.   seed: of v.
+class Settings(SearchSettings):
+    """reach: a and b range from −reach to reach.   grid: number of values of each.   seed: of v.
 
-    The other fields are those of `stcore.analysis.searches.Search`.
+    The other fields are those of `stcore.analysis.searches.SearchSettings`.
     """
 
     reach: float = 2.0
@@ -47,16 +46,16 @@ class Settings(Search):
 
     @property
     def axis(self) -> Array:
-        """(grid,): the values of a, and of b."""
+        """(grid,): the values of a and b."""
         return np.linspace(-self.reach, self.reach, self.grid)
 
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """One model's.
+    """One model's loss surface.
 
     loss: (grid, grid), at [i, j] the mean cross-entropy at a = axis[i], b = axis[j], in nats.
-    images: how many it is the mean of.   undefined: how many were left out.   length: the mean l2 norm of u.
+    images: number of images in the mean.   undefined: number of images left out.   length: the mean l2 norm of u.
     """
 
     name: str
@@ -75,7 +74,7 @@ class Result:
     surfaces: list[Surface]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each model and point."""
+        """A row per model and point."""
         axis = self.settings.axis.tolist()
         return [
             {"model": surface.name, "a": a, "b": b, "loss": float(surface.loss[i, j])}
@@ -85,7 +84,7 @@ class Result:
         ]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each model: how high the surface goes."""
+        """A row per model with the surface's lowest and highest point."""
         return [
             {
                 "model": surface.name,
@@ -99,19 +98,18 @@ class Result:
         ]
 
     def content(self) -> dict[str, Any]:
-        told = [
-            {**dataclasses.asdict(surface), "loss": surface.loss.tolist(), "model": surface.name}
-            for surface in self.surfaces
-        ]
         return {
             "settings": dataclasses.asdict(self.settings),
             "axis": self.settings.axis.tolist(),
-            "surfaces": told,
+            "surfaces": [
+                {**dataclasses.asdict(surface), "loss": surface.loss.tolist(), "model": surface.name}
+                for surface in self.surfaces
+            ],
         }
 
 
 def compute(subjects: Iterable[Subject], settings: Settings, *, progress: Progress) -> Result:
-    """The surfaces of some models around the same images; DataError where the images are not the same."""
+    """The surface of each model. Raises DataError if the models have different images, or no image has a u."""
     return Result(settings, [_surface(subject, settings, progress) for subject in on_same_images(subjects)])
 
 
@@ -122,17 +120,17 @@ def _surface(subject: Subject, settings: Settings, progress: Progress) -> Surfac
         for batch in subject.batches():
             x, u, v = directions(evaluator, batch, settings.seed)
             length = np.linalg.norm(u.reshape(len(u), -1), axis=1)
-            some = length > 0
-            lengths.extend(length[some].tolist())
+            defined = length > 0
+            lengths.extend(length[defined].tolist())
             for i, a in enumerate(settings.axis):
                 for j, b in enumerate(settings.axis):
                     points = evaluator.classifier.images(x + a * u + b * v)
-                    loss[i, j] += cross_entropies(evaluator.logits(points), batch.labels)[some].sum()
+                    loss[i, j] += cross_entropies(evaluator.logits(points), batch.labels)[defined].sum()
                 progress.advance(len(batch.labels))
     if not lengths:
         raise DataError(
-            f"{subject.name}: expected an image with a collaborative perturbation; of {len(subject.labels)} none "
-            "has any, since the gradient of the loss is zero in this precision. Try --dtype float64"
+            f"{subject.name}: expected an image with a collaborative perturbation; none of {len(subject.labels)} "
+            "has one, since the gradient of the loss is zero in this precision. Try --dtype float64"
         )
     count = len(lengths)
     mean = float(np.mean(lengths))
@@ -140,7 +138,7 @@ def _surface(subject: Subject, settings: Settings, progress: Progress) -> Surfac
 
 
 def directions(evaluator: Evaluator, batch: Batch, seed: int) -> tuple[Array, Array, Array]:
-    """(B, H, W, C) each, in float64: the images x, u and v."""
+    """The images x and the directions u and v, (B, H, W, C) each, in float64."""
     model = evaluator.classifier
     x = model.images(batch.images)
     natural = model.host_images(x).astype(np.float64)
@@ -148,3 +146,17 @@ def directions(evaluator: Evaluator, batch: Batch, seed: int) -> tuple[Array, Ar
     u = model.host_images(found).astype(np.float64) - natural
     (drawn,) = sample(("normal",), seed, Stream.DIRECTION, batch.positions, u.shape[1:], dtype="float64")
     return natural, u, orthogonal(drawn, u)
+
+
+def orthogonal(drawn: Array, u: Array) -> Array:
+    """The component of each row of `drawn` (B, …) that is orthogonal to u's row, scaled to its length.
+
+    Zero if the row of u is zero.
+    """
+    rows, along = drawn.reshape(len(drawn), -1), u.reshape(len(u), -1)
+    length = np.linalg.norm(along, axis=1, keepdims=True)
+    unit = along / np.where(length > 0, length, 1.0)
+    for _ in range(2):  # the second pass removes the first one's rounding error
+        rows = rows - (rows * unit).sum(axis=1, keepdims=True) * unit
+    made: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True) * length
+    return made.reshape(u.shape)

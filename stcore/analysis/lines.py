@@ -1,4 +1,4 @@
-"""The points of the trade-off between natural and robust accuracy, and the lines that join them over β."""
+"""Points of the trade-off between natural and robust accuracy, joined to lines over β."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stcore.analysis.logs import attacked_at
+from stcore.analysis.logs import attack_budget
 from stcore.errors import UsageError
 from stcore.paper import PRESETS
 from stcore.results.tables.table import Figure, Row, varied
@@ -17,9 +17,10 @@ from stcore.runs.record import FinishedRun
 
 @dataclass(frozen=True)
 class Point:
-    """A network, or several over seeds: accuracies in percent.   beta: None where the method has none.
+    """Accuracies in percent of a network, or of several over seeds.
 
-    optimal: no other of our points is at least as accurate in both, and more so in one.
+    beta: None if the method has no β.   optimal: Pareto-optimal among our points: no other is at least as accurate
+    in both and better in one.
     """
 
     beta: float | None
@@ -30,9 +31,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Points that differ in β alone, by rising β.
+    """Points that differ only in β, in ascending order.
 
-    label: the method, with what else tells it from the other lines.   divergence: None where there is no choice.
+    label: the method, and the settings in which the line differs from the others.   divergence: None if the method
+    has no choice of it.
     """
 
     label: str
@@ -43,17 +45,17 @@ class Line:
 
     @property
     def original(self) -> bool:
-        """Whether this is TRADES as it was published."""
+        """Whether this is TRADES as published."""
         return (self.method, self.divergence) == ("trades", "kl")
 
 
 def lines_of(rows: Sequence[Row], attack: str) -> list[Line]:
-    """The points of the same settings but β, whichever preset said them."""
+    """Joins rows with the same settings except β and the preset's name."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
-        apart = {name: value for name, value in row.settings.items() if name not in ("beta", "preset")}
-        grouped.setdefault(json.dumps(apart, sort_keys=True), []).append(row)
-    names = [name for name in varied([group[0].settings for group in grouped.values()]) if name not in TOLD]
+        shared = {name: value for name, value in row.settings.items() if name not in ("beta", "preset")}
+        grouped.setdefault(json.dumps(shared, sort_keys=True), []).append(row)
+    names = [n for n in varied([group[0].settings for group in grouped.values()]) if n not in NOT_IN_LABELS]
     return [
         Line(
             _label(group[0].settings, names),
@@ -65,48 +67,50 @@ def lines_of(rows: Sequence[Row], attack: str) -> list[Line]:
     ]
 
 
-TOLD = ("method", "divergence", "beta", "preset", "stop_gradient_targets")
-"""What a line's label need not say: the last follows from the divergence."""
+NOT_IN_LABELS = ("method", "divergence", "beta", "preset", "stop_gradient_targets")
+"""Settings that a line's label omits: the figure shows them, or (the last) they follow from the divergence."""
 
 
 def _label(settings: Mapping[str, Any], names: Sequence[str]) -> str:
-    said = [f"{name} {settings[name]}" for name in names if name in settings]
-    return ", ".join([settings["method"], *said])
+    return ", ".join([settings["method"], *(f"{name} {settings[name]}" for name in names if name in settings)])
 
 
 def _point(row: Row, attack: str) -> Point:
-    figures = [row.figure(name) for name in ("natural", attack)]  # which all runs have
+    figures = [row.figure(name) for name in ("natural", attack)]  # all runs have both
     return Point(row.settings.get("beta"), *figures)  # type: ignore[arg-type]
 
 
 def marked(lines: Sequence[Line]) -> list[Line]:
-    """With the optimal points told as such."""
+    """The lines with their Pareto-optimal points marked."""
     all_points = [(point.natural.mean, point.robust.mean) for line in lines for point in line.points]
 
-    def beaten(point: Point) -> bool:
+    def dominated(point: Point) -> bool:
         own = point.natural.mean, point.robust.mean
         return any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in all_points)
 
     return [
-        dataclasses.replace(line, points=[dataclasses.replace(p, optimal=not beaten(p)) for p in line.points])
+        dataclasses.replace(line, points=[dataclasses.replace(p, optimal=not dominated(p)) for p in line.points])
         for line in lines
     ]
 
 
 def printed(runs: Sequence[FinishedRun], attack: str) -> list[Line]:
-    """What the paper's tables print of its Fig. 6; UsageError where these runs have nothing to do with it."""
+    """The points of Fig. 6 that the paper's tables print.
+
+    Raises UsageError unless the runs have its network, data set and attack budget, and a number for the attack.
+    """
     known = [
         preset
         for name, preset in PRESETS.items()
         if name.startswith("table2/") and preset.expected["natural"] and preset.expected.get(attack)
     ]
     plan = runs[0].plan
-    kind = plan.dataset.partition(":")[0]
-    there = (kind, plan.model, attacked_at(runs[0])) == ("cifar10", "resnet18", f"linf {8 / 255:.6g}")
-    if not (there and known):
+    kind = plan.data.dataset.partition(":")[0]
+    same = (kind, plan.model.name, attack_budget(runs[0])) == ("cifar10", "resnet18", f"linf {8 / 255:.6g}")
+    if not (same and known):
         raise UsageError(
             "paper: expected runs of resnet18 on cifar10, attacked at 8/255, as in its Fig. 6; received "
-            f"{plan.model} on {kind}, {attack} at {attacked_at(runs[0])}. Leave it out"
+            f"{plan.model.name} on {kind}, {attack} at {attack_budget(runs[0])}. Omit --paper"
         )
     lines = []
     for preset in known:

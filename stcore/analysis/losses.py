@@ -1,7 +1,7 @@
-"""Mean cross-entropy of natural, adversarial and collaborative points as training met them (Figs. 5 upper, 8).
+"""Mean cross-entropy of natural, adversarial and collaborative points in training (Figs. 5 upper, 8).
 
-TRADES and its like search for one kind of neighbour and find both: those with a lower loss than their image are
-collaborative, and the mean of the others is what is left of the mean of all. Squeeze training searches for both.
+TRADES and similar methods run one search that finds both kinds: points with a lower loss than their image are
+collaborative, and the mean loss of the others follows from the mean of all. Squeeze training searches for both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stcore.analysis.logs import Course, Log, Row, Series, in_series, read_logs
+from stcore.analysis.logs import SHARE, Course, Log, Row, Series, in_series, read_logs
 from stcore.base import checks
 from stcore.errors import UsageError
 
@@ -21,7 +21,7 @@ ROLES = ("natural", "adversarial", "collaborative")
 
 @dataclass(frozen=True)
 class Settings:
-    """shade: what is shaded, in standard deviations over the epoch's examples to each side of the mean."""
+    """shade: half-width of the shaded band, in standard deviations over the epoch's examples."""
 
     shade: float = 0.1
 
@@ -31,7 +31,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of points over the epochs.   loss: in nats.   deviation: over examples; empty where not logged."""
+    """One kind of points over the epochs.   loss: in nats.   deviation: over examples; empty if not logged."""
 
     role: str
     loss: Course
@@ -40,7 +40,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Panel:
-    """The kinds of points that a method meets."""
+    """The kinds of points of one group of runs."""
 
     label: str
     method: str
@@ -49,13 +49,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Result:
-    """A panel for each group of runs."""
+    """A panel per group of runs."""
 
     settings: Settings
     panels: list[Panel]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each group of runs, epoch and kind of points."""
+        """A row per group of runs, epoch and kind of points."""
         return [
             {
                 "run": panel.label,
@@ -63,7 +63,7 @@ class Result:
                 "epoch": epoch,
                 "points": kind.role,
                 "loss": loss,
-                "loss_deviation": kind.deviation.at().get(epoch),
+                "loss_deviation": kind.deviation.by_epoch().get(epoch),
                 "seeds": seeds,
             }
             for panel in self.panels
@@ -84,11 +84,11 @@ class Result:
 
 
 def _at(panel: Panel, role: str, epoch: int) -> float | None:
-    return next((kind.loss.at().get(epoch) for kind in panel.kinds if kind.role == role), None)
+    return next((kind.loss.by_epoch().get(epoch) for kind in panel.kinds if kind.role == role), None)
 
 
 def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
-    """The losses of some runs; UsageError for one that logged none, or not which of them were collaborative."""
+    """The losses of runs. Raises UsageError for a run that logged no losses, or not the collaborative share."""
     logs = read_logs(runs)
     for log in logs.values():
         _check(log)
@@ -98,20 +98,17 @@ def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
 def _check(log: Log) -> None:
     row = log.rows[0]
     if not any(f"{role}_loss" in row for role in ROLES):
-        raise UsageError(f"runs: expected losses in the metrics; {log.name} logged none. Train it anew")
+        raise UsageError(f"runs: expected losses in the metrics; {log.name} logged none. Train it again")
     unsorted = {"natural_loss", "adversarial_loss"} <= set(row) and not {"collaborative_loss", SHARE} & set(row)
     if unsorted:
         raise UsageError(
-            f"runs: expected the share of collaborative points; {log.name} ({log.plan.method}) was trained before "
-            "it was logged. Train it anew"
+            f"runs: expected the share of collaborative points; {log.name} ({log.plan.method.name}) was trained "
+            "before it was logged. Train it again"
         )
 
 
-SHARE = "collaborative_share"
-
-
 def adversarial(row: Row) -> float | None:
-    """The mean loss of the points that are adversarial; None where none is."""
+    """The mean loss of the adversarial points; None if there are none."""
     loss, share = row.get("adversarial_loss"), row.get(SHARE, 0.0)
     if loss is None or share == 1.0:
         return None
@@ -129,7 +126,7 @@ def _panel(series: Series) -> Panel:
 
 
 def _deviation(series: Series, role: str) -> Course:
-    """That of the adversarial points is known only where all of them are."""
+    """The deviation; that of adversarial points is known only in epochs without collaborative ones."""
     return series.course(
         lambda row: None if role == "adversarial" and row.get(SHARE) else row.get(f"{role}_loss_deviation")
     )

@@ -1,4 +1,4 @@
-"""How many of the neighbours that TRADES and its like find are collaborative, not adversarial (Fig. 5 lower)."""
+"""Share of collaborative points among those that TRADES and similar methods find (Fig. 5 lower)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stcore.analysis.logs import Course, in_series, read_logs
+from stcore.analysis.logs import SHARE, Course, in_series, read_logs
 from stcore.errors import UsageError
 
 LOGGED_BY = ("trades", "trades2", "mart", "mart2", "bat", "gair-rst")
-"""The methods whose search climbs away from the natural prediction, and so may find either."""
-
-SHARE = "collaborative_share"
+"""The methods whose search maximises the distance from the natural prediction, so that it finds both kinds."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Nothing to ask."""
+    """This analysis has no settings."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """Of runs over seeds: the share, in [0, 1], of the neighbours whose loss is below that of their image."""
+    """The share of collaborative points over the epochs, in [0, 1], of runs that differ only in their seed."""
 
     label: str
     method: str
@@ -32,12 +30,12 @@ class Share:
 
 @dataclass(frozen=True)
 class Result:
-    """A share for each group of runs."""
+    """A share per group of runs."""
 
     shares: list[Share]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each group of runs and epoch."""
+        """A row per group of runs and epoch."""
         return [
             {
                 "run": one.label,
@@ -70,14 +68,14 @@ class Result:
 
 
 def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
-    """The shares of some runs; UsageError for one whose method has none, or that is older than its log."""
+    """The shares of runs. Raises UsageError for a run whose method has none, or that did not log it."""
     logs = read_logs(runs)
     for log in logs.values():
         if SHARE not in log.rows[0]:
-            known = log.plan.method in LOGGED_BY
+            known = log.plan.method.name in LOGGED_BY
             raise UsageError(
                 f"runs: expected runs of {', '.join(LOGGED_BY)}, whose search finds collaborative points too; "
-                f"{log.name} is of {log.plan.method}"
-                + (", trained before their share was logged. Train it anew" if known else ". Leave it out")
+                f"{log.name} is of {log.plan.method.name}"
+                + (", trained before their share was logged. Train it again" if known else ". Omit it")
             )
     return Result([Share(s.label, s.method, s.course(lambda row: row[SHARE])) for s in in_series(logs.values())])

@@ -1,4 +1,4 @@
-"""Which analyses there are."""
+"""Registry of the analyses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Literal
 class Analysis:
     """One analysis.
 
-    what: it in a line.   figure: of the paper.   of: what it looks at, networks or what their training logged.
-    module: computes it (see `stcore.analysis`).   drawer: its `draw(result, *, dark=False)` is the figure.
+    what: a one-line description.   figure: in the paper.   of: its input, networks or training logs.
+    module: computes it (see `stcore.analysis`).   drawer: the module whose `draw(result, *, dark=False)` draws it.
     """
 
     what: str
@@ -51,21 +51,21 @@ ANALYSES = {
         "stcore.figures.curves",
     ),
     "losses": Analysis(
-        "loss of the natural, adversarial and collaborative points that training met",
+        "loss of natural, adversarial and collaborative points in training",
         "Figs. 5 upper, 8",
         "runs",
         "stcore.analysis.losses",
         "stcore.figures.losses",
     ),
     "ratio": Analysis(
-        "share of collaborative points among those that TRADES and its like find",
+        "share of collaborative points among those that TRADES and similar methods find",
         "Fig. 5 lower",
         "runs",
         "stcore.analysis.ratio",
         "stcore.figures.ratio",
     ),
     "tradeoff": Analysis(
-        "natural against robust accuracy over β, as a sweep leaves them",
+        "natural against robust accuracy over β, from the runs of a sweep",
         "Fig. 6",
         "runs",
         "stcore.analysis.tradeoff",
@@ -79,4 +79,4 @@ ANALYSES = {
         "stcore.figures.angles",
     ),
 }
-"""By name, in the order of the paper's figures."""
+"""The analyses by name, in the order of the paper's figures."""

@@ -1,4 +1,4 @@
-"""Natural against robust accuracy on the test split, over β, for methods and divergences (Fig. 6)."""
+"""Trade-off between natural and robust accuracy on the test split, over β (Fig. 6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stcore.analysis.lines import Line, lines_of, marked, printed
-from stcore.analysis.logs import attacked_at, common, test_data
+from stcore.analysis.logs import attack_budget, common, test_data
 from stcore.base import checks
 from stcore.errors import UsageError
 from stcore.results.tables.evaluations import with_evaluations
@@ -18,15 +18,15 @@ from stcore.runs.folder import CHECKPOINTS
 from stcore.runs.record import FinishedRun, read_run
 
 STRONGEST = "autoattack", "pgd20"
-"""What the robust accuracy is under, unless it is said: the first of these that all runs have."""
+"""The default attack of the robust accuracy: the first of these that all runs have."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """attack: what the robust accuracy is under, such as autoattack or pgd20; by default see `STRONGEST`.
+    """attack: the attack of the robust accuracy, such as autoattack or pgd20; by default see `STRONGEST`.
 
-    checkpoint: best, last, best-ema or last-ema.   intervals: the 95 % intervals, too.
-    paper: the points of the figure that the paper prints in its tables, too.
+    checkpoint: best, last, best-ema or last-ema.   intervals: draw the 95 % intervals.
+    paper: add the points of the figure that the paper's tables print.
     """
 
     attack: str | None = None
@@ -40,7 +40,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """Lines, and why runs were left out."""
+    """The lines, and the reasons why runs were left out."""
 
     settings: Settings
     attack: str
@@ -50,15 +50,15 @@ class Result:
     left_out: tuple[str, ...]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for each point; the intervals are over images for one seed, else over seeds."""
+        """A row per point; intervals are over images for one seed, and over seeds for several."""
         return [
             {
                 "line": line.label,
                 "method": line.method,
                 "divergence": line.divergence,
                 "beta": point.beta,
-                **_told("natural", point.natural),
-                **_told("robust", point.robust),
+                **_with_interval("natural", point.natural),
+                **_with_interval("robust", point.robust),
                 "seeds": point.robust.seeds,
                 "pareto_optimal": point.optimal,
                 "source": "paper" if line.paper else "runs",
@@ -76,34 +76,34 @@ class Result:
         return {"settings": dataclasses.asdict(self.settings), **common, "rows": self.rows()}
 
 
-def _told(what: str, figure: Figure) -> dict[str, float]:
+def _with_interval(what: str, figure: Figure) -> dict[str, float]:
     return {what: figure.mean, f"{what}_low": figure.low, f"{what}_high": figure.high}
 
 
 def compute(runs: Mapping[str, Path], settings: Settings) -> Result:
-    """The trade-offs of the finished ones of some runs.
+    """The trade-offs of the finished runs.
 
-    UsageError where none is finished, or lacks the attack, or they were tested on different data or at another ε.
+    Raises UsageError if no run is finished, one lacks the attack, or they differ in test data or ε.
     """
     left_out: list[str] = []
     found = [run for path in runs.values() if (run := _read(path, settings.checkpoint, left_out)) is not None]
     if not found:
-        raise UsageError(f"runs: expected at least one that is finished; {'; '.join(left_out) or 'received none'}")
+        raise UsageError(f"runs: expected at least one finished run; {'; '.join(left_out) or 'received none'}")
     by_path = {str(run.path): run for run in found}
     common(by_path, "data set", test_data)
-    common(by_path, "ε of the attacks", attacked_at)
+    common(by_path, "ε of the attacks", attack_budget)
     attack = settings.attack or _strongest(found)
     for run in found:
         if attack not in run.accuracies:
-            name = attack.partition(" ")[0]  # without how it was made otherwise
+            name = attack.partition(" ")[0]  # without a suffix such as " (subset 100)"
             raise UsageError(
-                f"attack: expected one that every run was evaluated under; {run.path} has no {attack}, only "
+                f"attack: expected one that every run has an accuracy for; {run.path} has no {attack}, only "
                 f"{', '.join(run.accuracies)}. Evaluate it: stcli evaluate {run.path} --attacks {name}"
             )
     lines = marked(lines_of(make_table(found, settings.checkpoint).rows, attack))
     plan = found[0].plan
     of_paper = printed(found, attack) if settings.paper else []
-    return Result(settings, attack, plan.eval_epsilon, plan.norm, lines + of_paper, tuple(left_out))
+    return Result(settings, attack, plan.evaluation.epsilon, plan.norm, lines + of_paper, tuple(left_out))
 
 
 def _strongest(runs: Sequence[FinishedRun]) -> str:

@@ -1,10 +1,12 @@
 """Attacks for evaluation, with the paper's settings by name.
 
 `PGD` is the family of projected gradient attacks on whole batches, `FGSM(epsilon)` its one-step member; `DeepFool`
-goes to the nearest decision boundary. Each is a frozen dataclass; called as `attack(model, x, y)` on a
-`torch.nn.Module` or `keras.Model` with native pixels in [0, 1] it returns adversarial examples shaped like x.
-Mode, statistics, weights and gradients of the model stay as they are. `preset(name, epsilon, norm)` makes one of
-`PRESETS`, tabulated in `stcore.attacks.presets`; `Attack` is what `stcore.evaluate` asks of any attack.
+steps to the nearest decision boundary. Each is a frozen dataclass. `attack(model, x, y)`, on a `torch.nn.Module`
+or `keras.Model` with native pixels x (B, …) in [0, 1] and integer labels y (B,), returns adversarial examples
+shaped like x. Mode, statistics, weights and gradients of the model stay unchanged.
+
+`preset(name, epsilon, norm)` makes one of `PRESETS`, tabulated in `stcore.attacks.presets`. `Attack` is the
+protocol that `stcore.evaluate` asks of any attack.
 """
 
 from __future__ import annotations

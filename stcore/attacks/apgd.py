@@ -1,8 +1,8 @@
-"""Auto-PGD (Croce and Hein, 2020): projected gradient ascent whose step size halves where it no longer pays.
+"""Auto-PGD (Croce and Hein, 2020): projected gradient ascent that halves its step size when progress stalls.
 
 The step size starts at 2ε. At checkpoints (after 22, 41, 57, 70, 80, 87, 93 and 99 of 100 steps) it is halved and
-the search goes back to the best point, if no more than a share ρ of the steps since the last checkpoint raised the
-loss, or if neither the step size nor the best loss changed since then.
+the search returns to the best point, if at most a share ρ of the steps since the last checkpoint raised the loss,
+or if neither the step size nor the best loss changed since then.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stcore.core.losses import (
     margin,
     targeted_difference_of_logits_ratio,
 )
-from stcore.core.search import forward
+from stcore.core.search import forward, value_and_input_gradient
 from stcore.core.threat import NORMS
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
 
@@ -32,17 +32,20 @@ LOSSES: Mapping[str, Callable[[Ops, Tensor, Tensor, Tensor], Tensor]] = {
     "dlr": lambda ops, logits, y, target: difference_of_logits_ratio(ops, logits, y),
     "targeted_dlr": targeted_difference_of_logits_ratio,
 }
-_TINY = 1e-12  # beside a norm that is divided by, as published
-_QUARTER = 0.25  # of the step before is kept as momentum: 1 − α, α = 0.75
+_TINY = 1e-12  # keeps a division by a zero norm finite, as published
+_MOMENTUM = 0.25  # share of the previous step that is kept: 1 − α, α = 0.75
 
 
 @dataclass(frozen=True)
 class APGD:
-    """l∞ or l2. A `SteppedAttack`: one evaluation of the start and one after each of the `steps`.
+    """Auto-PGD in the l∞ or l2 ball. A `SteppedAttack`: evaluates the start and the point after each step.
 
-    loss: `cross_entropy`, `dlr` or `targeted_dlr` (towards a class).
-    samples: the gradient is the mean of so many forwards, for a network that answers at random; the loss is that
-        of the last, and a point is misclassified where more than half of them say so.
+    epsilon: radius of the ball, in units of pixels in [0, 1].   rho: ρ, in [0, 1].
+    loss: `cross_entropy`, `dlr` or `targeted_dlr` (towards the lane's target class).
+    samples: forwards per evaluation, for a random network: the gradient is their mean, the loss that of the last;
+        a point is misclassified if more than half of them are wrong.
+
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -73,29 +76,30 @@ class APGD:
         return self.samples
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
-        """A point of the unit sphere, for a start on the ball's surface."""
+        """Draws a point of the unit sphere, for a start on the ball's surface."""
         return (counter_random.surface(keys, shape, self.norm),)
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
         point = ops.clip(x + self.epsilon * noise[0], *self.bounds)
-        one = ops.sum(x - x) + 1.0
+        zero = ops.sum(x - x)
+        one = zero + 1.0
         return {
             "point": point,
             "before": point,
             "best": point,
             "gradient": x - x,
             "best_loss": one * -math.inf,
-            "loss": one - one,
-            "risen": one - one,
+            "loss": zero,
+            "risen": zero,
             "size": one * (2 * self.epsilon),
             "halved": one,
-            "checkpoint_loss": one - one,
+            "checkpoint_loss": zero,
             "adversarial": x,
-            "success": one - one,
+            "success": zero,
         }
 
     def pace(self, step: Array) -> Mapping[str, Array]:
-        """`first`: 1 at the first evaluation. `limit`: at a checkpoint, how many rises are too few; else −1."""
+        """`first`: 1 at the first evaluation. `limit`: at a review, the most rises that halve it; else −1."""
         limits = np.full(self.evaluations + 1, -1.0)
         for after, window in checkpoints(self.steps):
             limits[after] = self.rho * window
@@ -118,18 +122,18 @@ class APGD:
         stuck = (1.0 - s["halved"]) * (1.0 - flag(ops, best_loss > checkpoint_loss, loss))
         halve = due * flag(ops, oscillates + stuck > 0.5, loss)
         size = s["size"] * (1.0 - 0.5 * halve)
-        point, uphill = either(ops, halve, (best, best_gradient), (s["point"], gradient))
+        point, direction = either(ops, halve, (best, best_gradient), (s["point"], gradient))
 
-        ahead = threat.project(ops, _ascend(ops, self.norm, point, uphill, size), x)
-        keep = ops.expand_dims_like((1.0 - first) * _QUARTER, x)
-        moved = ahead - keep * (ahead - point) + keep * (point - s["before"])
+        stepped = threat.project(ops, _ascend(ops, self.norm, point, direction, size), x)
+        keep = ops.expand_dims_like((1.0 - first) * _MOMENTUM, x)
+        moved = stepped - keep * (stepped - point) + keep * (point - s["before"])
         return {
             "point": threat.project(ops, moved, x),
             "before": point,
             "best": best,
             "gradient": best_gradient,
             "best_loss": best_loss,
-            # As in the reference, whose first rise is counted from 0, not from the start's loss.
+            # As in the reference, which counts the first rise from 0, not from the start's loss.
             "loss": ops.where(first > 0.5, first - first, loss),
             "risen": risen * (1.0 - due),
             "size": size,
@@ -143,30 +147,30 @@ class APGD:
 def loss_and_gradient(
     model: Network, loss: str, samples: int, point: Tensor, y: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """At points (B, …): the loss (B,), its gradient (B, …), and the share (B,) of forwards that misclassify them.
+    """Returns at `point` (B, …) the loss (B,), its gradient (B, …), and the share (B,) of wrong forwards.
 
-    Of several forwards the gradient is the mean, and the loss that of the last.
+    Over several forwards the gradient is the mean, and the loss that of the last.
     """
     ops = model.ops
-    gradient, wrong = point - point, ops.sum(point - point)
+    gradients, wrong = point - point, ops.sum(point - point)
     value = wrong
     for _ in range(samples):
-        here = forward(model, point, Mode.EVAL)
-        value, pullback = ops.vjp(lambda z: LOSSES[loss](ops, z, y, target), here.logits)
-        gradient = gradient + here.pullback(pullback(ops.ones_like(value))[0])[0]
-        wrong = wrong + claims(ops, margin(ops, here.logits, y))
-    return (value, gradient, wrong) if samples == 1 else (value, gradient / samples, wrong / samples)
+        at_point = forward(model, point, Mode.EVAL)
+        value, gradient = value_and_input_gradient(ops, at_point, lambda z: LOSSES[loss](ops, z, y, target))
+        gradients = gradients + gradient
+        wrong = wrong + claims(ops, margin(ops, at_point.logits, y))
+    return (value, gradients, wrong) if samples == 1 else (value, gradients / samples, wrong / samples)
 
 
 def checkpoints(steps: int) -> list[tuple[int, int]]:
-    """After how many steps the step size is reviewed, with the number of steps since the last review."""
+    """Returns after which steps the step size is reviewed, each with the number of steps since the last review."""
     window, least, shrink = max(int(0.22 * steps), 1), max(int(0.06 * steps), 1), max(int(0.03 * steps), 1)
-    found, after = [], window
+    reviews, after = [], window
     while after <= steps:
-        found.append((after, window))
+        reviews.append((after, window))
         window = max(window - shrink, least)
         after += window
-    return found
+    return reviews
 
 
 def _ascend(ops: Ops, norm: str, point: Tensor, gradient: Tensor, size: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Auto-PGD in the l1 ball (Croce and Hein, 2021): steps along few pixels, from larger balls to the ball itself.
+"""Auto-PGD in the l1 ball (Croce and Hein, 2021): sparse steps, in shrinking balls.
 
 Three searches follow one another, in balls of 3ε, 2ε and ε, each from the best point of the one before. A step
 changes two thirds as many pixels as the best point so far, all by the same amount. Its length starts at the radius
-and shrinks, unless the best point has become sparser: then the search starts anew from there, at full length.
+and shrinks. If the best point has become sparser, the search restarts from there at full length.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ from stcore.base import checks
 from stcore.protocols import Array, Network, Ops, Tensor
 
 PHASES = ((3, 30), (2, 30), (1, 40))
-"""The searches: radius in ε, and steps; before them each evaluates its start."""
+"""The searches: radius in ε, and number of steps, before which each evaluates its start."""
 
 _RADII = np.concatenate([np.full(steps + 1, radius) for radius, steps in PHASES])  # of each evaluation
-_FEWER = 1.5  # times fewer pixels than are changed so far
-_SHORTER = 1.5  # times shorter than the step before
+_SPARSITY_FACTOR = 1.5  # a step changes this many times fewer pixels than are changed so far
+_SHRINK_FACTOR = 1.5  # a step is this many times shorter than the one before
 _SHORTEST = 0.1  # of the radius
-_TINY = 1e-10  # beside a norm that is divided by, as published
+_TINY = 1e-10  # keeps a division by a zero norm finite, as published
 
 
 @dataclass(frozen=True)
 class APGDL1:
-    """A `SteppedAttack`: 100 steps and the evaluation of three starts.
+    """Auto-PGD in the l1 ball. A `SteppedAttack`: 100 steps and the evaluation of three starts.
 
-    loss, samples: as those of `stcore.attacks.apgd.APGD`.
-    Only the last search's points count as found: those before may lie outside the ball.
+    epsilon: radius of the ball: the sum of absolute pixel changes.   loss, samples: as in `APGD`.
+    Only the last search's points count as successes: earlier ones may lie outside the ball.
+
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 12.0
@@ -61,11 +63,12 @@ class APGDL1:
         return self.samples
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
-        """Standard normal."""
+        """Draws standard normal noise."""
         return (counter_random.normals(keys, shape),)
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
-        one = ops.sum(x - x) + 1.0
+        zero = ops.sum(x - x)
+        one = zero + 1.0
         radius = one * (PHASES[0][0] * self.epsilon)
         point = project(ops, x + noise[0], x, radius, self.bounds)
         return {
@@ -74,16 +77,16 @@ class APGDL1:
             "gradient": x - x,
             "best_loss": one * -math.inf,
             "size": radius,
-            "changed": one - one,
+            "changed": zero,
             "adversarial": x,
-            "success": one - one,
+            "success": zero,
         }
 
     def pace(self, step: Array) -> Mapping[str, Array]:
-        """`first`: 1 at a search's start. `last`: 1 before the next. `final`: 1 in the third. `radius`: next."""
+        """`first`, `last`: 1 at a search's start and end. `final`: 1 in the third. `radius`: of the next point."""
         before, after = np.append(math.inf, _RADII[:-1])[step], np.append(_RADII[1:], 1)[step]
-        now = _RADII[step]
-        flags = {"first": now < before, "last": after < now, "final": now == 1}
+        radius = _RADII[step]
+        flags = {"first": radius < before, "last": after < radius, "final": radius == 1}
         return {name: value.astype(float) for name, value in flags.items()} | {"radius": self.epsilon * after}
 
     def step(
@@ -96,17 +99,17 @@ class APGDL1:
         better = flag(ops, first + flag(ops, loss > s["best_loss"], loss) > 0.5, loss)
         best, best_gradient = either(ops, better, (s["point"], gradient), (s["best"], s["gradient"]))
         changed = ops.sum(ops.abs(ops.sign(best - x)))
-        # By more than a twentieth; in whole numbers, which do not round.
+        # By more than a twentieth; computed in whole numbers, which do not round.
         sparser = flag(ops, 20.0 * changed < 19.0 * s["changed"], loss)
 
-        anew = flag(ops, first + sparser > 0.5, loss)
-        size = ops.where(anew > 0.5, radius, ops.clip(s["size"] / _SHORTER, _SHORTEST * radius, radius))
-        point, uphill = either(ops, anew, (best, best_gradient), (s["point"], gradient))
-        signs = signs_of_largest(ops, uphill, changed / _FEWER)
-        ahead = point + signs * ops.expand_dims_like(size / (ops.sum(ops.abs(signs)) + _TINY), signs)
-        (ahead,) = either(ops, pace["last"], (best,), (ahead,))
+        restart = flag(ops, first + sparser > 0.5, loss)
+        size = ops.where(restart > 0.5, radius, ops.clip(s["size"] / _SHRINK_FACTOR, _SHORTEST * radius, radius))
+        point, direction = either(ops, restart, (best, best_gradient), (s["point"], gradient))
+        signs = signs_of_largest(ops, direction, changed / _SPARSITY_FACTOR)
+        moved = point + signs * ops.expand_dims_like(size / (ops.sum(ops.abs(signs)) + _TINY), signs)
+        (moved,) = either(ops, pace["last"], (best,), (moved,))
         return {
-            "point": project(ops, ahead, x, radius, self.bounds),
+            "point": project(ops, moved, x, radius, self.bounds),
             "best": best,
             "gradient": best_gradient,
             "best_loss": ops.where(better > 0.5, loss, s["best_loss"]),

@@ -1,4 +1,4 @@
-"""What a projected gradient attack goes uphill on, by name."""
+"""Losses that projected gradient attacks maximise, by name."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ ASCENT_LOSSES: Mapping[str, Callable[[Network, Tensor, Tensor], Loss]] = {
     "kl": _from_natural,
     "collaborative": lambda model, x, y: lambda z: -cross_entropy(model.ops, z, y),
 }
-"""Of a network, natural images and labels: the loss of the logits to come. `kl` forwards the images once first."""
+"""Network, natural images (B, …), labels (B,) → a loss of logits, (B, C) → (B,). `kl` forwards the images once."""

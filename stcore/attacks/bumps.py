@@ -1,6 +1,6 @@
-"""Bumps, of which the Square attack makes its l2 and l1 perturbations: a hill beside a valley, of norm one.
+"""Bumps of the Square attack in l2 and l1: a hill beside a valley, with norm one.
 
-Andriushchenko et al., 2020.
+The perturbations consist of them (Andriushchenko et al., 2020).
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from stcore.protocols import Array
 
 
 class Law(Hashable, Protocol):
-    """What a bump depends on: how steep it is, and the norm of each channel, (n, h, w, C) → (n, 1, 1, C)."""
+    """What a bump depends on: its steepness, and the norm of a channel."""
 
     decay: ClassVar[int]
     """The k-th ring of a hill from its middle adds 1/k^decay to all within it."""
 
-    def length(self, values: Array) -> Array: ...
+    def length(self, values: Array) -> Array:
+        """Returns the norm of each channel: (n, h, w, C) → (n, 1, 1, C)."""
 
 
 def bumps(law: Law, height: int, width: int, chance: Array) -> Array:
-    """(…, 1 + C) → (…, height, width, C): by chance upright or lying, and a sign for every channel."""
+    """Makes bumps: chance (…, 1 + C) in [0, 1) → (…, height, width, C).
+
+    The first number decides between upright and lying, the others the sign of each channel.
+    """
     shapes = _shapes(law, height, width)[(chance[..., 0] < 0.5).astype(np.intp)]
     signs: Array = np.where(chance[..., 1:] < 0.5, -1, 1)[..., None, None, :]
     return shapes[..., None] * signs
@@ -32,7 +36,7 @@ def bumps(law: Law, height: int, width: int, chance: Array) -> Array:
 
 @cache
 def _shapes(law: Law, height: int, width: int) -> Array:
-    """(2, height, width): a hill and a valley, of norm one together: one above the other, and left and right."""
+    """Returns (2, height, width): a hill and a valley, together of norm one: stacked, and side by side."""
 
     def pair(height: int, width: int) -> Array:
         halves = (_hill(law, height // 2, width), -_hill(law, height - height // 2, width))
@@ -42,7 +46,7 @@ def _shapes(law: Law, height: int, width: int) -> Array:
 
 
 def _hill(law: Law, height: int, width: int) -> Array:
-    """Square rings around the middle pixel, the higher the nearer; of norm one."""
+    """Returns square rings around the middle pixel, higher towards it; of norm one."""
     rows, columns = (np.abs(np.arange(size) - size // 2) for size in (height, width))
     rings = 1.0 / np.arange(1, max(height, width) // 2 + 2) ** law.decay
     return _unit(law, rings[::-1].cumsum()[::-1][np.maximum(rows[:, None], columns)])

@@ -1,8 +1,8 @@
-"""Counter-based random numbers for many addresses at once: each is a hash of where it is used, of nothing else.
+"""Counter-based random numbers for many examples at once: hashes of their addresses.
 
 A *key* is a hash of words such as (seed, attack, restart, target, example); the numbers of a key are hashes of the
-key and a counter. Both are SplitMix64's (Steele, Lea and Flood, 2014), over whole arrays: no state, nothing
-global, so what an example gets depends neither on the batch it is in nor on what was drawn before.
+key and a counter. Both use SplitMix64 (Steele, Lea and Flood, 2014), over whole arrays. There is no state, so an
+example's numbers depend neither on its batch nor on earlier draws.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
 def keys(*words: npt.ArrayLike) -> Keys:
-    """(B,): a key for each row of the words, which are integers ≥ 0 or arrays (B,) of them."""
+    """Returns keys (B,), one for each row of the words: integers ≥ 0, or arrays (B,) of them."""
     key = np.zeros(1, np.uint64)
     for word in words:
         key = _mix(key ^ _mix(np.atleast_1d(np.asarray(word)).astype(np.uint64) + _GAMMA))
@@ -29,20 +29,20 @@ def keys(*words: npt.ArrayLike) -> Keys:
 
 
 def integers(key: Keys, count: int, first: int = 0) -> npt.NDArray[np.uint64]:
-    """(B,) keys → (B, count) words of 64 random bits, from the counter `first` on."""
+    """Draws 64-bit words, from the counter `first`: keys (B,) → (B, count)."""
     counters = np.arange(first + 1, first + count + 1, dtype=np.uint64)
     return _mix(key[:, None] + counters * _GAMMA)
 
 
 def uniforms(key: Keys, shape: Sequence[int] = (), first: int = 0) -> npt.NDArray[np.float64]:
-    """(B,) keys → (B, *shape), uniform in [0, 1): multiples of 2^−53."""
+    """Draws uniforms in [0, 1), multiples of 2^−53: keys (B,) → (B, *shape)."""
     bits = integers(key, math.prod(shape), first) >> np.uint64(11)
     drawn: npt.NDArray[np.float64] = bits * np.float64(2.0**-53)
     return drawn.reshape(len(key), *shape)
 
 
 def normals(key: Keys, shape: Sequence[int] = ()) -> npt.NDArray[np.float64]:
-    """(B,) keys → (B, *shape), standard normal (Box and Muller, 1958)."""
+    """Draws standard normals (Box and Muller, 1958): keys (B,) → (B, *shape)."""
     count = math.prod(shape)
     half = (count + 1) // 2
     radius = np.sqrt(-2 * np.log1p(-uniforms(key, (half,))))
@@ -52,15 +52,15 @@ def normals(key: Keys, shape: Sequence[int] = ()) -> npt.NDArray[np.float64]:
 
 
 def signs(key: Keys, shape: Sequence[int] = ()) -> npt.NDArray[np.float64]:
-    """(B,) keys → (B, *shape), −1 or 1 with equal chances."""
+    """Draws −1 or 1 with equal chances: keys (B,) → (B, *shape)."""
     return np.where(uniforms(key, shape) < 0.5, -1.0, 1.0)
 
 
 def surface(key: Keys, shape: Sequence[int], norm: str) -> npt.NDArray[np.float64]:
-    """(B,) keys → (B, *shape), of norm 1 each: uniform noise (l∞) or normal noise (l2, l1), over its norm."""
+    """Draws points of norm 1, uniform (l∞) or normal (l2, l1) noise over its norm: keys (B,) → (B, *shape)."""
     drawn = 2 * uniforms(key, shape) - 1 if norm == "linf" else normals(key, shape)
-    on_it: npt.NDArray[np.float64] = drawn / lengths(drawn, norm).reshape(-1, *[1] * len(shape))
-    return on_it
+    normalised: npt.NDArray[np.float64] = drawn / lengths(drawn, norm).reshape(-1, *[1] * len(shape))
+    return normalised
 
 
 def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

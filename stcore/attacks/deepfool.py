@@ -1,4 +1,4 @@
-"""DeepFool (Moosavi-Dezfooli et al., 2016): onto the nearest boundary, time and again, until across."""
+"""DeepFool (Moosavi-Dezfooli et al., 2016): repeated steps to the nearest decision boundary."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from stcore.core.search import forward
 from stcore.core.threat import NORMS
 from stcore.protocols import Mode, Network, Tensor
 
-_TINY = 1e-30  # where the gradient vanishes
+_TINY = 1e-30  # keeps a division by a vanishing gradient finite
 
 
 @dataclass(frozen=True)
 class DeepFool:
-    """A small perturbation that is misclassified, l2 or l∞: a step puts it onto the nearest linearised boundary.
+    """Finds small adversarial perturbations, in l2 or l∞: steps onto the nearest linearised boundary.
 
-    The network is asked a little beyond, at x + (1 + overshoot) · perturbation in the range of pixels, where the
-    boundary is linearised too; an example stops as soon as it is misclassified there. One evaluation per step.
-    classes: how many of the likeliest, the label counted, have a boundary, at most all there are; a way back for
-        each but the label.
-    epsilon: the result is projected to the ball of this radius, for evaluation at an ε; None: as far as it takes.
+    One evaluation per step, slightly beyond: at x + (1 + overshoot) · perturbation, clipped to the bounds.
+    The boundary is linearised there, and an example stops as soon as it is misclassified there.
+    steps: at least 1.   overshoot: at least 0.   norm: `l2` | `linf`.   bounds: the range of pixels.
+    classes: number of likeliest classes considered, the label included, at least 2; one backward pass for each but
+        the label. With fewer classes, all of them.
+    epsilon: radius of the ball to project the result onto, in units of pixels in [0, 1]; None: no projection.
+    Raises UsageError for a value out of range.
     """
 
     steps: int = 50
@@ -51,25 +53,26 @@ class DeepFool:
         return ()
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
+        """Returns adversarial examples of x (B, …) with labels y (B,); uses no noise."""
         ops = model.ops
 
-        def at(total: Tensor, share: float) -> Tensor:
-            return ops.clip(x + share * total, *self.bounds)
+        def perturbed(offset: Tensor, scale: float) -> Tensor:
+            return ops.clip(x + scale * offset, *self.bounds)
 
-        def body(total: Tensor) -> tuple[Tensor, ...]:
-            point = at(total, 1.0 + self.overshoot)
-            here = forward(model, point, Mode.EVAL)
-            f, w = nearest_boundary(ops, here, y, self.norm, self.classes)
-            gap = f + ops.sum(w * (at(total, 1.0) - point))
+        def body(offset: Tensor) -> tuple[Tensor, ...]:
+            point = perturbed(offset, 1.0 + self.overshoot)
+            at_point = forward(model, point, Mode.EVAL)
+            f, w = nearest_boundary(ops, at_point, y, self.norm, self.classes)
+            gap = f + ops.sum(w * (perturbed(offset, 1.0) - point))
             steepest = (
                 ops.sign(w) if self.norm == "linf" else w / ops.expand_dims_like(length(ops, "l2", w) + _TINY, w)
             )
-            far = ops.expand_dims_like(gap / (length(ops, DUAL[self.norm], w) + _TINY), w)
-            wrong = flag(ops, margin(ops, here.logits, y) > 0.0, f)
-            return either(ops, wrong, (total,), (total - far * steepest,))
+            distance = ops.expand_dims_like(gap / (length(ops, DUAL[self.norm], w) + _TINY), w)
+            wrong = flag(ops, margin(ops, at_point.logits, y) > 0.0, f)
+            return either(ops, wrong, (offset,), (offset - distance * steepest,))
 
-        (total,) = ops.fori_loop(self.steps, body, (x - x,))
-        found = at(total, 1.0 + self.overshoot)
+        (offset,) = ops.fori_loop(self.steps, body, (x - x,))
+        found = perturbed(offset, 1.0 + self.overshoot)
         if self.epsilon is None:
             return found
         return NORMS[self.norm](self.epsilon, self.bounds).project(ops, found, x)
@@ -83,5 +86,8 @@ class DeepFool:
         noise: tuple[Tensor, ...] | None = None,
         rng: np.random.Generator | int | None = None,
     ) -> Tensor:
-        """Adversarial examples of native x (B, …), labels y (B,); nothing is drawn."""
+        """Returns adversarial examples, shaped like x, of native x (B, …) with labels y (B,); draws no noise.
+
+        Raises TypeError, DataError or UsageError as `stcore.find_squeeze_pair` does.
+        """
         return attack_batch(self, model, x, y, noise, rng)

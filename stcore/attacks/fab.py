@@ -1,13 +1,13 @@
-"""FAB (Croce and Hein, 2020): the nearest misclassified point, by projections onto linearised decision boundaries.
+"""FAB (Croce and Hein, 2020): the nearest misclassified point, by projections onto linearised boundaries.
 
-At x_k the boundary is linearised; d₁ and d₂ bring x_k and the natural image x₀ onto it, in the attack's norm and
-within the range of pixels; the next point lies between the two, a little beyond the boundary:
+The boundary is linearised at x_k; d₁ and d₂ bring x_k and the natural image x₀ onto it, in the attack's norm and
+within the range of pixels. The next point lies between the two, slightly beyond the boundary:
 
     x_{k+1} = (1 − α)(x_k + η d₁) + α (x₀ + η d₂),   α = min(‖d₁‖ / (‖d₁‖ + ‖d₂‖), alpha_max).
 
-From a misclassified point it first goes back to x₀ + β (x_k − x₀). The published code asks the network twice per
-step, for the class of x_{k+1} and for the boundary at the point gone back to; here both are asked at x_{k+1}: the
-boundary is linearised where the network was asked, whatever point moves on.
+A misclassified point is first moved back to x₀ + β (x_k − x₀). The published code evaluates the network twice per
+step: at x_{k+1} for its class, and at the moved point for the boundary. This one evaluates once: the boundary is
+linearised at x_{k+1} in either case.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ from stcore.core.losses import margin, of_label
 from stcore.core.search import forward
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
 
-_LEAST = 1e-8  # that ‖d‖ counts for, as published
+_SMALLEST = 1e-8  # lower limit of ‖d‖ in α, as published
 
 
 @dataclass(frozen=True)
 class FAB:
-    """l∞, l2 or l1. A `SteppedAttack`: one evaluation of the start and one after each of the `steps`.
+    """FAB in l∞, l2 or l1. A `SteppedAttack`: evaluates the start and the point after each of the `steps`.
 
-    ε decides when a lane is done, and how far off a random start is: ε/2.
-    targeted: the boundary to the lane's target class (FAB-T); else the nearest boundary among the likeliest
-    `classes`, the label counted, which costs a way back for each but the label. Any wrong class is a success.
+    epsilon: a lane is done once it finds an example within this radius, in units of pixels in [0, 1]; a random
+        start lies at ε/2.
+    targeted: uses the boundary to the lane's target class (FAB-T); otherwise the nearest boundary among the
+        likeliest `classes`, the label included, with one backward pass for each but the label. Any wrong class is
+        a success.
+    alpha_max, eta, beta: of the equations above.
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -69,7 +73,7 @@ class FAB:
         return 1 if self.targeted else self.classes - 1
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
-        """For a random start, a point of the unit sphere."""
+        """Draws a point of the unit sphere for a random start; nothing otherwise."""
         return (counter_random.surface(keys, shape, self.norm),) if self.random_start else ()
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
@@ -82,36 +86,36 @@ class FAB:
         }
 
     def pace(self, step: Array) -> Mapping[str, Array]:
-        """All steps are alike."""
+        """Returns nothing: all steps are the same."""
         return {}
 
     def step(
         self, model: Network, x: Tensor, y: Tensor, target: Tensor, state: State, pace: Mapping[str, Tensor]
     ) -> State:
         ops, point = model.ops, state["point"]
-        here = forward(model, point, Mode.EVAL)
+        at_point = forward(model, point, Mode.EVAL)
         if self.targeted:
-            f, w = boundary(ops, here, y, lambda z: of_label(ops, z, target))
+            f, w = boundary(ops, at_point, y, lambda z: of_label(ops, z, target))
         else:
-            f, w = nearest_boundary(ops, here, y, self.norm, self.classes)
+            f, w = nearest_boundary(ops, at_point, y, self.norm, self.classes)
 
         offset = point - x
-        away = length(ops, self.norm, offset)
-        wrong = claims(ops, margin(ops, here.logits, y))
-        found = wrong * (1.0 - flag(ops, away > state["distance"], away))
+        size = length(ops, self.norm, offset)
+        wrong = claims(ops, margin(ops, at_point.logits, y))
+        found = wrong * (1.0 - flag(ops, size > state["distance"], size))
         (adversarial,) = either(ops, found, (point,), (state["adversarial"],))
-        distance = ops.where(found > 0.5, away, state["distance"])
+        distance = ops.where(found > 0.5, size, state["distance"])
 
         (base,) = either(ops, wrong, (x + self.beta * offset,), (point,))
-        across = ops.sum(w * offset)  # ⟨w, p⟩ − ⟨w, x⟩: what the plane's equation loses on the way back to x
-        onto = displacement(ops, self.norm, base, w, f - (1.0 - self.beta) * wrong * across, self.bounds)
+        across = ops.sum(w * offset)  # ⟨w, p⟩ − ⟨w, x⟩: the change of the plane's equation from p to x
+        from_base = displacement(ops, self.norm, base, w, f - (1.0 - self.beta) * wrong * across, self.bounds)
         from_x = displacement(ops, self.norm, x, w, f - across, self.bounds)
-        near, far = (ops.clip(length(ops, self.norm, d), _LEAST, math.inf) for d in (onto, from_x))
+        near, far = (ops.clip(length(ops, self.norm, d), _SMALLEST, math.inf) for d in (from_base, from_x))
         alpha = ops.expand_dims_like(ops.clip(near / (near + far), 0.0, self.alpha_max), x)
-        moved = (1.0 - alpha) * (base + self.eta * onto) + alpha * (x + self.eta * from_x)
+        moved = (1.0 - alpha) * (base + self.eta * from_base) + alpha * (x + self.eta * from_x)
         return {
             "point": ops.clip(moved, *self.bounds),
             "adversarial": adversarial,
             "distance": distance,
-            "success": found * (1.0 - flag(ops, away > self.epsilon, away)),
+            "success": found * (1.0 - flag(ops, size > self.epsilon, size)),
         }

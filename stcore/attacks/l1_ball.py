@@ -1,4 +1,4 @@
-"""The l1 ball inside the range of pixels, on the host."""
+"""Projection onto the l1 ball within the range of pixels, on host arrays."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from stcore.protocols import Array
 
-_HALVINGS = 32  # leave a cut known to 2^−32 of the largest offset, beyond float32
+_HALVINGS = 32  # determine the cut to 2^−32 of the largest offset, finer than float32
 
 
 def project(x: Array, offset: Array, epsilon: float, bounds: tuple[float, float]) -> Array:
-    """The nearest offset to `offset` (B, d) with ‖·‖₁ ≤ ε and x + offset within the bounds, for x (B, d) there.
+    """Returns the offset nearest to `offset` (B, d) with norm ‖·‖₁ ≤ ε and x + offset within the bounds.
 
-    Every entry moves towards zero by one cut, and no further from it than the bounds allow (Croce and Hein, 2021):
-    d_i = sign(o_i) · min(max(|o_i| − λ, 0), room_i), λ the smallest with ‖d‖₁ ≤ ε, found by bisection.
+    x: (B, d) within the bounds. Every entry shrinks by one cut λ and is limited by the bounds (Croce and Hein,
+    2021): d_i = sign(o_i) · min(max(|o_i| − λ, 0), room_i), λ the smallest with ‖d‖₁ ≤ ε, found by bisection.
     """
-    x, offset = np.ascontiguousarray(x), np.ascontiguousarray(offset)  # sums round the same in any batch
+    x, offset = np.ascontiguousarray(x), np.ascontiguousarray(offset)  # so that sums round the same in any batch
     size = np.abs(offset)
     room = np.where(offset > 0, bounds[1] - x, x - bounds[0])
 
@@ -31,7 +31,7 @@ def project(x: Array, offset: Array, epsilon: float, bounds: tuple[float, float]
     above = np.where(outside(below), size.max(axis=1, keepdims=True), below)
     for _ in range(_HALVINGS):
         middle = (below + above) / 2
-        short = outside(middle)
-        below, above = np.where(short, middle, below), np.where(short, above, middle)
+        too_small = outside(middle)
+        below, above = np.where(too_small, middle, below), np.where(too_small, above, middle)
     nearest: Array = np.copysign(shrunk(above), offset)
     return nearest

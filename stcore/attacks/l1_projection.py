@@ -1,6 +1,6 @@
-"""The l1 ball inside the range of pixels, on the tensors of a framework: projection, and steps along few pixels.
+"""Projection onto the l1 ball and sparse steps, on native tensors.
 
-Both ask for one number per example that a sort would give, and find it by bisection.
+Both need one threshold per example, which a sort would give; here bisection finds it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from collections.abc import Callable
 
 from stcore.protocols import Ops, Tensor
 
-_HALVINGS = 46  # leave 2^−46 of the interval: little, but more than float64's rounding
-_TINY = 1e-30  # beside what may be zero and is divided by
+_HALVINGS = 46  # leave 2^−46 of the interval: more than float64's rounding
+_TINY = 1e-30  # keeps a division by zero finite
 _ROUNDING = 0.1  # a whole count that was rounded up is still that count; one third more is not
 
 
 def project(ops: Ops, x: Tensor, center: Tensor, radius: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """The nearest point to x (B, …) with ‖· − center‖₁ ≤ radius (B,) and within the bounds, where `center` lies.
+    """Returns the point nearest to x (B, …) with ‖· − center‖₁ ≤ radius (B,) and within the bounds.
 
-    Every entry o_i of x − center moves towards zero by one cut λ, and stays as near as the bounds ask (Croce and
-    Hein, 2021): d_i = sign(o_i) · min(max(|o_i| − λ, 0), room_i), with the smallest λ that brings d into the ball.
+    center: (B, …) within the bounds. Every entry o_i of x − center shrinks by one cut λ and is limited by the
+    bounds (Croce and Hein, 2021): d_i = sign(o_i) · min(max(|o_i| − λ, 0), room_i), with the smallest λ for which
+    d is in the ball.
     """
     offset = x - center
     size, room = ops.abs(offset), ops.where(offset > 0.0, bounds[1] - center, center - bounds[0])
@@ -30,21 +31,22 @@ def project(ops: Ops, x: Tensor, center: Tensor, radius: Tensor, bounds: tuple[f
     def inside(cut: Tensor) -> Tensor:
         return ops.sum(shrunk(cut)) < radius
 
-    none = radius - radius
+    zero = radius - radius
     low, high = bisect(ops, inside, ops.max(size))
     over, under = ops.sum(shrunk(low)) - radius, radius - ops.sum(shrunk(high))
     cut = low + (high - low) * over / (over + under + _TINY)  # the norm is linear between the two
-    outside = ops.sum(shrunk(none)) > radius
-    cut, gone = ops.where(outside, cut, none), ops.where(outside, high, none)
-    # What the cut takes away but for its rounding is gone: attacks count the pixels that are changed.
-    left = ops.where(size < ops.expand_dims_like(gone, size), size - size, shrunk(cut))
-    return ops.clip(center + ops.sign(offset) * left, *bounds)
+    outside = ops.sum(shrunk(zero)) > radius
+    cut, removed = ops.where(outside, cut, zero), ops.where(outside, high, zero)
+    # Entries below the cut up to its rounding become exactly zero: attacks count the pixels that are changed.
+    kept = ops.where(size < ops.expand_dims_like(removed, size), size - size, shrunk(cut))
+    return ops.clip(center + ops.sign(offset) * kept, *bounds)
 
 
 def signs_of_largest(ops: Ops, gradient: Tensor, count: Tensor) -> Tensor:
-    """The signs of the `count` entries that are largest in magnitude, zero elsewhere: (B, …), (B,) → (B, …).
+    """Returns the signs of the `count` largest entries in magnitude, and zero elsewhere: (B, …), (B,) → (B, …).
 
-    At least one is kept, of a fraction one more, and of equals all; equal is what differs by 2^−45 of the largest.
+    At least one is kept; a fractional count is rounded up; of equal entries all are kept, where equal means within
+    2^−45 of the largest.
     """
     size = ops.abs(gradient)
     one, above = ops.ones_like(size), 2.0 * ops.max(size)
@@ -58,7 +60,7 @@ def signs_of_largest(ops: Ops, gradient: Tensor, count: Tensor) -> Tensor:
 
 
 def bisect(ops: Ops, beyond: Callable[[Tensor], Tensor], above: Tensor) -> tuple[Tensor, Tensor]:
-    """The two ends (B,) of a small interval in [0, above] where `beyond`, false below, becomes true."""
+    """Returns the ends (B,) of a small interval in [0, above] in which `beyond` changes from false to true."""
 
     def body(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         middle = 0.5 * (low + high)

@@ -1,4 +1,4 @@
-"""Projected gradient attacks on whole batches: FGSM, I-FGSM, MI-FGSM and PGD, uphill on one of several losses."""
+"""Projected gradient attacks on whole batches: FGSM, I-FGSM, MI-FGSM and PGD, on several losses."""
 
 from __future__ import annotations
 
@@ -18,33 +18,35 @@ from stcore.protocols import Mode, Network, Tensor
 
 
 class Attack(Protocol):
-    """What evaluation asks of an attack."""
+    """An attack on whole batches, as `stcore.evaluate` takes it."""
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
-        """The unit noise it starts from (see `stcore.base.noise`)."""
+        """The laws of its start noises (see `stcore.base.noise`)."""
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
-        """Adversarial examples of a batch."""
+        """Returns adversarial examples of x (B, …) with labels y (B,), from a noise tensor for each law."""
 
 
 @dataclass(frozen=True)
 class PGD:
     """Projected gradient ascent (Madry et al., 2018; Eq. 1) under running statistics, in the l∞ or l2 ball.
 
-    The defaults are the paper's PGD-20: uphill on the cross-entropy, ε = 8/255, α = 2/255, started uniformly in
-    the ball and not clipped before the first gradient, last iterate; misclassified images are attacked too.
+    The defaults are the paper's PGD-20: maximise the cross-entropy, ε = 8/255, α = 2/255, from a uniform start in
+    the ball that is not clipped before the first gradient, last iterate; misclassified images are attacked too.
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    init: `uniform` | `gaussian` (noise_std · N(0, 1)) | `natural` (x itself, which makes it I-FGSM).
-    loss: `cross_entropy` | `dlr` (Croce and Hein, 2020) | `margin` (max over j ≠ y of z_j, less z_y; Carlini and
-        Wagner, 2017, without κ) | `kl` (KL(p(x)‖p(x')), the inner search of TRADES) | `collaborative` (downhill on
+    init: `uniform` | `gaussian` (noise_std · N(0, 1)) | `natural` (x, which makes it I-FGSM).
+    norm: `linf` | `l2`.   bounds: the range of pixels.
+    loss: `cross_entropy` | `dlr` (Croce and Hein, 2020) | `margin` (max_{j≠y} z_j − z_y; Carlini and
+        Wagner, 2017, without κ) | `kl` (KL(p(x)‖p(x')), the inner search of TRADES) | `collaborative` (minimises
         the cross-entropy, Eq. 4).
-    restarts: searches from independent starts, of which a later one counts where none before has found an error.
-    iterate: what a search returns: `last`, or `worst`: the first iterate that is misclassified, and the last where
-        none is. The iterates are the points after a step; the start is none.
-    momentum: μ of g ← μ·g + ∇/‖∇‖₁, the steps' direction (MI-FGSM; Dong et al., 2018); with 0 the gradient itself.
-    UsageError for a value out of range, or settings that do not go together.
+    restarts: number of searches from independent starts; a later one counts only if none before found an error.
+    iterate: what a search returns: `last`, or `worst`: the first misclassified iterate, or the last if none is.
+        The iterates are the points after a step, without the start.
+    momentum: μ of g ← μ·g + ∇/‖∇‖₁, the direction of the steps (MI-FGSM; Dong et al., 2018); 0: the plain
+        gradient.
+    Raises UsageError for a value out of range, or for settings that exclude each other.
     """
 
     epsilon: float = 8 / 255
@@ -71,7 +73,7 @@ class PGD:
             raise UsageError("init: with loss = kl expected uniform or gaussian, as at x its gradient is zero")
         if self.init == "natural" and self.restarts > 1:
             raise UsageError(
-                f"restarts: with init = natural expected 1, as all are alike; received {self.restarts}"
+                f"restarts: with init = natural expected 1, as all restarts are equal; received {self.restarts}"
             )
         if self.loss == "collaborative" and (self.restarts > 1 or self.iterate == "worst"):
             raise UsageError("loss: with restarts or iterate = worst expected one that finds errors")
@@ -81,9 +83,12 @@ class PGD:
         return noise_laws(self, count=self.restarts)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
-        """K forwards for each restart, one more between two of them, and for `kl` one of x."""
+        """Returns adversarial examples, shaped like x.
+
+        Costs K forwards for each restart, one more between two restarts, and for `kl` one of x.
+        """
         ops, loss = model.ops, ASCENT_LOSSES[self.loss](model, x, y)
-        no = ops.sum(x - x)
+        zero = ops.sum(x - x)
 
         def keep(point: Tensor, logits: Tensor, kept: Tensor, found: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
             fresh = counts * (1.0 - found) * flag(ops, margin(ops, logits, y) > 0.0, found)
@@ -91,17 +96,17 @@ class PGD:
 
         def ascend(start: Tensor, kept: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             watch = keep if self.iterate == "worst" else lambda point, logits, *seen: seen
-            told = (kept, found, no)  # what `watch` is shown first is the start
-            point, (kept, found, _) = ascend_watching(model, x, start, loss, self, watch, told, self.momentum)
+            seen = (kept, found, zero)  # `watch` sees the start first, which does not count
+            point, (kept, found, _) = ascend_watching(model, x, start, loss, self, watch, seen, self.momentum)
             return point, kept, found
 
-        kept, found = x, no
-        *others, final = starts(self, x, noise)
-        for start in others:
+        kept, found = x, zero
+        *earlier, final = starts(self, x, noise)
+        for start in earlier:
             point, kept, found = ascend(start, kept, found)
-            kept, found, _ = keep(point, model.logits(point, Mode.EVAL), kept, found, ops.ones_like(no))
+            kept, found, _ = keep(point, model.logits(point, Mode.EVAL), kept, found, ops.ones_like(zero))
         point, kept, found = ascend(final, kept, found)
-        return either(ops, found, (kept,), (point,))[0]  # the very last need not be judged
+        return either(ops, found, (kept,), (point,))[0]  # the very last point is returned unjudged
 
     def __call__(
         self,
@@ -112,10 +117,14 @@ class PGD:
         noise: tuple[Tensor, ...] | None = None,
         rng: np.random.Generator | int | None = None,
     ) -> Tensor:
-        """Adversarial examples of native x (B, …), labels y (B,); a start for each of `noise`, or from `rng`."""
+        """Returns adversarial examples, shaped like x, of native pixels x (B, …) with labels y (B,).
+
+        noise, rng: the starts, as for `stcore.find_squeeze_pair`; one noise for each restart.
+        Raises TypeError, DataError or UsageError as that function does.
+        """
         return attack_batch(self, model, x, y, noise, rng)
 
 
 def FGSM(epsilon: float = 8 / 255, norm: str = "linf", bounds: tuple[float, float] = (0.0, 1.0)) -> PGD:
-    """The fast gradient sign method (Goodfellow et al., 2015): one step of size ε from x itself."""
+    """Returns the fast gradient sign method (Goodfellow et al., 2015): one step of size ε from x."""
     return PGD(epsilon, step_size=epsilon, steps=1, init="natural", norm=norm, bounds=bounds)

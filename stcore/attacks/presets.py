@@ -1,4 +1,4 @@
-"""The attacks on whole batches by name, with the exact settings of the paper's figures and tables (section 5).
+"""Attacks by name, with the exact settings of the paper's figures and tables (section 5).
 
     name             loss            start    ε      α      steps    which must be classified correctly
     fgsm             cross-entropy   x        ε      ε      1        the last iterate
@@ -12,12 +12,12 @@
     collaborative    −cross-entropy  x        ε      1/255  100      the last iterate
     deepfool         nearest of 9 others, x, 50 steps; the last iterate, projected to the ball of ε
 
-At the paper's ε = 8/255, ε/4 is its 2/255, on SVHN too (whose training has 1/255). `pgd_trades` is the evaluation
-of TRADES (Zhang et al., 2019), `pgd_rst` that of RST (Carmon et al., 2019). `pgd_rst_monitor` is Fig. 10's, there
-on the first 500 test images. 0.031 and 8/255 are different budgets, so these three keep their own. `ifgsm`
-(Kurakin et al., 2017) and `mifgsm` stand behind no number of the paper; their settings are Dong et al.'s (2018).
-`collaborative` (Eq. 4) is Fig. 1's, at ε of 4, 8, 16 and 32/255. `deepfool` has its authors' settings; of fewer
-than ten classes it goes to the nearest of all there are.
+At the paper's ε = 8/255, ε/4 is its α = 2/255, on SVHN too (whose training has 1/255). `pgd_trades` is the
+evaluation of TRADES (Zhang et al., 2019), `pgd_rst` that of RST (Carmon et al., 2019). `pgd_rst_monitor` is Fig.
+10's, there on the first 500 test images. 0.031 and 8/255 are different budgets, so these three keep their own.
+`ifgsm` (Kurakin et al., 2017) and `mifgsm` are not in the paper; their settings are Dong et al.'s (2018).
+`collaborative` (Eq. 4) is Fig. 1's, at ε of 4, 8, 16 and 32/255. `deepfool` has its authors' settings; with
+fewer than ten classes it considers all of them.
 """
 
 from __future__ import annotations
@@ -45,17 +45,18 @@ _LINF: Mapping[str, Callable[[float], PGD]] = {
     "collaborative": lambda epsilon: PGD(epsilon, 1 / 255, 100, "natural", loss="collaborative"),
 }
 PRESETS = (*_SCALED, *_LINF)
-"""The names."""
+"""The names of all presets."""
 
 
 def preset(name: str, epsilon: float, norm: str = "linf") -> Attack:
-    """The attack of this name at this ε, but for `pgd_trades`, `pgd_rst` and `pgd_rst_monitor`: ε = 0.031, always.
+    """Returns the attack of this name at radius ε; `pgd_trades`, `pgd_rst` and `pgd_rst_monitor` keep ε = 0.031.
 
-    UsageError for another name, and for a norm other than linf where the settings are lengths of their own.
+    epsilon: in units of pixels in [0, 1].   norm: `linf` or `l2`.
+    Raises UsageError for an unknown name, and for a norm other than linf if the preset's settings are l∞ lengths.
     """
     checks.choice("attack", name, PRESETS)
     if name in _SCALED:
         return _SCALED[name](epsilon, norm)
     if norm != "linf":
-        raise UsageError(f"norm: expected linf with the attack {name}, which is one of l∞; received {norm!r}")
+        raise UsageError(f"norm: expected linf with {name}, whose settings are l∞ lengths; received {norm!r}")
     return _LINF[name](epsilon)

@@ -1,4 +1,4 @@
-"""The moves of the Square attack in l2 and l1: a window gives up its perturbation, another gets it as a new bump.
+"""Moves of the Square attack in l2 and l1: one window's perturbation becomes a bump in another.
 
 Andriushchenko et al., 2020; l1 as in AutoAttack (Croce and Hein, 2021). Images are (n, H, W, C), sums per channel
 (n, 1, 1, C).
@@ -18,14 +18,14 @@ from stcore.attacks.counter_random import Keys
 from stcore.attacks.windows import place
 from stcore.protocols import Array
 
-_TINY = 1e-12  # beside a norm that is divided by, as published
+_TINY = 1e-12  # keeps a division by a zero norm finite, as published
 
 
 @dataclass(frozen=True)
 class L2:
-    """What differs between the norms.
+    """The parts of a move that depend on the norm, for l2.
 
-    decay: the k-th ring of a bump from its middle adds 1/k^decay to all within it.
+    decay: the k-th ring of a bump, counted from the middle, adds 1/k^decay to everything inside it.
     """
 
     epsilon: float
@@ -33,18 +33,18 @@ class L2:
     decay: ClassVar[int] = 2
 
     def length(self, values: Array) -> Array:
-        """The norm of each channel."""
+        """Returns the norm of each channel: (n, h, w, C) → (n, 1, 1, C)."""
         length: Array = np.sqrt(_per_channel(values * values))
         return length
 
     def budget(self, delta: Array, inside: Array) -> Array:
-        """The norm of a channel's new window: what lies in the windows, and a share of what ε leaves unused."""
+        """Returns the norm of each channel's new window: that of both windows, plus a share of the unused ε."""
         unused = np.maximum(self.epsilon**2 - _per_image(delta * delta), 0) / delta.shape[3]
         budget: Array = np.sqrt(unused + _per_channel(inside * inside))
         return budget
 
     def settle(self, x: Array, delta: Array) -> Array:
-        """x + delta, brought to the ball's surface and then into the bounds."""
+        """Returns x + delta, scaled onto the ball's surface and then clipped to the bounds."""
         scale = self.epsilon / (np.sqrt(_per_image(delta * delta)) + _TINY)
         points: Array = np.clip(x + delta * scale, *self.bounds)
         return points
@@ -52,7 +52,7 @@ class L2:
 
 @dataclass(frozen=True)
 class L1:
-    """The same in l1."""
+    """The parts of a move that depend on the norm, for l1."""
 
     epsilon: float
     bounds: tuple[float, float]
@@ -62,13 +62,13 @@ class L1:
         return _per_channel(np.abs(values))
 
     def budget(self, delta: Array, inside: Array) -> Array:
-        """C times too much, as published: the projection takes back where the perturbation is small."""
+        """Returns C times too much, as published: the projection reduces it."""
         unused = np.maximum(self.epsilon - _per_image(np.abs(delta)), 0)
         budget: Array = unused + delta.shape[3] * self.length(inside)
         return budget
 
     def settle(self, x: Array, delta: Array) -> Array:
-        """x + delta, projected: to a little less than ε, which leaves room for the rounding of the sum."""
+        """Returns x + delta, projected to slightly less than ε, to leave room for the rounding of the sum."""
         rows = (x.reshape(len(x), -1), delta.reshape(len(x), -1))
         inside = l1_ball.project(*rows, self.epsilon * (1 - 1e-6), self.bounds)
         points: Array = np.clip(x + inside.reshape(x.shape), *self.bounds)
@@ -80,7 +80,7 @@ LAWS: dict[str, type[Law]] = {"l2": L2, "l1": L1}
 
 
 def tiles(law: Law, x: Array, key: Keys) -> Array:
-    """The first points: bumps side by side, five across a square image, each with its own signs and direction."""
+    """Returns the first points: five bumps across a square image, each with its own signs and direction."""
     (_, rows, columns, channels), dtype = x.shape, x.dtype
     side = max(math.isqrt(rows * columns) // 5, 1)
     height, width = min(side, rows), min(side, columns)
@@ -94,27 +94,27 @@ def tiles(law: Law, x: Array, key: Keys) -> Array:
 
 
 def moved(law: Law, x: Array, best: Array, side: int, key: Keys) -> Array:
-    """The next points: perturbation taken out of one window, and put into another in a new shape."""
+    """Returns the next points: removes the perturbation of one window, and adds its norm to another as a bump."""
     chance, lanes, delta = counter_random.uniforms(key, (5 + x.shape[3],)), np.arange(len(x)), best - x
-    to, source = place(chance[:, :2], lanes, side, x), place(chance[:, 2:4], lanes, side, x)
+    target, source = place(chance[:, :2], lanes, side, x), place(chance[:, 2:4], lanes, side, x)
     covered = np.zeros_like(x[..., :1])
-    to.write(covered, 1)
+    target.write(covered, 1)
     source.write(covered, 1)
-    budget, old = law.budget(delta, delta * covered), to.read(delta)
-    new = bumps(law, to.height, to.width, chance[:, 4:]).astype(x.dtype) + old / (law.length(old) + _TINY)
+    budget, old = law.budget(delta, delta * covered), target.read(delta)
+    new = bumps(law, target.height, target.width, chance[:, 4:]).astype(x.dtype) + old / (law.length(old) + _TINY)
     source.write(delta, 0)
-    to.write(delta, new / (law.length(new) + _TINY) * budget)
+    target.write(delta, new / (law.length(new) + _TINY) * budget)
     return law.settle(x, delta)
 
 
 def _per_channel(values: Array) -> Array:
-    """(n, h, w, C) → (n, 1, 1, C); sums over memory in a row, so that they round the same in any batch."""
+    """Sums each channel, (n, h, w, C) → (n, 1, 1, C), over contiguous memory: rounds the same in any batch."""
     rows = np.ascontiguousarray(np.moveaxis(values, 3, 1)).reshape(len(values), values.shape[3], -1)
     total: Array = rows.sum(axis=2)
     return total[:, None, None, :]
 
 
 def _per_image(values: Array) -> Array:
-    """(n, h, w, C) → (n, 1, 1, 1)."""
+    """Sums each image: (n, h, w, C) → (n, 1, 1, 1)."""
     total: Array = _per_channel(values).sum(axis=3, keepdims=True)
     return total

@@ -1,11 +1,11 @@
-"""What an attack is that advances all examples one evaluation of the network at a time.
+"""Stepped attacks: all examples advance one evaluation of the network at a time.
 
-An example under attack is a *lane*: an image with its label and, where the attack wants one, a target class. A
-lane is done when a misclassified point is found or its steps are over; others then take its place. So a step
-knows nothing of its neighbours, and everything a lane remembers lies in its state, one tensor per name with the
-lanes along axis 0: what can be cut out, put together, saved and read back.
+An example under attack is a *lane*: an image with its label and, if the attack needs one, a target class. A lane
+is done when a misclassified point is found or its steps are used up; another then takes its place. A step
+therefore does not depend on the other lanes, and a lane's memory is its state: one tensor per name with the lanes
+along axis 0, which can be selected, concatenated, saved and loaded.
 
-Each step is one evaluation: it looks at the network where the lane stands, and moves on.
+Each step evaluates the network at the lane's current point, then moves the point.
 """
 
 from __future__ import annotations
@@ -19,35 +19,32 @@ from stcore.protocols import Array, Network, Ops, Tensor
 State: TypeAlias = "dict[str, Any]"
 """Native tensors (or host arrays, see `HostAttack`) with the lanes along axis 0.
 
-Always among them: `adversarial` (B, …), the point to be verified, and `success` (B,), above 0.5 where the lane
-has found one and is done.
+Two are always present: `adversarial` (B, …), the point to verify, and `success` (B,), above 0.5 if the lane has
+found one and is done.
 """
 
 
 def flag(ops: Ops, condition: Tensor, like: Tensor) -> Tensor:
-    """(B,) booleans as 1 or 0 in the dtype of `like` (B,): what can be kept in a state and reckoned with."""
+    """Converts booleans (B,) to 1 or 0 in the dtype of `like` (B,), for states and arithmetic."""
     one = ops.ones_like(like)
     return ops.where(condition, one, one - one)
 
 
 def claims(ops: Ops, margin: Tensor) -> Tensor:
-    """(B,) flags of the lanes that may be misclassified: the margin is not below zero.
+    """Returns flags (B,) of the lanes that may be misclassified: the margin (B,) is not below zero.
 
-    Of a tie the predicted class decides, and of what is no number nobody can: both are left to the verification.
+    A tie or a non-finite margin is left to the verification.
     """
     return 1.0 - flag(ops, margin < 0.0, margin)
 
 
 def either(ops: Ops, chosen: Tensor, ones: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Of images (B, …) by pairs, those of `ones` for the lanes whose flag (B,) is set, else those of `others`."""
-    return tuple(
-        ops.where(ops.expand_dims_like(chosen, one) > 0.5, one, other)
-        for one, other in zip(ones, others, strict=True)
-    )
+    """Selects per lane: images (B, …) of `ones` if the flag (B,) in `chosen` is set, else of `others`."""
+    return tuple(ops.where(ops.expand_dims_like(chosen, a) > 0.5, a, b) for a, b in zip(ones, others, strict=True))
 
 
 class SteppedAttack(Protocol):
-    """An attack by gradients. Everything is native and in the model's own layout, as in `stcore.attacks.pgd`."""
+    """A gradient attack, on native tensors in the model's own layout."""
 
     @property
     def epsilon(self) -> float: ...
@@ -58,37 +55,40 @@ class SteppedAttack(Protocol):
 
     @property
     def evaluations(self) -> int:
-        """Steps of a lane that finds nothing."""
+        """The number of steps of a lane that finds nothing."""
 
     @property
     def forwards(self) -> int:
-        """Forwards of an image in a step."""
+        """The number of forwards per image and step."""
 
     @property
     def backwards(self) -> int:
-        """Ways back to an image's pixels in a step."""
+        """The number of backward passes to the pixels per image and step."""
 
     def noise(self, keys: Keys, shape: tuple[int, ...]) -> tuple[Array, ...]:
-        """Host noise (B, *shape), channels last, that `start` needs for lanes of these keys; () for none."""
+        """Draws the host noise (B, *shape), channels last, for starts of lanes with these keys; () for none."""
 
     def start(self, ops: Ops, x: Tensor, y: Tensor, target: Tensor, noise: tuple[Tensor, ...]) -> State:
-        """The state of fresh lanes; the network is not asked.
+        """Returns the state of new lanes, without evaluating the network.
 
-        x: natural images (B, …).   y: labels (B,), integers.   target: classes (B,), integers; the label itself
-        where the attack has no targets.
+        x: natural images (B, …).   y: labels (B,), integers.   target: classes (B,), integers; the label if the
+        attack has no targets.   noise: as `noise` returned it, in the model's layout.
         """
 
     def pace(self, step: Array) -> Mapping[str, Array]:
-        """What step number `step` (B,), counted from 0, is told per lane: host numbers (B,) by name."""
+        """Returns schedule values by name, host numbers (B,), for each lane's step number `step` (B,), from 0."""
 
     def step(
         self, model: Network, x: Tensor, y: Tensor, target: Tensor, state: State, pace: Mapping[str, Tensor]
     ) -> State:
-        """One evaluation under running statistics, and the move that follows from it."""
+        """Makes one evaluation in EVAL mode, moves the points, and returns the next state.
+
+        pace: the values of `pace`, as tensors (B,).
+        """
 
 
 class HostAttack(Protocol):
-    """An attack that sees the network's logits only: numpy around a forward, images (B, H, W, C) or flat.
+    """A black-box attack: numpy around a forward, on host images (B, H, W, C) or flat.
 
     Its state holds host arrays.
     """
@@ -103,10 +103,10 @@ class HostAttack(Protocol):
     def evaluations(self) -> int: ...
 
     def start(self, x: Array, keys: Keys) -> State:
-        """The state of fresh lanes."""
+        """Returns the state of new lanes, for natural images x (B, …)."""
 
     def propose(self, x: Array, state: State, step: Array, keys: Keys) -> Array:
-        """The points (B, …) whose logits step number `step` (B,) asks for."""
+        """Returns the points (B, …) to evaluate at each lane's step number `step` (B,), from 0."""
 
     def judge(self, state: State, points: Array, logits: Array, y: Array) -> State:
-        """The state after the network has answered."""
+        """Returns the next state, given the logits (B, C) of the proposed points and the labels y (B,)."""

@@ -1,4 +1,4 @@
-"""Windows into images: a rectangle per lane, all of one size, read and written without touching the rest."""
+"""Windows into images: a rectangle per lane, all of one size, to read and write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stcore.protocols import Array
 
 
 class Windows(NamedTuple):
-    """`lanes`, `top`, `left` (n,), integers: where the windows of `height` × `width` pixels lie; lanes differ."""
+    """Windows of `height` × `width` pixels at `top`, `left` of the images `lanes`: integers (n,), lanes unique."""
 
     lanes: Array
     top: Array
@@ -19,22 +19,22 @@ class Windows(NamedTuple):
     width: int
 
     def read(self, images: Array) -> Array:
-        """(B, H, W, C) → (n, height, width, C), a copy."""
-        return self._everywhere(images)[self.lanes, self.top, self.left]
+        """Copies the windows out of images: (B, H, W, C) → (n, height, width, C)."""
+        return self._at_every_position(images)[self.lanes, self.top, self.left]
 
     def write(self, images: Array, values: Array | float) -> None:
-        """Puts (n, height, width, C), or what broadcasts to it, into the images (B, H, W, C) themselves."""
-        self._everywhere(images)[self.lanes, self.top, self.left] = values
+        """Writes values (n, height, width, C), or what broadcasts to it, into images (B, H, W, C) in place."""
+        self._at_every_position(images)[self.lanes, self.top, self.left] = values
 
-    def _everywhere(self, images: Array) -> Array:
-        """The windows at every position, as a view (B, rows, columns, height, width, C)."""
+    def _at_every_position(self, images: Array) -> Array:
+        """Returns the windows at every position, as a view (B, rows, columns, height, width, C)."""
         size = (self.height, self.width, images.shape[3])
         views = np.lib.stride_tricks.sliding_window_view(images, size, axis=(1, 2, 3), writeable=True)
         return views[:, :, :, 0]
 
 
 def place(chance: Array, lanes: Array, side: int, images: Array) -> Windows:
-    """A window of min(side, H) × min(side, W) for each lane, every position as likely as any other.
+    """Places a window of min(side, H) × min(side, W) for each lane, uniformly over all positions.
 
     chance: (n, 2), uniform in [0, 1).   images: (B, H, W, C).
     """

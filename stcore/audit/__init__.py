@@ -1,8 +1,8 @@
-"""The audit of an evaluation: does anything say that these robust accuracies should not be believed?
+"""Audit of an evaluation: checks for reasons to doubt its robust accuracies.
 
 A network can be hard to attack and yet not robust: its gradients vanish or mislead ("gradient masking"; Athalye,
-Carlini and Wagner, 2018), or it answers at random. A few checks on a few images show most of that. They raise
-doubt or find none; that a network is robust they cannot prove.
+Carlini and Wagner, 2018), or its outputs are random. Checks on a few images reveal most such cases. They raise
+doubt or find none; they cannot prove that a network is robust.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from stcore.protocols import Array, Classifier
 
 __all__ = ["CHECKS", "Finding", "audit"]
 
-_MEANINGLESS = "{} is in doubt, and so nothing else can be asked."
-_FIRST = 2  # checks that the others make no sense without
+_MEANINGLESS = "Not checked, since the check {} failed."
+_FIRST = 2  # the number of checks that all others depend on
 
 
 def audit(
@@ -34,16 +34,17 @@ def audit(
     transfer: Mapping[str, Array] | None = None,
     advance: Callable[[int], None] = lambda images: None,
 ) -> list[Finding]:
-    """A finding for each of `CHECKS`, on a few images: 64 to 100 are enough.
+    """Runs each of `CHECKS` on a few images (64 to 100 are enough) and returns their findings in order.
 
     images: host images (N, H, W, C) or flat, uint8 or floats within the bounds.   labels: (N,), integers.
-    epsilon: radius of the ball, in units of pixels in [0, 1].   norm: `linf` or `l2`.   queries: of Square.
+    epsilon: radius of the ball, in units of pixels in [0, 1].   norm: `linf` or `l2`.   bounds: of the pixels.
+    seed: of the attacks' random starts.   batch_size: images per batch.   queries: of Square per image.
     transfer: by name, adversarial examples (N, …) of the same images, made on another network in the same ball.
-    advance: told the number of images after every check; len(CHECKS) · N in all.
+    advance: called with the number of images after every check; len(CHECKS) · N in all.
 
-    Costs about 540 passes of each image, forwards and ways back counted alike, 440 of them in PGD-20, PGD-100 and
-    C&W-100; and for images that withstand those as many forwards more as there are queries.
-    UsageError for settings out of range, or transferred examples of another shape or outside the ball.
+    Costs about 540 forward and backward passes per image, 440 of them in PGD-20, PGD-100 and C&W-100; an image
+    that withstands those costs another forward per query.
+    Raises UsageError for settings out of range, or transferred examples of another shape or outside the ball.
     """
     subject = Subject(
         classifier,
@@ -59,7 +60,7 @@ def audit(
     )
     findings: list[Finding] = []
     for check in CHECKS:
-        failed = next((one.check for one in findings[:_FIRST] if one.status == "warn"), None)
-        findings.append(check.make(subject) if failed is None else check.skip(_MEANINGLESS.format(f"“{failed}”")))
+        failed = next((finding.check for finding in findings[:_FIRST] if finding.status == "warn"), None)
+        findings.append(check.run(subject) if failed is None else check.skip(_MEANINGLESS.format(f"“{failed}”")))
         advance(len(images))
     return findings

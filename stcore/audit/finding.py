@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""Checks and their findings."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from stcore.audit.subject import Subject
 from stcore.errors import DivergedError
 
 _NOT_FINITE = (
-    "Logits or gradients became NaN or infinite on the way: an attack ends there, and its accuracy means nothing. "
+    "Logits or gradients became NaN or infinite: an attack ends there, and its accuracy means nothing. "
     "Find the operation that overflows or divides by zero, or evaluate in float64."
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
-    status: `pass`, `warn` or `skipped`.   value: what was measured.
-    meaning: what that says about the accuracies, and what to do about it; of a skipped check, why it was.
+    check: its name.   status: `pass`, `warn` or `skipped`.   value: the measurement, as text.
+    meaning: its consequence for the accuracies and what to do; for a skipped check, the reason.
     """
 
     check: str
@@ -30,38 +30,38 @@ class Finding:
 
 
 class Measured(NamedTuple):
-    """What a check measured, and whether that is in order."""
+    """A measurement, and whether it is in order."""
 
     good: bool
     value: str
 
 
 class Unmeasured(NamedTuple):
-    """Why a check cannot be made."""
+    """The reason why a check cannot run."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Check:
-    """A question to a network, with what it means if all is well and if not."""
+    """A check of a network, with the meaning of success (`fine`) and of failure (`doubt`)."""
 
     name: str
     measure: Callable[[Subject], Measured | Unmeasured]
     fine: str
     doubt: str
 
-    def make(self, subject: Subject) -> Finding:
-        """The answer; that the logits stop being numbers on the way is one, too."""
+    def run(self, subject: Subject) -> Finding:
+        """Runs the check; logits that become non-finite are a warning too."""
         try:
-            found = self.measure(subject)
+            result = self.measure(subject)
         except DivergedError:
             return Finding(self.name, "warn", "NaN or +∞", _NOT_FINITE)
-        if isinstance(found, Unmeasured):
-            return self.skip(found.reason)
-        status, meaning = ("pass", self.fine) if found.good else ("warn", self.doubt)
-        return Finding(self.name, status, found.value, meaning)
+        if isinstance(result, Unmeasured):
+            return self.skip(result.reason)
+        status, meaning = ("pass", self.fine) if result.good else ("warn", self.doubt)
+        return Finding(self.name, status, result.value, meaning)
 
     def skip(self, reason: str) -> Finding:
-        """No answer."""
+        """A finding without a measurement."""
         return Finding(self.name, "skipped", "", reason)

@@ -1,4 +1,4 @@
-"""Checks of a network's gradients, and of the attacks that follow them."""
+"""Audit checks of a network's gradients and of gradient attacks."""
 
 from __future__ import annotations
 
@@ -22,39 +22,40 @@ def cross_entropy_vanishes(subject: Subject) -> Measured | Unmeasured:
 
 
 def dlr_vanishes(subject: Subject) -> Measured | Unmeasured:
-    """Whether the difference of logits ratio has one."""
+    """Whether the difference of logits ratio (DLR) has a gradient at the images."""
     return _vanishes(subject, difference_of_logits_ratio)
 
 
-def no_budget_harms(subject: Subject) -> Measured | Unmeasured:
-    """Whether PGD at ε = 0 leaves every prediction as it is."""
+def zero_budget_changes_predictions(subject: Subject) -> Measured | Unmeasured:
+    """Whether PGD at ε = 0 leaves every prediction unchanged."""
     attack = PGD(0.0, 2 / 255, 2, norm=subject.norm, bounds=subject.bounds)
     changed = int((subject.classes_under(attack) != subject.logits.argmax(axis=1)).sum())
     return Measured(changed == 0, f"{changed} of {len(subject.images)} predictions change")
 
 
-def whole_range_wins(subject: Subject) -> Measured | Unmeasured:
-    """Whether PGD-20 from the image itself reaches chance where the ball holds the whole range of pixels.
+def unbounded_attack_fails(subject: Subject) -> Measured | Unmeasured:
+    """Whether PGD-20 from the natural image reaches chance accuracy if the ball contains the whole pixel range.
 
-    There is no random start, which alone would turn an image into noise.
+    A random start alone would turn an image into noise, so there is none.
     """
     span = subject.bounds[1] - subject.bounds[0]
     if subject.norm == "l2":
         span *= float(np.sqrt(subject.images[0].size))  # the diagonal of the range
     attack = PGD(span, span / 4, 20, "natural", norm=subject.norm, bounds=subject.bounds)
-    correct, total = int(subject.stands(subject.classes_under(attack)).sum()), len(subject.images)
+    correct, total = int(subject.is_correct(subject.classes_under(attack)).sum()), len(subject.images)
     chance = total / subject.logits.shape[1]
-    return Measured(correct <= max(chance, subject.tolerated()), f"{correct} of {total} right at ε = {span:.4g}")
+    value = f"{correct} of {total} correct at ε = {span:.4g}"
+    return Measured(correct <= max(chance, subject.tolerance()), value)
 
 
 def _vanishes(subject: Subject, loss: _Loss) -> Measured | Unmeasured:
-    """Only where the prediction is right: DLR is constant, and rightly, where the label is third."""
-    if not subject.right.any():
+    """Checks correctly classified images only: DLR is rightly constant if the label is third."""
+    if not subject.correct.any():
         return Unmeasured("No image is classified correctly.")
-    gradient = _gradients(subject, loss)[subject.right]
+    gradient = _gradients(subject, loss)[subject.correct]
     usable = np.isfinite(gradient).all(axis=1) & (gradient != 0).any(axis=1)
     count = int((~usable).sum())
-    return Measured(count <= subject.tolerated(), f"{count} of {len(usable)} images have none")
+    return Measured(count <= subject.tolerance(), f"{count} of {len(usable)} images have none")
 
 
 def _gradients(subject: Subject, loss: _Loss) -> Array:
@@ -62,11 +63,11 @@ def _gradients(subject: Subject, loss: _Loss) -> Array:
     model, ops = subject.classifier, subject.classifier.ops
 
     def find(x: Tensor, y: Tensor) -> Tensor:
-        here = forward(model, x, Mode.EVAL)
-        value, pullback = ops.vjp(lambda logits: loss(ops, logits, y), here.logits)
-        return here.pullback(pullback(ops.ones_like(value))[0])[0]
+        natural = forward(model, x, Mode.EVAL)
+        value, pullback = ops.vjp(lambda logits: loss(ops, logits, y), natural.logits)
+        return natural.pullback(pullback(ops.ones_like(value))[0])[0]
 
     compiled = model.compile(lambda x, y: ops.unrecorded(lambda: find(x, y)))
     batches = ((model.images(batch.images), model.labels(batch.labels)) for batch in subject.batches())
-    found = np.concatenate([ops.to_numpy(compiled(*batch)) for batch in batches])
-    return found.reshape(len(found), -1)
+    gradients = np.concatenate([ops.to_numpy(compiled(*batch)) for batch in batches])
+    return gradients.reshape(len(gradients), -1)

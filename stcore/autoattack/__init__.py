@@ -1,4 +1,8 @@
-"""AutoAttack (Croce and Hein, 2020): attacks one after the other, each on what withstood those before it."""
+"""AutoAttack (Croce and Hein, 2020): a cascade of attacks, each on the images still robust.
+
+`AutoAttack` attacks one batch; `Cascade` a data set, step by step, with its state saved between steps; `stages`
+lists a version's attacks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AutoAttack as an attack: its settings, and its examples for one batch."""
+"""AutoAttack on one batch: settings and call."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from stcore.autoattack.lanes import folded, lanes_on
 from stcore.autoattack.versions import IDS, Stage, stages
 from stcore.base import checks
 from stcore.core import validation
-from stcore.core.entry import checked
+from stcore.core.entry import checked_classifier
 from stcore.errors import UsageError
 from stcore.protocols import Array, Tensor
 
 
 @dataclass(frozen=True)
 class AutoAttack:
-    """A cascade of parameter-free attacks, each on the images that withstood those before (Croce and Hein, 2020).
+    """A cascade of parameter-free attacks, each on the images still robust (Croce and Hein, 2020).
 
-    version: `standard`, `plus`, `rand` (for networks that answer at random), `fast` (the verdict of `standard` for
-        a fraction of its passes, see `stcore.autoattack.versions`) or `custom`, with the names of its `attacks`.
-    norm: linf, l2 or l1.   queries: of Square, whose schedule is not rescaled.
+    epsilon: radius of the ball, in units of pixels in [0, 1].   norm: linf, l2 or l1.
+    bounds: the range of pixels.
+    version: `standard`, `plus`, `rand` (for random networks), `fast` (the verdict of `standard` for a fraction of
+        its passes, see `stcore.autoattack.versions`) or `custom`, with the names of its `attacks`.
+    queries: iterations of Square, whose schedule is not rescaled.
+    Raises UsageError for a value out of range, or for `attacks` beside another version than custom.
     """
 
     epsilon: float = 8 / 255
@@ -34,10 +37,10 @@ class AutoAttack:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        self.stages(10)  # which checks the settings
+        self.stages(10)  # checks the settings
 
     def stages(self, classes: int) -> tuple[Stage, ...]:
-        """The attacks in their order, for a network of so many classes."""
+        """Returns the attacks in their order, for a network with this number of classes."""
         return stages(
             self.version,
             self.norm,
@@ -57,20 +60,22 @@ class AutoAttack:
         rng: np.random.Generator | int | None = None,
         batch_size: int = 250,
     ) -> Tensor:
-        """Adversarial examples of native x (B, …), labels y (B,); images that withstand come back as they are.
+        """Returns adversarial examples, shaped like x, of native x (B, …) with labels y (B,).
 
-        rng: a generator, or a seed; by default fresh entropy.   Raises as the other attacks do, and UsageError
-        inside a traced graph, since what is attacked when depends on what is found.
+        Images that stay robust are returned unchanged.   rng: a generator, or a seed; by default fresh entropy.
+        batch_size: number of examples under attack at one time.
+        Raises as the other attacks do, and UsageError inside a traced graph: which image is attacked depends on
+        earlier results.
         """
         checks.whole("batch_size", batch_size, 1)
-        classifier = checked(model, x, y, self)
+        classifier = checked_classifier(model, x, y, self)
         labels = classifier.to_numpy(y)
         if labels is None:
             raise UsageError("x: expected tensors with values; AutoAttack cannot be traced. Call it eagerly")
         images, seed = classifier.host_images(x), int(np.random.default_rng(rng).integers(2**63))
 
         def logits(points: Array) -> Array:
-            return validation.numbers(np.asarray(classifier.eval_logits(classifier.images(points))))
+            return validation.check_finite(np.asarray(classifier.eval_logits(classifier.images(points))))
 
         natural = np.concatenate([logits(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
         cascade = Cascade(
@@ -93,9 +98,9 @@ class AutoAttack:
 
 
 def by_name(name: str, epsilon: float, norm: str = "linf") -> AutoAttack | None:
-    """`autoattack`, `autoattack-VERSION`, one of its members such as `apgd-ce`, or several as `apgd-ce+square`.
+    """Returns the attack of a name; None for any other name.
 
-    None for any other name.
+    name: `autoattack`, `autoattack-VERSION`, an attack such as `apgd-ce`, or several such as `apgd-ce+square`.
     """
     if name == "autoattack":
         return AutoAttack(epsilon, norm)

@@ -1,8 +1,8 @@
-"""The cascade: each attack runs on the images that withstood those before it, always from the image itself.
+"""Cascade of attacks: each runs on the images still robust, always from the natural image.
 
-A *job* is one run: an image, a restart, a target class. As many jobs as fit in a batch are under way at once, as
-lanes; a lane whose image has been fooled, or whose steps are over, makes room for the next job. Every success is
-verified by a fresh forward, in the ball, in range and finite, before it counts.
+A *job* is one run: an image, a restart, a target class. As many jobs as fit in a batch run at once, as lanes; a
+lane whose image has been fooled, or whose steps are used up, makes room for the next job. A success counts only
+once verified: by a fresh forward, in the ball, in range and finite.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from stcore.core.threat import lengths
 from stcore.data.rows import Images
 from stcore.protocols import Array, Classifier
 
-_JOB = ("image", "restart", "rank")  # the columns of a job: a row of the images, and two numbers
+_JOB = ("image", "restart", "rank")  # columns of a job: image row, restart number, target rank
 _LANE = ("job", "step")
 _SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5}
-"""What float32 may lie outside the ball, relative to ε; in l1 every pixel's rounding adds up."""
+"""Tolerance for float32 rounding outside the ball, relative to ε; in l1 the rounding of all pixels adds up."""
 
 
 class Cascade:
-    """Stages on a data set, step by step: `while cascade.advance(): …`; between steps it can be saved.
+    """Runs stages on a data set, step by step: `while cascade.advance(): …`; it can be saved between steps.
 
-    images: host images (N, H, W, C) or flat, uint8 or floats.   logits: (N, C) of the images themselves.
-    predict: the class (B,) of native images, by a forward of its own.
-    positions: (N,) what the noise of an image is addressed by; its place in the whole data set.
-    batch_size: lanes at one time.   lanes: how an attack's lanes are kept, if they are known already.
+    images: host images (N, H, W, C) or flat, uint8 or floats.   labels: (N,), integers.
+    logits: (N, C), of the natural images.   predict: host points (B, …) → classes (B,), by a forward of its own.
+    positions: (N,), each image's place in the whole data set, which addresses its noise; by default 0 to N − 1.
+    batch_size: number of lanes at one time.   lanes: makes an attack's lanes; by default compiled for
+    `classifier`. Raises UsageError for a value out of range, or a model in half precision.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Cascade:
         self.forwards, self.backwards = np.zeros(len(self.stages), int), np.zeros(len(self.stages), int)
         self.seconds = np.zeros(len(self.stages))
         self.found: dict[int, Array] = {}
-        """Adversarial examples by row, since whoever reads them last emptied it."""
+        """Adversarial examples by row; a reader may empty it."""
         self._images, self._predict, self._seed = images, predict, seed
         self._positions = np.arange(len(images)) if positions is None else positions
         self._targets = _by_rank(logits, labels)
@@ -71,32 +72,32 @@ class Cascade:
         validation.check_precision(classifier, images.shape[1:])
         self._enter(0)
 
-    # Where it stands
+    # State
 
     @property
     def stage(self) -> int:
-        """The place of the stage under way; the number of stages when all is done."""
+        """The index of the current stage; the number of stages when all are done."""
         return self._stage
 
     @property
     def waiting(self) -> int:
-        """Steps that the stage under way still has before it, if it finds nothing more."""
+        """The number of steps that the current stage has left if it finds nothing more."""
         stage = self.stages[self._stage]
         robust = self.records.robust
-        rest = int(robust[self._jobs[self._next :, 0]].sum()) * stage.attack.evaluations
-        return rest + int((stage.attack.evaluations - self._lanes[:, 1]).sum())
+        waiting = int(robust[self._jobs[self._next :, 0]].sum()) * stage.attack.evaluations
+        return waiting + int((stage.attack.evaluations - self._lanes[:, 1]).sum())
 
-    # What it does
+    # Steps
 
     def advance(self) -> bool:
-        """One step of all lanes, or the change to the next stage; False when all stages are done."""
+        """Makes one step of all lanes, or enters the next stage; returns False when all stages are done."""
         if self._stage == len(self.stages):
             return False
-        begun = time.monotonic()
+        start = time.monotonic()
         self._fill()
         if len(self._lanes):
             self._step()
-            self.seconds[self._stage] += time.monotonic() - begun
+            self.seconds[self._stage] += time.monotonic() - start
         else:
             self._enter(self._stage + 1)
         return True
@@ -113,17 +114,17 @@ class Cascade:
         self._keep(lanes, ~(over | fooled))
 
     def _enter(self, stage: int) -> None:
-        """Lists the stage's jobs: all images with their likeliest target first, then with the next."""
+        """Lists a stage's jobs: all robust images with their likeliest target first, then with the next."""
         self._stage, self._next = stage, 0
         self._body, self._lanes, self._jobs = {}, self._lanes[:0], self._jobs[:0]
         if stage < len(self.stages):
-            images, it = np.flatnonzero(self.records.robust), self.stages[stage]
-            restarts = range(it.first, it.first + it.restarts)
-            runs = [(restart, rank) for rank in range(max(it.targets, 1)) for restart in restarts]
+            images, entered = np.flatnonzero(self.records.robust), self.stages[stage]
+            restarts = range(entered.first, entered.first + entered.restarts)
+            runs = [(restart, rank) for rank in range(max(entered.targets, 1)) for restart in restarts]
             self._jobs = np.array([(i, *run) for run in runs for i in images], int).reshape(-1, len(_JOB))
 
     def _fill(self) -> None:
-        """Gives the free places of the batch to the next jobs."""
+        """Starts the next jobs in the free places of the batch."""
         chosen: list[int] = []
         robust = self.records.robust
         while len(self._lanes) + len(chosen) < self.batch_size and self._next < len(self._jobs):
@@ -134,19 +135,19 @@ class Cascade:
             return
         lanes, jobs = self._of(self._stage), np.array(chosen)
         rows = self._jobs[jobs, 0]
-        pixels = self.classifier.host_images(self.classifier.images(self._images[rows]))
+        pixels = self.classifier.host_pixels(self._images[rows])
         fresh = lanes.fresh(pixels, self.records.label[rows], self._target(jobs), self._keys(jobs))
         self._body = lanes.concat(self._body, fresh) if len(self._lanes) else fresh
         self._lanes = np.concatenate((self._lanes, np.stack((jobs, np.zeros_like(jobs)), axis=1)))
 
     def _settle(self, lanes: Lanes, claims: Array) -> None:
-        """Verifies what the lanes say they have found, and writes down what holds."""
+        """Verifies the successes that lanes claim, and records the valid ones."""
         if not len(claims):
             return
         points = lanes.adversarial(self._body, claims.tolist())
         jobs = self._lanes[claims, 0]
         rows = self._jobs[jobs, 0]
-        originals = self.classifier.host_images(self.classifier.images(self._images[rows]))
+        originals = self.classifier.host_pixels(self._images[rows])
         attack = self.stages[self._stage].attack
         distance = lengths(points.astype(np.float64) - originals, attack.norm)
         low, high = attack.bounds
@@ -158,8 +159,8 @@ class Cascade:
             & (distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7)
         )
         predicted = self._verified(points, self.records.label[rows])
-        holds = allowed & (predicted != self.records.label[rows])
-        for i in np.flatnonzero(holds).tolist():
+        valid = allowed & (predicted != self.records.label[rows])
+        for i in np.flatnonzero(valid).tolist():
             row, job = rows[i], self._jobs[jobs[i]]
             if self.records.attack[row] != NONE:
                 continue  # another target was found in the same step
@@ -170,13 +171,13 @@ class Cascade:
             self.found[int(row)] = points[i]
 
     def _verified(self, points: Array, labels: Array) -> Array:
-        """The classes predicted for points; of several forwards the one that errs only if most of them do."""
+        """Returns the classes predicted for points; over several forwards a wrong class only if most are wrong."""
         samples = self.stages[self._stage].samples
         votes = np.stack([self._predict(points) for _ in range(samples)])
         self.forwards[self._stage] += samples * len(points)
-        errs = (votes != labels).mean(axis=0) > 0.5
-        first = (votes != labels).argmax(axis=0)
-        return np.where(errs, votes[first, np.arange(len(points))], labels)
+        wrong = (votes != labels).mean(axis=0) > 0.5
+        first_wrong = (votes != labels).argmax(axis=0)
+        return np.where(wrong, votes[first_wrong, np.arange(len(points))], labels)
 
     def _keep(self, lanes: Lanes, stay: Array) -> None:
         if stay.all():
@@ -201,10 +202,10 @@ class Cascade:
     def _of(self, stage: int) -> Lanes:
         return self._lanes_of(self.stages[stage].attack)
 
-    # To be stopped and to go on
+    # Saving and resuming
 
     def save(self) -> dict[str, Array]:
-        """All of it, as host arrays that stay as they are; `load` goes on from there, bit for bit."""
+        """Returns the complete state as copies in host arrays; `load` resumes from it, bit for bit."""
         lanes = self._of(self._stage).save(self._body) if len(self._lanes) else {}
         arrays = {
             "stage": self._stage,
@@ -220,7 +221,7 @@ class Cascade:
         return {name: np.array(array) for name, array in arrays.items()}
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        """Goes on from what `save` gave."""
+        """Resumes from the state that `save` returned, in a cascade with the same settings."""
         self._stage, self._next = int(arrays["stage"]), int(arrays["next"])
         self._jobs, self._lanes = np.array(arrays["jobs"]), np.array(arrays["lanes"])
         self.forwards, self.backwards = np.array(arrays["forwards"]), np.array(arrays["backwards"])
@@ -231,12 +232,12 @@ class Cascade:
 
 
 def under(folder: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Those whose name begins with `folder/`, without it."""
+    """Returns the arrays whose names start with `folder/`, under the rest of their names."""
     return {name[len(folder) + 1 :]: a for name, a in arrays.items() if name.startswith(f"{folder}/")}
 
 
 def _by_rank(logits: Array, labels: Array) -> Array:
-    """(N, C − 1): the other classes than the label, the likeliest first."""
+    """Returns (N, C − 1): all classes but the label, the likeliest first."""
     order = np.argsort(-logits, axis=1, kind="stable")
     others: Array = order[order != labels[:, None]].reshape(len(labels), -1)
     return others

@@ -1,4 +1,4 @@
-"""Lanes: the examples under attack at one time; some leave, others take their place, and all step together."""
+"""Lanes: the examples under attack at one time, stepped together and replaced one by one."""
 
 from __future__ import annotations
 
@@ -15,62 +15,62 @@ from stcore.data.rows import Images
 from stcore.protocols import Array, Classifier, Mode
 
 Body = State
-"""A state together with what stays: the images `x`, labels `y` and target classes `target` of the lanes."""
+"""A state together with the constants of the lanes: images `x`, labels `y`, target classes `target`."""
 
 
 class Lanes(Protocol):
-    """How one attack's lanes are kept. Arrays given and returned are the host's, images (B, H, W, C) or flat."""
+    """The lanes of one attack. Arrays in and out are on the host, images (B, H, W, C) or flat."""
 
     forwards: int
-    """Forwards of an image in one step."""
+    """The number of forwards per image and step."""
     backwards: int
-    """Ways back to an image's pixels in one step."""
+    """The number of backward passes to the pixels per image and step."""
 
     def fresh(self, x: Array, y: Array, target: Array, keys: Keys) -> Body:
-        """Lanes that have not moved yet."""
+        """Returns new lanes at their starts."""
 
     def step(self, body: Body, number: Array, keys: Keys) -> Body:
-        """The lanes after their step of this number each."""
+        """Returns the lanes after one step; number: (B,), each lane's step number, from 0."""
 
     def take(self, body: Body, rows: Sequence[int]) -> Body:
-        """These lanes alone."""
+        """Selects lanes by row."""
 
-    def concat(self, one: Body, other: Body) -> Body:
-        """Lanes behind lanes."""
+    def concat(self, first: Body, second: Body) -> Body:
+        """Concatenates two groups of lanes."""
 
     def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
-        """The points that these lanes have found."""
+        """Returns the points that these lanes claim as adversarial."""
 
     def success(self, body: Body) -> Array:
-        """(B,) booleans: which lanes say that they have found one."""
+        """Returns booleans (B,): which lanes claim success."""
 
     def save(self, body: Body) -> dict[str, Array]:
-        """The lanes as host arrays."""
+        """Returns the lanes as host arrays."""
 
     def load(self, arrays: Mapping[str, Array]) -> Body:
-        """The lanes as they were saved, bit for bit."""
+        """Returns the lanes that `save` saved, bit for bit."""
 
 
 def lanes_of(attack: SteppedAttack | HostAttack, classifier: Classifier) -> Lanes:
-    """The lanes of either kind of attack."""
+    """Returns the lanes of either kind of attack."""
     if hasattr(attack, "propose"):
         return _HostLanes(cast(HostAttack, attack), classifier)
     return _NativeLanes(attack, classifier)
 
 
 def lanes_on(classifier: Classifier) -> Callable[[SteppedAttack | HostAttack], Lanes]:
-    """The lanes of attacks on one classifier; each attack's are compiled once."""
-    known = cache(partial(lanes_of, classifier=classifier))
-    return cast("Callable[[SteppedAttack | HostAttack], Lanes]", known)  # attacks are frozen dataclasses: hashable
+    """Returns a function that makes the lanes of an attack on one classifier; each attack compiles once."""
+    cached = cache(partial(lanes_of, classifier=classifier))  # attacks are frozen dataclasses: hashable
+    return cast("Callable[[SteppedAttack | HostAttack], Lanes]", cached)
 
 
 def folded(classifier: Classifier, images: Images) -> Classifier:
-    """What the lanes attack: the classifier, folded. Its first few host images tell whether the two are equal."""
+    """Returns the classifier, folded if equal on the first few host images: the network that lanes attack."""
     return classifier.folded(classifier.images(images[:4]))
 
 
 class _NativeLanes:
-    """Lanes on the device; one compiled step, whatever the number of lanes."""
+    """Lanes on the device: one compiled step for any number of lanes."""
 
     def __init__(self, attack: SteppedAttack, classifier: Classifier) -> None:
         self._attack, self._classifier = attack, classifier
@@ -84,8 +84,8 @@ class _NativeLanes:
             state = {name: value for name, value in body.items() if name not in ("x", "y", "target")}
             return attack.step(classifier, body["x"], body["y"], body["target"], state, pace)
 
-        self._start = classifier.compile(lambda *given: ops.unrecorded(lambda: start(*given)), rowwise=True)
-        self._step = classifier.compile(lambda *given: ops.unrecorded(lambda: step(*given)), rowwise=True)
+        self._start = classifier.compile(lambda *args: ops.unrecorded(lambda: start(*args)), rowwise=True)
+        self._step = classifier.compile(lambda *args: ops.unrecorded(lambda: step(*args)), rowwise=True)
 
     def fresh(self, x: Array, y: Array, target: Array, keys: Keys) -> Body:
         classifier = self._classifier
@@ -101,8 +101,8 @@ class _NativeLanes:
     def take(self, body: Body, rows: Sequence[int]) -> Body:
         return {name: self._classifier.ops.take(value, rows) for name, value in body.items()}
 
-    def concat(self, one: Body, other: Body) -> Body:
-        return {name: self._classifier.ops.concat((value, other[name])) for name, value in one.items()}
+    def concat(self, first: Body, second: Body) -> Body:
+        return {name: self._classifier.ops.concat((value, second[name])) for name, value in first.items()}
 
     def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
         return self._classifier.host_images(self._classifier.ops.take(body["adversarial"], rows))
@@ -121,7 +121,7 @@ class _NativeLanes:
 
 
 class _HostLanes:
-    """Lanes in numpy, around a compiled forward."""
+    """Lanes in numpy around a compiled forward."""
 
     forwards, backwards = 1, 0
 
@@ -139,14 +139,14 @@ class _HostLanes:
         x, y = body["x"], body["y"]
         state = {name: value for name, value in body.items() if name not in ("x", "y")}
         points = self._attack.propose(x, state, number, keys)
-        logits = validation.numbers(self._classifier.ops.to_numpy(self._logits(self._classifier.images(points))))
-        return {"x": x, "y": y, **self._attack.judge(state, points, logits, y)}
+        logits = self._classifier.ops.to_numpy(self._logits(self._classifier.images(points)))
+        return {"x": x, "y": y, **self._attack.judge(state, points, validation.check_finite(logits), y)}
 
     def take(self, body: Body, rows: Sequence[int]) -> Body:
         return {name: value[list(rows)] for name, value in body.items()}
 
-    def concat(self, one: Body, other: Body) -> Body:
-        return {name: np.concatenate((value, other[name])) for name, value in one.items()}
+    def concat(self, first: Body, second: Body) -> Body:
+        return {name: np.concatenate((value, second[name])) for name, value in first.items()}
 
     def adversarial(self, body: Body, rows: Sequence[int]) -> Array:
         found: Array = body["adversarial"][list(rows)]

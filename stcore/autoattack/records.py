@@ -1,4 +1,4 @@
-"""What is known of each image after a cascade of attacks: whether it withstood, and what it fell to."""
+"""Results of a cascade per image: robust, or fooled by which attack."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ NONE = -1
 class Records:
     """One row per image, as arrays (N,).
 
-    label, natural: the true class, and the one predicted for the image itself.
+    label, natural: the true class, and the class predicted for the natural image.
     predicted: the class predicted for the adversarial example; without one, `natural`.
-    attack: the place of the attack that fooled the network in the list of names, or −1.
-    target, restart, iteration: of that run; the target is a class, or −1.
+    attack: the index of the stage that fooled the network, or −1.
+    target, restart, iteration: of that run, or −1; the target is a class, −1 for an untargeted attack.
     distance: of the adversarial example from the image, in the threat model's norm; NaN without one.
     """
 
@@ -34,20 +34,22 @@ class Records:
 
     @classmethod
     def untouched(cls, label: Array, natural: Array) -> Records:
-        """Before any attack."""
+        """Returns the records before any attack."""
         none = np.full(len(label), NONE)
-        found = {name: none.copy() for name in ("attack", "target", "restart", "iteration")}
-        return cls(label, natural, natural.copy(), **found, distance=np.full(len(label), np.nan))
+        run = {name: none.copy() for name in ("attack", "target", "restart", "iteration")}
+        return cls(label, natural, natural.copy(), **run, distance=np.full(len(label), np.nan))
 
     @property
     def robust(self) -> Array:
-        """(N,) booleans: classified right, and not fooled."""
-        stands: Array = (self.natural == self.label) & (self.attack == NONE)
-        return stands
+        """Booleans (N,): classified correctly and not fooled."""
+        robust: Array = (self.natural == self.label) & (self.attack == NONE)
+        return robust
 
     def arrays(self) -> dict[str, Array]:
+        """Returns the fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array]) -> Records:
+        """Returns records with copies of the fields that `arrays` returned."""
         return cls(**{field.name: np.array(arrays[field.name]) for field in fields(cls)})

@@ -1,10 +1,9 @@
-"""Which attacks, in which order, with which settings: AutoAttack's versions, and a fast one.
+"""AutoAttack's versions: attacks, their order and settings; and a fast version.
 
-`fast` is for the verdict of `standard` at a tenth of its passes: a short APGD on the cross-entropy takes most
-images, then targeted APGD, whose loss does not change with the logits' scale, goes through all targets, the
-likeliest first, in fewer than half the steps. FAB-T and Square, four fifths of the cost, are left out: on
-adversarially trained networks they find next to nothing after APGD-T, and where gradients are masked the audit
-warns.
+`fast` approximates the verdict of `standard` at a tenth of its passes: a short APGD on the cross-entropy fools
+most images, then targeted APGD, whose loss is invariant to the logits' scale, tries all targets, the likeliest
+first, in fewer than half the steps. FAB-T and Square, four fifths of the cost, are left out: on adversarially
+trained networks they find next to nothing after APGD-T, and the audit warns of masked gradients.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ STANDARD_TARGETS = 9
 FAST = {"apgd-ce": 25, "apgd-t": 45}
 """The attacks of the fast version, and their steps."""
 IDS = {"apgd-ce": 1, "apgd-dlr": 2, "apgd-t": 3, "fab": 4, "fab-t": 5, "square": 6}
-"""The attacks of a custom version, with their place in the noise's addresses: never renumber them."""
+"""The attacks of a custom version, with their number in the noise's addresses: never renumber them."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One attack on what withstood those before: `restarts` runs per target class, or so many without targets."""
+    """One attack on the images still robust: `restarts` runs for each target class, or without targets."""
 
     name: str
     attack: SteppedAttack | HostAttack
     restarts: int = 1
     first: int = 0
-    """The number of the first restart."""
+    """The first restart's number, which addresses its noise."""
     targets: int = 0
     samples: int = 1
-    """Forwards by which a success is verified; more than half of them must err."""
+    """Forwards that verify a success; more than half of them must be wrong."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class _Settings:
     samples: int
     queries: int
     steps: Mapping[str, int]
-    """Of APGD, by attack, where not 100."""
+    """Steps of APGD by attack; by default 100."""
 
 
 def stages(
@@ -66,9 +65,11 @@ def stages(
     bounds: tuple[float, float] = (0.0, 1.0),
     queries: int = 5000,
 ) -> tuple[Stage, ...]:
-    """The stages of a version for a network of so many classes.
+    """Returns the stages of a version for a network with `classes` classes.
 
-    norm: linf, l2 or l1.   attacks: the names of a custom version, among `IDS`.   queries: of Square.
+    version: one of `VERSIONS`.   norm: linf, l2 or l1.   bounds: the range of pixels.
+    epsilon: radius of the ball, in units of pixels in [0, 1].   queries: iterations of Square.
+    attacks: the names of a custom version, among `IDS`.
     Raises UsageError for an unknown version or attack, or attacks beside another version than custom.
     """
     checks.choice("version", version, VERSIONS)
@@ -105,7 +106,7 @@ def stages(
 
 
 def _search(s: _Settings, name: str, loss: str) -> SteppedAttack:
-    if s.norm == "l1":  # whose schedule is fixed
+    if s.norm == "l1":  # its schedule is fixed
         return APGDL1(s.epsilon, loss, s.samples, s.bounds)
     return APGD(s.epsilon, loss, s.steps.get(name, 100), samples=s.samples, norm=s.norm, bounds=s.bounds)
 
@@ -119,12 +120,13 @@ def _apgd_t(s: _Settings) -> list[Stage]:
 
 
 def _fab(s: _Settings) -> list[Stage]:
-    """The first run starts from the image itself, the others at random."""
-    one, others = (
+    """The first run starts at the image, the others at random."""
+    from_image, from_random = (
         FAB(s.epsilon, s.norm, s.bounds, targeted=False, classes=s.classes, random_start=random)
         for random in (False, True)
     )
-    return [Stage("fab", one), Stage("fab", others, s.restarts - 1, first=1)][: 2 if s.restarts > 1 else 1]
+    first, others = Stage("fab", from_image), Stage("fab", from_random, s.restarts - 1, first=1)
+    return [first, others] if s.restarts > 1 else [first]
 
 
 def _fab_t(s: _Settings) -> list[Stage]:
@@ -147,17 +149,19 @@ _BUILD: dict[str, Callable[[_Settings], list[Stage]]] = {
 
 
 def notes(classes: int, versions: Sequence[str] = ()) -> list[str]:
-    """What differs from the standard version with ten classes, to be said where a result is printed."""
-    said = []
+    """Returns notes to print with a result: what differs from the standard version with ten classes."""
+    found = []
     if classes == 2:
-        said = ["2 classes: DLR needs three, so its losses are the plain difference of the two logits; one target"]
+        found = [
+            "2 classes: DLR needs three, so its losses are the plain difference of the two logits; one target"
+        ]
     elif classes == 3:
-        said = ["3 classes: targeted DLR needs four, so its denominator is z_(1) - z_(3); two targets"]
+        found = ["3 classes: targeted DLR needs four, so its denominator is z_(1) - z_(3); two targets"]
     elif classes <= STANDARD_TARGETS:
-        said = [f"{classes} classes: {classes - 1} targets, all there are, instead of {STANDARD_TARGETS}"]
+        found = [f"{classes} classes: {classes - 1} targets, all there are, instead of {STANDARD_TARGETS}"]
     if "fast" in versions:
-        said.append(
+        found.append(
             f"fast: APGD-CE in {FAST['apgd-ce']} steps and APGD-T in {FAST['apgd-t']} instead of 100, FAB-T and "
             "Square left out; the figure to report is autoattack's"
         )
-    return said
+    return found

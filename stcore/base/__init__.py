@@ -1,1 +1,1 @@
-"""What everything else stands on: files, numbers, checks. Knows no tensor and no model."""
+"""Foundations: files, checks, seeds, progress, interrupts. Knows no tensor operation and no model."""

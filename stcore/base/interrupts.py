@@ -1,4 +1,7 @@
-"""Stopping between two steps, never inside one: weights are never left half-updated."""
+"""Interrupts: Ctrl-C, SIGTERM and time limits, acted on between two steps.
+
+A step is never cut short, so weights are never left half-updated.
+"""
 
 from __future__ import annotations
 
@@ -13,62 +16,63 @@ from types import FrameType, TracebackType
 from stcore.base.ranks import Alone, Ranks
 
 
-@contextmanager
-def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Both go to `handler`. Without effect on another thread than the main one: Python delivers signals to that
-    one only, and lets only it set handlers.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    signals = (signal.SIGINT, signal.SIGTERM) if main else ()
-    before = {number: signal.signal(number, handler) for number in signals}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)
-
-
 class Interrupt:
-    """Within this context the first Ctrl-C, or SIGTERM, only makes `came()` true; a second one raises
-    KeyboardInterrupt.
+    """A request to stop, made by the first Ctrl-C or SIGTERM in this context, or by a time limit.
 
-    until: the end of the time there is, by `time.monotonic`; from then on `came()` is true, too.
-    ranks: of several, the first alone says so; and a second signal within a second is the first once more, which
-    came from the terminal and from the launcher.
+    A second signal raises KeyboardInterrupt.
+    until: the time limit, by `time.monotonic`; None for no limit.
+    ranks: of several ranks, only the first prints. A second signal within a second counts as the first: the
+        terminal and the launcher both send one.
     """
 
     def __init__(self, until: float | None = None, ranks: Ranks = Alone()) -> None:
         self._came = False
         self._until = until
-        self._says = ranks.rank == 0
-        self._patience = 1.0 if ranks.count > 1 else 0.0
-        self._at = 0.0
+        self._prints = ranks.rank == 0
+        self._repeat_window = 1.0 if ranks.count > 1 else 0.0
+        self._came_at = 0.0
         self._handling = ExitStack()
 
     def came(self) -> bool:
-        """Whether it is time to stop."""
+        """Returns whether to stop now."""
         if not self._came and self._until is not None and time.monotonic() >= self._until:
             self._came = True
-            self._say("stopping: the time is over")
+            self._print("stopping: the time is over")
         return self._came
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._came:
-            if time.monotonic() - self._at >= self._patience:
+            if time.monotonic() - self._came_at >= self._repeat_window:
                 raise KeyboardInterrupt
             return
-        self._came, self._at = True, time.monotonic()
-        self._say("stopping after this step or evaluation; Ctrl-C again stops at once")
+        self._came, self._came_at = True, time.monotonic()
+        self._print("stopping after this step or evaluation; Ctrl-C again stops at once")
 
-    def _say(self, what: str) -> None:
-        if self._says:
-            print(f"\n{what}", file=sys.stderr)
+    def _print(self, message: str) -> None:
+        if self._prints:
+            print(f"\n{message}", file=sys.stderr)
 
     def __enter__(self) -> Interrupt:
-        self._handling.enter_context(handled(self._note))
+        self._handling.enter_context(handled(self._on_signal))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._handling.close()
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Routes SIGINT and SIGTERM to `handler` during the block, then restores the former handlers.
+
+    No effect outside the main thread, the only one that may set signal handlers.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGINT, signal.SIGTERM) if main else ()
+    former = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, former_handler in former.items():
+            signal.signal(number, former_handler)

@@ -1,6 +1,6 @@
-"""Unit noise, drawn in numpy from an explicit seed, so that every framework sees the same numbers.
+"""Unit noise, drawn in numpy from an explicit seed: the same numbers on every framework.
 
-A *law* names what is needed: `normal` (standard normal), `uniform` (in [−1, 1), the l∞ ball) or `ball` (uniform
+A *law* names the distribution: `normal` (standard normal), `uniform` (in [−1, 1), the l∞ ball) or `ball` (uniform
 in the l2 ball of each example).
 """
 
@@ -22,7 +22,11 @@ def sample(
     epoch: int = 0,
     dtype: str = "float32",
 ) -> tuple[Array, ...]:
-    """An array (B, *shape) for each law; what an example gets depends on its position alone."""
+    """Draws an array (B, *shape) for each law.
+
+    positions: (B,) integers ≥ 0, each example's place in the epoch or data set. An example's noise depends on its
+    position only, not on its batch. The other arguments are those of `stcore.base.seeding.generator`.
+    """
     return tuple(
         _SAMPLERS[law](seed, stream, positions, shape, epoch=epoch, draw=draw, dtype=dtype)
         for draw, law in enumerate(laws)

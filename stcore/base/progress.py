@@ -1,4 +1,4 @@
-"""Telling how long work goes on, without knowing to whom."""
+"""Progress reporting, independent of the terminal."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Who is told how the work goes on."""
+    """A receiver of progress reports."""
 
     def begin(self, label: str, total: int, unit: str = "images") -> None:
-        """A stretch of work of `total` units starts."""
+        """Reports the start of a task of `total` units."""
 
     def advance(self, amount: int, note: str = "") -> None:
-        """So many units more are done; the note says how things stand."""
+        """Reports `amount` more units as done; `note` describes the current state, such as an accuracy."""
 
     def end(self) -> None:
-        """The stretch is over."""
+        """Reports the end of the task."""
 
 
 class Silent:
-    """Tells nobody."""
+    """Reports nothing."""
 
     def begin(self, label: str, total: int, unit: str = "images") -> None:
-        """Nothing to say."""
+        """Ignored."""
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Nothing to say."""
+        """Ignored."""
 
     def end(self) -> None:
-        """Nothing to say."""
+        """Ignored."""
 
 
 @contextmanager
 def stretch(progress: Progress, label: str, total: int, unit: str = "images") -> Iterator[None]:
-    """A stretch of work that is over whatever happens: no bar stays on the terminal."""
+    """Reports a task's start and, also after an exception, its end: no bar stays on the terminal."""
     progress.begin(label, total, unit)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The processes that train one network together, each on its share of every batch."""
+"""Ranks: the processes that train one network together, each on its share of every batch."""
 
 from __future__ import annotations
 
@@ -11,41 +11,44 @@ from stcore.protocols import Learner
 
 
 class Ranks(Protocol):
-    """Where this process stands among them. All of them call each method, in the same order."""
+    """This process among all ranks. Every rank calls each method, in the same order."""
 
     @property
     def rank(self) -> int:
-        """From 0, which alone writes and speaks."""
+        """This process's number, from 0. Only rank 0 writes files and prints."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of ranks."""
 
     def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, in order, on every rank: a plain Python object or host array."""
+        """Returns every rank's value, in order, on every rank; a plain Python object or host array."""
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Of each flag whether it is up on at least one rank."""
+        """Returns for each flag whether it is true on at least one rank."""
 
     def join(self, learner: Learner) -> Learner:
-        """The learner, made alike on each rank, as one of them: its means are over all ranks' examples, its
-        gradients theirs, its weights and running statistics those of rank 0."""
+        """Returns the learner, made with the same settings on each rank, as one of a group.
+
+        Its batch means and gradients are over all ranks' examples. All ranks have the weights of rank 0 and, after
+        each update, its running statistics.
+        """
 
     def lost(self, error: Exception) -> bool:
-        """Whether this error says no more than that another rank is gone."""
+        """Returns whether this error only means that another rank is gone."""
 
     def leave(self) -> None:
-        """At the end of the work."""
+        """Leaves the group, at the end of the work."""
 
 
 def launched() -> int:
-    """How many processes a launcher such as torchrun started, of which this is one; 1 without one."""
+    """Returns the number of processes that a launcher such as torchrun started; 1 without one."""
     text = os.environ.get("WORLD_SIZE", "1")
     return int(text) if text.isdecimal() else 1
 
 
 class Alone:
-    """One process."""
+    """The only rank: a single process."""
 
     rank, count = 0, 1
 
@@ -66,25 +69,25 @@ class Alone:
 
 
 def pieces(total: int, ranks: int = 1, parts: int = 1) -> list[list[slice]]:
-    """For each rank the places in a batch of so many that it takes, in so many parts one after another.
+    """Splits a batch of `total` examples among ranks, and each rank's share into `parts`; returns slices by rank.
 
-    Contiguous, in order, of sizes at most one apart, and each of at least two examples, since one has no batch
-    statistics: a small batch has fewer parts, and one too small for all ranks is taken whole by each.
+    Slices are contiguous, in order, of sizes at most one apart, and of at least two examples, since one example
+    has no batch statistics. A small batch has fewer parts; one too small for all ranks is taken whole by each.
     """
-    together = total < 2 * ranks
-    own = [slice(0, total)] * ranks if together else split(slice(0, total), ranks)
-    parts = max(1, min(parts, min(one.stop - one.start for one in own) // 2))
-    return [split(one, parts) for one in own]
+    too_small = total < 2 * ranks
+    shares = [slice(0, total)] * ranks if too_small else split(slice(0, total), ranks)
+    parts = max(1, min(parts, min(share.stop - share.start for share in shares) // 2))
+    return [split(share, parts) for share in shares]
 
 
 def shares(pieces: Sequence[Sequence[slice]]) -> list[float]:
-    """The share of the batch that each part is, over all ranks; together one."""
-    sizes = [sum(one.stop - one.start for one in part) for part in zip(*pieces, strict=True)]
+    """Returns each part's share of the batch, over all ranks; the shares sum to one."""
+    sizes = [sum(piece.stop - piece.start for piece in part) for part in zip(*pieces, strict=True)]
     return [size / sum(sizes) for size in sizes]
 
 
 def split(where: slice, count: int) -> list[slice]:
-    """So many contiguous parts, in order, of sizes at most one apart."""
+    """Splits a slice into `count` contiguous ones, in order, of sizes at most one apart."""
     size = where.stop - where.start
-    edges = [where.start + size * place // count for place in range(count + 1)]
+    edges = [where.start + size * i // count for i in range(count + 1)]
     return [slice(begin, end) for begin, end in pairwise(edges)]

@@ -1,12 +1,12 @@
-"""Explicit randomness: every number is a function of (seed, stream, epoch, position, draw).
+"""Explicit randomness: each number is a function of (seed, stream, epoch, position, draw).
 
-There is no state and nothing global. A counter-based generator (Philox 4x64) is opened at an address: the key
+There is no state, global or other. A counter-based generator (Philox 4x64) is opened at an address: the key
 holds (seed, stream), the counter (draw, position, epoch) in its upper words; the lowest one counts within
-the sequence, 2^64 blocks long, so no two addresses overlap. What an example gets never depends on the batch
-size, on the rank or on where a run was resumed.
+the sequence, 2^64 blocks long, so no two addresses overlap. An example's numbers never depend on the batch
+size, on the rank, or on where a run was resumed.
 
-Drawn in numpy for every backend. numpy keeps Philox's bits stable for ever; how they become normals or
-permutations may change in a new numpy release, so a run's record should name numpy's version.
+numpy draws for every backend. It guarantees Philox's bits; how they become normals or permutations may change in a
+new release, so a run's record should name numpy's version.
 """
 
 import math
@@ -24,7 +24,7 @@ _WORD = 2**64
 
 
 class Stream(IntEnum):
-    """What the numbers are for. The values enter the key: never renumber them, only add."""
+    """The purpose of the numbers. The values enter the key: never renumber them, only add."""
 
     ORDER = 0
     AUGMENT = 1
@@ -40,7 +40,7 @@ class Stream(IntEnum):
 def generator(
     seed: int, stream: Stream, *, epoch: int = 0, position: int = 0, draw: int = 0
 ) -> np.random.Generator:
-    """The generator that stands at this address; each of the numbers is in [0, 2^64), or UsageError."""
+    """Returns the generator at an address. Raises UsageError unless each number is an integer in [0, 2^64)."""
     counter = (0, _word("draw", draw), _word("position", position), _word("epoch", epoch))
     return np.random.Generator(np.random.Philox(counter=np.array(counter, np.uint64), key=_key(seed, stream)))
 
@@ -55,12 +55,12 @@ def sample_normal(
     draw: int = 0,
     dtype: npt.DTypeLike = np.float32,
 ) -> npt.NDArray[Any]:
-    """Standard normals (B, *shape), row i from the generator of `positions[i]`.
+    """Draws standard normals (B, *shape), row i from the generator of `positions[i]`.
 
     positions: (B,) integers >= 0, an example's place in the whole epoch (or test set), not in its batch.
-    draw: tells the independent arrays of one example apart: a squeeze pair's two starts, restarts, steps.
-    dtype: float32 or float64. The numbers are drawn in float32; float64 gives the same ones, widened exactly.
-    UsageError on anything else.
+    draw: number of the array among an example's independent ones: a squeeze pair's two starts, restarts, steps.
+    dtype: float32 or float64. The numbers are drawn in float32; float64 holds the same ones exactly.
+    Raises UsageError for positions or a dtype not of this form.
     """
     rows = _rows(positions, shape)
     for row, rng in zip(rows, _each(seed, stream, positions, epoch, draw), strict=True):
@@ -78,7 +78,7 @@ def sample_uniform(
     draw: int = 0,
     dtype: npt.DTypeLike = np.float32,
 ) -> npt.NDArray[Any]:
-    """Uniforms in [-1, 1) of shape (B, *shape); the arguments are those of `sample_normal`."""
+    """Draws uniforms in [-1, 1), of shape (B, *shape); the arguments are those of `sample_normal`."""
     rows = _rows(positions, shape)
     for row, rng in zip(rows, _each(seed, stream, positions, epoch, draw), strict=True):
         rng.random(out=row, dtype=np.float32)
@@ -97,7 +97,7 @@ def sample_ball(
     draw: int = 0,
     dtype: npt.DTypeLike = np.float32,
 ) -> npt.NDArray[Any]:
-    """Uniform points of the unit l2 ball, (B, *shape): each row's norm is <= 1 up to float32's rounding.
+    """Draws uniform points of the unit l2 ball, (B, *shape): each row's norm is <= 1 up to float32 rounding.
 
     The arguments are those of `sample_normal`.
     """
@@ -112,9 +112,9 @@ def sample_ball(
 def _each(
     seed: int, stream: Stream, positions: npt.ArrayLike, epoch: int, draw: int
 ) -> Iterator[np.random.Generator]:
-    """`generator(seed, stream, epoch=epoch, position=p, draw=draw)` for each p, until the next is taken.
+    """Yields `generator(seed, stream, epoch=epoch, position=p, draw=draw)` for each p; valid until the next one.
 
-    One object is moved from address to address: 15 times faster than to build one each.
+    One object moves from address to address: 15 times faster than building one for each.
     """
     places = np.asarray(positions)
     bits = np.random.Philox(key=_key(seed, stream))
@@ -140,7 +140,7 @@ def _rows(positions: npt.ArrayLike, shape: Sequence[int]) -> npt.NDArray[np.floa
 
 def _finish(rows: npt.NDArray[np.float32], shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     if np.dtype(dtype) not in (np.float32, np.float64):
-        raise UsageError(f"expected dtype float32 or float64, received {np.dtype(dtype)}; cast what you get")
+        raise UsageError(f"expected dtype float32 or float64, received {np.dtype(dtype)}; cast the result")
     return rows.reshape(len(rows), *shape).astype(dtype, copy=False)
 
 

@@ -1,4 +1,4 @@
-"""Weights files: safetensors with string metadata, written whole or not at all."""
+"""Weights files: safetensors with string metadata, written atomically."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from stcore.protocols import Array
 
 
 def save_weights(path: Path, weights: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-    """Safetensors with string metadata, moved into place when complete."""
+    """Writes arrays by name, and metadata as strings. Raises UsageError if the file cannot be written."""
     import numpy as np
     from safetensors.numpy import save
 
     metadata = {name: str(value) for name, value in metadata.items()}
-    in_order = {name: np.asarray(array, order="C") for name, array in weights.items()}  # save trusts the memory
-    write_file(path, save(in_order, metadata=metadata))
+    contiguous = {name: np.asarray(array, order="C") for name, array in weights.items()}  # save writes raw memory
+    write_file(path, save(contiguous, metadata=metadata))
 
 
 def load_weights(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
-    """Weights and metadata of a safetensors file; UsageError where it is missing or damaged."""
+    """Reads arrays by name, and metadata, of a safetensors file. Raises UsageError if it is missing or damaged."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

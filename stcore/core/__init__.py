@@ -1,1 +1,1 @@
-"""The mathematics of robust training, over the tensor protocol of `stcore.protocols`."""
+"""Mathematics of robust training, over the tensor protocol of `stcore.protocols`."""

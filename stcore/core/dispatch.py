@@ -1,4 +1,7 @@
-"""Which backend owns a model: read off its type, importing no framework that is not in use already."""
+"""Backend dispatch: which backend owns a model, by the model's type.
+
+No framework is imported that is not in use already.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stcore.base import checks
 from stcore.errors import UsageError
 from stcore.protocols import Classifier, Learner
 
@@ -17,7 +21,7 @@ BACKENDS = ("torch", "keras")
 
 
 def keras_engine() -> str:
-    """What Keras runs on: as it was imported, or as KERAS_BACKEND, its keras.json or its default say it will."""
+    """Returns Keras' engine: the imported one, or what KERAS_BACKEND, keras.json or the default will choose."""
     if keras := sys.modules.get("keras"):
         return str(keras.backend.backend())
     if named := os.environ.get("KERAS_BACKEND"):
@@ -25,12 +29,12 @@ def keras_engine() -> str:
     try:
         home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
         return str(json.loads((home / "keras.json").read_bytes())["backend"])
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # there is none, or it says nothing
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # missing, or it names no backend
         return "tensorflow"
 
 
 def check_engine(engine: str) -> None:
-    """UsageError unless the Keras backend runs on this."""
+    """Raises UsageError unless the Keras backend supports this engine (`tensorflow` or `jax`)."""
     if engine in ("tensorflow", "jax"):
         return
     hint = ", for which stcore has a backend of its own: use --backend torch" if engine == "torch" else ""
@@ -41,27 +45,26 @@ def check_engine(engine: str) -> None:
 
 
 def available_backends() -> tuple[str, ...]:
-    """The backends whose packages are installed; nothing is imported to find out."""
+    """Returns the backends whose packages are installed, of `torch` and `keras`. Imports none of them."""
     return tuple(name for name in BACKENDS if not missing_packages(name))
 
 
 def missing_packages(backend: str) -> tuple[str, ...]:
-    """The packages this backend still needs; Keras' engine is one of them."""
+    """Returns the packages that this backend needs and that are not installed; Keras' engine counts as one."""
     packages = ("keras", keras_engine()) if backend == "keras" else (backend,)
     return tuple(package for package in packages if importlib.util.find_spec(package) is None)
 
 
 def extra(backend: str) -> str:
-    """The extra that installs them."""
+    """Returns the name of the package extra that installs this backend."""
     return "jax" if backend == "keras" and keras_engine() == "jax" else backend
 
 
 def load_backend(name: str) -> Any:
-    """The backend's package by its name; UsageError where it is unknown or not installed."""
+    """Imports and returns a backend by its name. Raises UsageError if it is unknown or not installed."""
     if loaded := sys.modules.get(f"stcore.backends.{name}"):
-        return loaded  # AutoGraph, which may be looking, warns of what importlib does
-    if name not in BACKENDS:
-        raise UsageError(f"backend: expected one of {', '.join(BACKENDS)}; received {name!r}")
+        return loaded  # importlib inside a traced function makes AutoGraph warn
+    checks.choice("backend", name, BACKENDS)
     if name == "keras":
         check_engine(keras_engine())
     if missing := missing_packages(name):
@@ -73,7 +76,7 @@ def load_backend(name: str) -> Any:
 
 
 def backend_of(model: Any) -> Any:
-    """The backend's package of a `torch.nn.Module` or `keras.Model`; TypeError for anything else."""
+    """Returns the backend of a `torch.nn.Module` or `keras.Model`. Raises TypeError for anything else."""
     # Keras first: on its own torch backend a Keras model is an nn.Module too.
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
     if keras is not None and isinstance(model, keras.Model):
@@ -87,12 +90,21 @@ def backend_of(model: Any) -> Any:
 
 
 def make_classifier(model: Any) -> Classifier:
-    """A model as the methods see it. The model maps pixels in [0, 1], in its own layout, to logits (B, C)."""
+    """Wraps a model for evaluation and attacks.
+
+    model: a `torch.nn.Module` or a built `keras.Model` that maps pixels in [0, 1], (B, …) in its own layout, to
+    logits (B, C). Raises TypeError for any other object, and UsageError for a model in float16, a Keras model that
+    is not built, or a backend that is not installed.
+    """
     classifier: Classifier = backend_of(model).make_classifier(model)
     return classifier
 
 
 def make_learner(model: Any, optimizer: Any) -> Learner:
-    """A model with its optimizer (`torch.optim` or `keras.optimizers`), ready for `train_step`."""
+    """Wraps a model and its optimizer for `stcore.train_step`.
+
+    model: as for `make_classifier`.   optimizer: a `torch.optim` optimizer over the model's parameters, or one of
+    `keras.optimizers`. Raises as `make_classifier` does.
+    """
     learner: Learner = backend_of(model).make_learner(model, optimizer)
     return learner

@@ -1,10 +1,10 @@
-"""How far apart two predictions are: (B, C) and (B, C) logits → (B,), paper section 4.1.
+"""Divergences between two predictions: logits (B, C), (B, C) → (B,) (paper section 4.1).
 
 Every divergence is called `divergence(ops, reference, other, stop_targets)` on logits. Squeeze training
 passes the collaborative logits as the reference and the adversarial ones as the other.
 
-KL(a‖b) = Σ a·log(a/b) is the textbook order. The paper prints its arguments the other way round (as the
-functional it used does), which makes its JS the standard one and its Eq. 3 equal to TRADES.
+KL(a‖b) = Σ a·log(a/b) is the textbook order. The paper prints the arguments in reverse order (as the function it
+used takes them); read so, its JS is the standard one and its Eq. 3 equals TRADES.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from stcore.protocols import Ops, Tensor
 
 
 class Divergence(Protocol):
-    """What all of them look like."""
+    """The signature of a divergence.
+
+    reference, other: logits (B, C).   stop_targets: whether targets are constants, for those that have targets.
+    Returns (B,), in nats for KL and JS.
+    """
 
     def __call__(self, ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor: ...
 
@@ -26,15 +30,15 @@ def _kl_from_logs(ops: Ops, log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
-    """KL(p_reference‖p_other), in nats. No target is stopped: of a one-sided divergence it would never move."""
+    """KL(p_reference‖p_other), in nats. Both arguments are differentiated; there is no target to stop."""
     return _kl_from_logs(ops, ops.log_softmax(reference), ops.log_softmax(other))
 
 
 def symmetric_kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
     """½·[KL(p‖q) + KL(q‖p)], in nats.
 
-    With `stop_targets` the target of each half is a constant, as in the released code: the value is the
-    same, the gradient with respect to the logits is (p − q)/2, about half the true one for small gaps.
+    With `stop_targets` the target of each half is a constant, as in the released code: the value is the same; the
+    gradient with respect to the logits is (p − q)/2, about half the true one for small gaps.
     """
     log_p, log_q = ops.log_softmax(reference), ops.log_softmax(other)
     target_p, target_q = (ops.stop_gradient(log_p), ops.stop_gradient(log_q)) if stop_targets else (log_p, log_q)
@@ -42,24 +46,27 @@ def symmetric_kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool 
 
 
 def js(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
-    """Jensen–Shannon: ½·[KL(p‖m) + KL(q‖m)] with m = (p + q)/2, in nats, at most log 2. No target is stopped."""
+    """Jensen–Shannon: ½·[KL(p‖m) + KL(q‖m)], m = (p + q)/2, in nats, in [0, log 2].
+
+    Both arguments are differentiated.
+    """
     log_p, log_q = ops.log_softmax(reference), ops.log_softmax(other)
     log_m = ops.logaddexp(log_p, log_q) - math.log(2.0)
     return 0.5 * (_kl_from_logs(ops, log_p, log_m) + _kl_from_logs(ops, log_q, log_m))
 
 
 def squared_l2(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
-    """‖p − q‖² over the classes, in [0, 2]. No target is stopped."""
+    """‖p − q‖², summed over the classes, in [0, 2]. Both arguments are differentiated."""
     gap = ops.exp(ops.log_softmax(reference)) - ops.exp(ops.log_softmax(other))
     return ops.sum(gap * gap)
 
 
 def improved_kl(ops: Ops, reference: Tensor, other: Tensor, stop_targets: bool = True) -> Tensor:
-    """KL(sg p‖q) + ½·Var_{sg p}(log p − log q), in nats: the KL taken apart, and one part's gradient completed.
+    """KL(sg p‖q) + ½·Var_{sg p}(log p − log q), in nats: decoupled KL with one gradient restored.
 
-    Cui et al., 2024 (Decoupled KL): held constant on the q of the variance, its gradient is that of KL(p‖q); here
-    that q moves too (their first improvement). Their second, weights by means of whole classes, would be a state
-    of training and is left out.
+    Cui et al., 2024 (Decoupled KL). With q constant in the variance, the gradient would be that of KL(p‖q); here q
+    is differentiated there too (their first improvement). Their second, weights from class means, would add state
+    to training and is left out.
     """
     log_p, log_q = ops.log_softmax(reference), ops.log_softmax(other)
     target = ops.stop_gradient(log_p)

@@ -1,4 +1,8 @@
-"""Checks at the entry of every public call: model, batch and noise."""
+"""Checks at the entry of every public call: model, batch, noise.
+
+Values are checked on the host, before anything is computed. Inside a traced graph tensors have no values: then
+only shapes and types are checked.
+"""
 
 from __future__ import annotations
 
@@ -17,37 +21,67 @@ from stcore.protocols import Classifier, Network, Tensor
 
 
 class HasNoise(Protocol):
-    """A method or an attack, as far as its noise goes."""
+    """A method or an attack that starts from noise."""
 
     @property
     def noise_laws(self) -> tuple[str, ...]: ...
 
 
 class HasBounds(Protocol):
-    """A search, as far as the range of its pixels goes."""
+    """Settings with a range of pixels."""
 
     @property
     def bounds(self) -> tuple[float, float]: ...
 
 
-class Finds(HasNoise, HasBounds, Protocol):
-    """A search for examples, be it an attack's or squeeze training's."""
+class FindsExamples(HasNoise, HasBounds, Protocol):
+    """A search for examples: an attack, or squeeze training."""
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Any: ...
 
 
-_known: weakref.WeakKeyDictionary[Any, tuple[Hashable, int]] = weakref.WeakKeyDictionary()
-"""The number of classes of each network that was looked at."""
+def attack_batch(
+    attack: FindsExamples,
+    model: Any,
+    x: Tensor,
+    y: Tensor,
+    noise: tuple[Tensor, ...] | None,
+    rng: np.random.Generator | int | None,
+) -> Tensor:
+    """Checks model and batch, and returns the attack's adversarial examples, shaped like x."""
+    return find_examples(attack, checked_classifier(model, x, y, attack), x, y, noise, rng)
 
 
-def checked(model: Any, x: Tensor, y: Tensor, search: HasBounds) -> Classifier:
-    """The model as a classifier, when it and the batch are what a search of these bounds can work on."""
+def checked_classifier(model: Any, x: Tensor, y: Tensor, search: HasBounds) -> Classifier:
+    """Checks model and batch against the pixel bounds; returns the classifier."""
     classifier = make_classifier(model)
-    _check_batch(classifier, model, x, y, search.bounds)
+    check_batch(classifier, model, x, y, search.bounds)
     return classifier
 
 
-def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
+def find_examples(
+    search: FindsExamples,
+    classifier: Classifier,
+    x: Tensor,
+    y: Tensor,
+    noise: tuple[Tensor, ...] | None,
+    rng: np.random.Generator | int | None,
+) -> Any:
+    """Runs the search from given or drawn noise, hidden from the caller's differentiation."""
+    start_noise = resolve_noise(classifier, search, x, noise, rng)
+    return classifier.ops.unrecorded(lambda: search.find(classifier, x, y, start_noise))
+
+
+_num_classes: weakref.WeakKeyDictionary[Any, tuple[Hashable, int]] = weakref.WeakKeyDictionary()
+"""Signature and number of classes of each model that was checked."""
+
+
+def check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
+    """Checks x (B, …), y (B,) and, by one forward if `key` is new or has a new head, the model's logits.
+
+    key: what stands for the model in the cache of checked models: the model, or its learner.
+    Raises TypeError, DataError or UsageError as the public functions document.
+    """
     classifier.shape(x)
     if isinstance(y, (np.ndarray, list, tuple)):
         raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
@@ -55,32 +89,37 @@ def _check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds:
     if pixels is None or labels is None:
         return
     validation.check_pixels(pixels, bounds)
-    network = classifier.signature()
-    if key not in _known or _known[key][0] != network:  # one forward, when a model is new or has a new head
-        _known[key] = network, validation.check_model(classifier, x) or 0
-    validation.check_labels(labels, _known[key][1], len(pixels))
+    signature = classifier.signature()
+    if key not in _num_classes or _num_classes[key][0] != signature:
+        _num_classes[key] = signature, validation.check_model(classifier, x) or 0
+    validation.check_labels(labels, _num_classes[key][1], len(pixels))
 
 
-def _check_shapes(classifier: Classifier, name: str, x: Tensor, given: Any, count: int) -> None:
+def check_shapes(classifier: Classifier, name: str, x: Tensor, given: Any, count: int) -> None:
+    """Raises UsageError, naming `name`, unless `given` are `count` tensors shaped like x."""
     if len(given) != count:
         raise UsageError(f"{name}: expected {count} tensors shaped like x; received {len(given)}")
-    shapes = [classifier.shape(one) for one in (x, *given)]
+    expected, *shapes = [classifier.shape(tensor) for tensor in (x, *given)]
     for shape in shapes:
-        if shape[1:] != shapes[0][1:] or (shape[0] != shapes[0][0] and None not in (shape[0], shapes[0][0])):
-            raise UsageError(f"{name}: expected tensors shaped like x, {shapes[0]}; received shape {shape}")
+        if shape[1:] != expected[1:] or (shape[0] != expected[0] and None not in (shape[0], expected[0])):
+            raise UsageError(f"{name}: expected tensors shaped like x, {expected}; received shape {shape}")
 
 
-def _noise(
+def resolve_noise(
     classifier: Classifier,
     search: HasNoise,
     x: Tensor,
     noise: tuple[Tensor, ...] | None,
     rng: np.random.Generator | int | None,
 ) -> tuple[Tensor, ...]:
-    """The noise that was given, checked; or else drawn as host images, so that no layout changes the numbers."""
+    """Returns the given noise, checked, or draws it from `rng`: a tensor shaped like x for each of `noise_laws`.
+
+    It is drawn as host images, so that the model's layout does not change the numbers.
+    Raises UsageError for noise not shaped like x, and if it has to be drawn inside a traced graph.
+    """
     laws = search.noise_laws
     if noise is not None:
-        _check_shapes(classifier, "noise", x, noise, len(laws))
+        check_shapes(classifier, "noise", x, noise, len(laws))
         return tuple(noise)
     if laws and classifier.to_numpy(x) is None:
         raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")
@@ -88,28 +127,3 @@ def _noise(
     batch, *shape = (int(n) for n in classifier.shape(x) if n is not None)
     arrays = sample(laws, seed, Stream.NOISE, np.arange(batch), tuple(shape), dtype="float64")
     return tuple(classifier.images(array) for array in arrays)
-
-
-def _found(
-    search: Finds,
-    classifier: Classifier,
-    x: Tensor,
-    y: Tensor,
-    noise: tuple[Tensor, ...] | None,
-    rng: np.random.Generator | int | None,
-) -> Any:
-    """The examples a search finds from its noise, unseen by whatever the caller differentiates."""
-    drawn = _noise(classifier, search, x, noise, rng)
-    return classifier.ops.unrecorded(lambda: search.find(classifier, x, y, drawn))
-
-
-def attack_batch(
-    attack: Finds,
-    model: Any,
-    x: Tensor,
-    y: Tensor,
-    noise: tuple[Tensor, ...] | None,
-    rng: np.random.Generator | int | None,
-) -> Tensor:
-    """Adversarial examples of one batch by an attack of `stcore.attacks`."""
-    return _found(attack, checked(model, x, y, attack), x, y, noise, rng)

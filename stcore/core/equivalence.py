@@ -1,4 +1,4 @@
-"""Whether two networks are one and the same function, up to rounding."""
+"""Numerical equivalence of two networks, up to rounding."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from stcore.protocols import Array, Classifier, Mode, Tensor
 
 _LOGITS = {"float32": 1e-4, "float64": 1e-9}
 _GRADIENTS = 1e-2
-"""Coarser, as rounding can switch a ReLU. What it has to find is far off: gradients lost or made up."""
+"""Coarser, since rounding can switch a ReLU. The faults it must detect are large: gradients lost or spurious."""
 
 
-def same_function(one: Classifier, other: Classifier, x: Tensor) -> bool:
-    """Whether on images x (B, …) both give the same logits, and the same way back from them to the pixels.
+def same_function(model: Classifier, other: Classifier, x: Tensor) -> bool:
+    """Returns whether both networks have the same logits and input gradients on images x (B, …).
 
-    Logits may lie apart by 1e-4 of the largest in float32, by 1e-9 in float64; not at all where one is NaN, nor
-    for a network that answers at random. False, too, where one of them cannot be asked.
+    Tolerances, relative: logits 1e-4 in float32, 1e-9 in float64; gradients 1e-2. False if a logit is NaN, if a
+    network is random, or if a forward fails.
     """
     try:
-        (logits, gradients), (logits2, gradients2) = _answers(one, x), _answers(other, x)
-    except Exception:  # a network is anybody's code
+        logits, gradients = _logits_and_gradients(model, x)
+        other_logits, other_gradients = _logits_and_gradients(other, x)
+    except Exception:  # a network is user code: it may raise anything
         return False
     tolerance = _LOGITS.get(str(logits.dtype), 0.0)
-    same = np.abs(logits - logits2).max(initial=0) <= tolerance * np.abs(logits).max(initial=0)
-    return bool(same and np.linalg.norm(gradients - gradients2) <= _GRADIENTS * np.linalg.norm(gradients))
+    same = np.abs(logits - other_logits).max(initial=0) <= tolerance * np.abs(logits).max(initial=0)
+    return bool(same and np.linalg.norm(gradients - other_gradients) <= _GRADIENTS * np.linalg.norm(gradients))
 
 
-def _answers(model: Classifier, x: Tensor) -> tuple[Array, Array]:
-    """Logits, and the gradient of half their square sum, with respect to the pixels."""
+def _logits_and_gradients(model: Classifier, x: Tensor) -> tuple[Array, Array]:
+    """Returns the logits, and the input gradient of half the sum of their squares."""
 
-    def ask() -> tuple[Tensor, Tensor]:
+    def differentiate() -> tuple[Tensor, Tensor]:
         logits, pullback = forward(model, x, Mode.EVAL)
         return logits, pullback(logits)[0]
 
-    logits, gradients = model.ops.unrecorded(ask)
+    logits, gradients = model.ops.unrecorded(differentiate)
     return model.ops.to_numpy(logits), model.ops.to_numpy(gradients)

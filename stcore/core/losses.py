@@ -1,4 +1,4 @@
-"""Losses of one forward, per example."""
+"""Losses per example: logits (B, C), integer labels (B,) → (B,)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import math
 
 from stcore.protocols import Ops, Tensor
 
-_TINY = 1e-12  # of the published losses, so that equal logits do not divide by zero
+_TINY = 1e-12  # as published: keeps the denominator positive if logits are equal
 
 
 def cross_entropy(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
-    """−log p_y, per example: logits (B, C), integer labels (B,) → (B,), in nats."""
+    """Cross-entropy −log p_y, in nats: logits (B, C), integer labels (B,) → (B,)."""
     return -of_label(ops, ops.log_softmax(logits), labels)
 
 
 def smoothed(ops: Ops, natural: Tensor, logits: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy (B,) against the mixture (1 − s)·one-hot + s/C, from the cross-entropy against the labels.
+    """Cross-entropy (B,), in nats, against the mixture (1 − s)·one-hot + s/C.
 
-    Szegedy et al., 2016 (label smoothing). With s = 0 it is `natural` itself.
+    natural: the cross-entropy (B,) against the labels; returned unchanged if s = 0.   logits: (B, C).
+    smoothing: s in [0, 1]. Szegedy et al., 2016 (label smoothing).
     """
     if not smoothing:
         return natural
@@ -27,32 +28,32 @@ def smoothed(ops: Ops, natural: Tensor, logits: Tensor, smoothing: float) -> Ten
 
 
 def margin(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
-    """max over j ≠ y of z_j, less z_y (Carlini & Wagner, 2017): negative where the prediction is right."""
+    """Margin max_{j≠y} z_j − z_y, (B,): negative for a correct prediction (Carlini & Wagner, 2017)."""
     return best_other(ops, logits, labels) - of_label(ops, logits, labels)
 
 
 def correct(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
-    """One where the label's logit is the largest, else zero; (B,), in the logits' dtype."""
+    """1 for a correct prediction, 0 otherwise or for a tie: (B,), in the logits' dtype."""
     gap = margin(ops, logits, labels)
     one = ops.ones_like(gap)
     return ops.where(gap < 0.0, one, one - one)
 
 
 def of_label(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
-    """(B, C) → (B,): each example's entry at its label."""
+    """Selects each example's entry at its label: (B, C), (B,) → (B,)."""
     return ops.sum(ops.where(ops.one_hot(labels, values), values, 0.0))
 
 
 def best_other(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
-    """(B, C) → (B,): each example's largest entry at another class than its label."""
-    never = ops.ones_like(values) * -math.inf
-    return ops.max(ops.where(ops.one_hot(labels, values), never, values))
+    """Selects each example's largest entry at a class other than its label: (B, C), (B,) → (B,)."""
+    minus_infinity = ops.ones_like(values) * -math.inf
+    return ops.max(ops.where(ops.one_hot(labels, values), minus_infinity, values))
 
 
 def difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
-    """−(z_y − max over j ≠ y of z_j) / (z_(1) − z_(3)), (B,): does not change with the logits' scale or offset.
+    """DLR −(z_y − max_{j≠y} z_j) / (z_(1) − z_(3)), (B,): invariant to the logits' scale and offset.
 
-    Croce and Hein, 2020 (DLR). Of two classes there is no third logit: the plain margin takes its place.
+    Croce and Hein, 2020. With two classes there is no third logit: returns the plain margin.
     """
     gap = margin(ops, logits, labels)
     first, _, *third = ops.top_k(logits, 3)
@@ -60,9 +61,9 @@ def difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor) -> Tens
 
 
 def targeted_difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
-    """−(z_y − z_t) / (z_(1) − (z_(3) + z_(4)) / 2), (B,), for a class t of each example.
+    """Targeted DLR −(z_y − z_t) / (z_(1) − (z_(3) + z_(4)) / 2), (B,), for target classes t (B,).
 
-    Croce and Hein, 2020. Three classes: the denominator is z_(1) − z_(3); two: the plain difference z_t − z_y.
+    Croce and Hein, 2020. With three classes the denominator is z_(1) − z_(3); with two, returns z_t − z_y.
     """
     gap = of_label(ops, logits, target) - of_label(ops, logits, labels)
     first, _, *lower = ops.top_k(logits, 4)

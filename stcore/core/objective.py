@@ -1,4 +1,8 @@
-"""What every training method is: a frozen dataclass of settings that finds its examples and returns losses."""
+"""Training objectives and the training step.
+
+An objective is a method: a frozen dataclass of settings that finds its examples and returns per-example losses. A
+step finds the examples, takes the mean loss and its gradients, and updates the weights once.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,14 @@ from stcore.protocols import Learner, Metrics, Mode, Network, Ops, Tensor
 
 
 class PerExample(NamedTuple):
-    """Losses (B,) before the mean is taken, so that wrappers can weigh or rank them, and metrics, each (B,)."""
+    """Losses (B,), before the mean, so that wrappers can weight or rank them; and metrics, each (B,)."""
 
     losses: Tensor
     metrics: Metrics
 
 
 class Passes(NamedTuple):
-    """What one training step costs, in passes of the batch through the network."""
+    """The cost of one training step, in passes of the batch through the network."""
 
     forwards: int
     input_backwards: int
@@ -25,72 +29,73 @@ class Passes(NamedTuple):
 
     @property
     def units(self) -> int:
-        """In forwards: a way back to the pixels costs about one, one to pixels and weights about two."""
+        """The cost in forwards: a backward pass to the pixels counts as one, one to the weights as two."""
         return self.forwards + self.input_backwards + 2 * self.weight_backwards
 
     @property
     def outer_units(self) -> int:
-        """Of these, what the gradient of the outer loss costs, which a weight perturbation repeats."""
+        """The share of the outer loss and its gradient, which a weight perturbation repeats."""
         return 3 * self.weight_backwards
 
 
 class Objective(Protocol):
-    """A method. `find` and `losses` are pure tensor code; what changes with the epoch is the int `phase`."""
+    """A training method. `find` and `losses` are pure tensor code; the int `phase` says what the epoch changes."""
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
-        """The unit noise it needs for a batch, an array shaped like x for each law (see `stcore.base.noise`)."""
+        """The laws of its start noises, each an array shaped like x (see `stcore.base.noise`)."""
 
     @property
     def passes(self) -> Passes:
-        """What one step costs, in its dearest phase."""
+        """The cost of one step, in its most expensive phase."""
 
     def phase(self, epoch: int) -> int:
-        """The variant in force in this epoch (from 1): a warm-up, late weights. Each is traced once."""
+        """Returns the variant of an epoch (from 1), such as a warm-up or late weights. Each may be traced once."""
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /, phase: int = 0) -> Any:
-        """The examples of this batch; differentiates inputs only."""
+        """Finds the examples of a batch x (B, …), y (B,); differentiates with respect to inputs only."""
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, /, phase: int = 0) -> PerExample:
-        """The outer forwards, with dropout, and what they cost."""
+        """Makes the outer forwards, with dropout on, and returns their losses and metrics."""
 
 
 class WeightPerturbation(Protocol):
-    """What a step does to the weights before it takes their gradients (see `stcore.core.perturbation`)."""
+    """A change of the weights before a step takes their gradients (see `stcore.core.perturbation`)."""
 
     @property
     def ascents(self) -> int:
-        """How often it takes the gradient of the outer loss."""
+        """How often it computes the gradient of the outer loss."""
 
     def active(self, epoch: int) -> bool:
-        """Whether it acts in this epoch (from 1)."""
+        """Returns whether it acts in an epoch (from 1)."""
 
     def perturb(self, outer: OuterLoss) -> list[Tensor | None]:
-        """Moves the learner's weights uphill on the loss; returns by how much."""
+        """Shifts the learner's weights so that the loss increases; returns the shifts, None for no shift."""
 
 
 def stage(objective: Objective, perturbation: WeightPerturbation | None, epoch: int) -> tuple[int, bool]:
-    """What is in force in this epoch (from 1): the objective's phase, and whether the perturbation acts."""
+    """Returns the objective's phase in an epoch (from 1), and whether the perturbation acts."""
     return objective.phase(epoch), perturbation is not None and perturbation.active(epoch)
 
 
 class Losses(Protocol):
-    """The losses (B,) of the examples at hand, by the network's present weights."""
+    """The losses (B,) of examples already found, at the network's current weights."""
 
     def __call__(self, model: Network, /) -> PerExample: ...
 
 
 class StepResult(NamedTuple):
-    """The mean loss and the mean metrics of one step, as native scalars."""
+    """The mean loss and mean metrics of one step, as native scalars."""
 
     loss: Tensor
     metrics: Metrics
 
 
 class Part(NamedTuple):
-    """Examples that go through the network together.
+    """A part of a step's batch, forwarded together.
 
-    share: of the step's batch, a scalar; the parts' add up to one.   weights: (B,) factors of the losses.
+    x: pixels (B, …).   y: labels (B,).   noise: tensors shaped like x.
+    share: this part's share of the step's batch; the shares sum to one.   weights: factors (B,) of the losses.
     """
 
     x: Tensor
@@ -102,9 +107,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class OuterLoss:
-    """The loss of a step's batch, its examples found, by the learner's present weights.
+    """The loss of a step's batch at the learner's current weights, its examples already found.
 
-    parts: of each its losses, and its share of the batch.
+    parts: the losses of each part, and its share of the batch.
     """
 
     learner: Learner
@@ -113,23 +118,23 @@ class OuterLoss:
     def value_and_grad(
         self, mean: Callable[[Losses], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
-        """A mean over a part, and its gradients, as the mean over all parts: added up one after another."""
+        """Returns the batch mean and its gradients, given `mean` over one part: accumulated part by part."""
         first, *others = self.parts
-        (loss, metrics), gradients = self._of(first, mean)
+        (loss, metrics), gradients = self._scaled(first, mean)
         for part in others:
-            (more, also), theirs = self._of(part, mean)
-            loss, metrics = loss + more, {name: metrics[name] + value for name, value in also.items()}
-            gradients = added(gradients, theirs)
+            (part_loss, part_metrics), part_gradients = self._scaled(part, mean)
+            loss, metrics = loss + part_loss, {n: metrics[n] + value for n, value in part_metrics.items()}
+            gradients = added(gradients, part_gradients)
         return (loss, metrics), gradients
 
-    def _of(
+    def _scaled(
         self, part: tuple[Losses, Tensor | float], mean: Callable[[Losses], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
         losses, share = part
         (loss, metrics), gradients = self.learner.value_and_grad(lambda: mean(losses))
         if len(self.parts) == 1:
             return (loss, metrics), gradients
-        scaled = [None if one is None else share * one for one in gradients]
+        scaled = [None if g is None else share * g for g in gradients]
         return (share * loss, {name: share * value for name, value in metrics.items()}), scaled
 
 
@@ -143,9 +148,9 @@ def training_step(
     perturbation: WeightPerturbation | None = None,
     weights: Tensor | None = None,
 ) -> StepResult:
-    """One update on a batch that goes through the network as a whole (see `accumulated_step`).
+    """Makes one update on a batch that is forwarded as a whole (see `accumulated_step`).
 
-    weights: (B,) factors of the examples' losses.
+    weights: factors (B,) of the examples' losses.
     """
     return accumulated_step(learner, objective, [Part(x, y, noise, weights=weights)], phase, perturbation)
 
@@ -157,47 +162,48 @@ def accumulated_step(
     phase: int = 0,
     perturbation: WeightPerturbation | None = None,
 ) -> StepResult:
-    """One update: find the examples, take the mean of the losses, step the optimizer.
+    """Makes one update: finds the examples, takes the mean of the losses, steps the optimizer.
 
-    Of several parts, each has batch statistics of its own, and what a method takes the mean of over a batch is
-    its own. With a perturbation, gradient and step are taken at the perturbed weights, which then move back; the
-    examples stay those of the unperturbed ones.
+    Each part has its own batch statistics, and a method's batch means are over the part. With a perturbation,
+    gradient and update are taken at the perturbed weights, and the perturbation is then removed; the examples are
+    those of the unperturbed weights.
     """
     model = learner.searching()
 
-    def found(part: Part) -> tuple[Losses, Tensor | float]:
+    def losses_of(part: Part) -> tuple[Losses, Tensor | float]:
         examples = learner.ops.unrecorded(lambda: objective.find(model, part.x, part.y, part.noise, phase))
 
         def losses(model: Network) -> PerExample:
-            each = objective.losses(model, part.x, part.y, examples, phase)
-            return each if part.weights is None else each._replace(losses=part.weights * each.losses)
+            result = objective.losses(model, part.x, part.y, examples, phase)
+            return result if part.weights is None else result._replace(losses=part.weights * result.losses)
 
         return losses, part.share
 
-    outer = OuterLoss(learner, [found(part) for part in parts])
-    moved = perturbation.perturb(outer) if perturbation is not None else None
+    outer = OuterLoss(learner, [losses_of(part) for part in parts])
+    shifts = perturbation.perturb(outer) if perturbation is not None else None
     (loss, metrics), gradients = outer.value_and_grad(lambda losses: mean_loss(learner, losses))
     learner.apply_gradients(gradients)
-    if moved is not None:
-        learner.shift([None if amount is None else -amount for amount in moved])
+    if shifts is not None:
+        learner.shift([None if amount is None else -amount for amount in shifts])
     return StepResult(loss, metrics)
 
 
 def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
-    """The mean loss, with what the model itself adds, and the mean metrics."""
+    """Returns the mean loss, plus the model's own regularization loss, and the mean metrics."""
     per_example, mean = losses(learner), learner.ops.mean
-    penalty = learner.regularization_loss()
-    loss = mean(per_example.losses) if penalty is None else mean(per_example.losses) + penalty
+    regularization = learner.regularization_loss()
+    loss = mean(per_example.losses)
+    loss = loss if regularization is None else loss + regularization
     return loss, {name: mean(values) for name, values in per_example.metrics.items()}
 
 
-def added(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """The sums of two rows of tensors, where None adds nothing."""
-    return [b if a is None else a if b is None else a + b for a, b in zip(one, other, strict=True)]
+def added(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Adds two sequences of tensors element by element; None adds nothing."""
+    return [b if a is None else a if b is None else a + b for a, b in zip(first, second, strict=True)]
 
 
 class Unwritten:
-    """A network whose training forwards leave its running statistics alone."""
+    """A network whose TRAIN forwards become BATCH: its running statistics are never written."""
 
     def __init__(self, model: Network) -> None:
         self._model = model

@@ -1,9 +1,9 @@
-"""Training at perturbed weights: a step's gradients are taken where its loss is worse nearby (AWP, RWP).
+"""Weight perturbations (AWP, RWP): a step's gradients are taken at nearby weights with a larger loss.
 
-The weights of convolutions and linear layers move uphill on the training loss, relative to their own norm; biases
-and batch norms stay. The examples are those of the unperturbed weights, the direction is found under batch
-statistics that write nothing, the optimizer steps at the perturbed weights, and the move is taken back.
-Both directions are free of a learning rate: the published proxy's cancels in the scale.
+The weights of convolutions and linear layers move so that the training loss increases, by a share of their norm;
+biases and batch norms stay. The examples are those of the unperturbed weights. The direction is found under batch
+statistics that write nothing. The optimizer steps at the perturbed weights, and the perturbation is then removed.
+Neither direction has a learning rate: that of the published proxy cancels in the scale.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from stcore.core.objective import Losses, OuterLoss, Unwritten, added
 from stcore.protocols import Metrics, Ops, Tensor
 
 Tensors = Sequence[Tensor | None]
-_TINY = 1e-20  # in the published denominators
+_TINY = 1e-20  # in the denominators, as published
 
 
 @dataclass(frozen=True)
 class AWP:
     """Adversarial weight perturbation (Wu et al., 2020): w + γ·‖w‖·g/‖g‖ for each tensor, g its gradient.
 
-    gamma: the size of the move, as a share of each tensor's norm.   warmup: acts from this epoch on (from 1).
+    gamma: γ, the size of the perturbation as a share of each tensor's norm, at least 0.
+    warmup: the first epoch (from 1) in which it acts. Raises UsageError for a value out of range.
     """
 
     gamma: float = 0.005
@@ -41,13 +42,13 @@ class AWP:
         return epoch >= self.warmup
 
     def perturb(self, outer: OuterLoss) -> list[Tensor | None]:
-        """One step uphill, scaled tensor by tensor."""
+        """Takes one gradient step, scaled tensor by tensor."""
         learner = outer.learner
-        ops, kernels = learner.ops, learner.matrix_weights()
-        uphill = _gradients(outer, kernels, lambda losses: losses)
+        ops, weights = learner.ops, learner.matrix_weights()
+        gradients = _gradients(outer, weights, lambda losses: losses)
         move = [
             None if w is None or g is None else g * (self.gamma * _norm(ops, [w]) / (_norm(ops, [g]) + _TINY))
-            for w, g in zip(kernels, uphill, strict=True)
+            for w, g in zip(weights, gradients, strict=True)
         ]
         learner.shift(move)
         return move
@@ -55,12 +56,12 @@ class AWP:
 
 @dataclass(frozen=True)
 class RWP:
-    """Robust weight perturbation (Yu et al., 2022): AWP in several steps, one scale for all tensors together,
-    and uphill on those examples alone whose loss is still below a threshold.
+    """Robust weight perturbation (Yu et al., 2022): AWP in several steps, on examples with a small loss.
 
-    gamma, warmup: as in AWP.   steps: each starts anew from w + γ·‖w‖·Δ/‖Δ‖, Δ the sum of the gradients so far.
-    threshold: c_min, in nats, of the loss as the step takes it, weights included; 1.7 for CIFAR-10 and SVHN, 4.0
-    for CIFAR-100 as published.
+    One scale serves all tensors together. Only examples whose loss is below the threshold count.
+    gamma, warmup: as in AWP.   steps: at least 1; each is taken at w + γ·‖w‖·Δ/‖Δ‖, Δ the sum of the gradients so
+    far. threshold: c_min, in nats, for the loss including its weights; published: 1.7 for CIFAR-10 and SVHN, 4.0
+    for CIFAR-100. Raises UsageError for a value out of range.
     """
 
     gamma: float = 0.005
@@ -82,41 +83,41 @@ class RWP:
         return epoch >= self.warmup
 
     def perturb(self, outer: OuterLoss) -> list[Tensor | None]:
-        """So many steps uphill, their gradients added up and scaled as one."""
+        """Takes `steps` gradient steps; the sum of their gradients is scaled as one vector."""
         learner = outer.learner
-        ops, kernels = learner.ops, learner.matrix_weights()
-        if all(w is None for w in kernels):  # all are frozen
-            return list(kernels)
-        length = self.gamma * _norm(ops, kernels)
+        ops, weights = learner.ops, learner.matrix_weights()
+        if all(w is None for w in weights):  # every weight is frozen
+            return list(weights)
+        length = self.gamma * _norm(ops, weights)
 
         def below_threshold(losses: Tensor) -> Tensor:
             return ops.where(losses < self.threshold, losses, 0.0)
 
-        path: Tensors = [None] * len(kernels)
-        move: list[Tensor | None] = [None] * len(kernels)
+        total: Tensors = [None] * len(weights)
+        move: list[Tensor | None] = [None] * len(weights)
         for _ in range(self.steps):
-            path = added(path, _gradients(outer, kernels, below_threshold))
-            if all(g is None for g in path):  # the loss reaches none
+            total = added(total, _gradients(outer, weights, below_threshold))
+            if all(g is None for g in total):  # the loss reaches no weight
                 break
-            scale = length / (_norm(ops, path) + _TINY)
-            target = [None if one is None else one * scale for one in path]
-            learner.shift(added(target, [None if one is None else -one for one in move]))
-            move = target
+            scale = length / (_norm(ops, total) + _TINY)
+            next_move = [None if g is None else g * scale for g in total]
+            learner.shift(added(next_move, [None if m is None else -m for m in move]))
+            move = next_move
         return move
 
 
-def _gradients(outer: OuterLoss, kernels: Tensors, of: Callable[[Tensor], Tensor]) -> Tensors:
-    """The gradients, with respect to the kernels, of the mean of a function of the losses; None where none is."""
+def _gradients(outer: OuterLoss, weights: Tensors, of: Callable[[Tensor], Tensor]) -> Tensors:
+    """Returns the gradients of the mean of `of(losses)` for the matrix weights; None for all other weights."""
     learner = outer.learner
 
     def mean(losses: Losses) -> tuple[Tensor, Metrics]:
         return learner.ops.mean(of(losses(Unwritten(learner)).losses)), {}
 
     _, gradients = outer.value_and_grad(mean)
-    return [g if w is not None else None for w, g in zip(kernels, gradients, strict=True)]
+    return [None if w is None else g for w, g in zip(weights, gradients, strict=True)]
 
 
 def _norm(ops: Ops, tensors: Tensors) -> Tensor:
-    """The Euclidean norm of all of them together, a scalar; there is at least one."""
-    squares = [ops.sum_all(one * one) for one in tensors if one is not None]
+    """Returns the Euclidean norm of all tensors together, a scalar; at least one is not None."""
+    squares = [ops.sum_all(t * t) for t in tensors if t is not None]
     return ops.sqrt(sum(squares[1:], squares[0]))

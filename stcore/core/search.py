@@ -1,4 +1,8 @@
-"""What every search for examples is told, and what follows from it: its threat model, its noise, its start."""
+"""Gradient search for examples: settings, starts, forwards, and the PGD loop (Eqs. 1 and 4).
+
+Squeeze training, adversarial training and the attacks share these parts. A loop around an image x keeps its
+iterates in the ball of radius ε and in the range of pixels (`stcore.core.threat`).
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,10 @@ from stcore.protocols import Mode, Network, Ops, Pullback, Tensor
 
 
 class Search(Protocol):
-    """The settings that squeeze training, adversarial training and the attacks share.
+    """The settings that every search has.
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    init: `gaussian` (x + noise_std·N(0, 1)), `uniform` (in the ball) or `natural` (x itself).
+    init: `gaussian` (x + noise_std·N(0, 1)), `uniform` (in the ball) or `natural` (x).
     norm: `linf` or `l2`.   bounds: the range of pixels.
     """
 
@@ -35,12 +39,12 @@ class Search(Protocol):
 
 
 def threat_of(search: Search) -> Threat:
-    """The ball and the range that bound its examples."""
+    """Returns the threat model of a search: its ball and range of pixels."""
     return NORMS[search.norm](search.epsilon, search.bounds)
 
 
 def noise_laws(search: Search, count: int) -> tuple[str, ...]:
-    """The laws of the `count` noise arrays it starts from (see `stcore.base.noise`); none from x itself."""
+    """Returns the laws of `count` start noises (see `stcore.base.noise`); none if the search starts at x."""
     if search.init == "natural":
         return ()
     law = "normal" if search.init == "gaussian" else "uniform" if search.norm == "linf" else "ball"
@@ -48,33 +52,19 @@ def noise_laws(search: Search, count: int) -> tuple[str, ...]:
 
 
 def starts(search: Search, x: Tensor, noise: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """x + noise_std·noise (gaussian) or x + ε·noise (uniform) for each noise, not clamped; without noise, x."""
+    """Returns x + noise_std·noise (gaussian) or x + ε·noise (uniform) for each noise, not clamped; else x."""
     scale = search.noise_std if search.init == "gaussian" else search.epsilon
-    return tuple(x + scale * one for one in noise) or (x,)
-
-
-class Forward(NamedTuple):
-    """Logits, and the way back from them to the pixels."""
-
-    logits: Tensor
-    pullback: Pullback
-
-
-def forward(model: Network, x: Tensor, mode: Mode) -> Forward:
-    """Logits that are differentiable with respect to the pixels, and to nothing else."""
-    return Forward(*model.ops.vjp(lambda pixels: model.logits(pixels, mode), x))
+    return tuple(x + scale * unit for unit in noise) or (x,)
 
 
 Loss: TypeAlias = Callable[[Tensor], Tensor]
 """Logits (B, C) → a value per example (B,)."""
 Watch: TypeAlias = Callable[..., tuple[Tensor, ...]]
-"""An iterate (B, …), its logits (B, C), and each of what was seen before it → what has been seen now."""
-
-_TINY = 1e-30  # beside a norm that is divided by
+"""An iterate (B, …), its logits (B, C) and the values accumulated so far → the next accumulated values."""
 
 
 def ascend(model: Network, x: Tensor, start: Tensor, loss: Loss, search: Search) -> Tensor:
-    """The last of `search.steps` iterates from `start` uphill on `loss`, around x, under running statistics."""
+    """Maximises `loss` around x by `search.steps` projected steps in EVAL mode; returns the last iterate."""
     point, _ = ascend_watching(model, x, start, loss, search, lambda point, logits: (), ())
     return point
 
@@ -82,7 +72,7 @@ def ascend(model: Network, x: Tensor, start: Tensor, loss: Loss, search: Search)
 def ascend_and_tally(
     model: Network, x: Tensor, start: Tensor, loss: Loss, search: Search, tally: Loss
 ) -> tuple[Tensor, Tensor]:
-    """The same, and (B,) the sum of `tally` over the iterates that a step was taken from."""
+    """Like `ascend`; also returns the sum (B,) of `tally` over the start and all iterates but the last."""
 
     def watch(point: Tensor, logits: Tensor, count: Tensor) -> tuple[Tensor]:
         return (count + tally(logits),)
@@ -101,31 +91,50 @@ def ascend_watching(
     seen: tuple[Tensor, ...],
     momentum: float = 0.0,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The last iterate, and what `watch` has seen: it is shown each iterate that a step is taken from.
+    """Like `ascend`; also returns what `watch` accumulates from `seen` over the iterates.
 
-    Those are the start and all others but the last, whose forwards are made in any case.
-    momentum: μ of g ← μ·g + ∇/‖∇‖₁, the direction of the steps (Dong et al., 2018); 0: the gradient itself.
+    `watch` sees the start and all iterates but the last: those whose forwards are made anyway.
+    momentum: μ of g ← μ·g + ∇/‖∇‖₁, the direction of the steps (Dong et al., 2018); 0: the plain gradient.
     """
     ops, threat = model.ops, threat_of(search)
 
-    def body(point: Tensor, heading: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
-        here = forward(model, point, Mode.EVAL)
-        gradient = _gradient(ops, here, loss)
-        heading = momentum * heading + _of_length_one(ops, gradient) if momentum else gradient
-        ahead = threat.project(ops, threat.step(ops, point, heading, search.step_size), x)
-        return ahead, heading, *watch(point, here.logits, *seen)
+    def body(point: Tensor, direction: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
+        at_point = forward(model, point, Mode.EVAL)
+        _, gradient = value_and_input_gradient(ops, at_point, loss)
+        direction = momentum * direction + _l1_normalised(ops, gradient) if momentum else gradient
+        moved = threat.project(ops, threat.step(ops, point, direction, search.step_size), x)
+        return moved, direction, *watch(point, at_point.logits, *seen)
 
-    point, _, *now = ops.fori_loop(search.steps, body, (start, x - x, *seen))
-    return point, tuple(now)
-
-
-def _gradient(ops: Ops, here: Forward, loss: Loss) -> Tensor:
-    value, pullback = ops.vjp(loss, here.logits)
-    (cotangent,) = pullback(ops.ones_like(value))  # of the sum over the batch: a sign knows no scale
-    (gradient,) = here.pullback(cotangent)
-    return gradient
+    last, _, *seen_last = ops.fori_loop(search.steps, body, (start, x - x, *seen))
+    return last, tuple(seen_last)
 
 
-def _of_length_one(ops: Ops, gradient: Tensor) -> Tensor:
+class Forward(NamedTuple):
+    """Logits (B, C), and the pullback from them to the pixels."""
+
+    logits: Tensor
+    pullback: Pullback
+
+
+def forward(model: Network, x: Tensor, mode: Mode) -> Forward:
+    """Computes logits that are differentiable with respect to the pixels x only."""
+    return Forward(*model.ops.vjp(lambda pixels: model.logits(pixels, mode), x))
+
+
+def value_and_input_gradient(ops: Ops, at: Forward, loss: Loss) -> tuple[Tensor, Tensor]:
+    """Returns the loss (B,) of a forward's logits, and its gradient (B, …) with respect to the pixels.
+
+    One backward pass, of the sum over the batch: an example's gradient does not depend on the batch size.
+    """
+    value, pullback = ops.vjp(loss, at.logits)
+    (cotangent,) = pullback(ops.ones_like(value))
+    (gradient,) = at.pullback(cotangent)
+    return value, gradient
+
+
+_TINY = 1e-30  # keeps a division by a zero norm finite
+
+
+def _l1_normalised(ops: Ops, gradient: Tensor) -> Tensor:
     length = ops.clip(ops.sum(ops.abs(gradient)), _TINY, math.inf)
     return gradient / ops.expand_dims_like(length, gradient)

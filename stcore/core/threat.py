@@ -1,6 +1,6 @@
 """Threat models: the ball of radius ε around an image, inside the range of pixels.
 
-Each knows two things: the steepest step within its norm, and the projection back.
+Each defines two operations: a step of steepest ascent in its norm, and the projection onto ball and range.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from stcore.protocols import Array, Ops, Tensor
 
-_TINY = 1e-15  # where a norm underflows, the l2 step is too small rather than too large
+_TINY = 1e-15  # if a norm underflows, the l2 step becomes too small rather than too large
 
 
 class Threat(Protocol):
@@ -24,10 +24,10 @@ class Threat(Protocol):
         """Radius of the ball, in units of pixels in [0, 1]."""
 
     def step(self, ops: Ops, x: Tensor, gradient: Tensor, size: float) -> Tensor:
-        """x moved by `size` in the direction of steepest ascent, not yet projected."""
+        """Moves x (B, …) by `size` in the direction of steepest ascent; does not project."""
 
     def project(self, ops: Ops, x: Tensor, center: Tensor) -> Tensor:
-        """The nearest point to x in the ball around `center`, then in the pixel range."""
+        """Projects x (B, …) onto the ball around `center`, then clips it to the pixel range."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Linf:
 
 @dataclass(frozen=True)
 class L2:
-    """‖x − center‖₂ ≤ ε over the whole image. Steps along the normalised gradient."""
+    """‖x − center‖₂ ≤ ε, the norm of a whole image. Steps along the normalised gradient."""
 
     epsilon: float
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -69,7 +69,7 @@ _ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0}
 
 
 def lengths(offsets: Array, norm: str) -> Array:
-    """Host offsets (B, …) → (B,): the norm of each, in float64; norm is linf, l2 or l1."""
+    """Norms of host offsets, in float64: (B, …) → (B,). norm: linf, l2 or l1."""
     rows = np.asarray(offsets, np.float64).reshape(len(offsets), -1)
     measured: Array = np.linalg.norm(rows, ord=_ORDERS[norm], axis=1)
     return measured

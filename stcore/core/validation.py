@@ -1,4 +1,7 @@
-"""What a batch and a model must be, checked on host values at the edge; nothing here runs inside a step."""
+"""Checks of batches and models on host values, at the public edge.
+
+Nothing here runs inside a training or attack step.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from stcore.protocols import Array, Classifier, Tensor
 
 
 def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
-    """DataError unless every pixel is finite and within the bounds."""
+    """Raises DataError unless there is an image and every pixel is a finite float within the bounds."""
     if values.size == 0:
         raise DataError(f"x: expected at least one image; received an empty batch of shape {values.shape}")
     if values.dtype.kind in "iub":
@@ -29,7 +32,7 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
 
 
 def check_labels(values: Array, num_classes: int, count: int | None = None) -> None:
-    """DataError unless these are integer labels in [0, num_classes), as many as images where that is known."""
+    """Raises DataError unless values are integer labels (B,) in [0, num_classes); B = `count` if given."""
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise DataError(
             f"y: expected integer labels of shape (B,); received {values.dtype} of shape {values.shape}"
@@ -44,7 +47,7 @@ def check_labels(values: Array, num_classes: int, count: int | None = None) -> N
 
 
 def check_logits(values: Array, num_classes: int | None = None) -> None:
-    """UsageError unless these (B, C) look like logits, of so many classes where that is known."""
+    """Raises UsageError unless values (B, C) are finite logits, not probabilities; C = `num_classes` if given."""
     if values.ndim != 2 or values.shape[1] < 2:
         raise UsageError(f"model: expected logits of shape (B, C), C at least 2; received shape {values.shape}")
     if num_classes is not None and values.shape[1] != num_classes:
@@ -63,8 +66,8 @@ def check_logits(values: Array, num_classes: int | None = None) -> None:
         )
 
 
-def numbers(logits: Array) -> Array:
-    """The logits; DivergedError where one is NaN or +∞, which argmax would pass off as a class."""
+def check_finite(logits: Array) -> Array:
+    """Returns the logits (B, C). Raises DivergedError if one is NaN or +∞, which argmax would take for a class."""
     if not (logits < np.inf).all():
         raise DivergedError(
             "the model's logits are not finite: its weights have diverged. Lower the learning rate"
@@ -73,12 +76,12 @@ def numbers(logits: Array) -> Array:
 
 
 def check_precision(classifier: Classifier, shape: Sequence[int]) -> None:
-    """UsageError where the model computes too coarsely to tell whether a point is in the ball.
+    """Raises UsageError if the model's dtype is too coarse to decide whether a point is in the ball.
 
-    shape: of one image, (H, W, C) or flat (d,).
+    shape: shape of one image, (H, W, C) or flat (d,).
     """
     third = np.full((1, *shape), 1 / 3)
-    if np.abs(classifier.host_images(classifier.images(third)) - third).max() > 1e-6:
+    if np.abs(classifier.host_pixels(third) - third).max() > 1e-6:
         raise UsageError(
             "model: expected float32 or float64 for this attack; received half precision, in which points rounded "
             "out of the ball would not count. Convert the model to float32"
@@ -86,7 +89,7 @@ def check_precision(classifier: Classifier, shape: Sequence[int]) -> None:
 
 
 def check_objective(objective: object) -> None:
-    """UsageError unless this is a method's settings."""
+    """Raises UsageError unless this is a method's settings."""
     if not hasattr(objective, "noise_laws"):
         raise UsageError(
             f"objective: expected a method's settings, such as stcore.SqueezeConfig(); received {objective!r}"
@@ -94,7 +97,10 @@ def check_objective(objective: object) -> None:
 
 
 def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) -> int | None:
-    """Looks at one forward of x; returns the number of classes, or None while a graph is traced."""
+    """Checks the logits of one forward of x (B, …); returns the number of classes, or None inside a traced graph.
+
+    Raises UsageError for a model that changes its input, or whose output is not finite logits.
+    """
     before = model.to_numpy(x)
     if before is None:
         return None

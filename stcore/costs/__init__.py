@@ -1,5 +1,5 @@
-"""What a run will cost, from a short probe of it: `stcli plan`.
+"""Cost forecast of a run from a short probe: `stcli plan`.
 
-`probe` sets a run up and has the `bench` time a few steps of each of its phases by the `stopwatch`; what it
-`measured` is what `forecast` reckons the whole run from.
+`probe` sets a run up; `bench` times a few steps of each of its phases with `stopwatch`; `measured` holds the
+results, from which `forecast` computes the whole run.
 """

@@ -1,4 +1,4 @@
-"""A run's parts under a stopwatch: steps of its own trainer on its own data, its evaluations, its savings."""
+"""Timing of a run's parts: steps of its trainer on its data, its evaluations, its savings."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from stcore.base.progress import Silent
 from stcore.core.objective import stage
 from stcore.costs.measured import Phase
 from stcore.costs.stopwatch import Pace, Spent, Stopwatch
-from stcore.data import Batch, ImageData, Splits, in_order
+from stcore.data import Batch, ImageData, in_order
 from stcore.data.batches import Epochs
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Learner
 from stcore.runs.folder import RunFolder
-from stcore.runs.plan import Plan
-from stcore.runs.preparation import make_trainer, monitors
+from stcore.runs.preparation import Setup, monitors
 from stcore.runs.states import RunStates
-from stcore.runs.store import RunStore, Unkept, weights_metadata
+from stcore.runs.store import NullStore, RunStore, weights_metadata
 from stcore.training.metrics import EpochSoFar
 from stcore.training.state import State
 from stcore.training.trainer import Average
 
-PASSES = 42  # of an image through PGD-20: 20 there and back, one of the image, one of what was found
+PASSES = 42  # of an image through PGD-20: 20 forwards and backwards, one forward of the image, one of the example
 
 
 class _Enough(Exception):
-    """The trainer has made the steps that were to be timed; no error."""
+    """Ends the trainer after the timed steps; no error."""
 
 
 @dataclass
-class _Steps(Unkept):
-    """A trainer's batches under a stopwatch, and the store that ends it when that is over."""
+class _Steps(NullStore):
+    """A trainer's batches under a stopwatch, and the store that ends the trainer after them."""
 
     batches: Epochs
     watch: Stopwatch = field(init=False)
@@ -52,7 +51,7 @@ class _Steps(Unkept):
         return self.watch.over(lambda: self.batches.epoch(epoch))
 
     def keep(self, state: State) -> None:
-        if self.watch.pace is not None:  # else Ctrl-C came, and the trainer ends by itself
+        if self.watch.pace is not None:  # otherwise Ctrl-C came, and the trainer ends by itself
             raise _Enough
 
 
@@ -60,9 +59,7 @@ class _Steps(Unkept):
 class Bench:
     """A run's parts, ready to be timed."""
 
-    plan: Plan
-    splits: Splits
-    selection: ImageData
+    setup: Setup
     batches: Epochs
     learner: Learner
     average: Average | None
@@ -70,13 +67,14 @@ class Bench:
 
     def __post_init__(self) -> None:
         self._steps = steps = _Steps(self.batches)
-        self._trainer = make_trainer(self.plan, self.learner, self.average, steps, self.selection, steps, Silent())
+        self.plan = self.setup.plan
+        self._trainer = self.setup.trainer(self.learner, self.average, steps, steps, Silent())
 
     def phases(self, seconds: float) -> Iterator[Phase]:
-        """Each phase by its first epoch."""
-        objective, perturbation = self.plan.objective, self.plan.perturbation
+        """Times each phase in its first epoch."""
+        objective, perturbation = self.plan.objective, self.plan.method.perturbation
         epochs: dict[tuple[int, bool], list[int]] = {}
-        for epoch in range(1, self.plan.epochs + 1):
+        for epoch in range(1, self.plan.optimisation.epochs + 1):
             epochs.setdefault(stage(objective, perturbation, epoch), []).append(epoch)
         for (_, perturbed), those in epochs.items():
             watch = self._watch(seconds / len(epochs), len(those) * self.batches.examples)
@@ -85,7 +83,7 @@ class Bench:
     def _trained(self, epoch: int, watch: Stopwatch) -> Pace:
         self._steps.watch, trainer = watch, self._trainer
         arrays, place = trainer.state()
-        trainer.recall(State(arrays, {**place, "under_way": asdict(EpochSoFar(epoch))}))
+        trainer.restore(State(arrays, {**place, "under_way": asdict(EpochSoFar(epoch))}))
         with suppress(_Enough):
             trainer.run()
         if watch.pace is None:
@@ -93,32 +91,36 @@ class Bench:
         return watch.pace
 
     def evaluations(self, seconds: float) -> tuple[tuple[Pace, ...], Pace, Pace | None]:
-        """After an epoch: of the trained weights, and of averaged ones; the final one; a pass in AutoAttack."""
-        plan, test = self.plan, self.splits.test
-        by_batch, cascades = apart(named(plan.attacks, plan.eval_epsilon, plan.norm))
+        """Times the evaluations after an epoch, of the trained and of averaged weights; the final one; a pass."""
+        plan, test = self.plan, self.setup.test
+        by_batch, cascades = split_cascades(
+            attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm)
+        )
         judged = [self.learner] if self.average is None else [self.learner, self.average.evaluator.classifier]
         share = seconds / (len(judged) + 1 + bool(cascades))
         choosing = [
-            self._evaluated(Evaluator(model, monitors(plan), plan.seed), self.selection, plan.epochs, share)
+            self._evaluated(
+                Evaluator(model, monitors(plan), plan.seed), self.setup.selection, plan.optimisation.epochs, share
+            )
             for model in judged
         ]
         final = self._evaluated(Evaluator(self.learner, by_batch, plan.seed), test, 2 * len(judged), share)
         if not cascades:
             return tuple(choosing), final, None
-        pgd, _ = apart(named(("pgd20",), plan.eval_epsilon, plan.norm))
+        pgd, _ = split_cascades(attacks_by_name(("pgd20",), plan.evaluation.epsilon, plan.norm))
         pace = self._evaluated(Evaluator(self.learner, pgd, plan.seed), test, 1, share)
         return tuple(choosing), final, replace(pace, image=1 / PASSES * pace.image)
 
     def _evaluated(self, evaluator: Evaluator, images: ImageData, times: int, seconds: float) -> Pace:
         watch = self._watch(seconds, times * len(images))
-        for batch in watch.over(lambda: in_order(images, self.plan.eval_batch_size)):
+        for batch in watch.over(lambda: in_order(images, self.plan.evaluation.batch_size)):
             evaluator.predict(batch)
         if watch.pace is None or self.interrupt.came():
             raise KeyboardInterrupt
         return watch.pace
 
     def saving(self) -> Spent:
-        """The state, and the weights as best and as last, written into a folder that is then gone."""
+        """Times the writing of the state, and of the weights as best and as last, into a temporary folder."""
         names = ("best", "last") if self.average is None else ("best", "last", "best-ema", "last-ema")
         with TemporaryDirectory(prefix="stcli-plan-") as name:
             folder = Path(name)
@@ -127,7 +129,7 @@ class Bench:
                 RunStates(folder, 0.0, {}),
                 self.learner,
                 self.average,
-                weights_metadata(self.plan, self.splits),
+                weights_metadata(self.plan, self.setup.splits.train),
                 lambda row: None,
             )
             begun = Spent.now()

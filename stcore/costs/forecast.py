@@ -1,4 +1,4 @@
-"""What a run will cost, from what a probe measured of its parts: passes, operations, memory, hours."""
+"""The forecast of a run from its probe: passes, operations, memory, hours."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stcore.autoattack.versions import Stage
 from stcore.costs.measured import Measured, Phase
 from stcore.costs.stopwatch import Spent
 from stcore.data.batches import count_batches
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.runs.plan import Plan
 
 
@@ -25,23 +25,23 @@ class Forecast:
     @property
     def steps(self) -> int:
         """Per epoch."""
-        return count_batches(self.measured.images.epoch, self.plan.batch_size)
+        return count_batches(self.measured.images.epoch, self.plan.optimisation.batch_size)
 
     def units(self, phase: Phase) -> int:
-        """What a step of this phase costs at most, in forwards of the batch."""
+        """The largest cost of a step of this phase, in forwards of the batch."""
         return self.plan.units if phase.perturbed else self.plan.objective.passes.units
 
     def training(self, phase: Phase) -> Spent:
-        """An epoch's steps."""
+        """The cost of an epoch's steps."""
         return self.measured.images.epoch * phase.pace.image
 
     def choosing(self) -> Spent:
-        """The evaluation after an epoch."""
+        """The cost of the evaluation after an epoch."""
         return _sum([self.measured.images.selection * pace.image for pace in self.measured.choosing])
 
     def parts(self) -> dict[str, Spent]:
-        """What the run's parts spend, by name; the best epoch is taken to be another than the last."""
-        measured, epochs = self.measured, self.plan.epochs
+        """The cost of the run's parts, by name, assuming that the best epoch is not the last."""
+        measured, epochs = self.measured, self.plan.optimisation.epochs
         checkpoints = 2 * len(measured.choosing)
         paces = [*(phase.pace for phase in measured.phases), *measured.choosing, measured.final]
         kept = sum(phase.epochs * self._savings(phase) for phase in measured.phases)
@@ -64,7 +64,7 @@ class Forecast:
 
     @property
     def flops(self) -> int | None:
-        """Of all training steps; None where those of a forward are not known."""
+        """The floating-point operations of all training steps; None if those of a forward are unknown."""
         forward = self.measured.network.forward_flops
         if forward is None:
             return None
@@ -72,13 +72,15 @@ class Forecast:
         return units * forward * self.measured.images.epoch
 
     def notes(self) -> list[str]:
-        """What the figures leave open."""
+        """The limits of the forecast, in sentences."""
         said = []
-        slow = [phase.first for phase in self.measured.phases if phase.pace.images == self.plan.batch_size]
+        slow = [
+            phase.first for phase in self.measured.phases if phase.pace.images == self.plan.optimisation.batch_size
+        ]
         if slow:
             epochs = " and ".join(map(str, slow))
             said.append(f"the pace from epoch {epochs} on is that of a single step; a longer probe measures more")
-        if self.plan.gradient_checkpointing:
+        if self.plan.runtime.gradient_checkpointing:
             said.append(
                 "passes and FLOPs are without the forwards that are computed again; the times are with them"
             )
@@ -87,21 +89,25 @@ class Forecast:
         return said
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, in JSON's types; times in seconds, sizes in bytes."""
+        """The whole forecast in JSON's types; times in seconds, sizes in bytes."""
         passes, network, images = self.plan.objective.passes, self.measured.network, self.measured.images
         phases = [
             {
                 "first_epoch": phase.first,
                 "epochs": phase.epochs,
                 "units_per_step": self.units(phase),
-                "step": asdict(self.plan.batch_size * phase.pace.image),
+                "step": asdict(self.plan.optimisation.batch_size * phase.pace.image),
                 "epoch": asdict(self.training(phase) + self.choosing()),
                 "measured_images": phase.pace.images,
             }
             for phase in self.measured.phases
         ]
         return {
-            "images": {**asdict(images), "steps_per_epoch": self.steps, "steps": self.steps * self.plan.epochs},
+            "images": {
+                **asdict(images),
+                "steps_per_epoch": self.steps,
+                "steps": self.steps * self.plan.optimisation.epochs,
+            },
             "passes": {**passes._asdict(), "units": self.plan.units},
             "network": {**asdict(network), "training_flops": self.flops},
             "phases": phases,
@@ -113,17 +119,21 @@ class Forecast:
         }
 
     def _savings(self, phase: Phase) -> int:
-        """How often the state is saved in an epoch."""
+        """The number of times the state is saved in an epoch."""
         seconds = self.training(phase).seconds
         return 1 + (int(seconds / self.save_every) if self.save_every else self.steps)
 
     def _cascades(self) -> list[Stage]:
-        attacks = named(self.plan.attacks, self.plan.eval_epsilon, self.plan.norm)
-        return [stage for it in apart(attacks)[1].values() for stage in it.stages(self.measured.images.classes)]
+        attacks = attacks_by_name(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
+        return [
+            stage
+            for it in split_cascades(attacks)[1].values()
+            for stage in it.stages(self.measured.images.classes)
+        ]
 
     @staticmethod
     def _passes(stage: Stage) -> int:
-        """Of an image that withstands it: there and back, or, of an attack that asks for logits only, there."""
+        """The passes for an image that withstands the stage: forwards and, if it uses gradients, backwards."""
         attack = stage.attack
         each = getattr(attack, "forwards", 1) + getattr(attack, "backwards", 0)
         return stage.restarts * max(1, stage.targets) * (attack.evaluations * each + stage.samples)

@@ -1,4 +1,4 @@
-"""What a probe finds out about a run (see `stcore.costs.probe`)."""
+"""The results of a probe (see `stcore.costs.probe`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stcore.costs.stopwatch import Pace, Spent
 
 @dataclass(frozen=True)
 class Phase:
-    """Epochs whose steps are alike. perturbed: whether a weight perturbation acts."""
+    """Epochs with the same kind of step. perturbed: whether a weight perturbation acts."""
 
     first: int
     epochs: int
@@ -19,7 +19,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Images:
-    """How many there are in an epoch, to choose an epoch on, and to test on; and their shape (H, W, C)."""
+    """The numbers of images in an epoch, in the selection and in the test split; their shape (H, W, C)."""
 
     epoch: int
     selection: int
@@ -30,10 +30,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Network:
-    """How large the network is, and what it takes in bytes.
+    """The size of the network, and its memory in bytes.
 
-    forward_flops: of one image; None where they cannot be told.   optimizer: its own variables.   average: of the
-    averaged weights.   peak: the most there was of the memory `peak_of`; None where nothing tells.
+    forward_flops: of one image; None if unknown.   optimizer: its own variables.   average: the averaged weights.
+    peak: the peak of the memory of `peak_of`, a device or the process; None if unknown.
     """
 
     parameters: int
@@ -47,11 +47,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run's parts take.
+    """The measured cost of a run's parts.
 
-    start_up: all before the first step.   choosing: after an epoch, of the trained weights and of averaged ones.
-    final: under all attacks that run over whole batches.   one_pass: of an image through the network, where
-    AutoAttack is asked for.   saving: the state and the weights, once.
+    start_up: everything before the first step.   choosing: the evaluation after an epoch, of the trained weights
+    and of averaged ones.   final: all attacks that run over whole batches.   one_pass: an image through the
+    network; None without AutoAttack.   saving: the state and the weights, once.
     """
 
     images: Images

@@ -1,4 +1,4 @@
-"""How long work on batches takes: at first, and then by its pace."""
+"""A stopwatch for work on batches: the time of the first ones, then the pace."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from itertools import chain
 
 from stcore.data import Batch
 
-WARM = 2  # batches that are not of the pace: the first one traces, compiles, and takes its memory
+WARM = 2  # batches before the pace is taken: the first one traces, compiles and allocates memory
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds by the clock, and seconds of CPU time of the process, that of all its threads together."""
+    """Wall-clock seconds, and seconds of CPU time of the process in all its threads."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
     @classmethod
     def now(cls) -> Spent:
-        """Two of these, taken at different times, have a difference."""
+        """The clocks now; the difference of two is the time between them."""
         return cls(time.perf_counter(), time.process_time())
 
     def __add__(self, other: Spent) -> Spent:
@@ -36,10 +36,10 @@ class Spent:
 
 @dataclass(frozen=True)
 class Pace:
-    """What is spent once, beyond the pace, and then on each image.
+    """The time spent once, beyond the pace, and the time per image.
 
-    images: so many the pace was taken on; 0 where all there are went into the first batches, of which nothing is
-    told apart then.
+    images: the number of images that the pace was measured on; 0 if all went into the first batches, so that the
+    two cannot be separated.
     """
 
     once: Spent
@@ -48,10 +48,10 @@ class Pace:
 
 
 class Stopwatch:
-    """Hands out batches for `seconds`, or until `stop` says so, and about `images` at most.
+    """Yields batches for `seconds`, or until `stop` returns true, and about `images` at most.
 
-    One more than the first is handed out in any case: that one may be all tracing and compiling.
-    wait: returns when the device has done all it was given.
+    At least two batches are yielded: the first may be all tracing and compiling.
+    wait: returns when the device has finished all its work.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Stopwatch:
         self._until, self._most = time.perf_counter() + seconds, images
         self._wait, self._stop = wait, stop
         self.pace: Pace | None = None
-        """None until all batches are worked on."""
+        """None until `over` ends."""
 
     def over(self, epoch: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
-        """The batches of an epoch, again and again; what is done with each is what is timed."""
+        """The batches of an epoch, repeatedly; the caller's work between two batches is timed."""
         batches = chain.from_iterable(iter(epoch, None))
         begun, first = Spent.now(), 0
         for _ in range(WARM):

@@ -1,7 +1,10 @@
-"""Data sets as uint8 images in memory, their splits, and the batches of an epoch. numpy only.
+"""Data sets as uint8 images, their splits, and the batches of an epoch. Needs numpy only.
 
-What decodes a source (scikit-learn, scipy, pyarrow, pillow) is imported when that source is loaded, and what
-fetches one (pooch) when it is fetched.
+`load(spec)` reads a data set by name; the `load_…` functions read one format each, and `fetch` downloads published
+sets. Each returns `Splits` of `ImageData` (in memory, or `Rows` of a memory map) or `StreamData` (tar shards).
+`Batches`, `MixedBatches` and `StreamBatches` draw the batches of an epoch from them.
+
+Decoders (scikit-learn, scipy, pyarrow, pillow) are imported when a source is loaded, pooch when one is fetched.
 """
 
 from stcore.data.batches import Batch, Batches, in_order

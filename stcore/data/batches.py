@@ -1,4 +1,4 @@
-"""The batches of an epoch, a function of (seed, epoch) alone."""
+"""Batches of an epoch, a pure function of (seed, epoch)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +15,15 @@ from stcore.errors import UsageError
 
 
 class Batch(NamedTuple):
-    images: Any  # uint8 (b, H, W, C), the batch's own memory; or OnDevice, of images that live there
+    """Images, labels and positions of one batch of b examples."""
+
+    images: Any  # uint8 (b, H, W, C) in memory of its own, or OnDevice for images kept on the device
     labels: npt.NDArray[np.int64]  # (b,)
-    positions: npt.NDArray[np.int64]  # (b,), places in this epoch's order: what addresses the training noise
+    positions: npt.NDArray[np.int64]  # (b,), positions in the order of this epoch; they select the training noise
 
 
 class Epochs(Protocol):
-    """The batches of each epoch, wherever they come from."""
+    """The batches of each epoch, from any source."""
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -31,20 +33,21 @@ class Epochs(Protocol):
         """Examples per epoch."""
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from batch `start` on (to resume within it)."""
+        """Yields the batches of one epoch, starting at batch `start` (to resume within it)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
     """Batches of `data`, in a new order and with new augmentation at each epoch.
 
-    augment: "none", or "crop-flip": zero-pad by 4, crop at random, mirror with probability one half; or
-        "crop-flip-cutout": then also a black square of 14 / 32 of the side, at random.
+    augment: "none"; "crop-flip" zero-pads by 4 pixels, crops at random and flips with probability one half;
+        "crop-flip-cutout" also blacks out a random square of 14 / 32 of the side.
     shuffle: False keeps the data's order at every epoch.
-    drop_last: False keeps the short last batch, as the paper's recipe does; one of a single image, which has no
+    drop_last: False keeps the short last batch, as the paper's recipe does; a last batch of one image, which has
+        no
         batch statistics, joins the batch before it.
-    fetch: chooses and augments the images on the device, where they live (see `stcore.data.resident`).
-    UsageError if a setting does not fit.
+    fetch: selects and augments images that are kept on the device (see `stcore.data.resident`).
+    Raises UsageError if a setting does not fit.
     """
 
     data: ImageData
@@ -69,35 +72,35 @@ class Batches:
 
     @property
     def examples(self) -> int:
-        """Examples per epoch: all of the data, but for what `drop_last` drops."""
+        """Examples per epoch: all of the data, without what `drop_last` drops."""
         return len(self) * self.batch_size if self.drop_last else len(self.data)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from batch `start` on (to resume within it)."""
+        """Yields the batches of one epoch, starting at batch `start` (to resume within it)."""
         total = len(self.data)
         order = np.arange(total)
         if self.shuffle:
             order = generator(self.seed, Stream.ORDER, epoch=epoch).permutation(total)
         draws = draw(self.augment, self.seed, epoch, total)
-        for where in cut(total, self.batch_size, start, self.drop_last):
-            chosen, drawn = order[where], None if draws is None else draws.at(where)
+        for rows in batch_slices(total, self.batch_size, start, self.drop_last):
+            indices, drawn = order[rows], None if draws is None else draws.at(rows)
             if self.fetch is None:
-                images: Any = augmented(self.data.images[chosen], drawn)
+                images: Any = augmented(self.data.images[indices], drawn)
             else:
-                images = OnDevice(self.fetch, chosen, drawn)
-            yield Batch(images, self.data.labels[chosen], np.arange(where.start, where.stop))
+                images = OnDevice(self.fetch, indices, drawn)
+            yield Batch(images, self.data.labels[indices], np.arange(rows.start, rows.stop))
 
 
 def count_batches(total: int, batch_size: int, drop_last: bool = False) -> int:
-    """Batches of so many examples."""
+    """The number of batches of `total` examples."""
     full, short = divmod(total, batch_size)
-    if short == 1 and full:  # one image has no batch statistics: it joins the batch before it
+    if short == 1 and full:  # a single image has no batch statistics: it joins the batch before it
         return full
     return full + (short > 0 and not drop_last)
 
 
-def cut(total: int, batch_size: int, start: int = 0, drop_last: bool = False) -> Iterator[slice]:
-    """The places of each batch among so many examples, from batch `start` on."""
+def batch_slices(total: int, batch_size: int, start: int = 0, drop_last: bool = False) -> Iterator[slice]:
+    """The slice of each batch within `total` examples, starting at batch `start`."""
     count = count_batches(total, batch_size, drop_last)
     for number in range(start, count):
         last = number + 1 == count and not drop_last
@@ -105,17 +108,20 @@ def cut(total: int, batch_size: int, start: int = 0, drop_last: bool = False) ->
 
 
 def check_settings(batch_size: int, augment: str) -> None:
-    """UsageError if no batches of any data could have these."""
+    """Raises UsageError for a batch size below 1 or an unknown augmentation."""
     if batch_size < 1:
         raise UsageError(f"expected a batch size of at least 1, received {batch_size}; choose another")
     if augment not in AUGMENT:
-        known = ", ".join(AUGMENT)
-        raise UsageError(f"expected augment to be one of {known}, received {augment!r}; choose one of them")
+        names = ", ".join(AUGMENT)
+        raise UsageError(f"expected augment to be one of {names}, received {augment!r}; choose one of them")
 
 
 def in_order(data: ImageData, batch_size: int, rows: slice | None = None) -> Iterator[Batch]:
-    """These rows of `data`, or all, once and as they are, for evaluation: positions are places in `data`."""
+    """Yields batches of `data` (or of these rows) once, in order and without augmentation, for evaluation.
+
+    Positions are indices into `data`.
+    """
     first, last = (0, len(data)) if rows is None else (rows.start, rows.stop)
-    for where in cut(last - first, batch_size):
-        places = np.arange(first + where.start, first + where.stop)
-        yield Batch(data.images[places], data.labels[places], places)
+    for batch in batch_slices(last - first, batch_size):
+        indices = np.arange(first + batch.start, first + batch.stop)
+        yield Batch(data.images[indices], data.labels[indices], indices)

@@ -1,4 +1,4 @@
-"""What a data set is: uint8 images with integer labels, and its three parts."""
+"""Data sets: uint8 images with integer labels, and their train, validation and test parts."""
 
 import dataclasses
 import hashlib
@@ -15,17 +15,17 @@ from stcore.data.rows import Pixels, Rows
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError
 
-CHUNK = 1 << 24  # bytes that are read of a data set at one time where all of it is gone through
+CHUNK = 1 << 24  # bytes per chunk of a pass over all images
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Labelled images. Build it by `from_arrays`, which checks; the bare constructor trusts its arguments.
+    """Labelled images. Build it by `from_arrays`, which checks its arguments; the constructor does not.
 
-    images: uint8 (N, H, W, C), values 0..255; the model sees images / 255. An array, or `Rows` of a memory map, of
-        which no more is read than what is indexed.
+    images: uint8 (N, H, W, C), values 0..255; the model sees images / 255. An array, or `Rows` of a memory map,
+        which read only what is indexed.
     labels: int64 (N,), each in [0, num_classes).
-    class_names: one name per class, or None where nobody named them.
+    class_names: one name per class, or None if unknown.
     """
 
     images: Pixels | Rows
@@ -43,18 +43,20 @@ class ImageData:
         name: str = "arrays",
         class_names: Sequence[str] | None = None,
     ) -> Self:
-        """Check and convert. Raises DataError, which says what was expected, what came and how to mend it.
+        """Checks and converts arrays.
 
-        images: (N, H, W, C) or (N, H, W), uint8 in 0..255 or floating in [0, 1], which is rounded to 1/255.
-            A numpy.memmap of uint8 stays on the disk.
+        images: (N, H, W, C) or (N, H, W), uint8 in 0..255 or floats in [0, 1], rounded to multiples of 1/255.
+            A numpy.memmap of uint8 stays on disk.
         labels: (N,) integers in [0, num_classes).
         num_classes: at least 2; by default the number of class names, else the largest label plus one.
+        name: names the data in errors and reports.
+        Raises DataError if shapes, dtypes, ranges or counts do not fit.
         """
         pixels = to_pixels(np.asarray(images), name)
-        marks = to_labels(np.array(labels), len(pixels), name)
+        checked = to_labels(np.array(labels), len(pixels), name)
         names = None if class_names is None else tuple(class_names)
         if num_classes is None:
-            num_classes = int(marks.max()) + 1 if names is None else len(names)
+            num_classes = int(checked.max()) + 1 if names is None else len(names)
         if num_classes < 2:
             raise DataError(
                 f"{name}: expected at least 2 classes, received {num_classes}; a classifier needs a choice"
@@ -63,15 +65,15 @@ class ImageData:
             raise DataError(
                 f"{name}: expected {num_classes} class names, received {len(names)}; give one per class"
             )
-        wrong = np.flatnonzero((marks < 0) | (marks >= num_classes))
+        wrong = np.flatnonzero((checked < 0) | (checked >= num_classes))
         if wrong.size:
             raise DataError(
-                f"{name}: expected labels in [0, {num_classes}), received {marks[wrong[0]]} at position "
+                f"{name}: expected labels in [0, {num_classes}), received {checked[wrong[0]]} at position "
                 f"{wrong[0]} ({wrong.size} in all); renumber the classes from 0 (a hub's hidden test labels "
                 "are -1: such a test set cannot be used)"
             )
         on_disk = isinstance(images, np.memmap) and images.dtype == np.uint8
-        return cls(Rows(pixels) if on_disk else pixels, marks, num_classes, name, names)
+        return cls(Rows(pixels) if on_disk else pixels, checked, num_classes, name, names)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -83,18 +85,21 @@ class ImageData:
         return height, width, channels
 
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """(num_classes,): images of each class."""
+        """The number of images of each class, int64 (num_classes,)."""
         return np.bincount(self.labels, minlength=self.num_classes)
 
     def subset(self, indices: npt.ArrayLike) -> Self:
-        """The examples at `indices`, in that order, as copies, of a memory map as a view; DataError when none."""
-        chosen = np.asarray(indices)
-        if chosen.size == 0:
+        """The examples at `indices` (k,), in that order: a copy, or a view of a memory map.
+
+        Raises DataError if `indices` is empty.
+        """
+        selected = np.asarray(indices)
+        if selected.size == 0:
             raise DataError(f"{self.name}: expected a subset of at least 1 example, received none; keep some")
-        return self._at(chosen)
+        return self._at(selected)
 
     def head(self, n: int) -> Self:
-        """The first `n` examples, without a copy; DataError unless 1 <= n <= len(self)."""
+        """The first `n` examples, without a copy. Raises DataError unless 1 <= n <= len(self)."""
         if not 1 <= n <= len(self):
             raise DataError(
                 f"{self.name}: expected a head of 1 to {len(self)} examples, received {n}; ask for fewer"
@@ -102,7 +107,7 @@ class ImageData:
         return self._at(slice(n))
 
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of images, labels and their shape: the same data, whatever its name."""
+        """SHA-256 (hexadecimal) of images, labels and shape; it does not depend on the name."""
         digest = hashlib.sha256(f"{self.images.shape} {self.num_classes}".encode())
         for images in self.chunks():
             digest.update(np.ascontiguousarray(images).data)
@@ -110,22 +115,22 @@ class ImageData:
         return digest.hexdigest()
 
     def chunks(self) -> Iterator[Pixels]:
-        """All images in order, so many at one time as memory always has room for."""
+        """Yields all images in order, uint8 (n, H, W, C), in chunks of at most `CHUNK` bytes (or one image)."""
         step = max(1, CHUNK // math.prod(self.image_shape))
         for begin in range(0, len(self), step):
             yield self.images[begin : begin + step]
 
-    def _at(self, where: Any) -> Self:
-        images = self.images.take(where) if isinstance(self.images, Rows) else self.images[where]
-        return dataclasses.replace(self, images=images, labels=self.labels[where])
+    def _at(self, index: Any) -> Self:
+        images = self.images.take(index) if isinstance(self.images, Rows) else self.images[index]
+        return dataclasses.replace(self, images=images, labels=self.labels[index])
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Train on the first, choose the epoch on the second, report on the third. All have one shape and one set
-    of classes, or DataError.
+    """The parts of a data set: train on the first, select the epoch on the second, report on the third.
 
-    train: in memory, in a memory map, or a stream.   validation: None where a stream brings none to choose on.
+    train: images in memory or a memory map, or a stream.   validation: None if a stream has no such part.
+    Raises DataError unless all parts have one image shape and one number of classes.
     """
 
     train: ImageData | StreamData

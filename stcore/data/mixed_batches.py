@@ -1,4 +1,4 @@
-"""The batches of robust self-training (Carmon et al. 2019): labelled and pseudo-labelled images, side by side."""
+"""Batches of robust self-training (Carmon et al., 2019): labelled and pseudo-labelled images mixed."""
 
 import math
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from stcore.errors import UsageError
 
 @dataclass(frozen=True, eq=False)
 class MixedBatches:
-    """Batches of `batch_size`, of which round(batch_size · fraction) are drawn from `extra` with replacement.
+    """Batches of `batch_size`, of which round(batch_size · fraction) images come from `extra`, with replacement.
 
-    The rest follows a new permutation of `data` at each epoch, and then another one if `data` is too small. As
-    released, an epoch has as many batches as one of `data` alone, ceil(len(data) / batch_size), each of them
-    full: at a fraction of one half it sees about half of `data`. Extra images are spread evenly over a batch's
-    places, so that every contiguous share of it (a device's) has its part of either.
+    The rest follows a new permutation of `data` at each epoch, and further ones if `data` is too small. As in the
+    released code, an epoch has ceil(len(data) / batch_size) full batches: with a fraction of one half it sees
+    about half of `data`. Extra images are spread evenly over a batch, so that every contiguous share (of a device)
+    holds both kinds.
 
-    augment: as in `Batches`, on both.
-    UsageError if a setting does not fit, if a batch would hold none of one kind, or if the images or labels of
-    `extra` are not of `data`'s shape and classes; it may have fewer classes.
+    fraction: of extra images, in (0, 1).   augment: as in `Batches`, for both kinds.
+    Raises UsageError if a setting does not fit, if a batch would lack one kind, or if the images or labels of
+    `extra` do not have `data`'s shape and classes; `extra` may have fewer classes.
     """
 
     data: ImageData
@@ -73,30 +73,30 @@ class MixedBatches:
         rng = generator(self.seed, Stream.EXTRA, epoch=epoch)
         extra = rng.integers(0, len(self.extra), (len(self), self._extra))
         draws = draw(self.augment, self.seed, epoch, self.examples)
-        # True where the even share of extra images reaches the next whole one.
+        # Position i is extra if floor((i + 1) · share) exceeds floor(i · share).
         shares = np.arange(self.batch_size + 1) * self._extra // self.batch_size
         is_extra = np.diff(shares) > 0
         for number in range(start, len(self)):
-            where = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
             images = np.empty((self.batch_size, *self.data.image_shape), np.uint8)
             labels = np.empty(self.batch_size, np.int64)
-            for places, source, chosen in (
+            for mask, source, indices in (
                 (~is_extra, self.data, labelled[number]),
                 (is_extra, self.extra, extra[number]),
             ):
-                images[places], labels[places] = source.images[chosen], source.labels[chosen]
-            drawn = None if draws is None else draws.at(where)
-            yield Batch(augmented(images, drawn), labels, np.arange(where.start, where.stop))
+                images[mask], labels[mask] = source.images[indices], source.labels[indices]
+            drawn = None if draws is None else draws.at(rows)
+            yield Batch(augmented(images, drawn), labels, np.arange(rows.start, rows.stop))
 
     @property
     def _extra(self) -> int:
         return round(self.batch_size * self.fraction)
 
     def _labelled(self, epoch: int) -> npt.NDArray[np.int64]:
-        """The labelled images of one epoch, in its order: one permutation after the other."""
-        needed, total = len(self) * (self.batch_size - self._extra), len(self.data)
+        """Indices of the labelled images of one epoch, in order: concatenated permutations."""
+        count, total = len(self) * (self.batch_size - self._extra), len(self.data)
         permutations = [
             generator(self.seed, Stream.ORDER, epoch=epoch, draw=draw).permutation(total)
-            for draw in range(math.ceil(needed / total))
+            for draw in range(math.ceil(count / total))
         ]
-        return np.concatenate(permutations)[:needed]
+        return np.concatenate(permutations)[:count]

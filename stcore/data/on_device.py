@@ -1,4 +1,4 @@
-"""A batch whose images live on the device: chosen and augmented there, bit for bit as on the host."""
+"""Batches of images that are kept on the device: selected and augmented there, bit for bit as on the host."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from stcore.data.augment import CropFlip
 
 Fetch = Callable[[Any, CropFlip | None], Any]
-"""(places (b,), draws of these or None) → the images there, augmented, as the model's tensor."""
+"""(indices (b,), their draws or None) → the augmented images as the model's tensor."""
 
 
 @dataclass(frozen=True, eq=False)
 class OnDevice:
-    """A batch's images, which are on the device: nothing is chosen and augmented before `tensor` is asked for."""
+    """A batch's images on the device; `tensor` selects and augments them."""
 
     fetch: Fetch
-    places: Any  # int64 (b,)
+    indices: Any  # int64 (b,), into the resident images
     draws: CropFlip | None
 
-    def __getitem__(self, where: slice) -> OnDevice:
+    def __getitem__(self, rows: slice) -> OnDevice:
         """A share of the batch."""
-        return OnDevice(self.fetch, self.places[where], None if self.draws is None else self.draws.at(where))
+        return OnDevice(self.fetch, self.indices[rows], None if self.draws is None else self.draws.at(rows))
 
     def tensor(self) -> Any:
-        """What the learner's `images` would make of the same images on the host."""
-        return self.fetch(self.places, self.draws)
+        """The same tensor that the learner's `images` returns for these images on the host."""
+        return self.fetch(self.indices, self.draws)

@@ -1,4 +1,4 @@
-"""Arrays of images and labels as they are given, to what everything else takes: checked, uint8 and int64."""
+"""Checks and conversion of user arrays: images to uint8, labels to int64."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from stcore.errors import DataError
 
 
 def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
-    """uint8 (N, H, W, C), as `ImageData.from_arrays` takes them, or its DataError."""
+    """Checks images and converts them to uint8 (N, H, W, C); arguments and errors as `ImageData.from_arrays`."""
     if images.ndim not in (3, 4):
         raise DataError(
             f"{name}: expected images of shape (N, H, W, C) or (N, H, W), received shape {images.shape}; "
@@ -35,7 +35,7 @@ def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
             "if they hold 0..255, give images.astype(np.uint8)"
         )
     low, high = images.min(), images.max()
-    if not np.isfinite([low, high]).all():  # min and max pass NaN on
+    if not np.isfinite([low, high]).all():  # min and max propagate NaN
         raise DataError(f"{name}: expected finite pixels, received NaN or infinity; clean the images first")
     if low < 0 or high > 1:
         mistake = (
@@ -49,8 +49,17 @@ def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     return scaled
 
 
+def unit_interval(images: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Host pixels in the model's floating dtype: uint8 0..255 becomes [0, 1]; floats keep their values.
+
+    Classifiers convert by this function too, so that host and device see the same numbers, bit for bit.
+    """
+    floats = images.astype(dtype, copy=False)
+    return floats / floats.dtype.type(255) if images.dtype == np.uint8 else floats
+
+
 def to_labels(labels: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np.int64]:
-    """int64 (count,) of any range, as `ImageData.from_arrays` takes them, or its DataError."""
+    """Checks labels and converts them to int64 (count,), of any range; errors as `ImageData.from_arrays`."""
     if labels.ndim != 1:
         raise DataError(
             f"{name}: expected labels of shape (N,), received {labels.shape}; "

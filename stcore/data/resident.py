@@ -1,4 +1,4 @@
-"""A training set that lives on the device as uint8: batches are chosen and augmented there, bit for bit alike."""
+"""Training sets kept on the device as uint8, with the same batches bit for bit."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ if TYPE_CHECKING:
 
 RESIDENT = ("auto", "on", "off")
 SHARE = 4
-"""`auto` gives the images less than one part in so many of the device's free memory: the rest is for training."""
+"""`auto` uses less than 1 / SHARE of the device's free memory for the images: the rest is for training."""
 
 
-def resident(batches: Epochs, wish: str, free: int, put: Callable[[Any], Fetch]) -> Epochs:
-    """The batches with their images on the device, where that is wished for (`on`), or they fit (`auto`).
+def resident(batches: Epochs, choice: str, free: int, put: Callable[[Any], Fetch]) -> Epochs:
+    """The batches with their images on the device, if `choice` is `on`, or `auto` and they fit.
 
-    free: bytes free on the device, 0 where that is the host.   put: the learner's `resident`, which copies them.
-    UsageError where `on` cannot be: of a stream, a memory map or with extra data, which come from the host.
+    choice: auto, on or off.   free: free bytes on the device, 0 if it shares the host's memory.
+    put: the learner's `resident`, which copies the images.
+    Raises UsageError for `on` with a stream, a memory map or extra data, whose batches are built on the host.
     """
     from stcore.data.batches import Batches
 
-    if wish == "off":
+    if choice == "off":
         return batches
     images = batches.data.images if isinstance(batches, Batches) else None
     if not isinstance(images, np.ndarray):
-        if wish == "on":
+        if choice == "on":
             raise UsageError(
-                "resident: expected training images in memory and no others beside them; received a stream, a "
-                "memory map or extra data, whose batches are put together on the host. Leave the option out"
+                "resident: expected training images in memory, without extra data; received a stream, a "
+                "memory map or extra data, whose batches are built on the host. Leave the option out"
             )
         return batches
-    if wish == "auto" and images.nbytes * SHARE >= free:
+    if choice == "auto" and images.nbytes * SHARE >= free:
         return batches
     return dataclasses.replace(batches, fetch=put(images))  # type: ignore[type-var]

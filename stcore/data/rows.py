@@ -1,4 +1,4 @@
-"""Rows of images that stay where they are, on the disk."""
+"""Images that stay on disk, read by index from a memory map."""
 
 from typing import Any
 
@@ -9,18 +9,20 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Rows:
-    """Some images of a memory map, in some order; what is indexed is read then, and nothing before.
+    """Selected images of a memory map, in a given order; indexing reads them.
 
-    It is used as the array (N, H, W, C) would be: `len`, `shape`, `dtype`, and an index of the first axis (a
-    number, a slice, an array of places), which gives an array of its own memory. `numpy.asarray` reads all of it.
+    Behaves like the uint8 array (N, H, W, C): `len`, `shape`, `dtype`, and an index of the first axis (an integer,
+    a slice, an array of integers), which returns a copy in memory. `numpy.asarray` reads all images.
+
+    images: uint8 (M, H, W, C), usually a numpy.memmap.   indices: int64 (N,) into `images`; None selects all.
     """
 
-    def __init__(self, images: Pixels, places: npt.NDArray[np.int64] | None = None) -> None:
-        self._images = np.asarray(images)  # of a map no copy, and what is taken from it is a plain array
-        self._places = np.arange(len(images)) if places is None else places
+    def __init__(self, images: Pixels, indices: npt.NDArray[np.int64] | None = None) -> None:
+        self._images = np.asarray(images)  # does not copy a map; indexing it returns a plain array
+        self._indices = np.arange(len(images)) if indices is None else indices
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._indices)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -37,20 +39,20 @@ class Rows:
         """uint8."""
         return self._images.dtype
 
-    def __getitem__(self, where: Any) -> Pixels:
-        rows: Pixels = self._images[self._places[where]]
-        return rows
+    def __getitem__(self, index: Any) -> Pixels:
+        images: Pixels = self._images[self._indices[index]]
+        return images
 
-    def take(self, where: Any) -> "Rows":
-        """The rows at these places, or of this slice, as another view: nothing is read."""
-        return Rows(self._images, self._places[where])
+    def take(self, index: Any) -> "Rows":
+        """A view of the rows at these integers or this slice; reads nothing."""
+        return Rows(self._images, self._indices[index])
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """All of them in memory."""
+        """Reads all images into memory. Raises ValueError for copy=False."""
         if copy is False:
             raise ValueError("expected a copy to be allowed: rows of a memory map are read into memory")
         return self[:].astype(dtype or np.uint8, copy=False)
 
 
 Images = npt.NDArray[Any] | Rows
-"""Images on the host, of which no more is looked at than what is indexed: an array, or rows of a memory map."""
+"""Images on the host: an array, or rows of a memory map that are read when indexed."""

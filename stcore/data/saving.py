@@ -1,4 +1,4 @@
-"""Images and labels to files, each of which is whole or not there."""
+"""Saving of images and labels; a file is written completely or not at all."""
 
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,33 @@ from stcore.errors import UsageError
 
 
 def save_arrays(path: str | Path, images: npt.ArrayLike, labels: npt.ArrayLike, **more: npt.ArrayLike) -> None:
-    """Write `images`, `labels` and `more` under these names, not compressed: photographs hardly shrink.
+    """Writes an npz file of `images`, `labels` and `more`, uncompressed since photographs hardly shrink.
 
+    path: of the file, which is written under a temporary name and then renamed.
     images, labels: as `ImageData.from_arrays` takes them; stored as uint8 (N, H, W, C) and int64 (N,).
     more: arrays of numbers or text, such as num_classes, class_names or a confidence per image.
-    The file is written beside its place and moved there when complete.
-    DataError for arrays that do not fit; UsageError for an array of objects, or where it cannot be written.
+    Raises DataError for arrays that do not fit, UsageError for an array of objects or a file that cannot be
+    written.
     """
     path = Path(path)
     pixels = to_pixels(np.asarray(images), path.name)
-    marks = to_labels(np.asarray(labels), len(pixels), path.name)
-    arrays: dict[str, npt.NDArray[Any]] = {"images": pixels, "labels": marks}
+    checked = to_labels(np.asarray(labels), len(pixels), path.name)
+    arrays: dict[str, npt.NDArray[Any]] = {"images": pixels, "labels": checked}
     arrays |= {name: np.asarray(array) for name, array in more.items()}
     for name, array in arrays.items():
         if array.dtype.hasobject:  # numpy would pickle it
             raise UsageError(
                 f"{path}: expected {name} as numbers or text, received {array.dtype}; give it another type"
             )
-    savez: Any = np.savez  # by its types no name of an array is free
+    savez: Any = np.savez  # its type stubs reserve some names of arrays
     with replacing(path) as file:
         savez(file, **arrays)
 
 
 def save_npy(folder: str | Path, splits: Splits) -> None:
-    """Write the parts into a folder, new or empty, as `load_npy` maps them, piece by piece: never whole in memory.
+    """Writes the parts into a new or empty folder as `load_npy` reads them, in chunks of bounded memory.
 
-    UsageError if there are files in it already, it cannot be written, or the training part is a stream.
+    Raises UsageError if the folder has files or cannot be written, or if the training part is a stream.
     """
     folder = Path(folder)
     with writing(folder):

@@ -1,1 +1,1 @@
-"""Evaluation: one classifier and its accuracies. Knows no plan."""
+"""Evaluation of a classifier: natural and robust accuracy. Independent of plans and runs."""

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many of `total` images were classified correctly."""
+    """The number of correctly classified images out of `total`."""
 
     correct: int
     total: int
 
     @property
     def value(self) -> float:
-        """The share, in [0, 1]."""
+        """The accuracy, in [0, 1]."""
         return self.correct / self.total
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """The Clopper–Pearson interval of the share: exact for a binomial count, also near 0 and 1."""
+        """The Clopper–Pearson interval (low, high) of the accuracy, in [0, 1]: exact for a binomial count.
+
+        confidence: in (0, 1).   Source: Clopper and Pearson (1934).
+        """
         from scipy.special import betaincinv
 
         tail, k, n = (1 - confidence) / 2, self.correct, self.total
@@ -28,8 +31,8 @@ class Accuracy:
         return low, high
 
 
-def together(parts: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
-    """The accuracies on all images, by name, of those on the parts that they came in."""
+def merge_accuracies(parts: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
+    """The accuracies over all images, by name, from the accuracies on disjoint parts."""
     return {
         name: Accuracy(sum(part[name].correct for part in parts), sum(part[name].total for part in parts))
         for name in parts[0]

@@ -16,7 +16,7 @@ from stcore.core.dispatch import make_classifier
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import Assessment
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array, Classifier
 
@@ -32,30 +32,34 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Accuracy]:
-    """Natural and robust accuracy of a `torch.nn.Module` or `keras.Model`, the robust one under each attack.
+    """Measures natural accuracy and robust accuracy under each attack, of a `torch.nn.Module` or `keras.Model`.
 
-    data: (x, y), or batches of (x, y) such as a loader gives. x: pixels in [0, 1] in the model's own layout,
-    (N, …), numpy or native; y: integer labels (N,).
-    attacks: names at this `epsilon` and `norm` (`stcore.attacks.PRESETS`, `autoattack`, members of it joined by +
-    such as `apgd-ce+square`), attacks, or a mapping of names to attacks.   batch_size: images at one time.
-    progress: who is told how it goes on (see `stcore.base.progress`).
-    Returns {"natural": Accuracy, name: Accuracy, …}. The model comes back as it was.
-    Raises DataError for pixels or labels out of range, UsageError for an unknown attack or a batch size below 1.
+    model: maps pixels in [0, 1] to logits (B, C). Its weights, modes and gradients are unchanged afterwards.
+    data: (x, y), or an iterable of batches (x, y) such as a loader. x: pixels (N, …) in [0, 1] in the model's own
+        layout, numpy or native; y: integer labels (N,).
+    attacks: names (`stcore.attacks.PRESETS`, `autoattack`, or its members joined by + such as `apgd-ce+square`),
+        attacks, or a mapping of names to attacks.
+    epsilon, norm: radius, in units of pixels in [0, 1], and norm of attacks given by name.
+    batch_size: images per batch.   seed: of the attacks' random starts.
+    progress: receives progress reports (see `stcore.base.progress`).
+    Returns {"natural": Accuracy, name: Accuracy, …}.
+    Raises DataError for pixels or labels out of range, UsageError for an unknown attack or a batch size below 1,
+    DivergedError for a logit that is NaN or +∞.
     """
     classifier = make_classifier(model)
     images, y = on_host(classifier, data, batch_size)
-    asked = named(attacks, epsilon, norm)
-    by_batch, cascades = apart(asked)
+    selected = attacks_by_name(attacks, epsilon, norm)
+    by_batch, cascades = split_cascades(selected)
     assessment = Assessment(Evaluator(classifier, by_batch, seed), cascades, images, y, batch_size=batch_size)
-    found = assessment.run(progress or Silent())
-    if found is None:  # nobody was there to stop it
+    result = assessment.run(progress or Silent())
+    if result is None:  # only a `stop` returns None
         raise AssertionError
-    return {name: found.accuracies[name] for name in ("natural", *asked)}
+    return {name: result.accuracies[name] for name in ("natural", *selected)}
 
 
 def on_host(classifier: Classifier, data: Any, batch_size: int) -> tuple[Array, Array]:
-    """Images (N, H, W, C), or flat, and labels (N,) on the host, checked against the model; `data`, and what is
-    raised, as in `evaluate`."""
+    """Host images (N, H, W, C), or flat, and labels (N,), checked against the model; data and errors as in
+    `evaluate`."""
     x, y = _whole(classifier, data)
     validation.check_pixels(x)
     if len(x) != len(y):
@@ -64,12 +68,11 @@ def on_host(classifier: Classifier, data: Any, batch_size: int) -> tuple[Array, 
     first = classifier.pixels(x[: min(batch_size, len(x))])
     num_classes = validation.check_model(classifier, first)
     validation.check_labels(y, num_classes or 0)
-    parts = (x[i : i + batch_size] for i in range(0, len(x), batch_size))  # the device need not hold them all
-    return np.concatenate([classifier.host_images(classifier.pixels(part)) for part in parts]), y
+    return np.ascontiguousarray(classifier.host_images(classifier.host_pixels(x))), y
 
 
 def _whole(classifier: Classifier, data: Any) -> tuple[Array, Array]:
-    """Images and labels on the host, batches put together."""
+    """Images and labels on the host; batches are concatenated."""
 
     def host(part: Any) -> Array:
         return part if isinstance(part, np.ndarray) else np.asarray(classifier.to_numpy(part))

@@ -1,7 +1,7 @@
-"""One classifier under all the attacks of an evaluation, on one data set: it can be stopped and go on.
+"""Evaluation of one classifier under several attacks on one data set, with stop and resume.
 
-First batch by batch the images themselves and the attacks that run over whole batches, then the cascades. All that
-is known so far is a flat dict of host arrays, which a store may keep.
+First come, batch by batch, the natural images and the attacks that run on whole batches; then the cascades. The
+state is a flat dict of host arrays, which a store may save.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from stcore.protocols import Array
 
 
 class EvaluationStore(Protocol):
-    """Who keeps what an assessment knows."""
+    """Storage for the state of an assessment."""
 
     def load(self) -> Mapping[str, Array] | None:
-        """What was kept last, if anything."""
+        """The last saved state, or None."""
 
     def due(self) -> bool:
-        """Whether it is time to keep it again."""
+        """Whether it is time to save again."""
 
     def save(self, state: Mapping[str, Array], examples: Mapping[str, Mapping[int, Array]]) -> None:
-        """Keeps the state, and beside it the adversarial examples found since the last time, by attack and row."""
+        """Saves the state and the adversarial examples found since the last save, by attack and row."""
 
 
-class Nowhere:
-    """Keeps nothing."""
+class NullStore:
+    """A store that saves nothing."""
 
     def load(self) -> None:
         return None
@@ -47,12 +47,12 @@ class Nowhere:
         return False
 
     def save(self, state: Mapping[str, Array], examples: Mapping[str, Mapping[int, Array]]) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """How one stage of a cascade went: accuracy after it, and its cost in images × passes and in seconds."""
+    """Result of one stage of a cascade: accuracy after it, and its cost in images × passes and in seconds."""
 
     name: str
     robust: Accuracy
@@ -63,29 +63,31 @@ class StageResult:
 
 @dataclass(frozen=True)
 class CascadeResult:
-    """Records of all images, and the stages they come from."""
+    """Result of a cascade: the records of all images, and its stages."""
 
     records: Records
     stages: tuple[StageResult, ...]
 
 
 @dataclass(frozen=True)
-class Assessed:
-    """What was found: predicted classes under each attack, cascades included, and each cascade's records."""
+class AssessmentResult:
+    """Result of an assessment: predicted classes under each attack, cascades included, and cascade results."""
 
     predictions: Predictions
     cascades: Mapping[str, CascadeResult]
 
     @property
     def accuracies(self) -> dict[str, Accuracy]:
-        """The accuracy under no attack, and under each."""
+        """The natural accuracy, and the accuracy under each attack."""
         return self.predictions.accuracies
 
 
 class Assessment:
-    """images: (N, H, W, C) or flat, on the host.   positions: (N,) their places in the whole data set.
+    """Runs an evaluator and cascades over a data set.
 
-    cascades: by name, beside the evaluator's attacks.   keep_examples: hand adversarial examples to the store.
+    cascades: by name, in addition to the evaluator's attacks.
+    images: (N, H, W, C) or flat, on the host.   labels: (N,).   positions: (N,) indices in the whole data set.
+    keep_examples: pass adversarial examples to the store.
     """
 
     def __init__(
@@ -112,32 +114,32 @@ class Assessment:
         store: EvaluationStore | None = None,
         stop: Callable[[], bool] = lambda: False,
         label: str = "evaluate",
-    ) -> Assessed | None:
-        """From the start, or from what the store kept last, to the end; None where `stop` said to stop.
+    ) -> AssessmentResult | None:
+        """Runs from the start, or from the stored state, to the end; returns None if `stop` returns True.
 
-        `stop` is asked after every batch and every step.
+        `stop` is called after every batch and every step.
         """
-        store = store or Nowhere()
+        store = store or NullStore()
         self._state = dict(store.load() or {"done": np.array(0)})
-        for turns in self._work(progress, label):
+        for stage_done in self._work(progress, label):
             stopping = stop()
-            if turns or stopping or store.due():
-                self._keep(store)
+            if stage_done or stopping or store.due():
+                self._save(store)
             if stopping:
                 return None
-        self._keep(store)
+        self._save(store)
         return self._result()
 
     def _work(self, progress: Progress, label: str) -> Iterator[bool]:
-        """Everything, bit by bit; between two bits all that is known can be kept. True where an attack is over."""
+        """Yields after each batch and step, when the state can be saved; True at the end of a stage."""
         yield from self._batches(progress, label)
         if self._cascades:
             self._evaluator.fold(self._images)
         for name, attack in self._cascades.items():
-            cascade = self._open(name, attack)
+            cascade = self._start(name, attack)
             self._running = name, cascade
             yield from self._steps(name, cascade, progress)
-            self._note(name, cascade)
+            self._update_state(name, cascade)
             self._running = None
 
     def _batches(self, progress: Progress, label: str) -> Iterator[bool]:
@@ -145,14 +147,14 @@ class Assessment:
         with stretch(progress, label, total):
             progress.advance(done)
             for begin in range(done, total, self._batch_size):
-                where = slice(begin, begin + self._batch_size)
-                batch = Batch(self._images[where], self._labels[where], self._positions[where])
+                rows = slice(begin, begin + self._batch_size)
+                batch = Batch(self._images[rows], self._labels[rows], self._positions[rows])
                 logits, predicted, examples = self._evaluator.evaluate_batch(batch)
-                for name, array in {"logits": logits, **_over("predicted", predicted)}.items():
-                    self._state.setdefault(name, np.zeros((total, *array.shape[1:]), array.dtype))[where] = array
-                for name, points in examples.items() if self._keeps_examples else ():
-                    found = self._evaluator.classifier.host_images(points)
-                    self._examples.setdefault(name, {}).update(enumerate(found, begin))
+                for name, array in {"logits": logits, **_prefixed("predicted", predicted)}.items():
+                    self._state.setdefault(name, np.zeros((total, *array.shape[1:]), array.dtype))[rows] = array
+                for name, x in examples.items() if self._keeps_examples else ():
+                    host = self._evaluator.classifier.host_images(x)
+                    self._examples.setdefault(name, {}).update(enumerate(host, begin))
                 self._state["done"] = np.array(min(begin + self._batch_size, total))
                 progress.advance(len(batch.labels))
                 yield False
@@ -161,17 +163,17 @@ class Assessment:
         while cascade.stage < len(cascade.stages):
             stage = cascade.stage
             label = name if len(cascade.stages) == 1 else f"{name} {cascade.stages[stage].name}"
-            left = cascade.waiting
-            with stretch(progress, label, left, "steps"):
+            remaining = cascade.waiting
+            with stretch(progress, label, remaining, "steps"):
                 while cascade.stage == stage:
                     cascade.advance()
                     if cascade.stage == stage:
-                        before, left = left, cascade.waiting
-                        progress.advance(before - left, f"robust {100 * cascade.records.robust.mean():.2f} %")
+                        before, remaining = remaining, cascade.waiting
+                        progress.advance(before - remaining, f"robust {100 * cascade.records.robust.mean():.2f} %")
                     yield cascade.stage != stage
 
-    def _open(self, name: str, attack: AutoAttack) -> Cascade:
-        """A cascade at its start, or where it was when it was kept."""
+    def _start(self, name: str, attack: AutoAttack) -> Cascade:
+        """A new cascade, or one resumed from the stored state."""
         evaluator, logits = self._evaluator, self._state["logits"]
         cascade = Cascade(
             evaluator.classifier,
@@ -185,48 +187,50 @@ class Assessment:
             batch_size=self._batch_size,
             lanes=evaluator.lanes,
         )
-        kept = under(name, self._state)
-        if kept:
-            cascade.load(kept)
+        saved = under(name, self._state)
+        if saved:
+            cascade.load(saved)
         return cascade
 
-    def _keep(self, store: EvaluationStore) -> None:
+    def _save(self, store: EvaluationStore) -> None:
         if self._running is not None:
-            self._note(*self._running)
+            self._update_state(*self._running)
         store.save(self._state, self._examples)
         self._examples = {}
 
-    def _note(self, name: str, cascade: Cascade) -> None:
-        """Takes down where a cascade stands."""
+    def _update_state(self, name: str, cascade: Cascade) -> None:
+        """Copies a cascade's state into the assessment's."""
         self._state = {key: array for key, array in self._state.items() if not key.startswith(f"{name}/")}
-        self._state |= _over(name, cascade.save())
+        self._state |= _prefixed(name, cascade.save())
         if self._keeps_examples:
             self._examples.setdefault(name, {}).update(cascade.found)
         cascade.found.clear()
 
-    def _result(self) -> Assessed:
+    def _result(self) -> AssessmentResult:
         natural = self._state["logits"].argmax(axis=1)
         predicted = {"natural": natural, **under("predicted", self._state)}
         cascades = {}
         for name, attack in self._cascades.items():
-            kept = under(name, self._state)
-            records = Records.of(under("record", kept))
+            state = under(name, self._state)
+            records = Records.of(under("record", state))
             stages = attack.stages(self._state["logits"].shape[1])
-            cascades[name] = CascadeResult(records, _stages(stages, kept, records))
+            cascades[name] = CascadeResult(records, _stage_results(stages, state, records))
             predicted[name] = records.predicted
-        return Assessed(Predictions(self._labels, predicted), cascades)
+        return AssessmentResult(Predictions(self._labels, predicted), cascades)
 
 
-def _stages(stages: Sequence[Stage], kept: Mapping[str, Array], records: Records) -> tuple[StageResult, ...]:
-    """Each stage's outcome: an image counts as robust after a stage if no attack up to it fooled the network."""
-    right = records.natural == records.label
+def _stage_results(
+    stages: Sequence[Stage], state: Mapping[str, Array], records: Records
+) -> tuple[StageResult, ...]:
+    """The result of each stage: an image is robust after a stage if no attack up to it fooled the network."""
+    correct = records.natural == records.label
     results = []
-    for place, stage in enumerate(stages):
-        stands = right & ((records.attack == NONE) | (records.attack > place))
-        costs = (kept[name][place].item() for name in ("forwards", "backwards", "seconds"))
-        results.append(StageResult(stage.name, Accuracy(int(stands.sum()), len(right)), *costs))
+    for index, stage in enumerate(stages):
+        robust = correct & ((records.attack == NONE) | (records.attack > index))
+        costs = (state[name][index].item() for name in ("forwards", "backwards", "seconds"))
+        results.append(StageResult(stage.name, Accuracy(int(robust.sum()), len(correct)), *costs))
     return tuple(results)
 
 
-def _over(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {f"{prefix}/{name}": array for name, array in arrays.items()}

@@ -8,35 +8,39 @@ from stcore.attacks import PRESETS, Attack, preset
 from stcore.autoattack import attack as cascades
 from stcore.autoattack.attack import AutoAttack
 from stcore.autoattack.versions import IDS
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 
 MONITORS = tuple(name for name in PRESETS if name not in ("pgd_rst", "collaborative", "deepfool"))
-"""Those to choose an epoch by: a single ascent over whole batches. Not restarts, a descent, or many ways back."""
-
+"""Attacks for selecting an epoch: a single ascent over whole batches, without restarts or many backward passes."""
 
 RESERVED = ("natural", "logits", "predicted", "done")
-"""What an evaluation calls other things."""
+"""Names with another meaning in an evaluation."""
 
 
 def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAttack:
-    """The attack of this name at this ε; UsageError for another name."""
+    """The attack of this name. epsilon: in units of pixels in [0, 1]. Raises UsageError for an unknown name."""
     if name in PRESETS:
         return preset(name, epsilon, norm)
-    found = cascades.by_name(name, epsilon, norm)
-    if found is None:
+    cascade = cascades.by_name(name, epsilon, norm)
+    if cascade is None:
         raise UsageError(
             f"attacks: expected some of {', '.join((*PRESETS, *cascades.NAMES, *IDS))}, or members of AutoAttack "
             f"joined by +, such as apgd-ce+square; received {name!r}"
+            + did_you_mean(name, (*PRESETS, *cascades.NAMES, *IDS))
         )
-    return found
+    return cascade
 
 
-def named(
+def attacks_by_name(
     attacks: Sequence[str | Attack | AutoAttack] | Mapping[str, Attack | AutoAttack],
     epsilon: float,
     norm: str = "linf",
 ) -> dict[str, Attack | AutoAttack]:
-    """Attacks by name; a string stands for the attack of that name at this ε."""
+    """Attacks by name; a string is the attack of that name at this ε and norm.
+
+    Raises UsageError for an unknown name, a string instead of a list, or a mapping with a reserved name.
+    """
     if isinstance(attacks, str):
         raise UsageError(
             f"attacks: expected a list of names or attacks; received {attacks!r}. Write [{attacks!r}]"
@@ -57,10 +61,10 @@ def named(
     }
 
 
-def apart(
+def split_cascades(
     attacks: Mapping[str, Attack | AutoAttack],
 ) -> tuple[dict[str, Attack], dict[str, AutoAttack]]:
-    """The attacks that run batch by batch, and the cascades."""
+    """Separates the attacks that run batch by batch from the cascades."""
     return (
         {name: attack for name, attack in attacks.items() if not isinstance(attack, AutoAttack)},
         {name: attack for name, attack in attacks.items() if isinstance(attack, AutoAttack)},

@@ -1,4 +1,4 @@
-"""Natural and robust accuracy, each with its confidence interval."""
+"""Evaluator: predictions of a classifier on natural images and under attacks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from stcore.protocols import Array, Classifier, Mode, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The labels (N,) of a data set, and the classes (N,) predicted for it: `natural`, and under each attack."""
+    """Labels (N,) of a data set and predicted classes (N,): for `natural` images, and under each attack."""
 
     labels: Array
     predicted: Mapping[str, Array]
 
     @property
     def accuracies(self) -> dict[str, Accuracy]:
-        """The accuracy of each."""
+        """The accuracy of each set of predictions."""
         return {
             name: Accuracy(int((classes == self.labels).sum()), len(self.labels))
             for name, classes in self.predicted.items()
@@ -35,10 +35,10 @@ class Predictions:
 
 
 class Evaluator:
-    """Runs a classifier, and attacks on it, over a data set; what can be compiled is compiled once.
+    """Runs a classifier and attacks on it over a data set; compiles each function once.
 
     attacks: name → attack; `natural` (no attack) is always evaluated first. Attacks start from noise of
-    `seed` and the example's position, so results do not depend on the batch size beyond rounding.
+    `seed` and the example's position, so results do not depend on the batch size up to rounding.
     """
 
     def __init__(self, classifier: Classifier, attacks: Mapping[str, Attack], seed: int = 0) -> None:
@@ -50,18 +50,18 @@ class Evaluator:
             lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)), rowwise=True
         )
         self._find = {name: self._compiled(attack) for name, attack in self.attacks.items()}
-        self._attack(classifier)
+        self._set_target(classifier)
 
-    def _attack(self, classifier: Classifier) -> None:
-        self._attacked = classifier
+    def _set_target(self, classifier: Classifier) -> None:
+        self._target = classifier
         self.lanes = lanes_on(classifier)
         """The lanes of a stepped attack on the classifier, or its folded copy, compiled once."""
 
     def fold(self, images: Images) -> None:
-        """Lets the lanes attack a folded copy of the classifier as it is now."""
-        attacked = folded(self.classifier, images)
-        if attacked is not self._attacked:
-            self._attack(attacked)
+        """Makes the lanes attack a folded copy of the classifier with its current weights."""
+        target = folded(self.classifier, images)
+        if target is not self._target:
+            self._set_target(target)
 
     def _compiled(self, attack: Attack) -> Callable[..., Tensor]:
         model = self.classifier
@@ -70,7 +70,7 @@ class Evaluator:
         )
 
     def evaluate_batch(self, batch: Batch) -> tuple[Array, dict[str, Array], dict[str, Tensor]]:
-        """The logits (B, C) of the natural images; by attack the classes (B,) predicted, and its examples."""
+        """The logits (B, C) of the natural images, and by attack the predicted classes (B,) and the examples."""
         x, y = self.classifier.images(batch.images), self.classifier.labels(batch.labels)
         logits, predicted, examples = self.logits(x), {}, {}
         shape = tuple(n for n in self.classifier.shape(x)[1:] if n is not None)
@@ -81,21 +81,21 @@ class Evaluator:
         return logits, predicted, examples
 
     def predict(self, batch: Batch) -> dict[str, Array]:
-        """The class (B,) predicted for the natural images, and for those each attack found."""
+        """The predicted classes (B,) of the natural images and of each attack's examples."""
         logits, predicted, _ = self.evaluate_batch(batch)
         return {"natural": logits.argmax(axis=1), **predicted}
 
     def classes(self, x: Tensor) -> Array:
-        """The class (B,) predicted for native images; DivergedError where a logit is NaN or +∞."""
+        """The predicted classes (B,) of native images. Raises DivergedError if a logit is NaN or +∞."""
         labels: Array = self.logits(x).argmax(axis=1)
         return labels
 
     def logits(self, x: Tensor) -> Array:
-        """The logits (B, C) of native images on the host; DivergedError where one is NaN or +∞."""
-        return validation.numbers(self.classifier.ops.to_numpy(self._logits(x)))
+        """The logits (B, C) of native images on the host. Raises DivergedError if one is NaN or +∞."""
+        return validation.check_finite(self.classifier.ops.to_numpy(self._logits(x)))
 
     def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:
-        """What is predicted over all batches; `advance` is told the number of images after each."""
+        """The predictions over all batches; calls `advance` with the number of images after each batch."""
         labels: list[Array] = []
         predicted: dict[str, list[Array]] = {name: [] for name in ("natural", *self.attacks)}
         for batch in batches:

@@ -1,14 +1,16 @@
-"""The folder of an evaluation: what was asked, how far it is, what was found.
+"""Folder of an evaluation: its identity, its state, and its results.
 
-    evaluation.json       what is evaluated and how; another evaluation is refused
-    state.npz             all that is known so far; a killed evaluation goes on from it
-    NAME-examples.npz     with --save-examples, `examples` (n, H, W, C) under the attack of this name, and `rows`
-                          (n,), their places among the images evaluated; of a cascade those that fool the network
-    records.npz           at the end: labels, predicted classes, and what each image fell to, array by array in
-                          `stcore.evaluation.results.records_of`
+    evaluation.json       identity: what is evaluated and how; another evaluation is refused
+    state.npz             the state so far; a killed evaluation resumes from it
+    NAME-examples.npz     with --save-examples, `examples` (n, H, W, C) of the attack of this name, and `rows`
+    (n,),
+                          their indices among the evaluated images; of a cascade those that fool the network
+    records.npz           at the end: labels, predicted classes, and the attack that fooled each image; arrays as
+    in
+                          `stcore.evaluation.results.record_arrays`
     result.json           at the end: accuracies with intervals, stages with their costs, the audit
 
-Every file is written beside its place and then moved there, so none is ever half-written.
+Every file is written under a temporary name and then renamed, so none is ever half-written.
 """
 
 from __future__ import annotations
@@ -32,8 +34,9 @@ EVALUATIONS = "evaluations"  # the folder of these folders within a run's
 class EvaluationFolder:
     """A `stcore.evaluation.assessment.EvaluationStore`.
 
-    identity: what the numbers depend on, as plain JSON. A folder that holds another evaluation is refused.
-    every: seconds between two saves; what a kill can cost.
+    identity: everything the results depend on, as plain JSON.
+    every: seconds between two saves, the most work that a kill can lose.
+    Raises UsageError if the folder holds another evaluation or other files, or cannot be made.
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any], every: float = 30.0) -> None:
@@ -54,12 +57,12 @@ class EvaluationFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether something was kept here before."""
+        """Whether the folder holds a saved state."""
         return (self.path / STATE).is_file()
 
     @property
     def result(self) -> Mapping[str, Any] | None:
-        """What was found, if it is finished."""
+        """The result of a finished evaluation, or None."""
         return read_json(self.path / RESULT) if (self.path / RESULT).is_file() else None
 
     def load(self) -> Mapping[str, Array] | None:
@@ -69,31 +72,31 @@ class EvaluationFolder:
         return time.monotonic() - self._last >= self._every
 
     def save(self, state: Mapping[str, Array], examples: Mapping[str, Mapping[int, Array]]) -> None:
-        # Examples first: those that a kill leaves beside an older state are found again, equal, in the same rows.
-        for name, found in examples.items():
-            if found:
-                self._add(self.path / f"{name}-examples.npz", found)
+        # Examples first: if a kill leaves them beside an older state, the same rows are computed again, equal.
+        for name, new in examples.items():
+            if new:
+                self._add(self.path / f"{name}-examples.npz", new)
         write_arrays(self.path / STATE, state)
         self._last = time.monotonic()
 
     def finish(self, records: Mapping[str, Array], result: Mapping[str, Any]) -> None:
-        """Writes what was found."""
+        """Writes the records and the result."""
         write_arrays(self.path / RECORDS, records)
         write_json(self.path / RESULT, result)
 
     @staticmethod
-    def _add(path: Path, found: Mapping[int, Array]) -> None:
-        known = read_arrays(path) if path.is_file() else {}
-        rows = {**dict(zip(known.get("rows", np.zeros(0, int)).tolist(), known.get("examples", ()), strict=True))}
-        rows |= found
+    def _add(path: Path, new: Mapping[int, Array]) -> None:
+        saved = read_arrays(path) if path.is_file() else {}
+        rows = dict(zip(saved.get("rows", np.zeros(0, int)).tolist(), saved.get("examples", ()), strict=True))
+        rows |= new
         order = sorted(rows)
         write_arrays(path, {"rows": np.array(order), "examples": np.stack([rows[row] for row in order])})
 
 
-def _check_same(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for name in sorted({*there, *asked}):
-        if there.get(name) != asked.get(name):
+def _check_same(path: Path, saved: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    for name in sorted({*saved, *requested}):
+        if saved.get(name) != requested.get(name):
             raise UsageError(
-                f"out: {path} holds another evaluation: its {name} is {there.get(name)!r}, here it is "
-                f"{asked.get(name)!r}. Choose another folder"
+                f"out: {path} holds another evaluation: its {name} is {saved.get(name)!r}, here it is "
+                f"{requested.get(name)!r}. Choose another folder"
             )

@@ -1,4 +1,4 @@
-"""Pseudo-labels: a trained network labels images that have none, as extra data (Carmon et al., 2019)."""
+"""Pseudo-labels: a trained network labels unlabelled images as extra data (Carmon et al., 2019)."""
 
 from __future__ import annotations
 
@@ -15,37 +15,38 @@ from stcore.protocols import Array, Classifier
 def label(
     classifier: Classifier, images: Array, batch_size: int, advance: Callable[[int], None] = lambda images: None
 ) -> tuple[Array, Array]:
-    """uint8 images (N, H, W, C) → the likeliest class (N,) of each, and its probability (N,), in EVAL mode.
+    """The most likely class (N,) of uint8 images (N, H, W, C) and its probability (N,) in [0, 1], in EVAL mode.
 
-    DivergedError where a logit is not a number; UsageError for a batch size below 1.
+    Raises DivergedError if a logit is NaN or +∞, UsageError for a batch size below 1.
     """
     checks.whole("batch_size", batch_size, 1)
     evaluator = Evaluator(classifier, {})
     labels, confidence = np.empty(len(images), np.int64), np.empty(len(images), np.float32)
     for begin in range(0, len(images), batch_size):
-        where = slice(begin, begin + batch_size)
-        logits = evaluator.logits(classifier.images(images[where])).astype(np.float64)
-        labels[where] = logits.argmax(axis=1)
-        confidence[where] = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+        rows = slice(begin, begin + batch_size)
+        logits = evaluator.logits(classifier.images(images[rows])).astype(np.float64)
+        labels[rows] = logits.argmax(axis=1)
+        confidence[rows] = 1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
         advance(len(logits))
     return labels, confidence
 
 
 def keep(labels: Array, confidence: Array, least: float = 0.0, per_class: int | None = None) -> Array:
-    """The places, in order, of those at least this confident, and of each class only the so many most confident.
+    """The sorted indices of images with at least this confidence, and per class only the most confident ones.
 
-    UsageError for a value out of range, or where none is left.
+    labels, confidence: (N,).   least: in [0, 1].   per_class: the most images per class, or None.
+    Raises UsageError for a value out of range, or if no image is left.
     """
     checks.number("min_confidence", least, high=1.0)
     if per_class is not None:
         checks.whole("per_class", per_class, 1)
     order = np.argsort(-confidence, kind="stable")
     order = order[confidence[order] >= least]
-    chosen = [order[labels[order] == one][:per_class] for one in np.unique(labels)]
-    places: Array = np.sort(np.concatenate(chosen))
-    if not len(places):
+    kept = [order[labels[order] == label][:per_class] for label in np.unique(labels)]
+    indices: Array = np.sort(np.concatenate(kept))
+    if not len(indices):
         raise UsageError(
-            f"min_confidence: expected some images to be labelled so surely; received {least:g}, and the surest "
-            f"of {len(labels)} has {confidence.max():.3g}. Lower it"
+            f"min_confidence: expected a value that some images reach; received {least:g}, and the highest "
+            f"confidence of {len(labels)} images is {confidence.max():.3g}. Lower it"
         )
-    return places
+    return indices

@@ -1,4 +1,4 @@
-"""What an evaluation found, as the arrays and the plain JSON that are kept of it."""
+"""Results of an evaluation as plain JSON and arrays, the content of its files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from stcore.evaluation.accuracy import Accuracy
-from stcore.evaluation.assessment import Assessed
+from stcore.evaluation.assessment import AssessmentResult
 from stcore.protocols import Array
 
 
 def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
-    """Accuracies with their 95 % intervals, as plain numbers."""
+    """Accuracies and their 95 % intervals as plain numbers in [0, 1]."""
     return {
         name: {
             "accuracy": accuracy.value,
@@ -25,8 +25,10 @@ def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
     }
 
 
-def result_of(found: Assessed, attacks: Sequence[str], audit: Sequence[Any] | None = None) -> dict[str, Any]:
-    """Accuracies in the order of the attacks, each cascade's stages with their costs, the audit if there was one.
+def result_json(
+    result: AssessmentResult, attacks: Sequence[str], audit: Sequence[Any] | None = None
+) -> dict[str, Any]:
+    """The content of result.json: accuracies in the order of the attacks, stages with their costs, and the audit.
 
     A stage's forwards and backwards are images × passes.
     """
@@ -42,27 +44,27 @@ def result_of(found: Assessed, attacks: Sequence[str], audit: Sequence[Any] | No
             }
             for stage in cascade.stages
         ]
-        for name, cascade in found.cascades.items()
+        for name, cascade in result.cascades.items()
     }
     return {
-        "images": len(found.predictions.labels),
-        "accuracies": as_json({name: found.accuracies[name] for name in ("natural", *attacks)}),
+        "images": len(result.predictions.labels),
+        "accuracies": as_json({name: result.accuracies[name] for name in ("natural", *attacks)}),
         "cascades": stages,
         "audit": None if audit is None else [vars(finding) for finding in audit],
     }
 
 
-def records_of(found: Assessed, places: Array) -> dict[str, Array]:
-    """What is known of each image, as flat arrays (N,).
+def record_arrays(result: AssessmentResult, indices: Array) -> dict[str, Array]:
+    """The content of records.npz: arrays (N,) with an entry per image.
 
-    position: its place in the test split.   label: its class.
-    predicted/natural, predicted/NAME: the class predicted for it, and under each attack.
-    NAME/…: of each cascade the fields of `stcore.autoattack.Records`, and NAME/attacks, its stages' names, which
-        NAME/attack counts.
+    position: its index in the test split.   label: its class.
+    predicted/natural, predicted/NAME: its predicted class, without and under each attack.
+    NAME/…: for each cascade the fields of `stcore.autoattack.Records`, and NAME/attacks, the names of its stages,
+        which NAME/attack indexes.
     """
-    arrays = {"position": places, "label": found.predictions.labels}
-    arrays |= {f"predicted/{name}": classes for name, classes in found.predictions.predicted.items()}
-    for name, cascade in found.cascades.items():
+    arrays = {"position": indices, "label": result.predictions.labels}
+    arrays |= {f"predicted/{name}": classes for name, classes in result.predictions.predicted.items()}
+    for name, cascade in result.cascades.items():
         arrays |= {f"{name}/{key}": array for key, array in cascade.records.arrays().items()}
         arrays[f"{name}/attacks"] = np.array([stage.name for stage in cascade.stages])
     return arrays

@@ -1,4 +1,4 @@
-"""Which part of a data set is evaluated: a range of its images, and of these every n-th."""
+"""Subsets of a data set to evaluate: a range of its images, and every n-th of these."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from stcore.protocols import Array
 
 
 def select_indices(total: int, subset: str | None, shard: str | None) -> Array:
-    """The places of the images of a subset `N` or `A:B` of so many, and of its shard `i/n` (i from 1).
+    """The indices of the images in a subset `N` or `A:B` of `total`, and in its shard `i/n` (i from 1).
 
-    UsageError where these are not numbers, or choose nothing.
+    Raises UsageError if these are not numbers or select nothing.
     """
-    places = np.arange(total)
+    indices = np.arange(total)
     if subset is not None:
         begin, end = _pair("subset", "N or A:B", subset, ":") if ":" in subset else (0, _whole(subset))
         if end is None or begin is None or not 0 <= begin < end <= total:
             raise UsageError(f"subset: expected N or A:B within the {total} test images; received {subset!r}")
-        places = places[begin:end]
+        indices = indices[begin:end]
     if shard is not None:
         part, parts = _pair("shard", "i/n", shard, "/")
-        if part is None or parts is None or not 1 <= part <= parts <= len(places):
+        if part is None or parts is None or not 1 <= part <= parts <= len(indices):
             raise UsageError(
-                f"shard: expected i/n with 1 <= i <= n <= {len(places)}, the images there are; received {shard!r}"
+                f"shard: expected i/n with 1 <= i <= n <= {len(indices)}, the number of images; received {shard!r}"
             )
-        places = places[part - 1 :: parts]
-    return places
+        indices = indices[part - 1 :: parts]
+    return indices
 
 
-def _pair(name: str, form: str, text: str, between: str) -> tuple[int | None, int | None]:
-    halves = text.split(between)
+def _pair(name: str, form: str, text: str, separator: str) -> tuple[int | None, int | None]:
+    halves = text.split(separator)
     if len(halves) != 2:
         raise UsageError(f"{name}: expected {form}; received {text!r}")
     return _whole(halves[0]), _whole(halves[1])

@@ -1,4 +1,4 @@
-"""The drawing of what `stcore.analysis` found. matplotlib is imported here, and nowhere else."""
+"""Figures of the results of `stcore.analysis`. Only this package imports matplotlib."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""Fig. 7: how the angles are distributed at some steps, a panel for each model, and how that goes on."""
+"""Fig. 7: distribution of the angles at some steps, a panel per model, and the median over all steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stcore.analysis.angles import BINS, Angles, Result
-from stcore.figures.palette import looks
+from stcore.figures.palette import method_styles
 from stcore.figures.style import COLUMN, PAGE, styled
 
 _LINES: list[Any] = ["-", "--", "-.", ":"]
@@ -19,7 +19,7 @@ _SHADES = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
 
 @styled
 def draw(result: Result) -> Figure:
-    """Above the histograms at the steps that are shown, below the median and the quartiles of each step."""
+    """Draws histograms at the shown steps above, and the median and quartiles of each step below."""
     count = len(result.models)
     figure = Figure(figsize=(COLUMN if count == 1 else PAGE, 4.2))
     grid = figure.add_gridspec(2, count)
@@ -32,7 +32,7 @@ def draw(result: Result) -> Figure:
             axes.set_ylabel("share of images in %")
             axes.legend(title="after step", loc="upper left", fontsize=6, title_fontsize=6, handlelength=1.5)
         axes.tick_params(labelleft=n == 0)
-    _course(figure.add_subplot(grid[1, :]), result)
+    _medians(figure.add_subplot(grid[1, :]), result)
     return figure
 
 
@@ -45,16 +45,16 @@ def _histograms(axes: Axes, model: Angles, steps: list[int]) -> None:
     axes.set_xticks([0, 45, 90, 135, 180])
 
 
-def _course(axes: Axes, result: Result) -> None:
+def _medians(axes: Axes, result: Result) -> None:
     steps = range(1, result.settings.steps + 1)
-    for model, look in zip(result.models, looks([model.method for model in result.models]), strict=True):
-        some = [step for step in steps if len(model.at(step))]
-        low, middle, high = np.array([np.quantile(model.at(step), (0.25, 0.5, 0.75)) for step in some]).T
-        axes.fill_between(some, low, high, color=look.colour, alpha=0.2, linewidth=0)
-        axes.plot(some, middle, label=model.name, markevery=-(-len(steps) // 20), **look.plot)
+    for model, style in zip(result.models, method_styles([m.method for m in result.models]), strict=True):
+        defined = [step for step in steps if len(model.at(step))]
+        low, middle, high = np.array([np.quantile(model.at(step), (0.25, 0.5, 0.75)) for step in defined]).T
+        axes.fill_between(defined, low, high, color=style.colour, alpha=0.2, linewidth=0)
+        axes.plot(defined, middle, label=model.name, markevery=-(-len(steps) // 20), **style.plot)
     axes.axhline(90, color="0.5", linewidth=0.6)
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("angle in degrees")
     axes.set_yticks([0, 45, 90, 135, 180])
-    axes.legend(title="median, shaded the middle half of the images", ncols=4)
+    axes.legend(title="median; shaded: middle half of the images", ncols=4)

@@ -1,4 +1,4 @@
-"""Fig. 1: loss against the radius of the ball, a panel for each model."""
+"""Fig. 1: loss against the radius of the ball, a panel per model."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from stcore.analysis.collaborative import Curve, Result
-from stcore.figures.palette import ROLES, Look
+from stcore.figures.palette import ROLE_STYLES
 from stcore.figures.panels import in_255, side_by_side
 from stcore.figures.style import styled
 from stcore.protocols import Array
 from stcore.results import names
 
 SHADED = 0.1
-SHADE = f"means of the images, shaded ± {SHADED:g} of their standard deviation"
-_WIDE = 20  # the ratio of means from which on a linear axis would hide the small ones
-_FLOOR = 1e-6  # in nats: what lies below is nothing to look at
+SHADE = f"mean over the images; shaded: ± {SHADED:g} standard deviations"
+_WIDE = 20  # from this ratio of means, a linear axis would hide the small ones
+_FLOOR = 1e-6  # in nats: smaller losses are drawn at this value
 
 
 @styled
 def draw(result: Result) -> Figure:
-    """The natural images are a level line, since no radius changes them; at radius 0 all examples are natural."""
+    """Draws natural images as a level line, since the radius does not change them. Radius 0: natural images."""
     figure, panels = side_by_side(len(result.curves))
     small = in_255(result.settings.budgets)
     radii = np.array(result.budgets) * (255 if small else 1)
@@ -45,11 +45,11 @@ def draw(result: Result) -> Figure:
 
 def _panel(axes: Axes, curve: Curve, radii: Array) -> None:
     level = np.ones(len(radii))
-    _curve(axes, "natural", ROLES["natural"], radii, curve.mean[0] * level, curve.deviation[0] * level)
-    _curve(axes, "collaborative", ROLES["collaborative"], radii, curve.mean, curve.deviation)
+    _curve(axes, "natural", radii, curve.mean[0] * level, curve.deviation[0] * level)
+    _curve(axes, "collaborative", radii, curve.mean, curve.deviation)
 
 
-def _curve(axes: Axes, label: str, look: Look, radii: Array, mean: Array, deviation: Array) -> None:
-    low, high = mean - SHADED * deviation, mean + SHADED * deviation
-    axes.fill_between(radii, np.maximum(low, _FLOOR), high, color=look.colour, alpha=0.25, linewidth=0)
-    axes.plot(radii, np.maximum(mean, _FLOOR), label=label, **look.plot)
+def _curve(axes: Axes, role: str, radii: Array, mean: Array, deviation: Array) -> None:
+    low, high, style = mean - SHADED * deviation, mean + SHADED * deviation, ROLE_STYLES[role]
+    axes.fill_between(radii, np.maximum(low, _FLOOR), high, color=style.colour, alpha=0.25, linewidth=0)
+    axes.plot(radii, np.maximum(mean, _FLOOR), label=role, **style.plot)

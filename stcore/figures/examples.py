@@ -1,4 +1,4 @@
-"""Figs. 2 and 11: images, what was added to them, and the results; a row for each image on each model."""
+"""Figs. 2 and 11: images, their perturbations and the resulting examples; a row per image and model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ _COLUMNS = [
 
 @styled
 def draw(result: Result) -> Figure:
-    """Under each image its loss and the class that it is taken for, marked where that is wrong."""
+    """Labels each image with its loss and its predicted class, and marks wrong predictions.
+
+    Raises UsageError unless the images have 1 or 3 channels.
+    """
     shape = result.models[0].images["natural"].shape
     if len(shape) != 4 or shape[-1] not in (1, 3):
         raise UsageError(f"examples: expected images (N, H, W, C) of 1 or 3 channels to draw; received {shape}")
-    count, models = len(result.places), len(result.models)
+    count, models = len(result.positions), len(result.models)
     figure = Figure(figsize=(0.72 * PAGE, 1.18 * count * models + 0.6))
     grid = figure.subplots(count * models, len(_COLUMNS), squeeze=False)
     for row, axes in enumerate(grid):
@@ -53,7 +56,7 @@ def _row(axes: list[Axes], n: int, model: Pictures, result: Result) -> None:
         if at:
             _picture(axes[at - 1], 0.5 + result.amplification * model.perturbation(kind)[n])
     label = result.classes[int(result.labels[n])]
-    axes[0].set_ylabel(f"{model.name}\nimage {int(result.places[n])}\n{label}", size=7)
+    axes[0].set_ylabel(f"{model.name}\nimage {int(result.positions[n])}\n{label}", size=7)
 
 
 def _picture(axes: Axes, pixels: Array) -> None:

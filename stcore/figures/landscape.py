@@ -1,4 +1,4 @@
-"""Fig. 3: the loss over a plane, as a surface and by its contours, a column for each model."""
+"""Fig. 3: the loss over a plane as a surface and as contours, a column per model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from stcore.analysis.landscape import Result, Surface
 from stcore.figures.style import COLUMN, PAGE, styled
 
-_MAP = "cividis"  # even in lightness, and the same to all eyes
+_MAP = "cividis"  # uniform in lightness, and readable with colour blindness
 
 
 @styled
 def draw(result: Result) -> Figure:
-    """All models have one scale of colour and height."""
+    """Draws all models on one scale of colour and height."""
     count = len(result.surfaces)
     figure = Figure(figsize=(COLUMN if count == 1 else PAGE, 4.4 if count < 3 else 11 / count + 0.8))
     low = min(surface.loss.min() for surface in result.surfaces)

@@ -1,4 +1,4 @@
-"""Which colour, marker and line stand for what, in every figure alike."""
+"""Palette: the colour, marker and line style of every curve, the same in all figures."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from itertools import cycle
 from typing import Any, NamedTuple
 
 LIGHT = ("#ffffff", "#1a1a1a", "#dddddd")
-"""Ground, ink, grid."""
+"""Background, ink, grid."""
 DARK = ("#16191d", "#e6e6e6", "#3a3f45")
 
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 SKY, PURPLE, GREY = "#56B4E9", "#CC79A7", "#808080"
 
 
-class Look(NamedTuple):
+class CurveStyle(NamedTuple):
     """A curve's colour, marker and line style."""
 
     colour: str
@@ -22,45 +22,45 @@ class Look(NamedTuple):
 
     @property
     def plot(self) -> dict[str, Any]:
-        """As keywords of `Axes.plot`."""
+        """The style as keywords of `Axes.plot`."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.line}
 
 
-ROLES = {
-    "natural": Look(BLUE, "o", "-"),
-    "adversarial": Look(VERMILLION, "^", "--"),
-    "collaborative": Look(GREEN, "s", "-."),
+ROLE_STYLES = {
+    "natural": CurveStyle(BLUE, "o", "-"),
+    "adversarial": CurveStyle(VERMILLION, "^", "--"),
+    "collaborative": CurveStyle(GREEN, "s", "-."),
 }
-"""Of examples, by what they are."""
+"""Styles of natural, adversarial and collaborative examples."""
 
-METHODS = {
-    "standard": Look(GREY, "o", ":"),
-    "at": Look(ORANGE, "^", "--"),
-    "trades": Look(VERMILLION, "s", "-."),
-    "st": Look(BLUE, "D", "-"),
-    "mart": Look(PURPLE, "v", (0, (4, 1, 1, 1, 1, 1))),
-    "collaborative": Look(GREEN, "P", (0, (3, 1))),
-    "at2": Look(ORANGE, "<", ":"),
-    "trades2": Look(VERMILLION, "X", ":"),
-    "mart2": Look(PURPLE, ">", ":"),
-    "gairat": Look(SKY, "h", "--"),
-    "gair-rst": Look(SKY, "p", "-."),
-    "bat": Look(GREEN, "*", "-"),
+METHOD_STYLES = {
+    "standard": CurveStyle(GREY, "o", ":"),
+    "at": CurveStyle(ORANGE, "^", "--"),
+    "trades": CurveStyle(VERMILLION, "s", "-."),
+    "st": CurveStyle(BLUE, "D", "-"),
+    "mart": CurveStyle(PURPLE, "v", (0, (4, 1, 1, 1, 1, 1))),
+    "collaborative": CurveStyle(GREEN, "P", (0, (3, 1))),
+    "at2": CurveStyle(ORANGE, "<", ":"),
+    "trades2": CurveStyle(VERMILLION, "X", ":"),
+    "mart2": CurveStyle(PURPLE, ">", ":"),
+    "gairat": CurveStyle(SKY, "h", "--"),
+    "gair-rst": CurveStyle(SKY, "p", "-."),
+    "bat": CurveStyle(GREEN, "*", "-"),
 }
-"""Of networks, by the method that trained them."""
+"""Styles of networks, by the method that trained them."""
 
 _COLOURS, _LINES, _MARKERS = (SKY, PURPLE, GREEN, ORANGE, BLUE, GREY, VERMILLION), ("--", ":", "-."), "dvP^X"
-_SPARE = [  # two that follow each other differ in all three
-    Look(colour, marker, line)
+_SPARE = [  # consecutive styles differ in colour, marker and line
+    CurveStyle(colour, marker, line)
     for colour, marker, line, _ in zip(cycle(_COLOURS), cycle(_MARKERS), cycle(_LINES), range(105), strict=False)
 ]
 
 
-def looks(methods: list[str | None]) -> list[Look]:
-    """One for each of some networks: their method's, and another where it is taken or not known."""
-    found: list[Look] = []
+def method_styles(methods: list[str | None]) -> list[CurveStyle]:
+    """A style per network: its method's, or a spare one if that is taken or the method is unknown."""
+    found: list[CurveStyle] = []
     spare = cycle(_SPARE)
     for method in methods:
-        look = METHODS.get(method or "")
-        found.append(look if look is not None and look not in found else next(spare))
+        style = METHOD_STYLES.get(method or "")
+        found.append(style if style is not None and style not in found else next(spare))
     return found

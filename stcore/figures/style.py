@@ -1,7 +1,6 @@
-"""How every figure looks: readable in a paper's column, and by those who do not tell all colours apart.
+"""Style of all figures: readable in a paper's column and with colour blindness.
 
-Colours are those of Okabe and Ito (2008). No difference is told by colour alone: a curve has its marker and its
-line style, too.
+The colours are those of Okabe and Ito (2008). Curves also differ in marker and line style, never in colour alone.
 """
 
 from __future__ import annotations
@@ -53,57 +52,57 @@ Result = TypeVar("Result", contravariant=True)
 
 
 class Drawer(Protocol[Result]):
-    """Draws a result on a light ground, or a dark one."""
+    """Draws a result on a light or a dark background."""
 
     def __call__(self, result: Result, *, dark: bool = False) -> Figure: ...
 
 
 @contextmanager
 def style(dark: bool = False) -> Iterator[None]:
-    """Within this context figures are made in the project's style, on a dark ground if asked."""
-    with rc_context({**_SHAPE, **_ground(*(DARK if dark else LIGHT))}):
+    """Context in which figures are made in the project's style, on a dark background if `dark`."""
+    with rc_context({**_SHAPE, **_colours(*(DARK if dark else LIGHT))}):
         yield
 
 
 def styled(draw: Callable[[Result], Figure]) -> Drawer[Result]:
-    """A function that draws a result, as one that draws it in the project's style."""
+    """Decorates a function that draws a result: it draws in the project's style."""
 
     @functools.wraps(draw)
     def drawer(result: Result, *, dark: bool = False) -> Figure:
         with style(dark):
             figure = draw(result)
-            figure.draw_without_rendering()  # ticks take their colours when they are first drawn
+            figure.draw_without_rendering()  # ticks get their colours when they are first drawn
             return figure
 
     return drawer
 
 
 def save(figure: Figure, path: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Writes `path` with .png, .svg or .pdf behind it, each whole or not at all; returns the files' paths."""
+    """Writes the figure to `path` plus .png, .svg or .pdf, each file atomically; returns the files' paths."""
     for kind in formats:
         checks.choice("formats", kind, FORMATS)
     files = [path.with_name(f"{path.name}.{kind}") for kind in formats]
     for file, kind in zip(files, formats, strict=True):
         with replacing(file) as out:
-            out.write(_printed(figure, kind))
+            out.write(_encoded(figure, kind))
     return files
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an <svg> element, to stand within a page."""
-    text = _printed(figure, "svg").decode()
+    """The figure as an <svg> element for embedding in a page."""
+    text = _encoded(figure, "svg").decode()
     return text[text.index("<svg") :]
 
 
-def _printed(figure: Figure, kind: str) -> bytes:
+def _encoded(figure: Figure, kind: str) -> bytes:
     out = io.BytesIO()
     with rc_context(_SHAPE):
         figure.savefig(out, format=kind, metadata=_UNDATED[kind])
     return out.getvalue()
 
 
-def _ground(ground: str, ink: str, grid: str) -> Any:
+def _colours(background: str, ink: str, grid: str) -> Any:
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    grounds: tuple[str, ...] = ("figure.facecolor", "axes.facecolor")
-    grounds += tuple(f"axes3d.{axis}axis.panecolor" for axis in "xyz")
-    return {"grid.color": grid, **dict.fromkeys(inked, ink), **dict.fromkeys(grounds, ground)}
+    filled: tuple[str, ...] = ("figure.facecolor", "axes.facecolor")
+    filled += tuple(f"axes3d.{axis}axis.panecolor" for axis in "xyz")
+    return {"grid.color": grid, **dict.fromkeys(inked, ink), **dict.fromkeys(filled, background)}

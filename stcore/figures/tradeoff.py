@@ -1,4 +1,4 @@
-"""Fig. 6: natural against robust accuracy over β, a panel for each divergence and one of all of st."""
+"""Fig. 6: natural against robust accuracy over β, a panel per divergence and one with all of st."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.lines import Line2D
 
 from stcore.analysis.lines import Line
 from stcore.analysis.tradeoff import Result
-from stcore.figures.palette import GREY, METHODS, Look, looks
+from stcore.figures.palette import GREY, METHOD_STYLES, CurveStyle, method_styles
 from stcore.figures.panels import side_by_side
 from stcore.figures.style import styled
 from stcore.results import names
 
-NAMES = {
+DIVERGENCES = {
     "js": "JS divergence",
     "squared_l2": "squared l2",
     "symmetric_kl": "symmetric KL",
@@ -28,18 +28,18 @@ NAMES = {
 
 @styled
 def draw(result: Result) -> Figure:
-    """Top right is better. TRADES as it was published stands in every panel, in grey."""
+    """Draws the lines; upper right is better. TRADES as published is in every panel, in grey."""
     panels = panels_of(result.lines)
-    figure, places = side_by_side(len(panels), height=2.6, per_row=2)
-    for axes, (title, lines) in zip(places, panels.items(), strict=True):
-        colours = _looks(lines)
-        for line, look in zip(lines, colours, strict=True):
-            _line(axes, line, look, result)
+    figure, all_axes = side_by_side(len(panels), height=2.6, per_row=2)
+    for axes, (title, lines) in zip(all_axes, panels.items(), strict=True):
+        styles = _styles(lines)
+        for line, style in zip(lines, styles, strict=True):
+            _line(axes, line, style, result)
         axes.margins(0.12)
         axes.set_title(title)
         axes.set_xlabel("natural accuracy in %")
         axes.tick_params(labelleft=True, labelbottom=True)
-        _legend(axes, lines, colours)
+        _legend(axes, lines, styles)
     figure.supylabel("robust accuracy in %", size=8)
     attacked = names.attacked(result.attack, result.epsilon, result.norm)
     figure.suptitle(f"test split, {result.settings.checkpoint} checkpoint; {attacked}", size=8, wrap=True)
@@ -47,14 +47,14 @@ def draw(result: Result) -> Figure:
 
 
 def panels_of(lines: Sequence[Line]) -> dict[str, list[Line]]:
-    """The lines of each panel by its title. Those without a choice of divergence stand in all."""
+    """The lines of each panel by its title. Lines without a choice of divergence are in every panel."""
     shared = [line for line in lines if line.original or line.divergence is None]
     found = {
-        NAMES[divergence]: [
+        DIVERGENCES[divergence]: [
             *shared,
             *(line for line in lines if line.divergence == divergence and line not in shared),
         ]
-        for divergence in NAMES
+        for divergence in DIVERGENCES
         if any(line.divergence == divergence and line not in shared for line in lines)
     }
     own = [line for line in lines if line.method == "st"]
@@ -63,23 +63,23 @@ def panels_of(lines: Sequence[Line]) -> dict[str, list[Line]]:
     return found or {"": shared}
 
 
-def _looks(lines: Sequence[Line]) -> list[Look]:
-    """By method, but grey for TRADES as it was published; the paper's own points are stars."""
+def _styles(lines: Sequence[Line]) -> list[CurveStyle]:
+    """Each method's style, but grey for TRADES as published, and stars for the paper's points."""
     own = [line for line in lines if not (line.original or line.paper)]
-    found = iter(looks([line.method for line in own]))
-    return [next(found) if line in own else _apart(line) for line in lines]
+    found = iter(method_styles([line.method for line in own]))
+    return [next(found) if line in own else _special_style(line) for line in lines]
 
 
-def _apart(line: Line) -> Look:
-    colour = GREY if line.original else METHODS[line.method].colour
-    return Look(colour, "*" if line.paper else "s", ":" if line.original else "-")
+def _special_style(line: Line) -> CurveStyle:
+    colour = GREY if line.original else METHOD_STYLES[line.method].colour
+    return CurveStyle(colour, "*" if line.paper else "s", ":" if line.original else "-")
 
 
-def _line(axes: Axes, line: Line, look: Look, result: Result) -> None:
+def _line(axes: Axes, line: Line, style: CurveStyle, result: Result) -> None:
     x, y = ([getattr(point, of).mean for point in line.points] for of in ("natural", "robust"))
     if result.settings.intervals:
-        axes.errorbar(x, y, xerr=_bars(line, "natural"), yerr=_bars(line, "robust"), **_BARS, ecolor=look.colour)
-    axes.plot(x, y, **_style(line, look))
+        axes.errorbar(x, y, xerr=_bars(line, "natural"), yerr=_bars(line, "robust"), **_BARS, ecolor=style.colour)
+    axes.plot(x, y, **_keywords(line, style))
     best = [(a, b) for a, b, point in zip(x, y, line.points, strict=True) if point.optimal]
     axes.plot(*(zip(*best, strict=True) if best else ((), ())), **_RING)
     for a, b, point in zip(x, y, line.points, strict=True):
@@ -99,21 +99,21 @@ _RING: dict[str, Any] = {
 
 
 def _bars(line: Line, of: str) -> list[list[float]]:
-    """How far the interval goes below and above."""
+    """The distances from the mean to the interval's lower and upper ends."""
     figures = [getattr(point, of) for point in line.points]
     return [[figure.mean - figure.low for figure in figures], [figure.high - figure.mean for figure in figures]]
 
 
-def _style(line: Line, look: Look) -> dict[str, Any]:
-    return {**look.plot, "markersize": 8, "markeredgecolor": rcParams["text.color"]} if line.paper else look.plot
+def _keywords(line: Line, style: CurveStyle) -> dict[str, Any]:
+    return {**style.plot, "markersize": 8, "markeredgecolor": rcParams["text.color"]} if line.paper else style.plot
 
 
-def _legend(axes: Axes, lines: Sequence[Line], colours: Sequence[Look]) -> None:
-    """Below the panel, for no point to be hidden."""
+def _legend(axes: Axes, lines: Sequence[Line], styles: Sequence[CurveStyle]) -> None:
+    """Draws the legend below the panel, so that it hides no point."""
     several = len({line.divergence for line in lines if line.method == "st"}) > 1
     handles = [
-        Line2D([], [], **_style(line, look), label=_label(line, several=several))
-        for line, look in zip(lines, colours, strict=True)
+        Line2D([], [], **_keywords(line, style), label=_label(line, several=several))
+        for line, style in zip(lines, styles, strict=True)
     ]
     ring = Line2D([], [], **_RING, label="Pareto-optimal")
     title = "numbers are β" if any(point.beta is not None for line in lines for point in line.points) else None
@@ -130,4 +130,4 @@ def _legend(axes: Axes, lines: Sequence[Line], colours: Sequence[Look]) -> None:
 def _label(line: Line, *, several: bool) -> str:
     if line.original:
         return line.label if line.paper else f"{line.label} (as published)"
-    return f"{line.label}, {NAMES[line.divergence]}" if several and line.divergence else line.label
+    return f"{line.label}, {DIVERGENCES[line.divergence]}" if several and line.divergence else line.label

@@ -1,4 +1,4 @@
-"""The training methods, a file each beside its formula, and their names: one line each."""
+"""Training methods by name. Each has a file with its formula and settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stcore.methods.trades import TradesConfig
 
 
 class Method(NamedTuple):
-    """A frozen dataclass, and what this name sets apart from its defaults."""
+    """A method's settings class, a frozen dataclass, and the fields whose defaults this name changes."""
 
     config: type[Any]
     defaults: Mapping[str, Any] = MappingProxyType({})
@@ -45,21 +45,24 @@ METHODS: dict[str, Method] = {
 
 
 def fields(method: str) -> tuple[str, ...]:
-    """The settings this method has."""
+    """Returns the names of a method's settings. Raises KeyError for an unknown method."""
     return tuple(field.name for field in dataclasses.fields(METHODS[method].config))
 
 
 def check_fields(method: str, names: Iterable[str]) -> None:
-    """UsageError for an unknown method, or a name that is not one of its settings."""
+    """Raises UsageError for an unknown method, or a name that is not one of its settings."""
     checks.choice("method", method, METHODS)
     for name in names:
         if name not in fields(method):
-            has = ", ".join(fields(method)) or "none"
-            raise UsageError(f"{name}: not a setting of the method {method}, whose settings are: {has}")
+            available = ", ".join(fields(method)) or "none"
+            hint = checks.did_you_mean(name, fields(method))
+            raise UsageError(
+                f"{name}: not a setting of the method {method}, whose settings are: {available}{hint}"
+            )
 
 
 def make_objective(method: str, settings: dict[str, Any]) -> Objective:
-    """The method with these settings; UsageError for an unknown method, or a setting it does not have."""
+    """Returns a method with these settings. Raises UsageError for an unknown method or setting."""
     check_fields(method, settings)
     config, defaults = METHODS[method]
     objective: Objective = config(**{**defaults, **settings})

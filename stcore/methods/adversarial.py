@@ -1,7 +1,7 @@
 """Vanilla adversarial training (Madry et al., 2018; paper Eq. 2): mean CE(f(x'), y), with x' found by PGD.
 
-The paper leaves start and batch-norm mode of its baseline open. Ours: x' starts uniformly in the ball,
-clipped to the pixel range, and is searched for under running statistics; only x' is forwarded for the loss.
+The paper leaves the start and the batch-norm mode of its baseline open. Ours: x' starts uniformly in the ball,
+clipped to the pixel range; the search uses running statistics; the loss forwards x' only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ class AdversarialConfig:
     """The settings of adversarial training; the defaults are the paper's for CIFAR-10 (section 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    init: `uniform` (in the ball) | `gaussian` (noise_std · N(0, 1)) | `natural` (x itself).
-    examples: neighbours of each image, from independent starts; `combine`: mean | max of their losses (AT†,
-    Appendix C, has two and the mean).
-    label_smoothing: share of the target that is spread over all classes, in the loss, not in the search; 0 in the
-    paper.   UsageError for a value out of range.
+    norm: `linf` | `l2`.   bounds: the range of pixels.
+    init: `uniform` (in the ball) | `gaussian` (noise_std · N(0, 1)) | `natural` (x).
+    examples: number of neighbours of each image, from independent starts; `combine`: mean | max of their losses
+    (AT†, Appendix C: two and the mean).
+    label_smoothing: share of the target spread over all classes, in the loss, not in the search; 0 in the paper.
+
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -60,17 +62,17 @@ class AdversarialConfig:
     def find(
         self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> tuple[Tensor, ...]:
-        """Each x' after K steps uphill on the cross-entropy."""
+        """Finds each x' by K steps that maximise the cross-entropy."""
         ops = model.ops
-        begin = (ops.clip(start, *self.bounds) for start in starts(self, x, noise))
-        return tuple(ascend(model, x, start, lambda z: cross_entropy(ops, z, y), self) for start in begin)
+        clipped = (ops.clip(start, *self.bounds) for start in starts(self, x, noise))
+        return tuple(ascend(model, x, start, lambda z: cross_entropy(ops, z, y), self) for start in clipped)
 
     def losses(
         self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
     ) -> PerExample:
-        """Cross-entropy of x', whose forward alone enters the running statistics."""
+        """Returns the cross-entropy of x'; only its forwards update the running statistics."""
         ops = model.ops
-        logits = [model.logits(one, Mode.TRAIN, dropout=True) for one in examples]
+        logits = [model.logits(example, Mode.TRAIN, dropout=True) for example in examples]
         terms = [cross_entropy(ops, z, y) for z in logits]
         targets = [smoothed(ops, term, z, self.label_smoothing) for term, z in zip(terms, logits, strict=True)]
         loss = combine(ops, targets, self.combine)

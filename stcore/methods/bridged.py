@@ -1,9 +1,9 @@
-"""Bridged adversarial training (BAT; Kim et al., 2021): TRADES' gap, taken in m small strides from x to x'.
+"""Bridged adversarial training (BAT; Kim et al., 2021): TRADES' divergence in m small segments from x to x'.
 
     mean CE(f(x), y) + β · Σ over k = 1…m of KL(p(x_{k−1})‖p(x_k)),   x_k = x + (k/m)·(x' − x)
 
-x' climbs the cross-entropy or TRADES' KL under running statistics; nothing is held constant. m = 1 with the KL is
-TRADES with a shared natural forward. The paper quotes its row without m and β; ours are m = 2, β = 6.
+x' maximises the cross-entropy or TRADES' KL under running statistics; no term is held constant. m = 1 with the KL
+is TRADES with a shared natural forward. The paper quotes its row without m and β; ours are m = 2, β = 6.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ class BatConfig:
     """The settings of BAT, with the ball and step of the paper's protocol (section 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    segments: m, the number of strides.   beta: weight of the sum of their KLs.
-    inner: what x' climbs, cross_entropy | kl (from the natural prediction).
-    init: `gaussian` (noise_std · N(0, 1)) | `uniform` (in the ball).   UsageError for a value out of range.
+    norm: `linf` | `l2`.   bounds: the range of pixels.
+    segments: m, the number of segments.   beta: weight of the sum of their KLs.
+    inner: what x' maximises, cross_entropy | kl (from the natural prediction).
+    init: `gaussian` (noise_std · N(0, 1)) | `uniform` (in the ball).
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -64,7 +66,7 @@ class BatConfig:
     def find(
         self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> tuple[Tensor, ...]:
-        """x' after K steps uphill."""
+        """Finds x' by K steps that maximise the inner loss."""
         ops = model.ops
         if self.inner == "cross_entropy":
             return find_each(model, x, noise, lambda z: cross_entropy(ops, z, y), self)
@@ -74,11 +76,11 @@ class BatConfig:
     def losses(
         self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
     ) -> PerExample:
-        """Natural, then the strides towards x'; every forward moves the running statistics."""
+        """Forwards x, the points between and x', in this order; every forward updates the running statistics."""
         ops, (adversarial,) = model.ops, examples
         between = [x + (k / self.segments) * (adversarial - x) for k in range(1, self.segments)]
-        logits = [model.logits(one, Mode.TRAIN, dropout=True) for one in (x, *between, adversarial)]
-        first, *strides = [kl(ops, one, other) for one, other in pairwise(logits)]
-        natural, gap = cross_entropy(ops, logits[0], y), sum(strides, first)
+        logits = [model.logits(point, Mode.TRAIN, dropout=True) for point in (x, *between, adversarial)]
+        first, *rest = [kl(ops, before, after) for before, after in pairwise(logits)]
+        natural, gap = cross_entropy(ops, logits[0], y), sum(rest, first)
         logged = metrics(ops, natural, [cross_entropy(ops, logits[-1], y)], gap)
         return PerExample(natural + self.beta * gap, logged)

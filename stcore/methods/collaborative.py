@@ -1,8 +1,8 @@
 """Training with collaborative examples alone (paper Eq. 5, Fig. 4): mean CE(f(x), y) + β · KL(p(x)‖p(x'')).
 
-x'' is found by going *down* on the cross-entropy (Eq. 4). The paper gives ε, α and K; β, start and modes are
-our choice, those of TRADES: β = 6, small noise, a search under running statistics, both outer forwards in training
-mode, the natural one shared by the two terms.
+x'' *minimises* the cross-entropy (Eq. 4). The paper gives ε, α and K; β, start and modes are our choice, those of
+TRADES: β = 6, small noise, a search under running statistics, both outer forwards in training mode, the natural
+one shared by the two terms.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ class CollaborativeConfig:
     """The settings of Eq. 5; ε, α and K are the paper's (section 3.2).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
+    norm: `linf` | `l2`.   bounds: the range of pixels.
     beta: weight of the KL term.   init: `gaussian` (noise_std · N(0, 1)) | `uniform` (in the ball) | `natural`.
-    UsageError for a value out of range.
+
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -55,16 +57,16 @@ class CollaborativeConfig:
     def find(
         self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> tuple[Tensor, ...]:
-        """x'' after K steps downhill on the cross-entropy."""
+        """Finds x'' by K steps that minimise the cross-entropy."""
         return find_each(model, x, noise, lambda z: -cross_entropy(model.ops, z, y), self)
 
     def losses(
         self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
     ) -> PerExample:
-        """Natural, then collaborative forward; both move the running statistics."""
-        (collaborative,) = examples
-        logits = model.logits(x, Mode.TRAIN, dropout=True)
-        other = model.logits(collaborative, Mode.TRAIN, dropout=True)
-        natural, gap = cross_entropy(model.ops, logits, y), kl(model.ops, logits, other)
-        logged = with_squares(natural_loss=natural, collaborative_loss=cross_entropy(model.ops, other, y))
+        """Forwards x, then x''; both update the running statistics."""
+        ops, (example,) = model.ops, examples
+        natural_logits = model.logits(x, Mode.TRAIN, dropout=True)
+        logits = model.logits(example, Mode.TRAIN, dropout=True)
+        natural, gap = cross_entropy(ops, natural_logits, y), kl(ops, natural_logits, logits)
+        logged = with_squares(natural_loss=natural, collaborative_loss=cross_entropy(ops, logits, y))
         return PerExample(natural + self.beta * gap, {**logged, "divergence": gap})

@@ -2,8 +2,8 @@
 
     mean CE(f(x), y) + β · [ω · KL(p(x)‖p(x')) + (1 − ω) · KL(p(x)‖p(x*))],   ω = ½·(1 + tanh(λ + K/2 − κ))
 
-x' climbs TRADES' KL and κ counts its iterates that are still classified correctly; x* climbs the margin of
-Carlini & Wagner. Until the epoch `begin_epoch` it is TRADES with x' alone. Published at ε = 0.031 with λ = 3.
+x' maximises TRADES' KL, and κ counts its iterates that are still classified correctly; x* maximises the margin of
+Carlini & Wagner. Before the epoch `begin_epoch` it is TRADES with x' only. Published at ε = 0.031 with λ = 3.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stcore.protocols import Mode, Network, Tensor
 
 
 class TwoSearches(NamedTuple):
-    """x', its κ (B,), and x*; before `begin_epoch` x* is x'."""
+    """x' and x*, shaped like x, and κ (B,) of x'; before `begin_epoch` x* is x'."""
 
     adversarial: Tensor
     kappa: Tensor
@@ -34,10 +34,12 @@ class TwoSearches(NamedTuple):
 class GairRstConfig:
     """The settings of GAIR-RST, as published, with the ball and step of the paper's protocol (section 5).
 
-    epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K, of either search.
+    epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K, of each search.
+    norm: `linf` | `l2`.   bounds: the range of pixels.
     beta: weight of the KL terms.   shift: λ.   begin_epoch: the first epoch (from 1) with weights; 100 of 200.
-    confidence: x* climbs until the margin is this large, in units of logits.
-    init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).   UsageError for a value out of range.
+    confidence: x* stops gaining once the margin is this large, in units of logits.
+    init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -71,23 +73,23 @@ class GairRstConfig:
         return int(epoch >= self.begin_epoch)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> TwoSearches:
-        """x' uphill on the KL from the natural prediction, counted; from `begin_epoch` on also x*."""
+        """Finds x', which maximises the KL from the natural prediction, and κ; from `begin_epoch` on also x*."""
         ops = model.ops
         natural = ops.stop_gradient(model.logits(x, Mode.EVAL))
-        begin, other = starts(self, x, noise)
+        adversarial_start, margin_start = starts(self, x, noise)
         adversarial, kappa = ascend_and_tally(
-            model, x, begin, lambda z: kl(ops, natural, z), self, tally=lambda z: correct(ops, z, y)
+            model, x, adversarial_start, lambda z: kl(ops, natural, z), self, tally=lambda z: correct(ops, z, y)
         )
         if not phase:
             return TwoSearches(adversarial, kappa, adversarial)
 
-        def towards_confidence(logits: Tensor) -> Tensor:
+        def clipped_margin(logits: Tensor) -> Tensor:
             return ops.clip(margin(ops, logits, y), -math.inf, self.confidence)
 
-        return TwoSearches(adversarial, kappa, ascend(model, x, other, towards_confidence, self))
+        return TwoSearches(adversarial, kappa, ascend(model, x, margin_start, clipped_margin, self))
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: TwoSearches, phase: int = 0) -> PerExample:
-        """Adversarial forwards, then the natural one, as in the RST code; all move the running statistics."""
+        """Forwards x', x*, then x, as in the RST code; all update the running statistics."""
         ops = model.ops
         first = model.logits(examples.adversarial, Mode.TRAIN, dropout=True)
         second = model.logits(examples.margin, Mode.TRAIN, dropout=True) if phase else first

@@ -1,8 +1,8 @@
 """Geometry-aware instance-reweighted adversarial training (GAIRAT; Zhang et al., 2021): mean ω · CE(f(x'), y).
 
-κ of an example counts the PGD iterates that are still classified correctly before their step: the fewer, the
-nearer the decision boundary, the larger its weight ω, normalised to a mean of one over the batch. Until the
-epoch `begin_epoch` all weights are one: plain adversarial training.
+κ of an example counts the PGD iterates that are classified correctly before their step: the fewer, the nearer the
+decision boundary, and the larger the weight ω, normalised to a mean of one over the batch. Before the epoch
+`begin_epoch` all weights are one: plain adversarial training.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ class GairatConfig:
     """The settings of GAIRAT, as published, with the ball and step of the paper's protocol (section 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K, at least 1.
+    norm: `linf` | `l2`.   bounds: the range of pixels.
     weighting: tanh | sigmoid of λ + 5·(1 − 2κ/K), or discrete: (K + 1 − κ)/(K + 1).   shift: λ, in [−20, 20].
     begin_epoch: the first epoch (from 1) with weights; 60 of 120 as published.
     init: `uniform` (in the ball) | `gaussian` (noise_std · N(0, 1)) | `natural`, clipped to the pixel range.
-    UsageError for a value out of range.
+
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -68,7 +70,7 @@ class GairatConfig:
         return int(epoch >= self.begin_epoch)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Counted:
-        """x' after K steps uphill on the cross-entropy, with its κ."""
+        """Finds x' by K steps that maximise the cross-entropy, and its κ."""
         ops = model.ops
         (start,) = starts(self, x, noise)
         return Counted(
@@ -83,14 +85,14 @@ class GairatConfig:
         )
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Counted, phase: int = 0) -> PerExample:
-        """Weighted cross-entropy of x', whose forward alone enters the running statistics."""
+        """Returns the weighted cross-entropy of x'; only its forward updates the running statistics."""
         ops, (adversarial, kappa) = model.ops, examples
         loss = cross_entropy(ops, model.logits(adversarial, Mode.TRAIN, dropout=True), y)
         weights = self.weights(ops, kappa) if phase else ops.ones_like(kappa)
         return PerExample(weights * loss, {**with_squares(adversarial_loss=loss), "kappa": kappa})
 
     def weights(self, ops: Ops, kappa: Tensor) -> Tensor:
-        """ω (B,), of mean one over the batch."""
+        """Returns ω (B,), with mean one over the batch, for κ (B,)."""
         if self.weighting == "discrete":
             raw = (self.steps + 1.0 - kappa) / (self.steps + 1.0)
         else:
@@ -100,5 +102,5 @@ class GairatConfig:
 
 
 def sigmoid(ops: Ops, a: Tensor) -> Tensor:
-    """1/(1 + e^−a) of moderate a."""
+    """Logistic sigmoid 1/(1 + e^−a), elementwise, for moderate a (no overflow guard)."""
     return 1.0 / (1.0 + ops.exp(-a))

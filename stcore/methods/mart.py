@@ -2,8 +2,8 @@
 
     mean BCE(f(x'), y) + β · (1 − p_y(x)) · KL(p(x)‖p(x')),   BCE = −log p_y(x') − log(1 − max_{j≠y} p_j(x'))
 
-x' climbs the cross-entropy from small noise under running statistics. Nothing is held constant, the factor 1 − p_y
-neither. The small constants are the released code's.
+x' maximises the cross-entropy from small noise under running statistics. Every factor is differentiated, 1 − p_y
+too. The small constants are those of the released code.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ class MartConfig:
     """The settings of MART; the defaults are the paper's for CIFAR-10 (section 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
+    norm: `linf` | `l2`.   bounds: the range of pixels.
     beta: weight of the KL term.   init: `gaussian` (noise_std · N(0, 1)) | `uniform` (in the ball) | `natural`.
-    examples: neighbours of each image, from independent starts; `combine`: mean | max of their whole adversarial
-    parts (MART†, Appendix C, has two and the mean).   UsageError for a value out of range.
+    examples: number of neighbours of each image, from independent starts; `combine`: mean | max of their whole
+    adversarial parts (MART†, Appendix C: two and the mean).
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -60,16 +62,16 @@ class MartConfig:
     def find(
         self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> tuple[Tensor, ...]:
-        """Each x' after K steps uphill on the cross-entropy, its start not clipped."""
+        """Finds each x' by K steps that maximise the cross-entropy; the start is not clipped."""
         return find_each(model, x, noise, lambda z: cross_entropy(model.ops, z, y), self)
 
     def losses(
         self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
     ) -> PerExample:
-        """Natural, then adversarial forward; both move the running statistics."""
+        """Forwards x, then each x'; all update the running statistics."""
         ops = model.ops
         natural = model.logits(x, Mode.TRAIN, dropout=True)
-        adversarial = [model.logits(one, Mode.TRAIN, dropout=True) for one in examples]
+        adversarial = [model.logits(example, Mode.TRAIN, dropout=True) for example in examples]
         gaps = [weighted_kl(ops, natural, z, y) for z in adversarial]
         parts = [
             boosted_cross_entropy(ops, z, y) + self.beta * gap for z, gap in zip(adversarial, gaps, strict=True)
@@ -81,13 +83,13 @@ class MartConfig:
 
 
 def boosted_cross_entropy(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
-    """CE, less the log of what the likeliest other class leaves: (B, C), (B,) → (B,)."""
+    """BCE −log p_y − log(1 − max_{j≠y} p_j): (B, C), (B,) → (B,), in nats."""
     other = best_other(ops, ops.exp(ops.log_softmax(logits)), labels)
     return cross_entropy(ops, logits, labels) - ops.log(1.0001 - other + 1e-12)
 
 
 def weighted_kl(ops: Ops, natural: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
-    """(1 − p_y(x)) · KL(p(x)‖p(x')): more weight where the natural image is misclassified; (B,)."""
+    """(1 − p_y(x)) · KL(p(x)‖p(x')), (B,), in nats: more weight for a misclassified natural image."""
     log_p = ops.log_softmax(natural)
     p, q = ops.exp(log_p), ops.exp(ops.log_softmax(adversarial))
     return (1.0000001 - of_label(ops, p, labels)) * ops.sum(p * (log_p - ops.log(q + 1e-12)))

@@ -1,7 +1,7 @@
-"""What a step logs of its losses: enough for the figures of training, as means over examples that may be added up.
+"""Metrics of a step, as means over examples that can be averaged over an epoch.
 
-A mean's deviation needs the mean of the squares, and the mean over some examples their part of the sum and their
-share; `told` turns the one into the other when an epoch is over.
+A standard deviation needs the mean of the squares; a mean over some of the examples needs their part of the sum
+and their share. `readable` turns these into an epoch's metrics.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ SQUARED, PART = "_squared", "_part"
 
 
 def with_squares(**losses: Tensor) -> dict[str, Tensor]:
-    """Losses (B,) by name, and their squares."""
+    """Returns losses (B,) by name, and their squares."""
     return losses | {f"{name}{SQUARED}": loss * loss for name, loss in losses.items()}
 
 
 def lower(ops: Ops, natural: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a neighbour's loss (B,): one where it is below the natural one, so collaborative, and zero elsewhere;
-    and the loss itself there."""
+    """Returns 1 for each collaborative neighbour (loss below the natural one), else 0; and its loss, else 0.
+
+    natural, neighbour: losses (B,). Both results are (B,).
+    """
     one = ops.ones_like(natural)
+    zero = one - one
     below = neighbour < natural
-    return ops.where(below, one, one - one), ops.where(below, neighbour, one - one)
+    return ops.where(below, one, zero), ops.where(below, neighbour, zero)
 
 
 def readable(means: Mapping[str, float]) -> dict[str, float]:
-    """An epoch's means as they are read.
+    """Turns an epoch's means into the metrics that are logged.
 
-    `x_loss_squared` becomes `x_loss_deviation`, the standard deviation over its examples; `x_loss_part` becomes
-    `x_loss`, the mean over the examples that `x_share` counts, and is left out where there are none.
+    `x_loss_squared` becomes `x_loss_deviation`, the standard deviation over examples; `x_loss_part` becomes
+    `x_loss`, the mean over the examples that `x_share` counts, and is left out if there are none.
     """
     shown: dict[str, float] = {}
     for name, value in means.items():
@@ -48,5 +51,5 @@ def readable(means: Mapping[str, float]) -> dict[str, float]:
 
 
 def means_alone(metrics: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The metrics that are read as they are."""
+    """Returns the metrics that need no conversion by `readable`."""
     return {name: value for name, value in metrics.items() if not name.endswith((SQUARED, PART))}

@@ -1,13 +1,13 @@
 """Squeeze training (Li et al., ICLR 2023): Algorithm 1 and Eq. 6.
 
 Around an image x lie an adversarial example x' (a higher loss) and a collaborative one x'' (a lower loss).
-The two are searched for together: both climb the divergence between their predictions, and before each
-step the roles are given anew among the triplet {x, x', x''}, so that of those compared
+One search finds both: they maximise the divergence between their predictions, and before each step the roles are
+assigned anew within the triplet {x, x', x''}, so that for those compared
 
     p_y(x'') ≥ p_y(x) ≥ p_y(x')                                        (the constraint of Eq. 6).
 
-Training squeezes the gap that was found:   mean CE(f(x), y) + β · divergence(f(x''), f(x')).
-x, x' and x'' are three forwards, each with batch statistics of its own.
+Training squeezes the gap found:   mean CE(f(x), y) + β · divergence(f(x''), f(x')).
+x, x' and x'' are three forwards, each with its own batch statistics.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ class SqueezeConfig:
     """The settings of squeeze training; the defaults are the paper's for CIFAR-10 (sections 4.1 and 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl | improved_kl;
-    `inner_divergence` gives the search one of its own (section 4.2).   stop_gradient_targets: the target of each
-    KL term is a constant, as released and as the listed β were tuned; False is the formula as printed.
+    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl | improved_kl.
+    inner_divergence: another one for the search (section 4.2); None: the same.
+    stop_gradient_targets: the target of each KL term is a constant, as in the released code and as the listed β
+        were tuned; False: the formula as printed.
     init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).
-    label_smoothing: share of the natural loss' target that is spread over all classes; 0 in the paper.
-    UsageError for a value out of range.
+    norm: `linf` | `l2`.   bounds: the range of pixels.
+    label_smoothing: share of the natural loss's target spread over all classes, in [0, 1]; 0 in the paper.
+
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -53,7 +56,7 @@ class SqueezeConfig:
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.search(self, inits=("gaussian", "uniform"))  # at x itself the gradient is exactly zero
+        checks.search(self, inits=("gaussian", "uniform"))  # at x the gradient is exactly zero
         checks.number("beta", self.beta)
         checks.choice("divergence", self.divergence, DIVERGENCES)
         checks.choice("inner_divergence", self.inner_divergence or self.divergence, DIVERGENCES)
@@ -68,24 +71,27 @@ class SqueezeConfig:
         return Passes(2 * self.steps + bool(self.steps) + 3, 3 * self.steps, 3)
 
     def start(self, x: Tensor, noise: tuple[Tensor, ...]) -> SqueezePair:
-        """Two independent noisy copies of x, not clamped."""
+        """Returns two independent noisy copies of x, not clamped."""
         return SqueezePair(*starts(self, x, noise))
 
     def phase(self, epoch: int) -> int:
         return 0
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> SqueezePair:
-        """The pair after K updates, from noise."""
+        """Finds the pair by K updates from noise."""
         return self.ascend(model, x, y, self.start(x, noise), self.steps)
 
     def ascend(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, steps: int) -> SqueezePair:
-        """The pair after so many updates more."""
+        """Returns the pair after `steps` more updates."""
         divergence = DIVERGENCES[self.inner_divergence or self.divergence]
         gap = partial(divergence, stop_targets=self.stop_gradient_targets)
         return ascend(model, x, y, pair, gap, self, steps)
 
     def losses(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, phase: int = 0) -> PerExample:
-        """Eq. 6 per example, after the (K+1)-th selection. Natural, then adversarial update running statistics."""
+        """Returns Eq. 6 per example, after the (K+1)-th selection.
+
+        Forwards x'' (BATCH), x, then x' (TRAIN): the latter two update the running statistics.
+        """
         collaborative = model.logits(pair.collaborative, Mode.BATCH, dropout=True)
         natural = model.logits(x, Mode.TRAIN, dropout=True)
         adversarial = model.logits(pair.adversarial, Mode.TRAIN, dropout=True)
@@ -93,7 +99,7 @@ class SqueezeConfig:
 
 
 def squeeze(ops: Ops, logits: Triplet, y: Tensor, config: SqueezeConfig) -> PerExample:
-    """Select once more on the logits of the loss; then CE + β · divergence per example."""
+    """Selects once more, on the logits of the loss (B, C); returns CE + β · divergence (B,) and the metrics."""
     highest, lowest = roles(ops, logits, y)
     natural = cross_entropy(ops, logits.natural, y)
     gap = DIVERGENCES[config.divergence](ops, lowest(logits), highest(logits), config.stop_gradient_targets)

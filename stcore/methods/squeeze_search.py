@@ -1,4 +1,4 @@
-"""The inner loop of Algorithm 1: K times select from the triplet {x, x', x''}, climb the divergence, project."""
+"""Inner loop of Algorithm 1: K times select from {x, x', x''}, ascend the divergence, project."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stcore.methods.triplet import Choice, Triplet, roles
 from stcore.protocols import Mode, Network, Ops, Tensor
 
 Gap: TypeAlias = Callable[[Ops, Tensor, Tensor], Tensor]
-"""Collaborative and adversarial logits (B, C) → how far apart they are (B,)."""
+"""Collaborative and adversarial logits (B, C) → their divergence (B,)."""
 
 
 class SqueezePair(NamedTuple):
-    """The two neighbours of a batch: native tensors shaped like x."""
+    """The adversarial and collaborative examples of a batch: native tensors shaped like x."""
 
     adversarial: Tensor
     collaborative: Tensor
@@ -23,9 +23,9 @@ class SqueezePair(NamedTuple):
 def ascend(
     model: Network, x: Tensor, y: Tensor, pair: SqueezePair, gap: Gap, search: Search, steps: int
 ) -> SqueezePair:
-    """The pair after `steps` updates, under batch statistics that write nothing.
+    """Returns the pair after `steps` updates in BATCH mode.
 
-    The weights are fixed: x is forwarded once and its pullback reused.
+    The weights are fixed, so x is forwarded once and its pullback reused.
     """
     if steps == 0:
         return pair
@@ -40,18 +40,18 @@ def ascend(
 def update(
     model: Network, x: Tensor, y: Tensor, natural: Forward, pair: SqueezePair, gap: Gap, search: Search
 ) -> SqueezePair:
-    """One pass of the inner loop: select from the triplet, climb the divergence, project."""
+    """Makes one update: selects from the triplet, ascends the divergence, projects."""
     ops, threat = model.ops, threat_of(search)
-    forwards = Triplet(natural, *(forward(model, one, Mode.BATCH) for one in pair))
-    logits = Triplet(*(one.logits for one in forwards))
+    forwards = Triplet(natural, *(forward(model, example, Mode.BATCH) for example in pair))
+    logits = Triplet(*(at.logits for at in forwards))
     highest, lowest = roles(ops, logits, y)
 
     def divergence(*z: Tensor) -> Tensor:
         return gap(ops, lowest(Triplet(*z)), highest(Triplet(*z)))
 
     value, pullback = ops.vjp(divergence, *logits)
-    cotangents = pullback(ops.ones_like(value))  # of the sum over the batch: a sign knows no scale
-    gradients = Triplet(*(one.pullback(g)[0] for one, g in zip(forwards, cotangents, strict=True)))
+    cotangents = pullback(ops.ones_like(value))  # of the sum over the batch: a signed step ignores scale
+    gradients = Triplet(*(at.pullback(g)[0] for at, g in zip(forwards, cotangents, strict=True)))
 
     def step(choose: Choice) -> Tensor:
         moved = threat.step(ops, choose(Triplet(x, *pair)), choose(gradients), search.step_size)

@@ -12,7 +12,7 @@ from stcore.protocols import Mode, Network, Tensor
 
 @dataclass(frozen=True)
 class StandardConfig:
-    """Standard training has no settings."""
+    """Standard training: mean cross-entropy of natural images. It has no settings."""
 
     @property
     def noise_laws(self) -> tuple[str, ...]:
@@ -26,8 +26,9 @@ class StandardConfig:
         return 0
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> None:
-        """There is nothing to find."""
+        """Returns None: standard training needs no examples."""
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: None, phase: int = 0) -> PerExample:
+        """Returns the cross-entropy of x, whose forward updates the running statistics."""
         natural = cross_entropy(model.ops, model.logits(x, Mode.TRAIN, dropout=True), y)
         return PerExample(natural, with_squares(natural_loss=natural))

@@ -1,4 +1,4 @@
-"""A search that grows with training: fewer inner steps in its first epochs, around any method that has them."""
+"""Step curriculum: fewer inner steps in the first epochs, for any method that searches."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stcore.protocols import Network, Tensor
 
 @dataclass(frozen=True)
 class StepCurriculum:
-    """An objective for each stretch of epochs.
+    """An objective for each stage of the training.
 
-    stages: the first epoch of each, rising from 1, and its objective; all of one method, with the same noise.
-    Its phase says both which objective is in force and that one's own phase.
+    stages: each stage's first epoch, increasing from 1, and its objective; all of one method, with the same noise.
+    The phase encodes the active stage and its objective's own phase.
     """
 
     stages: tuple[tuple[int, Objective], ...]
@@ -30,7 +30,7 @@ class StepCurriculum:
 
     @property
     def passes(self) -> Passes:
-        """Of its dearest stage."""
+        """The cost of its most expensive stage."""
         return max((objective.passes for _, objective in self.stages), key=lambda passes: passes.units)
 
     def phase(self, epoch: int) -> int:
@@ -38,31 +38,31 @@ class StepCurriculum:
         return number + len(self.stages) * self.stages[number][1].phase(epoch)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Any:
-        objective, own = self._in_force(phase)
-        return objective.find(model, x, y, noise, own)
+        objective, inner_phase = self._active(phase)
+        return objective.find(model, x, y, noise, inner_phase)
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, phase: int = 0) -> PerExample:
-        objective, own = self._in_force(phase)
-        return objective.losses(model, x, y, examples, own)
+        objective, inner_phase = self._active(phase)
+        return objective.losses(model, x, y, examples, inner_phase)
 
-    def _in_force(self, phase: int) -> tuple[Objective, int]:
-        own, number = divmod(phase, len(self.stages))
-        return self.stages[number][1], own
+    def _active(self, phase: int) -> tuple[Objective, int]:
+        inner_phase, number = divmod(phase, len(self.stages))
+        return self.stages[number][1], inner_phase
 
 
 def with_step_curriculum(objective: Any, early_steps: Sequence[str], epochs: int) -> Objective:
-    """A method whose first epochs take fewer inner steps.
+    """Returns a method whose first epochs take fewer inner steps; the method itself if `early_steps` is empty.
 
-    early_steps: such as `("3@0.3", "5@0.6")`: 3 steps until three tenths of the epochs are over, 5 until six
-    tenths, then the method's own number; by none it is the method itself. A stretch that is shorter than half an
-    epoch is left out.
-    UsageError where one is not of this form, the shares do not rise within (0, 1], or the method searches nothing.
+    early_steps: such as `("3@0.3", "5@0.6")`: 3 steps for the first 30 % of the epochs, 5 until 60 %, then the
+    method's own number. A stage shorter than half an epoch is left out.   epochs: length of the training.
+    Raises UsageError if an entry is not of this form, the shares do not increase within (0, 1], or the method has
+    no search.
     """
     if not early_steps:
         return objective  # type: ignore[no-any-return]
     if not hasattr(objective, "steps"):
         raise UsageError("early_steps: expected a method that searches; this one takes no inner steps")
-    begun, stages = 1, []
+    first_epoch, stages = 1, []
     shares = [0.0]
     for word in early_steps:
         steps, share = _read(word)
@@ -70,11 +70,11 @@ def with_step_curriculum(objective: Any, early_steps: Sequence[str], epochs: int
             raise UsageError(f"early_steps: expected shares of the epochs that rise, up to 1; received {word!r}")
         shares.append(share)
         until = math.floor(share * epochs + 0.5)
-        if until >= begun:
-            stages.append((begun, dataclasses.replace(objective, steps=steps)))
-            begun = until + 1
-    if begun <= epochs:
-        stages.append((begun, objective))
+        if until >= first_epoch:
+            stages.append((first_epoch, dataclasses.replace(objective, steps=steps)))
+            first_epoch = until + 1
+    if first_epoch <= epochs:
+        stages.append((first_epoch, objective))
     return StepCurriculum(tuple(stages))
 
 

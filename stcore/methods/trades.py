@@ -1,8 +1,8 @@
-"""TRADES (Zhang et al., 2019; paper Eq. 3): mean CE(f(x), y) + β · KL(p(x)‖p(x')), x' uphill on the same KL.
+"""TRADES (Zhang et al., 2019; paper Eq. 3): mean CE(f(x), y) + β · KL(p(x)‖p(x')), x' maximises the KL.
 
-With another divergence it is the paper's comparison in Fig. 6. x' starts from small noise (at x itself the
-gradient is exactly zero) and is searched for under running statistics; nothing of the KL is held constant.
-The released code forwards natural, adversarial and once more natural images in training mode: all three move the
+Other divergences give the paper's comparison in Fig. 6. x' starts from small noise (at x the gradient is exactly
+zero); the search uses running statistics; both arguments of the KL are differentiated.
+The released code forwards natural, adversarial and again natural images in training mode: all three update the
 running statistics, though the two natural forwards give the same logits.
 """
 
@@ -25,15 +25,16 @@ class TradesConfig:
     """The settings of TRADES; the defaults are the paper's for CIFAR-10 (section 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    beta: weight of the divergence.   divergence: kl | symmetric_kl | js | squared_l2 | improved_kl of natural and
-    adversarial.
-    stop_gradient_targets: as in squeeze training; concerns the symmetric KL alone.
-    share_natural: one natural forward serves both terms, and moves the running statistics once: another
-    statistic than the released code's.   adversarial_first: the order of the AWP and RST code.
+    norm: `linf` | `l2`.   bounds: the range of pixels.
+    beta: weight of the divergence.   divergence: kl | symmetric_kl | js | squared_l2 | improved_kl.
+    stop_gradient_targets: as in squeeze training; for the symmetric KL only.
+    share_natural: one natural forward serves both terms and updates the running statistics once, unlike the
+    released code.   adversarial_first: forwards x' before x, as the AWP and RST code do.
     init: `gaussian` (noise_std · N(0, 1)) or `uniform` (in the ball).
-    examples: neighbours of each image, from independent starts; `combine`: mean | max of their divergences
-    (TRADES†, Appendix C, has two and the mean).
-    label_smoothing: as in squeeze training.   UsageError for a value out of range.
+    examples: number of neighbours of each image, from independent starts; `combine`: mean | max of their
+    divergences (TRADES†, Appendix C: two and the mean).
+    label_smoothing: as in squeeze training.
+    Raises UsageError for a value out of range.
     """
 
     epsilon: float = 8 / 255
@@ -72,20 +73,20 @@ class TradesConfig:
         return 0
 
     def gap(self, ops: Ops, natural: Tensor, adversarial: Tensor) -> Tensor:
-        """How far apart the two predictions are; (B, C), (B, C) logits → (B,)."""
+        """Returns the divergence of two predictions: logits (B, C), (B, C) → (B,)."""
         return DIVERGENCES[self.divergence](ops, natural, adversarial, self.stop_gradient_targets)
 
     def find(
         self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> tuple[Tensor, ...]:
-        """Each x' after K steps uphill on the divergence from the natural prediction, which is forwarded once."""
+        """Finds each x' by K steps that maximise the divergence from the natural prediction, forwarded once."""
         natural = model.ops.stop_gradient(model.logits(x, Mode.EVAL))
         return find_each(model, x, noise, lambda z: self.gap(model.ops, natural, z), self)
 
     def losses(
         self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
     ) -> PerExample:
-        """CE + β · divergence; every forward moves the running statistics."""
+        """Returns CE + β · divergence; every forward updates the running statistics."""
         ops = model.ops
 
         def forward(pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The triplet {x, x', x''} of squeeze training, and who plays which role in it (Algorithm 1, Eq. 6)."""
+"""The triplet {x, x', x''} of squeeze training and its roles (Algorithm 1, Eq. 6)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stcore.protocols import Ops, Tensor
 
 
 class Triplet(NamedTuple):
-    """One thing (points, logits, losses, gradients) for each of the three; the earlier wins a tie."""
+    """One tensor (points, logits, losses or gradients) for each of the three; the earlier wins a tie."""
 
     natural: Tensor
     adversarial: Tensor
@@ -19,16 +19,20 @@ class Triplet(NamedTuple):
 
 
 Choice: TypeAlias = Callable[[Triplet], Tensor]
+"""A triplet of tensors (B, …) → for each example, that of the chosen member."""
 
 
 def roles(ops: Ops, logits: Triplet, y: Tensor) -> tuple[Choice, Choice]:
-    """Per example, who of the three has the highest loss (is adversarial) and who the lowest (collaborative)."""
+    """Assigns the roles per example: the highest loss is adversarial, the lowest collaborative.
+
+    logits: (B, C) of each member. Returns the choice of the highest and of the lowest.
+    """
     losses = Triplet(*(cross_entropy(ops, z, y) for z in logits))
     return choice(ops, operator.gt, losses), choice(ops, operator.lt, losses)
 
 
 def choice(ops: Ops, better: Callable[[Tensor, Tensor], Tensor], scores: Triplet) -> Choice:
-    """Picks, for each example, the member whose score (B,) is best; the earlier of equals."""
+    """Returns the choice, for each example, of the member with the best score (B,); the earlier of equals."""
     second = better(scores.adversarial, scores.natural)
     third = better(scores.collaborative, ops.where(second, scores.adversarial, scores.natural))
 
@@ -41,15 +45,15 @@ def choice(ops: Ops, better: Callable[[Tensor, Tensor], Tensor], scores: Triplet
 
 
 def selection_shares(ops: Ops, highest: Choice, lowest: Choice, like: Tensor) -> dict[str, Tensor]:
-    """One or zero per example (B,): were x' and x'' chosen as intended, flipped, or x for one of the two?"""
+    """Returns 0/1 flags (B,) per example: pair selected as intended, swapped, or with x in one role."""
     one = ops.ones_like(like)
     zero = one - one
     sides = Triplet(natural=zero, adversarial=one, collaborative=-one)
     order = highest(sides) - lowest(sides)
     intended = ops.where(order > 1.5, one, zero)
-    flipped = ops.where(order < -1.5, one, zero)
+    swapped = ops.where(order < -1.5, one, zero)
     return {
         "selected_intended": intended,
-        "selected_flipped": flipped,
-        "selected_natural": one - intended - flipped,
+        "selected_flipped": swapped,
+        "selected_natural": one - intended - swapped,
     }

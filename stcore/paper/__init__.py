@@ -1,6 +1,6 @@
-"""The paper's tables as presets: one for each row, with every setting's source and the numbers to expect.
+"""Presets of the paper's rows: settings, the source of each setting, and the expected accuracies.
 
-`PRESETS` holds them by name, such as `table1/cifar10/st`.
+`PRESETS` maps names such as `table1/cifar10/st` to presets.
 """
 
 from stcore.paper.catalogue import PRESETS, find, matching

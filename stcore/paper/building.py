@@ -1,4 +1,4 @@
-"""From a recipe and a row's figures to its preset."""
+"""Builders of presets from a recipe and a row's figures."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def build(
     checkpoint: str = "best",
     trained_by_authors: bool = True,
 ) -> Preset:
-    """A preset of these settings, with its row's attacks."""
+    """The preset of these settings, evaluated under its row's attacks."""
     attacks = tuple(attack for attack in figures.expected if attack != "natural")
-    monitor = ours("a monitor; the row's own attacks are not among a run's", attacks=("pgd20",))
+    monitor = ours("a monitor; stcli train has none of the row's own attacks", attacks=("pgd20",))
     recipe = {**recipe, **(paper("5", attacks=attacks) if attacks else monitor)}
     return Preset(
         name,
@@ -32,16 +32,16 @@ def build(
 
 
 def drawn(*attacks: str) -> Figures:
-    """What a figure shows and no text says."""
+    """Figures without numbers, for attacks that the paper only draws."""
     return Figures(dict.fromkeys(attacks))
 
 
 def wide(recipe: Recipe) -> Recipe:
-    """The settings for a wide ResNet, whose schedule is not given."""
+    """The recipe for a wide ResNet. The paper does not give its schedule, so ResNet-18's is assumed."""
     return assumed(recipe, ("epochs", "learning_rate", "schedule", "drops"), "as for ResNet-18")
 
 
 def standard(source: str, data: str, model: str = "resnet18") -> Recipe:
-    """Normal training; its epoch is not chosen by PGD-20, under which it fails at every one."""
+    """The recipe of normal training; natural accuracy selects its epoch, since PGD-20 defeats every epoch."""
     recipe = assumed(table(source, "standard", data, model), OPTIMISATION, "as in adversarial training")
-    return {**recipe, **ours("under PGD-20 it fails at every epoch", select_by="natural")}
+    return {**recipe, **ours("PGD-20 defeats every epoch", select_by="natural")}

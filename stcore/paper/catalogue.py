@@ -1,9 +1,8 @@
-"""Every preset by its name."""
+"""The catalogue of presets by name."""
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 from stcore.paper import printed, unprinted
 from stcore.paper.preset import Preset
@@ -24,18 +23,21 @@ PRESETS: dict[str, Preset] = {
     )
     for preset in rows()
 }
-"""One for each row of the paper's tables, its curves, and the models of its text: `table1/cifar10/st`, …"""
+"""A preset for each row of the paper's tables, each of its curves, and each model that its text mentions."""
 
 
 def find(name: str) -> Preset:
-    """The preset of this name; UsageError names those close to it."""
+    """The preset of this name. Raises UsageError, with similar names, if there is none."""
     if name not in PRESETS:
         raise _unknown(name)
     return PRESETS[name]
 
 
 def matching(prefix: str = "") -> list[Preset]:
-    """The preset of this name, or all below it: `table1`, `table1/cifar10`. UsageError where there is none."""
+    """The preset of this name, or all under a prefix such as `table1` or `table1/cifar10`.
+
+    Raises UsageError if there is none.
+    """
     below = prefix.rstrip("/") + "/" if prefix else ""
     found = [preset for name, preset in PRESETS.items() if name == prefix or name.startswith(below)]
     if not found:
@@ -44,8 +46,5 @@ def matching(prefix: str = "") -> list[Preset]:
 
 
 def _unknown(name: str) -> UsageError:
-    close = get_close_matches(name, PRESETS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}? " if close else ""
-    return UsageError(
-        f"preset: expected a row of the paper; received {name!r}; {hint}stcli presets lists them all"
-    )
+    hint = did_you_mean(name, PRESETS, at_most=3)
+    return UsageError(f"preset: expected a row of the paper (stcli presets lists them); received {name!r}{hint}")

@@ -1,7 +1,7 @@
-"""What training a preset costs, in multiply-accumulates, read off descriptions: nothing is built.
+"""Training cost of a preset in multiply-accumulates, computed from descriptions without building a network.
 
-Evaluation is not counted: neither the monitor after each epoch (about a quarter of squeeze training's own cost for
-ResNet-18, methods.md 1.9) nor the final one.
+Evaluation is not counted: neither after each epoch (about a quarter of squeeze training's own cost for ResNet-18,
+methods.md 1.9) nor at the end.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CLASSES = {"cifar10": 10, "cifar100": 100, "svhn": 10}
 
 
 def estimated_cost(preset: Preset) -> float:
-    """Multiply-accumulates of the whole training, in its dearest phase throughout; evaluation is not counted.
+    """Multiply-accumulates of the whole training, every epoch in its most expensive phase, without evaluation.
 
-    The unit is one forward of the network, a way back to the pixels costs one more, one to pixels and weights
-    two. A weight perturbation repeats the outer passes, in each of its steps and from its first epoch on.
+    A forward of the network counts as one unit, a backward pass to the pixels as one more, and one to pixels and
+    weights as two. A weight perturbation repeats the outer passes in each of its steps, from its first epoch.
     """
     settings = preset.settings
     data = settings["dataset"].partition(":")[0]
@@ -40,26 +40,26 @@ def estimated_cost(preset: Preset) -> float:
 
 
 def passes_of(settings: Mapping[str, Any]) -> Passes:
-    """The passes of one training step of these settings' method."""
+    """The passes of one training step with these settings."""
     method = settings["method"]
     own = {name: value for name, value in settings.items() if name in methods.fields(method)}
     return methods.make_objective(method, own).passes
 
 
 def perturbation_steps(settings: Mapping[str, Any]) -> int:
-    """How often a step looks for the weights' perturbation."""
+    """The number of weight-perturbation steps in a training step; 0 without weight perturbation."""
     if "rwp" in settings:
         return int(settings["rwp_steps"])
     return 1 if "awp" in settings else 0
 
 
 def macs_per_image(model: str, num_classes: int = 10, side: int = SIDE) -> int:
-    """Multiply-accumulates of one forward of one square image: convolutions and linear layers."""
+    """Multiply-accumulates of the convolutions and linear layers in one forward of one square image."""
     return _macs(models.describe(model, num_classes), side)[0]
 
 
 def _macs(node: Node, side: int) -> tuple[int, int]:
-    """The node's multiply-accumulates for an image of this side, and the side it leaves."""
+    """The node's multiply-accumulates for an image of this side, and the side of its output."""
     match node:
         case Sequence(steps):
             total = 0

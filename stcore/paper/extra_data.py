@@ -1,7 +1,7 @@
-"""The settings of the rows with extra data (section 5.3): RST (Carmon et al., 2019) and what was built on it.
+"""Settings of the rows with extra data (section 5.3): RST (Carmon et al., 2019) and its successors.
 
-200 "epochs" of ceil(50 000 / 256) = 196 batches, half of each pseudo-labelled. The radius is 0.031 in training;
-the paper's evaluation is at 8/255. Of BAT-RST's settings none could be found.
+Training takes 200 "epochs" of ceil(50 000 / 256) = 196 batches, half of each pseudo-labelled. The radius is 0.031
+in training and 8/255 in the paper's evaluation. None of BAT-RST's settings could be found.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BASE: Recipe = {
     **paper("5.3", extra_data="ti500k:data/ti_500K_pseudo_labeled.pickle"),
     **released(_RST, extra_fraction=0.5),
     **paper("5", eval_epsilon=8 / 255, select_by="pgd20"),
-    **ours("the last epoch counts, so nothing need be held out", select="test"),
+    **ours("the last epoch counts, so no images need to be held out", select="test"),
 }
 
 _TRADES: Recipe = {
@@ -39,9 +39,9 @@ ROWS: dict[str, tuple[str, Recipe]] = {
         "bat",
         {
             **assumed(BASE, _UNKNOWN_OF_BAT, _ON_RST),
-            **ours("the fewest with a bridge: 1 is TRADES", segments=2),
+            **ours("the smallest number with a bridge: 1 is TRADES", segments=2),
             **released("torchdefenses, bat.py", inner="cross_entropy"),
-            **ours("as TRADES", **SMALL_NOISE),
+            **ours("as in TRADES", **SMALL_NOISE),
         },
     ),
     "gair-rst": (
@@ -69,13 +69,13 @@ ROWS: dict[str, tuple[str, Recipe]] = {
     ),
     "trades2-rst": ("trades2", {**_TRADES, **TWO}),
 }
-"""By row of Table 4 (the last one is of appendix C): the method, and what differs from RST's optimisation."""
+"""Row of Table 4 (the last one is from appendix C) → the method, and its differences from RST's recipe."""
 
 KEEP_BEST = ("awp-rst", "rwp-rst")
-"""The rows that are of their best epoch, not of the last."""
+"""The rows that report the best epoch instead of the last."""
 
 
 def extra_data(source: str, row: str) -> Recipe:
-    """All settings of a model with extra data but the attacks; `source` is the place of its row."""
+    """All settings of a model with extra data except the attacks; `source` is the section of its row."""
     method, own = ROWS[row]
     return {**paper(source, method=method), **BASE, **own}

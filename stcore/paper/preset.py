@@ -1,4 +1,4 @@
-"""What a preset is: the settings of one row of the paper, where each comes from, and what the row says."""
+"""The preset type: the settings of one row of the paper, their sources, and the row's accuracies."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
-ATTACKS = ("natural", "fgsm", "pgd20", "pgd100", "cw100", "autoattack", "pgd_trades", "pgd_rst")
+COLUMNS = ("natural", "fgsm", "pgd20", "pgd100", "cw100", "autoattack", "pgd_trades", "pgd_rst")
 """The columns of the paper's tables: clean, FGSM, PGD-20, PGD-100, C&W∞, AA, PGD_TRADES, PGD_RST."""
 
 SOURCES = ("paper §", "released code (", "our choice: unspecified (")
-"""How the source of a setting begins."""
+"""The beginnings of a setting's source."""
 
 
 class Setting(NamedTuple):
-    """A value, and where it comes from: see `SOURCES`."""
+    """A value and its source, which begins with one of `SOURCES`."""
 
     value: Any
     source: str
 
 
 Recipe: TypeAlias = dict[str, Setting]
-"""Settings by name. Where recipes are joined, the later one's value comes with its source."""
+"""Settings by name. Merging recipes keeps the later one's value together with its source."""
 
 
 class Expected(NamedTuple):
@@ -33,16 +33,16 @@ class Expected(NamedTuple):
 
 @dataclass(frozen=True)
 class Preset:
-    """One row.
+    """The settings and the printed accuracies of one row of the paper.
 
     settings: flat, as `stcore.runs.plan.make_plan` takes them, without backend, seed and output folder.
-    sources: for each setting where its value comes from (see `SOURCES`).
-    expected: by attack, what the row's columns say; None where the number is not to be had from the paper's
-        text: lost in its scan, or only drawn in a figure (`note` says which). Never guessed.
-    uncertain: the attacks whose figures hold digits reconstructed from conflicting readings of the scan.
-    checkpoint: which of a run's the row is of, `best` (by `select_by`) or `last`.
-    trained_by_authors: False for the rows of Table 4 that the paper quotes from others.
-    measured: our own figures; None: not run by us.
+    sources: the source of each setting (see `SOURCES`).
+    expected: the row's accuracies by attack. None if the text gives no number: lost in the scan, or only drawn in
+        a figure (`note` says which). Numbers are never guessed.
+    uncertain: the attacks whose numbers contain digits reconstructed from conflicting readings of the scan.
+    checkpoint: the checkpoint that the row reports, `best` (by `select_by`) or `last`.
+    trained_by_authors: False for the rows of Table 4 that the paper quotes from other work.
+    measured: our own accuracies; None if we have not run it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Preset:
     measured: Mapping[str, Expected] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The preset as what JSON has types for; numbers that are not to be had are null."""
+        """The preset as plain JSON values; unknown numbers are null."""
         return {
             "name": self.name,
             "settings": {name: plain(value) for name, value in self.settings.items()},
@@ -76,5 +76,5 @@ def accuracies_as_json(accuracies: Mapping[str, Expected | None]) -> dict[str, d
 
 
 def plain(value: Any) -> Any:
-    """A setting with lists for tuples."""
+    """The setting with tuples replaced by lists."""
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""The rows of the paper's tables as presets."""
+"""Presets of the rows of the paper's tables."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DAMAGE = {
     "table1/cifar100/at": "Merged from two damaged readings; the clean figure may be 57.21.",
     "table1/cifar100/trades-awp": "Merged from two damaged readings; the C&W figure may be 27.05.",
     "table1/svhn/mart": "Damaged in the scan: PGD-100 may be 54.12 or 54.15; four half-widths are lost.",
-    "table6/cifar10/mart2": "PGD-20 is lost in the scan, but for its half-width, 0.27.",
+    "table6/cifar10/mart2": "PGD-20 is lost in the scan, except for its half-width, 0.27.",
     "table6/cifar100/trades2-awp": "PGD-100 is higher than PGD-20 as printed.",
 }
-_SVHN = "The released evaluator takes PGD-20 on the first 10 000 of the 26 032 test images."
+_SVHN = "The released evaluator runs PGD-20 on the first 10 000 of the 26 032 test images."
 
 
 def table1() -> Iterator[Preset]:
@@ -36,25 +36,25 @@ def _of_resnet18(number: str, source: str) -> Iterator[Preset]:
         if name.startswith(f"{number}/"):
             _, data, row = name.split("/")
             notes = [note for note in (_DAMAGE.get(name), _SVHN if data == "svhn" else None) if note]
-            yield build(name, _called(source, row, data), figures, " ".join(notes))
+            yield build(name, _recipe(source, row, data), figures, " ".join(notes))
 
 
-def _called(source: str, row: str, data: str) -> Recipe:
-    """The settings of `st`, `trades-awp` and the like."""
+def _recipe(source: str, row: str, data: str) -> Recipe:
+    """The settings of a row such as `st` or `trades-awp`."""
     method, awp, _ = row.partition("-awp")
     perturbed = {**AWP, **(AWP_ORDER if method.startswith("trades") else {})}
     return {**table(source, method, data), **(perturbed if awp else {})}
 
 
 def table2() -> Iterator[Preset]:
-    """The β of Fig. 6. Two of its settings are also those of Table 1."""
+    """The β of Fig. 6. Two of its settings are those of Table 1."""
     source = "5.1, Table 2"
     for method, grids in BETAS.items():
         for divergence, betas in grids.items():
             recipe = {**table(source, method, "cifar10"), **paper(source, divergence=divergence)}
             if method == "trades" and divergence == "symmetric_kl":
                 recipe |= ours("as squeeze training was released", stop_gradient_targets=True)
-            if method == "st" and divergence != "symmetric_kl":  # what the flag does not concern
+            if method == "st" and divergence != "symmetric_kl":  # the flag has no effect on the others
                 del recipe["stop_gradient_targets"]
             for beta in betas:
                 name = f"table2/{method}/{divergence.replace('_', '-')}/beta-{beta}"
@@ -80,7 +80,7 @@ def table3() -> Iterator[Preset]:
 
 
 def table4() -> Iterator[Preset]:
-    """With extra data, which may no longer be had; a substitute is not comparable."""
+    """WRN-28-10 with extra data. The data may no longer be available; a substitute is not comparable."""
     quoted = {
         "bat-rst": "Its settings could not be found.",
         "gair-rst": "Evaluated by its authors at ε = 0.031, not 8/255.",

@@ -1,8 +1,8 @@
-"""The settings that rows share, each with its source.
+"""Recipes that rows share: settings, each with its source.
 
-The paper trains every method by one protocol (section 5), so what only the released training script of squeeze
-training says of it (`train_stat.py`) is taken for its baselines too. Files are those of the authors' repository or
-of the method's own; the ResNet-18 schedule is assumed where a row's own is not given.
+The paper trains every method by one protocol (section 5). What only the released training script of squeeze
+training specifies (`train_stat.py`) therefore applies to the baselines too. Files are those of the authors'
+repository or of the method's own. The ResNet-18 schedule is assumed for rows without a schedule of their own.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import Any
 from stcore.paper.preset import Recipe, Setting
 
 DIRECTORIES = {"cifar10": "cifar10:data", "cifar100": "cifar100:data", "svhn": "svhn:data/svhn"}
-"""The data sets where the released code expects them; `--dataset` says where yours are."""
+"""The data sets' folders in the released code; `--dataset` names yours."""
 
 
-def said(source: str, **values: Any) -> Recipe:
-    """Settings of one source."""
+def from_source(source: str, **values: Any) -> Recipe:
+    """Settings that share one source."""
     return {name: Setting(value, source) for name, value in values.items()}
 
 
-def paper(place: str, **values: Any) -> Recipe:
-    """Settings that the paper gives, in this section."""
-    return said(f"paper §{place}", **values)
+def paper(section: str, **values: Any) -> Recipe:
+    """Settings that the paper gives in this section."""
+    return from_source(f"paper §{section}", **values)
 
 
 def released(file: str, **values: Any) -> Recipe:
     """Settings that only published code gives."""
-    return said(f"released code ({file})", **values)
+    return from_source(f"released code ({file})", **values)
 
 
 def ours(why: str, **values: Any) -> Recipe:
-    """Settings that nothing gives, and why they were chosen so."""
-    return said(f"our choice: unspecified ({why})", **values)
+    """Settings that no source gives, with the reason for our choice."""
+    return from_source(f"our choice: unspecified ({why})", **values)
 
 
 def assumed(recipe: Recipe, names: Iterable[str], why: str) -> Recipe:
-    """The same values, but for these names as our choice."""
+    """The recipe with these settings declared our choice; the values stay."""
     return {**recipe, **ours(why, **{name: recipe[name].value for name in names if name in recipe})}
 
 
@@ -58,7 +58,7 @@ SCHEDULE: dict[str, Recipe] = {
         **released("train_stat.py", augment="none"),
     },
 }
-"""By data set."""
+"""The learning-rate schedule by data set."""
 
 OPTIMISATION = (
     *("epochs", "learning_rate", "schedule", "drops", "batch_size", "momentum", "nesterov", "weight_decay"),
@@ -70,7 +70,7 @@ BALL: dict[str, Recipe] = {
     "cifar100": paper("5", epsilon=8 / 255, step_size=2 / 255, norm="linf"),
     "svhn": paper("5", epsilon=8 / 255, step_size=1 / 255, norm="linf"),
 }
-"""Where neighbours are searched for; by data set."""
+"""The ball in which training searches, by data set."""
 
 SQUEEZE_BETA = {"cifar10": 6.0, "cifar100": 4.0, "svhn": 8.0}
 
@@ -87,7 +87,7 @@ _TRADES: Recipe = {
 _MART: Recipe = {**paper("5", beta=5.0), **released("mart.py", steps=10, **SMALL_NOISE)}
 TWO: Recipe = paper("C", examples=2, combine="mean")
 
-METHODS: dict[str, Recipe] = {
+METHOD_RECIPES: dict[str, Recipe] = {
     "standard": {},
     "st": {
         **paper("4.1, Algorithm 1", **SMALL_NOISE),
@@ -103,19 +103,19 @@ METHODS: dict[str, Recipe] = {
     "mart2": {**_MART, **TWO},
     "collaborative": {
         **paper("3.2", steps=10),
-        **ours("as TRADES", beta=6.0, **SMALL_NOISE),
+        **ours("as in TRADES", beta=6.0, **SMALL_NOISE),
     },
 }
-"""By method: its own settings beside the ball and squeeze training's β."""
+"""The settings of each method, without the ball and squeeze training's β."""
 
 AWP = ours("as AWP's authors released TRADES-AWP", awp=0.005, perturbation_warmup=10)
 AWP_ORDER = ours("as AWP's authors released TRADES-AWP", adversarial_first=True)
-"""What weight perturbation adds: to any method, and to TRADES."""
+"""The settings that weight perturbation adds to any method, and to TRADES alone."""
 
 
 def table(source: str, method: str, data: str, model: str = "resnet18") -> Recipe:
-    """All settings of a model of the main tables but the attacks; `source` is the place of its row."""
+    """All settings of a model of the main tables except the attacks; `source` is the section of its row."""
     named = paper(source, method=method, dataset=DIRECTORIES[data], model=model)
     ball = {} if method == "standard" else BALL[data]
     beta = paper("5.1", beta=SQUEEZE_BETA[data]) if method == "st" else {}
-    return {**named, **PROTOCOL, **SCHEDULE[data], **ball, **METHODS[method], **beta}
+    return {**named, **PROTOCOL, **SCHEDULE[data], **ball, **METHOD_RECIPES[method], **beta}

@@ -1,10 +1,10 @@
-"""The numbers of the paper's tables, in percent, as they stand in its text (scan: Li et al., ICLR 2023).
+"""Numbers of the paper's tables in percent, as its text prints them (scan: Li et al., ICLR 2023).
 
-A cell is `mean±half-width` of a 95 % interval over seven runs; `mean` where no half-width is printed or legible.
-    ~     before a cell: digits of it were reconstructed from conflicting or damaged readings of the scan
+A cell is `mean±half-width` of a 95 % interval over seven runs, or `mean` if no half-width is printed or legible.
+    ~     before a cell: some digits are reconstructed from conflicting or damaged readings of the scan
     lost  not recoverable from the scan
     –     the paper leaves the cell blank
-The columns' names are those of `stcore.paper.preset.ATTACKS`.
+Columns are named as in `stcore.paper.preset.COLUMNS`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ DELTAS = {
     "trades2-wrn-34-5": ("table3/wrn-34-5/trades", {"natural": -0.02, "autoattack": -0.12}),
     "trades2-wrn-34-10": ("table3/wrn-34-10/trades", {"natural": -0.71, "autoattack": -1.18}),
 }
-"""What the text of appendix C gives as differences to another row: that row, and points by attack."""
+"""Rows that appendix C gives as differences: the other row, and percentage points by attack."""
 
 BETAS = {
     "trades": {
@@ -145,7 +145,7 @@ BETAS = {
 
 
 class Figures(NamedTuple):
-    """What one row says, by attack, and the attacks whose digits are reconstructed."""
+    """One row's accuracies by attack, and the attacks whose digits are reconstructed."""
 
     expected: dict[str, Expected | None]
     uncertain: tuple[str, ...] = ()
@@ -172,4 +172,4 @@ def _read_cell(cell: str) -> Expected | None:
 FIGURES: dict[str, Figures] = {
     f"{table}/{row}": figures for table, text in _TABLES.items() for row, figures in _read_table(text).items()
 }
-"""Every row with numbers of its own, by the name of its preset."""
+"""The rows with numbers of their own, by preset name."""

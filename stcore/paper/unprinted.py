@@ -1,4 +1,4 @@
-"""The models of the paper's curves, and those its text alone speaks of, as presets."""
+"""Presets of the models in the paper's curves, and of those that only its text mentions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def figure9() -> Iterator[Preset]:
 
 def figure10() -> Iterator[Preset]:
     """RST and ST-RST, epoch by epoch."""
-    note = "Drawn in Fig. 10, not printed. Its PGD-20: α = 0.007, from the image itself, its worst iterate."
+    note = (
+        "Drawn in Fig. 10, not printed. Its PGD-20 has α = 0.007, starts at the natural image, and counts the "
+        "worst iterate."
+    )
     for row in ("rst", "st-rst"):
         recipe = assumed(extra_data("D, Fig. 10", row), ("epochs",), "those of Table 4; the figure has more")
         monitor = paper("D, Fig. 10", eval_epsilon=0.031, test_size=500)
@@ -41,7 +44,7 @@ def figure10() -> Iterator[Preset]:
 
 
 def appendix_c() -> Iterator[Preset]:
-    """Fewer or more inner steps, and two-example variants beyond Table 6."""
+    """Models with fewer or more inner steps, and two-example variants beyond Table 6."""
     source = "C"
     step = ours("as with 10 steps", step_size=2 / 255)
     recipes = {

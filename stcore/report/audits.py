@@ -1,4 +1,4 @@
-"""The audit of a run's evaluations, in plain words."""
+"""Audit section: the audits of a run's evaluations in plain words."""
 
 from __future__ import annotations
 
@@ -6,49 +6,50 @@ from collections.abc import Iterator
 
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.phrases import attack, listed, plural
+from stcore.report.phrases import listed, plural
+from stcore.results.names import attack_in_words
 
 WHAT = (
-    "A robust accuracy is what the attacks left standing. A network can be hard to attack and yet not robust: its "
-    "gradients vanish or mislead, or it answers at random. The audit asks questions on a few images. It can raise "
-    "doubt; it cannot prove that a network is robust."
+    "A robust accuracy is the share of images that stay correctly classified under the attacks. A network can be "
+    "hard to attack and yet not robust: its gradients vanish or mislead, or its output is random. The audit "
+    "checks for this on a few images. It can raise doubts; it cannot prove that a network is robust."
 )
 NONE = (
-    "No evaluation of this run was audited, so nothing is known about whether its gradients mislead the attacks. "
-    "stcli evaluate asks, unless told --no-audit, and keeps the answers with the run where autoattack is among "
-    "the attacks."
+    "No evaluation of this run was audited, so it is unknown whether its gradients mislead the attacks. stcli "
+    "evaluate audits unless --no-audit is given, and saves the audit with the run if autoattack is an attack."
 )
 
 
 def audits(run: GatheredRun, key: str) -> Section:
-    """Of each evaluation that has one and is of the run's own weights."""
+    """The audit of each evaluation that has one and was made with the run's own weights and images."""
     blocks: list[Block] = [Text(WHAT)]
-    asked = [one for one in run.evaluations if one.found is not None and one.found["audit"] and not one.other]
-    if not asked:
+    audited = [one for one in run.evaluations if one.result and one.result["audit"] and not one.mismatch]
+    if not audited:
         blocks.append(Text(NONE, "note"))
-    for one in asked:
-        blocks += of(one)
+    for one in audited:
+        blocks += audit(one)
     return Section(key, "Can these figures be believed?", tuple(blocks))
 
 
-def of(one: LaterEvaluation) -> Iterator[Block]:
-    """The verdict, each doubt in a sentence of its own, and all answers folded away."""
-    findings = (one.found or {})["audit"]
+def audit(one: LaterEvaluation) -> Iterator[Block]:
+    """The summary, a sentence for each doubt, and all answers folded away."""
+    findings = (one.result or {})["audit"]
     by = {status: [f for f in findings if f["status"] == status] for status in ("pass", "warn", "skipped")}
-    what = f"the {one.checkpoint} checkpoint under {listed([attack(name) for name in one.about['attacks']])}"
-    counts = f"of {plural(len(findings), 'question')} {len(by['pass'])} found nothing"
-    skipped = f", {len(by['skipped'])} could not be asked" if by["skipped"] else ""
+    attacks = listed([attack_in_words(name) for name in one.identity["attacks"]])
+    counts = f"{len(by['pass'])} of {plural(len(findings), 'check')} passed"
+    skipped = f", {len(by['skipped'])} could not run" if by["skipped"] else ""
+    summary = f"Audit of the {one.checkpoint} checkpoint under {attacks}: {counts}{skipped}"
     if not by["warn"]:
-        yield Text(f"Of {what}: {counts}{skipped}, and none raised doubt.")
+        yield Text(f"{summary}, and none raised doubts.")
     else:
-        yield Text(f"Of {what}: {counts}{skipped}, and {len(by['warn'])} raised doubt:", "warning")
+        yield Text(f"{summary}, and {len(by['warn'])} raised doubts:", "warning")
         for finding in by["warn"]:
             yield Text(f"{finding['check']} ({finding['value']}): {finding['meaning']}", "warning")
     rows = tuple(
         (
             Cell(finding["check"]),
             Cell(
-                {"pass": "fine", "warn": "doubt", "skipped": "not asked"}[finding["status"]],
+                {"pass": "passed", "warn": "doubt", "skipped": "not run"}[finding["status"]],
                 "",
                 finding in by["warn"],
             ),
@@ -57,5 +58,5 @@ def of(one: LaterEvaluation) -> Iterator[Block]:
         )
         for finding in findings
     )
-    titles = ("question", "answer", "measured", "what it means")
-    yield Folded(f"All answers for {one.checkpoint}", (Table("The audit", titles, rows),))
+    titles = ("check", "outcome", "measured", "meaning")
+    yield Folded(f"All checks of the {one.checkpoint} checkpoint", (Table("The audit", titles, rows),))

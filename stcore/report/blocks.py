@@ -1,6 +1,6 @@
-"""What a report is made of, before anyone decides on HTML or Markdown.
+"""Blocks of a report, independent of the output format.
 
-All texts are plain: whoever writes them out escapes what his format would read otherwise.
+All texts are plain; the writer of a format escapes its special characters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. tone: `plain`, or what catches the eye: a `note`, or a `warning`."""
+    """A paragraph. tone: `plain`, or highlighted as a `note` or a `warning`."""
 
     kind: ClassVar = "text"
     text: str
@@ -21,7 +21,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Number:
-    """A figure to be read at a glance, what it is, and how sure it is."""
+    """A number with its label and a detail, such as its interval."""
 
     label: str
     value: str
@@ -30,7 +30,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Headline:
-    """The few numbers that matter most, side by side."""
+    """The most important numbers, side by side."""
 
     kind: ClassVar = "headline"
     numbers: tuple[Number, ...]
@@ -38,7 +38,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: a text, and smaller behind it a detail such as an interval. marked: to be noticed."""
+    """A table's cell: a text, and in small type a detail such as an interval. marked: highlighted."""
 
     text: str
     detail: str = ""
@@ -47,9 +47,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under titles; the first column says what each row is.
+    """Rows under titles; the first column names each row.
 
-    numbers: how many columns, from the right, are numbers.
+    numbers: the number of columns, from the right, that hold numbers.
     """
 
     kind: ClassVar = "table"
@@ -70,9 +70,9 @@ class Code:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure. name: of its file.   alt: what is to be seen, for those who do not see it.
+    """A figure. name: of its file.   alt: its description for readers who cannot see it.
 
-    draw: of a dark ground or not, a `matplotlib.figure.Figure`.   wide: more than a column's width.
+    draw: given whether the background is dark, a `matplotlib.figure.Figure`.   wide: wider than a column.
     """
 
     kind: ClassVar = "picture"
@@ -85,7 +85,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures side by side where there is room."""
+    """Figures, side by side if there is room."""
 
     kind: ClassVar = "pictures"
     pictures: tuple[Picture, ...]
@@ -93,7 +93,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Folded:
-    """What is there for those who want it."""
+    """Details that are hidden until the reader opens them."""
 
     kind: ClassVar = "folded"
     title: str
@@ -114,7 +114,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Part:
-    """One run's sections, or those of the comparison of all. title: None where the report has but one part."""
+    """The sections of one run, or of the comparison of all. title: None if the report has only one part."""
 
     key: str
     title: str | None

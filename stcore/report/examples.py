@@ -1,4 +1,4 @@
-"""Examples of a run to look at, found on its checkpoint now; or why there are none."""
+"""Examples section: adversarial and collaborative examples on a run's checkpoint, or why there are none."""
 
 from __future__ import annotations
 
@@ -16,50 +16,55 @@ from stcore.report.gathered import GatheredRun
 from stcore.report.phrases import radius
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 from stcore.runs.plan import Plan
+from stcore.runs.preparation import set_up
 from stcore.runs.record import data_of
-from stcore.runs.store import check_weights_metadata
 
 IMAGES = 4
-"""So many, of as many classes, fit a page."""
+"""The number of images, each of another class."""
 
 
 def examples_of(run: GatheredRun, progress: Progress) -> tuple[Block, ...]:
-    """The pictures of the best checkpoint, or of the last where the run has no best yet; a sentence where there
-    can be none, for a report is worth having without."""
+    """Pictures on the best checkpoint, or on the last if there is no best one yet.
+
+    If there can be no examples, a note says why; the rest of the report does not need them.
+    """
     name = next((name for name in ("best", "last") if name in run.weights), None)
     if run.plan is None or name is None:
         return (Text("No examples: the run has no weights that this version of stcore can load.", "note"),)
     try:
         subject = _subject(run, run.plan, name)
     except (DataError, UsageError, DeviceError) as error:
-        return (Text(f"No examples could be found here and now: {error}", "note"),)
+        return (Text(f"No examples: they could not be computed. {error}", "note"),)
     settings = dataclasses.replace(
-        Settings.at(run.plan.eval_epsilon, run.plan.norm), epsilon=run.plan.eval_epsilon
+        Settings.at(run.plan.evaluation.epsilon, run.plan.norm), epsilon=run.plan.evaluation.epsilon
     )
     result = compute([subject], settings, progress=progress)
-    return (Text(_about(result, run.plan, name)), Pictures((_picture(run, result),)))
+    return (Text(_explanation(result, run.plan, name)), Pictures((_picture(run, result),)))
 
 
 def _subject(run: GatheredRun, plan: Plan, checkpoint: str) -> Subject:
-    work = CheckpointEvaluation(dataclasses.replace(plan, attacks=()))
-    test = work.splits.test
+    weights, metadata = load_weights(run.path / f"{checkpoint}.safetensors")
+    without = dataclasses.replace(plan, evaluation=dataclasses.replace(plan.evaluation, attacks=()))
+    work = CheckpointEvaluation(set_up(without, metadata))
+    test = work.test
     known = data_of(run.record).get("test", {}).get("sha256")
     if known is not None and known != test.fingerprint():
-        raise DataError(f"{plan.dataset} holds other test images than those that the run was judged on")
-    weights, about = load_weights(run.path / f"{checkpoint}.safetensors")
-    check_weights_metadata(about, plan, work.splits)
+        raise DataError(f"{plan.data.dataset} holds other test images than those of the run's evaluation")
     work.load(weights)
-    places = np.sort(one_per_class(test.labels, IMAGES, seed=0))
-    shown = test.subset(places)
+    chosen = np.sort(one_per_class(test.labels, IMAGES, seed=0))
+    shown = test.subset(chosen)
     names = test.class_names
-    return Subject(checkpoint, work.classifier, shown.images, shown.labels, places, plan.method, class_names=names)
+    return Subject(
+        checkpoint, work.classifier, shown.images, shown.labels, chosen, plan.method.name, class_names=names
+    )
 
 
-def _about(result: Result, plan: Plan, checkpoint: str) -> str:
+def _explanation(result: Result, plan: Plan, checkpoint: str) -> str:
     return (
-        f"One test image of each of {len(result.labels)} classes, and what {result.settings.steps} steps within "
-        f"{radius(plan.eval_epsilon, plan.norm)} make of it on the {checkpoint} checkpoint: adversarial examples "
-        "climb the loss, collaborative ones go down."
+        f"One test image of each of {len(result.labels)} classes, with its adversarial and collaborative "
+        f"examples on the {checkpoint} checkpoint: {result.settings.steps} steps within "
+        f"{radius(plan.evaluation.epsilon, plan.norm)} that increase (adversarial) or decrease (collaborative) "
+        "the loss."
     )
 
 
@@ -67,17 +72,17 @@ def _picture(run: GatheredRun, result: Result) -> Picture:
     from stcore.figures.examples import draw
 
     model, count = result.models[0], len(result.labels)
-    said = [
+    described = [
         f"{kind} images: {int((model.predicted[kind] == result.labels).sum())} of {count} classified correctly, "
         f"mean cross-entropy {model.losses[kind].mean():.3g}"
         for kind in KINDS
     ]
     return Picture(
         f"{run.name.replace('/', '-')}-examples",
-        f"{count} test images with their perturbations and the results. {'; '.join(said)}.",
-        "On the left: the checkpoint, which test image, and its true class. Below an image: its cross-entropy, "
-        f"and the class that the network takes it for. Perturbations are shown times {result.amplification:.3g}. "
-        f"{'; '.join(said)}.",
+        f"{count} test images with their perturbations and the resulting examples. {'; '.join(described)}.",
+        "On the left: the checkpoint, the test image's number and its true class. Below each image: its "
+        f"cross-entropy and the predicted class. Perturbations are multiplied by {result.amplification:.3g}. "
+        f"{'; '.join(described)}.",
         lambda dark: draw(result, dark=dark),
         wide=True,
     )

@@ -1,4 +1,4 @@
-"""What the hub reads of a model card: YAML before the text."""
+"""Front matter of a model card: the YAML that the hub reads."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from stcore.report.chance import useless
 from stcore.report.gathered import GatheredRun
 from stcore.report.phrases import radius
-from stcore.report.summary import figures
+from stcore.report.summary import chance_warning, figures
 from stcore.results import names
 from stcore.runs.plan import Plan
 
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "svhn": "ufldl-stanford/svhn"}
-"""The published sets' names on the hub."""
+"""The published data sets' names on the hub."""
 
 
 def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any]:
-    """What the hub reads. The licence of the weights is for whoever publishes them to choose."""
+    """The card's metadata. The licence is left unknown: whoever publishes the weights chooses it."""
     name = run.name.replace("/", "-")
-    data, kind = names.data(plan.dataset), plan.dataset.partition(":")[0]
+    data, kind = names.data(plan.data.dataset), plan.data.dataset.partition(":")[0]
     hub = _hub_dataset(plan)
     metrics = [
         {
             "type": "accuracy",
             "name": "accuracy"
             if what == "natural"
-            else f"robust accuracy, {what}, {radius(plan.eval_epsilon, plan.norm)}",
+            else f"robust accuracy, {what}, {radius(plan.evaluation.epsilon, plan.norm)}",
             "value": round(100 * score["accuracy"], 2),
             "verified": False,
         }
@@ -36,8 +35,8 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
     return {
         "license": "unknown",
         "library_name": "stcore",
-        **({} if any(useless(run, checkpoint)) else {"pipeline_tag": "image-classification"}),
-        "tags": ["adversarial-robustness", "adversarial-training", plan.method, plan.model],
+        **({} if any(chance_warning(run, checkpoint)) else {"pipeline_tag": "image-classification"}),
+        "tags": ["adversarial-robustness", "adversarial-training", plan.method.name, plan.model.name],
         **({} if hub is None else {"datasets": [hub]}),
         "metrics": ["accuracy"],
         "model-index": [
@@ -56,12 +55,12 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
 
 
 def _hub_dataset(plan: Plan) -> str | None:
-    kind, _, place = plan.dataset.partition(":")
-    return place if kind == "hub" else HUB_DATASETS.get(kind)
+    kind, _, name = plan.data.dataset.partition(":")
+    return name if kind == "hub" else HUB_DATASETS.get(kind)
 
 
 def yaml(content: Any, indent: str = "") -> Iterator[str]:
-    """Dicts and lists in blocks; a scalar as JSON writes it, which is YAML too."""
+    """The lines of YAML: dicts and lists in block style, scalars in JSON, which is valid YAML."""
     items = content.items() if isinstance(content, dict) else ((None, item) for item in content)
     for name, item in items:
         lead = indent + ("- " if name is None else f"{name}:")

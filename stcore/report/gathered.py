@@ -1,4 +1,4 @@
-"""What there is to report of a run, read from its folder; nothing is computed and no framework is loaded."""
+"""Data of a report, read from run folders without computing anything or loading a framework."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stcore.base.files import read_json
 from stcore.base.weights_file import load_weights
 from stcore.errors import UsageError
 from stcore.evaluation.folder import EVALUATIONS, IDENTITY
-from stcore.evaluation.folder import RESULT as FOUND
+from stcore.evaluation.folder import RESULT as EVALUATION_RESULT
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.folder import CHECKPOINTS, METRICS, RESULT
 from stcore.runs.plan import Plan
@@ -22,26 +22,26 @@ from stcore.runs.record import Record, data_of, plan_of, read_metrics, read_reco
 
 @dataclass(frozen=True)
 class LaterEvaluation:
-    """What `stcli evaluate` left in the run's folder: of which checkpoint, asked for what, and what it found.
+    """An evaluation that `stcli evaluate` left in the run's folder.
 
-    found: None where it is unfinished.   other: what it is of that is not the run's: `other weights`, `other test
-        images`, or nothing.
+    identity: its settings and fingerprints.   result: None if it is unfinished.
+    mismatch: `other weights` or `other test images` if it is not of the run's own, otherwise empty.
     """
 
     name: str
     checkpoint: str
-    about: Mapping[str, Any]
-    found: Mapping[str, Any] | None
-    other: str
+    identity: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    mismatch: str
 
 
 @dataclass(frozen=True)
 class GatheredRun:
-    """A run as its folder tells it.
+    """The content of a run's folder.
 
-    name: short, and its own among the runs of one report.   plan: None where the settings are of another version.
-    weights: by checkpoint, the number of values in its file that are trained.   rows: of metrics.jsonl.
-    classes: of the data, as a weights file tells; None where there is none.
+    name: short, and unique within a report.   plan: None if the settings are of another version.
+    weights: the number of trained values in each checkpoint's file.   rows: of metrics.jsonl.
+    classes: their number, from a weights file; None if there is none.
     """
 
     path: Path
@@ -63,20 +63,20 @@ class GatheredRun:
 
     @property
     def checkpoints(self) -> Mapping[str, Any]:
-        """The run's own result by checkpoint and attack; empty where there is none."""
+        """The run's own result by checkpoint and attack; empty if it is unfinished."""
         return {} if self.result is None else self.result["checkpoints"]
 
 
 def gather(paths: Sequence[Path]) -> tuple[GatheredRun, ...]:
-    """The runs in these folders, in their order; UsageError for what is none, or for a damaged file."""
+    """The runs in these folders, in order. Raises UsageError for a folder without a run, or a damaged file."""
     if not paths:
-        raise UsageError("runs: expected one run's folder or more, as stcli train leaves them; received none")
+        raise UsageError("runs: expected at least one run's folder, as stcli train leaves it; received none")
     names = short_names([Path(os.path.abspath(path)) for path in paths])
     return tuple(_gather(path, name) for path, name in zip(paths, names, strict=True))
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """For each path so many of its last parts as tell it from the others; UsageError where one is there twice."""
+    """The last parts of each path, as many as make all names unique. Raises UsageError for a repeated path."""
     if twice := {str(path) for path in paths if paths.count(path) > 1}:
         raise UsageError(f"runs: expected each run once; received {', '.join(sorted(twice))} more than once")
     length = 1
@@ -91,12 +91,14 @@ def _gather(path: Path, name: str) -> GatheredRun:
     with contextlib.suppress(UsageError):
         plan = plan_of(record)
     if record.result is not None and not {"checkpoints", "images", "epsilon"} <= set(record.result):
-        raise UsageError(f"run: {path / RESULT} is not as stcli train leaves it. Train anew")
+        raise UsageError(
+            f"run: expected the result that stcli train writes; {path / RESULT} lacks some of it. Train again"
+        )
     prints, sizes, classes = {}, {}, None
     for checkpoint in CHECKPOINTS:
         if (file := path / f"{checkpoint}.safetensors").is_file():
-            arrays, about = load_weights(file)
-            classes = int(about["num_classes"]) if "num_classes" in about else classes
+            arrays, metadata = load_weights(file)
+            classes = int(metadata["num_classes"]) if "num_classes" in metadata else classes
             prints[checkpoint] = fingerprint(arrays)
             sizes[checkpoint] = sum(a.size for key, a in arrays.items() if ".running_" not in key)
     rows = tuple(read_metrics(path)) if (path / METRICS).is_file() else ()
@@ -106,15 +108,18 @@ def _gather(path: Path, name: str) -> GatheredRun:
 def _evaluations(path: Path, record: Record, prints: Mapping[str, str]) -> tuple[LaterEvaluation, ...]:
     found = []
     for file in sorted((path / EVALUATIONS).glob(f"*/*/{IDENTITY}")):
-        about, folder = read_json(file), file.parent
-        result = read_json(folder / FOUND) if (folder / FOUND).is_file() else None
-        other = "" if about["weights"] == prints.get(folder.name) else "other weights"
-        other = other or ("" if _same_images(record, about) else "other test images")
-        found.append(LaterEvaluation(folder.parent.name, folder.name, about, result, other))
+        identity, folder = read_json(file), file.parent
+        result = read_json(folder / EVALUATION_RESULT) if (folder / EVALUATION_RESULT).is_file() else None
+        mismatch = "" if identity["weights"] == prints.get(folder.name) else "other weights"
+        mismatch = mismatch or ("" if _same_images(record, identity) else "other test images")
+        found.append(LaterEvaluation(folder.parent.name, folder.name, identity, result, mismatch))
     return tuple(found)
 
 
-def _same_images(record: Record, about: Mapping[str, Any]) -> bool:
-    """Whether it is of the run's test split; where that was cut to a size, a subset is of the whole."""
-    on_the_whole = record.config.get("test_size") is not None and about["subset"] is not None
-    return on_the_whole or bool(about["data"] == data_of(record).get("test", {}).get("sha256"))
+def _same_images(record: Record, identity: Mapping[str, Any]) -> bool:
+    """Whether the evaluation is of the run's test split.
+
+    A subset is of the whole split, so it counts as the same if the run's own test split was shortened.
+    """
+    of_whole_split = record.config.get("test_size") is not None and identity["subset"] is not None
+    return of_whole_split or bool(identity["data"] == data_of(record).get("test", {}).get("sha256"))

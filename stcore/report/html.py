@@ -1,4 +1,4 @@
-"""A report as one HTML file, which asks nothing of a network and runs no script."""
+"""HTML rendering: one file that loads nothing from a network and runs no script."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stcore.report.blocks import Document, Picture
 
 
 def html(document: Document) -> str:
-    """The page."""
+    """The HTML page of a report."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -28,18 +28,18 @@ def html(document: Document) -> str:
 
 
 def sources(picture: Picture) -> dict[str, Any]:
-    """The drawing on a light and on a dark ground, as addresses that hold it, and its size in CSS pixels."""
+    """The figure on a light and a dark background as data URLs, and its size in CSS pixels."""
     light, dark = picture.draw(False), picture.draw(True)
     width, height = (round(96 * inches) for inches in light.get_size_inches())
     return {
-        "light": _address(style.svg(light)),
-        "dark": _address(style.svg(dark)),
+        "light": _data_url(style.svg(light)),
+        "dark": _data_url(style.svg(dark)),
         "width": width,
         "height": height,
     }
 
 
-def _address(svg: str) -> str:
+def _data_url(svg: str) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 

@@ -1,4 +1,4 @@
-"""A report as Markdown, with its figures as PNG files in a folder beside it."""
+"""Markdown rendering, with the figures as PNG files in a folder beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stcore.report.blocks import Block, Cell, Code, Document, Folded, Headline, 
 
 
 def markdown(document: Document, folder: str) -> str:
-    """The text; its figures are looked for in `folder`, beside the file."""
+    """The Markdown text of a report. folder: of its figures, relative to the file."""
     lines = [f"# {escaped(document.title)}", "", escaped(document.subtitle), ""]
     for block in document.headline:
         lines += _block(block, folder)
@@ -26,7 +26,7 @@ def markdown(document: Document, folder: str) -> str:
 
 
 def pictures(document: Document) -> Iterator[Picture]:
-    """All figures of a document."""
+    """Yields all figures of a document."""
     for part in document.parts:
         for section in part.sections:
             for block in section.blocks:
@@ -35,22 +35,24 @@ def pictures(document: Document) -> Iterator[Picture]:
 
 
 def save_pictures(document: Document, folder: Path) -> None:
-    """Writes each as a PNG file on a light ground."""
+    """Writes all figures as PNG files on a light background."""
     for picture in pictures(document):
         style.save(picture.draw(False), folder / picture.name, ("png",))
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown, and the HTML within it, reads as it stands."""
+    """The text on one line, with the special characters of Markdown and HTML escaped."""
     return re.sub(r"([\\`*_\[\]<>|#~&])", r"\\\1", re.sub(r"[\r\n]+", " ", text))
 
 
+_TONES = {"plain": "", "note": "> **Note.** ", "warning": "> **Warning.** "}
+
+
 def _block(block: Block, folder: str) -> Iterator[str]:
-    """Its lines, an empty one behind it."""
+    """The block's lines, followed by an empty one."""
     match block:
         case Text():
-            quoted = "" if block.tone == "plain" else f"> {'**Note.**' if block.tone == 'note' else '**Mind.**'} "
-            yield quoted + escaped(block.text)
+            yield _TONES[block.tone] + escaped(block.text)
         case Headline():
             for number in block.numbers:
                 yield f"- **{escaped(number.value)}** {escaped(number.label)} ({escaped(number.detail)})"
@@ -73,7 +75,7 @@ def _block(block: Block, folder: str) -> Iterator[str]:
 
 
 def table(block: Table) -> Iterator[str]:
-    """A pipe table, its caption above it."""
+    """The lines of a pipe table, its caption above it."""
     yield f"{escaped(block.caption)}:"
     yield ""
     yield _line(list(map(escaped, block.titles)))
@@ -83,7 +85,7 @@ def table(block: Table) -> Iterator[str]:
 
 
 def fenced(block: Code) -> Iterator[str]:
-    """Code within a fence that is longer than any in it."""
+    """The lines of a code block whose fence is longer than any run of backticks in it."""
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", block.text)), 3)
     yield f"{fence}{block.language}"
     yield block.text

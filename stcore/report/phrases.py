@@ -1,4 +1,4 @@
-"""How a report says what it says again and again."""
+"""Phrases and number formats that several parts of a report share."""
 
 from __future__ import annotations
 
@@ -8,63 +8,30 @@ from typing import Any
 from stcore.report.blocks import Cell
 from stcore.results import names
 
-METHODS = {
-    "st": "squeeze training (ST)",
-    "standard": "standard training",
-    "at": "adversarial training (AT)",
-    "trades": "TRADES",
-    "mart": "MART",
-    "collaborative": "training on collaborative examples (Eq. 5)",
-    "at2": "AT with two examples (AT†)",
-    "trades2": "TRADES with two examples (TRADES†)",
-    "mart2": "MART with two examples (MART†)",
-    "gairat": "GAIRAT",
-    "gair-rst": "GAIR-RST",
-    "bat": "bridged adversarial training (BAT)",
-}
-
-ATTACKS = {
-    "natural": "natural",
-    "fgsm": "FGSM",
-    "pgd20": "PGD-20",
-    "pgd100": "PGD-100",
-    "cw100": "C&W-100",
-    "autoattack": "AutoAttack",
-    "autoattack-fast": "AutoAttack (fast)",
-    "ifgsm": "I-FGSM",
-    "mifgsm": "MI-FGSM",
-    "deepfool": "DeepFool",
-}
-
-
-def attack(name: str) -> str:
-    """As papers write it."""
-    return ATTACKS.get(name, name)
-
 
 def accuracy(score: Mapping[str, Any]) -> Cell:
-    """A result's accuracy in percent, with its interval."""
+    """An accuracy in percent with its interval."""
     low, high = score["interval_95"]
     return Cell(percent(score["accuracy"]), f"[{percent(low)}, {percent(high)}]")
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as percent, to hundredths."""
+    """A share in [0, 1] in percent, with two decimals."""
     return f"{100 * share:.2f}"
 
 
 def radius(value: float, norm: str = "linf") -> str:
     """ε = 8/255 in l∞, or ε = 0.5 in l2."""
-    return f"ε = {names.radius(value)} in {names.norm(norm)}".replace(" ", "\u00a0")  # it stays in one line
+    return f"ε = {names.radius(value)} in {names.norm(norm)}".replace(" ", "\u00a0")  # no line break within it
 
 
-def value(given: Any) -> str:
-    """A setting."""
-    if isinstance(given, (tuple, list)):
-        return ", ".join(map(value, given)) or "none"
-    if isinstance(given, bool) or given is None:
-        return {True: "yes", False: "no", None: "none"}[given]
-    return f"{given:.6g}" if isinstance(given, float) else str(given)
+def value(setting: Any) -> str:
+    """The text of a setting: yes, no, none, a number, a word, or a list of them."""
+    if isinstance(setting, (tuple, list)):
+        return ", ".join(map(value, setting)) or "none"
+    if isinstance(setting, bool) or setting is None:
+        return {True: "yes", False: "no", None: "none"}[setting]
+    return f"{setting:.6g}" if isinstance(setting, float) else str(setting)
 
 
 def listed(words: Sequence[str]) -> str:

@@ -1,50 +1,52 @@
-"""The commands that make a run, and its evaluations, again."""
+"""Reproduction section: the commands that repeat a run and its evaluations."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from stcore.data.download.registry import PUBLISHED
+from stcore.presets import default_preset
 from stcore.report.blocks import Block, Code, Folded, Section, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.settings import again, flag, train_command
 from stcore.runs.folder import CONFIG
+from stcore.runs.plan import Plan, make_plan
 
 SAME = (
-    "On a CPU, with the same versions and number of threads, the figures come out the same. Elsewhere rounding "
-    "differs, training carries it on, and they agree as two seeds do."
+    "On a CPU with the same versions and number of threads, the figures come out the same. Elsewhere, rounding "
+    "differs and training amplifies it: the figures then agree as those of two seeds do."
 )
+
+ALWAYS_GIVEN = ("backend", "dataset", "method")
+"""The settings that every command gives, in this order; all others have defaults that follow from them."""
 
 
 def reproduce(run: GatheredRun, key: str) -> Section:
-    """As flags, and as the file of all settings."""
+    """The commands, and the file with all settings."""
     blocks: list[Block] = [Code("\n".join(map(in_lines, commands(run)))), Text(SAME)]
     config = (run.path / CONFIG).read_text(encoding="utf-8")
-    blocks.append(
-        Folded(
-            f"Or save this as {CONFIG}, and give stcli train --config {CONFIG}", (Code(config.rstrip(), "toml"),)
-        )
-    )
+    title = f"Or save this as {CONFIG} and run stcli train --config {CONFIG}"
+    blocks.append(Folded(title, (Code(config.rstrip(), "toml"),)))
     return Section(key, "How to reproduce", tuple(blocks))
 
 
 def commands(run: GatheredRun) -> Iterator[str]:
-    """In their order."""
-    out, plan = again(run.path), run.plan
+    """The commands in order: download, training, evaluations."""
+    out, plan = f"{run.path.name or 'run'}-again", run.plan
     if plan is None:
         yield shlex.join(["stcli", "train", "--config", str(run.path / CONFIG), "--out", out])
     else:
-        if plan.dataset in PUBLISHED:
-            yield f"stcli data fetch {plan.dataset}"
+        if plan.data.dataset in PUBLISHED:
+            yield f"stcli data fetch {plan.data.dataset}"
         yield train_command(plan, run.config.get("preset", plan.preset), out)
     for one in run.evaluations:
-        if not one.other:
+        if not one.mismatch:
             yield evaluate_command(run, one, out)
 
 
 def in_lines(command: str, width: int = 88) -> str:
-    """A command over several lines where one is too short for it, each flag together with its value."""
+    """The command, broken into lines before options if it is long; an option and its value stay together."""
     lines = [""]
     for word in map(shlex.quote, shlex.split(command)):
         if word.startswith("--") and len(lines[-1]) > width - 24:
@@ -53,13 +55,63 @@ def in_lines(command: str, width: int = 88) -> str:
     return " \\\n".join(lines)
 
 
+def train_command(plan: Plan, preset: str, out: str) -> str:
+    """The `stcli train` command of this plan."""
+    flat = plan.flat()
+    given = {name: flat[name] for name in ALWAYS_GIVEN}
+    if preset != default_preset(plan.data.dataset):
+        given["preset"] = preset
+    given |= options_of(plan, preset)
+    words = [word for name, value in given.items() for word in option(name, value)]
+    return shlex.join(["stcli", "train", *words, "--out", out])
+
+
+def options_of(plan: Plan, preset: str) -> dict[str, Any]:
+    """The settings that reproduce the plan, beside `ALWAYS_GIVEN` and the preset.
+
+    A default may follow from another setting, as the step size does from ε. So settings that still differ are
+    added until the plan is the same.
+    """
+    wanted = {name: value for name, value in plan.flat().items() if name != "preset"}
+    base = {**{name: wanted[name] for name in ALWAYS_GIVEN}, "preset": preset}
+    given: dict[str, Any] = {}
+    while missing := different(wanted, make_plan({**base, **given}).flat()):
+        given |= missing
+    return {name: given[name] for name in wanted if name in given}
+
+
+def defaults(plan: Plan, preset: str) -> dict[str, Any]:
+    """The settings of a run for which only `ALWAYS_GIVEN` and the preset are given."""
+    flat = plan.flat()
+    return make_plan({**{name: flat[name] for name in ALWAYS_GIVEN}, "preset": preset}).flat()
+
+
+def different(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The wanted settings that `found` lacks or has with another value."""
+    return {name: value for name, value in wanted.items() if found.get(name) != value}
+
+
+def option(name: str, value: Any) -> list[str]:
+    """The words of a command-line option."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{dashed}" if value else f"--no-{dashed}"]
+    if isinstance(value, (tuple, list)):
+        return [f"--{dashed}", *map(repr, value)]
+    return [f"--{dashed}", "none" if value is None else str(value)]
+
+
 def evaluate_command(run: GatheredRun, one: LaterEvaluation, out: str) -> str:
-    """The one that asked for this evaluation."""
-    about, plan = one.about, run.plan
-    words = ["stcli", "evaluate", out, "--checkpoint", one.checkpoint, "--attacks", ",".join(about["attacks"])]
-    usual = {} if plan is None else {"epsilon": plan.eval_epsilon, "norm": plan.norm, "seed": plan.seed}
-    usual |= {} if plan is None else {"backend": plan.backend, "dtype": plan.dtype, "subset": None, "shard": None}
+    """The `stcli evaluate` command of this evaluation."""
+    identity, plan = one.identity, run.plan
+    words = ["stcli", "evaluate", out, "--checkpoint", one.checkpoint, "--attacks", ",".join(identity["attacks"])]
+    usual = {} if plan is None else {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "seed": plan.seed}
+    usual |= (
+        {}
+        if plan is None
+        else {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "subset": None, "shard": None}
+    )
     for name in ("epsilon", "norm", "backend", "dtype", "seed", "subset", "shard"):
-        if about[name] is not None and usual.get(name) != about[name]:
-            words += flag(name, about[name])
+        if identity[name] is not None and usual.get(name) != identity[name]:
+            words += option(name, identity[name])
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""The accuracies of a run: its own, and those that `stcli evaluate` found later."""
+"""Results section: a run's accuracies, later evaluations, and the paper's row beside them."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stcore.paper import PRESETS
+from stcore.paper.preset import Expected
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.paper_row import beside_the_paper
-from stcore.report.phrases import accuracy, attack, listed, plural, radius
+from stcore.report.phrases import accuracy, listed, plural, radius
+from stcore.results.comparison import compare
+from stcore.results.names import attack_in_words
 
-WEAK = "PGD and FGSM overestimate robustness. Before such a figure is published, evaluate by AutoAttack: "
+WEAK = "PGD and FGSM overestimate robustness. Before publishing such a figure, evaluate with AutoAttack: "
 
 
 def results(run: GatheredRun, key: str) -> Section:
-    """Unfinished runs have the last epoch's figures, from `stcore.report.troubles`; here stands what is final."""
+    """The final accuracies. The last epoch of an unfinished run is in `stcore.report.history`."""
     blocks: list[Block] = []
     if run.result is None:
         blocks.append(Text("This run is unfinished: it has no result on the test split yet.", "warning"))
     else:
-        blocks += [Text(about(run)), scores_table(run)]
-    blocks += later(run)
-    if run.result is not None and not any(name.startswith("autoattack") for name in judged_by(run)):
+        blocks += [Text(caption(run)), scores_table(run)]
+    blocks += later_evaluations(run)
+    if run.result is not None and not any(name.startswith("autoattack") for name in attacks_of(run)):
         command = shlex.join(["stcli", "evaluate", str(run.path), "--attacks", "autoattack"])
         blocks.append(Text(f"{WEAK}{command}", "note"))
     blocks += beside_the_paper(run)
     return Section(key, "Results", tuple(blocks))
 
 
-def about(run: GatheredRun) -> str:
-    """What the figures are of."""
+def caption(run: GatheredRun) -> str:
+    """What the accuracies are measured on, and their intervals."""
     result, norm = run.result or {}, "linf" if run.plan is None else run.plan.norm
     return (
         f"Accuracy in percent on {plural(result['images'], 'image')} of the test split, under attacks with "
@@ -46,40 +49,43 @@ def scores_table(run: GatheredRun) -> Table:
     for name, scores in run.checkpoints.items():
         label = Cell(name, f"epoch {epochs[name]}" if name in epochs else "")
         rows.append((label, *(accuracy(scores[a]) if a in scores else Cell("–") for a in columns)))
-    titles = ("checkpoint", *(f"{attack(name)} %" for name in columns))
+    titles = ("checkpoint", *(f"{attack_in_words(name)} %" for name in columns))
     return Table("Accuracy on the test split", titles, tuple(rows), len(columns))
 
 
-def later(run: GatheredRun) -> Iterator[Block]:
-    """What is in the run's evaluations folder, each attack of each in a row, and the stages of cascades."""
+def later_evaluations(run: GatheredRun) -> Iterator[Block]:
+    """A row per attack of each evaluation in the run's folder, and the stages of the cascades."""
     if not run.evaluations:
         return
     rows = tuple(row for one in run.evaluations for row in _rows(one))
     titles = ("checkpoint", "attack", "images", "accuracy %")
     yield Table("Evaluated later, by stcli evaluate", titles, rows, 2)
-    if others := dict.fromkeys(one.other for one in run.evaluations if one.other):
-        yield Text(f"What is of {listed(list(others))} than the run's says nothing of the run.", "warning")
+    if mismatches := dict.fromkeys(one.mismatch for one in run.evaluations if one.mismatch):
+        yield Text(
+            f"Evaluations marked {listed(list(mismatches))} do not apply to this run: they were made with "
+            "something else than the run's weights and test images.",
+            "warning",
+        )
     for one in run.evaluations:
-        for name, stages in (one.found or {}).get("cascades", {}).items():
-            yield Folded(f"{attack(name)} on {one.checkpoint}, stage by stage", (_stages(stages),))
+        for name, stages in (one.result or {}).get("cascades", {}).items():
+            yield Folded(f"{attack_in_words(name)} on {one.checkpoint}, stage by stage", (_stages(stages),))
 
 
 def _rows(one: LaterEvaluation) -> Iterator[tuple[Cell, ...]]:
-    ball = radius(one.about["epsilon"], one.about["norm"])
-    images = Cell(f"{one.about['images']:,}", which(one))
-    label = Cell(one.checkpoint, one.other, bool(one.other))
-    if one.found is None:
-        for name in one.about["attacks"]:
-            yield label, Cell(attack(name), ball), images, Cell("unfinished")
+    ball = radius(one.identity["epsilon"], one.identity["norm"])
+    images = Cell(f"{one.identity['images']:,}", part_of_images(one))
+    label = Cell(one.checkpoint, one.mismatch, bool(one.mismatch))
+    if one.result is None:
+        for name in one.identity["attacks"]:
+            yield label, Cell(attack_in_words(name), ball), images, Cell("unfinished")
         return
-    for name, score in one.found["accuracies"].items():
-        yield label, Cell(attack(name), ball if name != "natural" else ""), images, accuracy(score)
+    for name, score in one.result["accuracies"].items():
+        yield label, Cell(attack_in_words(name), ball if name != "natural" else ""), images, accuracy(score)
 
 
-def which(one: LaterEvaluation) -> str:
-    """Which part of the test images it is of."""
-    said = [f"{name} {one.about[name]}" for name in ("subset", "shard") if one.about[name]]
-    return ", ".join(said)
+def part_of_images(one: LaterEvaluation) -> str:
+    """The subset and shard of the test images; empty for all of them."""
+    return ", ".join(f"{name} {one.identity[name]}" for name in ("subset", "shard") if one.identity[name])
 
 
 def _stages(stages: list[Mapping[str, Any]]) -> Table:
@@ -91,11 +97,46 @@ def _stages(stages: list[Mapping[str, Any]]) -> Table:
         )
         for stage in stages
     ]
-    titles = ("attack", "withstand it and those before", "forwards", "backwards", "seconds")
-    return Table("What each attack left standing, and what it cost", titles, tuple(rows), 4)
+    titles = ("attack", "still correct after it", "forward passes", "backward passes", "seconds")
+    return Table("Images still classified correctly after each attack, and its cost", titles, tuple(rows), 4)
 
 
-def judged_by(run: GatheredRun) -> set[str]:
-    """The attacks that the run has figures for."""
+def attacks_of(run: GatheredRun) -> set[str]:
+    """The attacks for which the run has an accuracy."""
     own = {name for scores in run.checkpoints.values() for name in scores}
-    return own | {name for one in run.evaluations if one.found and not one.other for name in one.about["attacks"]}
+    later = (one for one in run.evaluations if one.result and not one.mismatch)
+    return own | {name for one in later for name in one.identity["attacks"]}
+
+
+def beside_the_paper(run: GatheredRun) -> Iterator[Block]:
+    """The paper's row of the run's preset beside the run's accuracies, with the verdict of `stcli verify`."""
+    preset = PRESETS.get(str(run.config.get("preset")))
+    if preset is None or run.plan is None:
+        return
+    verdict = compare(preset, [run.record])
+    rows = [
+        (
+            Cell(attack_in_words(row.attack)),
+            Cell(f"{row.mean:.2f}", f"[{row.low:.2f}, {row.high:.2f}]"),
+            Cell(f"{row.expected.mean:.2f}" + "?" * row.uncertain, _half_width(row.expected)),
+            Cell(f"{row.difference:+.2f}"),
+            Cell(verdict.word(row), marked=not verdict.comparable or not row.reproduced),
+        )
+        for row in verdict.rows
+    ]
+    if rows:
+        titles = ("attack", "this run %", "the paper %", "difference", "verdict")
+        yield Table(
+            f"Compared with the paper's row {preset.name}, {preset.checkpoint} checkpoint", titles, tuple(rows), 4
+        )
+    if verdict.reasons:
+        yield Text(f"Not comparable with the paper's row {preset.name}: {'; '.join(verdict.reasons)}.", "note")
+    if verdict.rows and verdict.missing:
+        missing = listed([attack_in_words(name) for name in verdict.missing])
+        yield Text(f"This run or the paper's text has no number for {missing}.")
+    if any(row.uncertain for row in verdict.rows):
+        yield Text("A question mark: some digits are reconstructed from a damaged scan of the paper.")
+
+
+def _half_width(expected: Expected) -> str:
+    return "" if expected.half_width is None else f"± {expected.half_width:.2f}"

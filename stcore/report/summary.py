@@ -1,52 +1,60 @@
-"""A run's figures of one checkpoint under every attack it met, its own and later ones; the best at a glance."""
+"""Summary of a report: accuracies under every attack, the headline, and a warning about useless networks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stcore.report.blocks import Block, Headline, Number, Text
-from stcore.report.chance import useless
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.phrases import accuracy, attack, listed, percent, plural, radius
+from stcore.report.phrases import accuracy, listed, percent, plural, radius
+from stcore.results.names import attack_in_words
 
 AT_A_GLANCE = ("natural", "pgd20", "autoattack")
+"""The attacks of the headline."""
+
+ONE_CLASS = "several classes"
+"""The audit's check that a network predicts more than one class."""
 
 
 def figures(run: GatheredRun, checkpoint: str = "best") -> dict[str, Mapping[str, Any]]:
-    """Accuracies by attack, as papers write it; one that was made otherwise than the run's says so in its name."""
-    found = {attack(name): score for name, score in run.checkpoints.get(checkpoint, {}).items()}
+    """The checkpoint's accuracies by attack, the run's own and later ones.
+
+    If an evaluation's settings differ from the run's, they are a suffix of the attack's name.
+    """
+    found = {attack_in_words(name): score for name, score in run.checkpoints.get(checkpoint, {}).items()}
     for one in run.evaluations:
-        if one.checkpoint == checkpoint and one.found is not None and not one.other:
-            for name, score in one.found["accuracies"].items():
-                if name != "natural":  # which the run has, on all images
-                    found.setdefault(f"{attack(name)}{_otherwise(run, one)}", score)
+        if one.checkpoint == checkpoint and one.result is not None and not one.mismatch:
+            for name, score in one.result["accuracies"].items():
+                if name != "natural":  # the run has its own, on all images
+                    found.setdefault(f"{attack_in_words(name)}{_suffix(run, one)}", score)
     return found
 
 
-def _otherwise(run: GatheredRun, one: LaterEvaluation) -> str:
-    about, result = one.about, run.result or {}
-    said = [f"{about['images']:,} images"] if about["images"] != result.get("images") else []
+def _suffix(run: GatheredRun, one: LaterEvaluation) -> str:
+    identity, result = one.identity, run.result or {}
+    different = [f"{identity['images']:,} images"] if identity["images"] != result.get("images") else []
     norm = "linf" if run.plan is None else run.plan.norm
-    if (about["epsilon"], about["norm"]) != (result.get("epsilon"), norm):
-        said.append(radius(about["epsilon"], about["norm"]))
-    if about["backend"] != run.config.get("backend", about["backend"]):
-        said.append(about["backend"])
-    return f" ({', '.join(said)})" if said else ""
+    if (identity["epsilon"], identity["norm"]) != (result.get("epsilon"), norm):
+        different.append(radius(identity["epsilon"], identity["norm"]))
+    if identity["backend"] != run.config.get("backend", identity["backend"]):
+        different.append(identity["backend"])
+    return f" ({', '.join(different)})" if different else ""
 
 
 def headline(runs: Sequence[GatheredRun]) -> tuple[Block, ...]:
-    """Of one run its figures, of several the highest of each, and whether it is clearly apart from the others;
-    before them which networks have learnt nothing."""
+    """The main accuracies, after a warning for each network that has learnt nothing.
+
+    For several runs, the highest of each, and whether it is clearly above the others.
+    """
     finished = {run.name: figures(run) for run in runs if run.result is not None}
     if not finished:
         return (Text(f"{plural(len(runs), 'run')}, none of them finished.", "warning"),)
-    shown = [attack(name) for name in AT_A_GLANCE]
+    shown = [attack_in_words(name) for name in AT_A_GLANCE]
     names = dict.fromkeys(name for one in finished.values() for name in one if name.partition(" (")[0] in shown)
     scores = {name: {run: one[name] for run, one in finished.items() if name in one} for name in names}
     numbers = [_number(name, of, alone=len(runs) == 1) for name, of in scores.items()]
-    doubts = [text for run in runs for text in useless(run)]
-    return (*doubts, Headline(tuple(numbers)))
+    return (*(text for run in runs for text in chance_warning(run)), Headline(tuple(numbers)))
 
 
 def _number(name: str, scores: Mapping[str, Mapping[str, Any]], *, alone: bool) -> Number:
@@ -57,5 +65,35 @@ def _number(name: str, scores: Mapping[str, Mapping[str, Any]], *, alone: bool) 
         return Number(what, f"{value} %", f"95 % interval {interval}" + (f", {best}" if not alone else ""))
     low = scores[best]["interval_95"][0]
     near = [run for run, score in scores.items() if run != best and score["interval_95"][1] >= low]
-    apart = f"not clearly above {listed(near)}" if near else "clearly above the others"
-    return Number(f"highest {what}", f"{value} %", f"{best} {interval}, {apart}")
+    margin = f"not clearly above {listed(near)}" if near else "clearly above the others"
+    return Number(f"highest {what}", f"{value} %", f"{best} {interval}, {margin}")
+
+
+def chance_warning(run: GatheredRun, checkpoint: str = "best") -> Iterator[Text]:
+    """A warning if the network is no better than chance, so that its robust accuracy means nothing.
+
+    That is the case if its natural accuracy is not clearly above that of guessing one of equally frequent classes,
+    or if its audit found that it predicts one class for every image.
+    """
+    reasons = list(_chance_reasons(run, checkpoint))
+    if reasons:
+        yield Text(
+            f"{run.name}, {checkpoint} checkpoint: this network has learnt nothing: {' and '.join(reasons)}. "
+            "A network that ignores its input cannot be fooled by changing it, so its accuracy under attack says "
+            "nothing about robustness. Do not use it.",
+            "warning",
+        )
+
+
+def _chance_reasons(run: GatheredRun, checkpoint: str) -> Iterator[str]:
+    natural = run.checkpoints.get(checkpoint, {}).get("natural")
+    if natural is not None and run.classes and natural["interval_95"][0] <= 1 / run.classes:
+        cell = accuracy(natural)
+        yield (
+            f"its natural accuracy, {cell.text} % {cell.detail}, is not clearly above the "
+            f"{100 / run.classes:.3g} % of guessing one of {run.classes} classes"
+        )
+    own = [one for one in run.evaluations if one.checkpoint == checkpoint and not one.mismatch]
+    findings = [finding for one in own if one.result for finding in one.result["audit"] or ()]
+    if any(finding["check"] == ONE_CLASS and finding["status"] == "warn" for finding in findings):
+        yield "its audit found that it predicts the same class for every image"

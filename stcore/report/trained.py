@@ -1,4 +1,4 @@
-"""What was trained, on what, and how the best epoch was chosen."""
+"""Training section: the network, method, data and settings, and the selection of the best epoch."""
 
 from __future__ import annotations
 
@@ -7,104 +7,111 @@ from typing import Any
 
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun
-from stcore.report.phrases import METHODS, attack, listed, plural, radius, value
-from stcore.report.settings import defaults
+from stcore.report.phrases import listed, plural, radius, value
+from stcore.report.reproduce import defaults
 from stcore.results import names
 from stcore.runs.plan import Plan
 from stcore.runs.record import data_of
 
 NO_PLAN = (
-    "These settings were written by another version of stcli train, which this one does not know in full: they "
-    "are listed as they stand, and what differs from the defaults is not marked."
+    "Another version of stcli train wrote these settings, and this version does not know all of them. They are "
+    "listed as they are, without marking those that differ from the defaults."
 )
 
 
 def trained(run: GatheredRun, key: str) -> Section:
-    """In words, then as tables."""
+    """The training in words, then as tables."""
     blocks: list[Block] = []
     if run.plan is None:
         blocks += [Text(NO_PLAN, "note")]
     else:
-        blocks += [Text(" ".join(sentences(run, run.plan))), *chosen(run, run.plan)]
+        blocks += [Text(" ".join(sentences(run, run.plan))), *selection(run, run.plan)]
     settings = settings_table(run)
     marked = tuple(row for row in settings.rows if row[0].marked)
     if marked:
         preset = run.config.get("preset", "")
-        blocks.append(Text(f"What was not given was completed by the recipe {preset}."))
-        blocks.append(Table(f"Settings other than the recipe {preset} has them", settings.titles, marked))
+        blocks.append(Text(f"All settings are those of the preset {preset}, except the following."))
+        blocks.append(Table(f"Settings that differ from the preset {preset}", settings.titles, marked))
     elif run.plan is not None:
-        blocks.append(Text(f"Every setting is as the recipe {run.config.get('preset', '')} has it."))
+        blocks.append(Text(f"All settings are those of the preset {run.config.get('preset', '')}."))
     blocks.append(Folded(f"All {len(settings.rows)} settings", (settings,)))
     blocks.append(Folded("Environment and data", tuple(surroundings(run))))
     return Section(key, "What was trained", tuple(blocks))
 
 
 def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
-    """The settings that a reader asks for first."""
+    """The most important settings in sentences."""
     size = run.weights.get("best", run.weights.get("last"))
-    network = plan.model if size is None else f"{plan.model} ({size:,} weights)"
-    yield f"The network {network} was trained by {METHODS[plan.method]} on {plan.dataset}, with {plan.backend}."
-    own = plan.settings
-    if plan.method != "standard":
-        ball = f"the ball of {radius(own['epsilon'], own.get('norm', 'linf'))}"
-        yield f"In every step examples were searched in {ball}, in {plural(own['steps'], 'step')} of " + (
-            f"{names.radius(own['step_size'])}."
-        )
-    weight = {"beta": "the weight β", "divergence": "the divergence"}
-    if said := [f"{what} is {value(own[name])}" for name, what in weight.items() if name in own]:
-        yield f"In the loss {listed(said)}."
+    network = plan.model.name if size is None else f"{plan.model.name} ({size:,} weights)"
+    method = names.method_in_words(plan.method.name)
     yield (
-        f"It took {plural(plan.epochs, 'epoch')} of SGD in batches of {plan.batch_size} images, with a learning "
-        f"rate of {plan.learning_rate:g}{_schedule(plan)}, momentum {plan.momentum:g} and weight decay "
-        f"{plan.weight_decay:g}."
+        f"The network {network} was trained on {plan.data.dataset} with {plan.runtime.backend}; the method is "
+        f"{method}."
     )
-    around = {
-        "adversarial weight perturbation": plan.awp,
-        "robust weight perturbation": plan.rwp,
-        "averaged weights with decay": plan.ema,
-        "extra data as a share of each batch of": plan.extra_fraction,
+    own = plan.method.settings
+    if plan.method.name != "standard":
+        yield (
+            f"Each training step searched for examples within {radius(own['epsilon'], own.get('norm', 'linf'))}, "
+            f"in {plural(own['steps'], 'step')} of {names.radius(own['step_size'])}."
+        )
+    terms = {"beta": "the weight β", "divergence": "the divergence"}
+    if parts := [f"{what} is {value(own[name])}" for name, what in terms.items() if name in own]:
+        yield f"In the loss, {listed(parts)}."
+    sgd = plan.optimisation
+    yield (
+        f"Training took {plural(sgd.epochs, 'epoch')} of SGD with batches of {sgd.batch_size} images, a learning "
+        f"rate of {sgd.learning_rate:g}{_schedule(plan)}, momentum {sgd.momentum:g} and weight decay "
+        f"{sgd.weight_decay:g}."
+    )
+    additions = {
+        "adversarial weight perturbation": plan.method.awp,
+        "robust weight perturbation": plan.method.rwp,
+        "averaged weights with decay": plan.optimisation.ema,
+        "extra data with a share of each batch of": plan.data.extra_fraction,
     }
-    if said := [f"{what} {amount:g}" for what, amount in around.items() if amount is not None]:
-        yield f"Beside it: {listed(said)}."
+    if parts := [f"{what} {amount:g}" for what, amount in additions.items() if amount is not None]:
+        yield f"Additions: {listed(parts)}."
     yield f"The seed is {plan.seed}."
 
 
 def _schedule(plan: Plan) -> str:
-    if plan.schedule == "step" and plan.drops:
-        return f", divided by ten after {listed([f'{100 * drop:.0f} %' for drop in plan.drops])} of the epochs"
-    return " on a cosine" if plan.schedule == "cosine" else ""
+    schedule, drops = plan.optimisation.schedule, plan.optimisation.drops
+    if schedule == "step" and drops:
+        return f", divided by ten after {listed([f'{100 * drop:.0f} %' for drop in drops])} of the epochs"
+    return " with a cosine schedule" if schedule == "cosine" else ""
 
 
-def chosen(run: GatheredRun, plan: Plan) -> Iterator[Text]:
-    """How the best epoch was chosen."""
-    images = data_of(run.record).get("validation" if plan.select == "val" else "test", {}).get("images")
+def selection(run: GatheredRun, plan: Plan) -> Iterator[Text]:
+    """The rule that selected the best epoch."""
+    images = data_of(run.record).get("validation" if plan.evaluation.select == "val" else "test", {}).get("images")
     number = "" if images is None else f" ({images:,} images)"
-    rule = f"The best epoch is the one with the highest accuracy under {attack(plan.select_by)} on the "
-    if plan.select_by == "natural":
+    attack = names.attack_in_words(plan.evaluation.select_by)
+    rule = f"The best epoch is the one with the highest accuracy under {attack} on the "
+    if plan.evaluation.select_by == "natural":
         rule = "The best epoch is the one with the highest natural accuracy on the "
-    if plan.select == "val":
+    if plan.evaluation.select == "val":
         yield Text(f"{rule}validation images{number}, which were held out of training.")
     else:
         yield Text(
-            f"{rule}TEST images{number}: the paper's rule. Its figures are optimistic, since the images that "
-            "chose the epoch are those that judge it.",
+            f"{rule}TEST images{number}, which is the paper's rule. Its figures are optimistic, since the same "
+            "images select the epoch and evaluate it.",
             "warning",
         )
 
 
 def settings_table(run: GatheredRun) -> Table:
-    """Every setting; those that differ from the recipe's marked, with the recipe's beside them."""
+    """All settings beside the preset's; settings that differ are marked."""
     preset = run.config.get("preset", "")
     if run.plan is None:
-        rows = [(Cell(name), Cell(value(given))) for name, given in run.config.items()]
+        rows = [(Cell(name), Cell(value(setting))) for name, setting in run.config.items()]
         return Table("Settings", ("setting", "this run"), tuple(rows))
     usual = defaults(run.plan, preset)
     flat = {**run.plan.flat(), "preset": preset}
     rows3 = []
-    for name, given in sorted(flat.items()):
-        other = name != "preset" and usual.get(name) != given
-        rows3.append((Cell(name, marked=other), Cell(value(given), marked=other), _usual(usual, name)))
-    return Table("Settings", ("setting", "this run", "by the recipe"), tuple(rows3))
+    for name, setting in sorted(flat.items()):
+        differs = name != "preset" and usual.get(name) != setting
+        rows3.append((Cell(name, marked=differs), Cell(value(setting), marked=differs), _usual(usual, name)))
+    return Table("Settings", ("setting", "this run", "the preset"), tuple(rows3))
 
 
 def _usual(usual: Mapping[str, Any], name: str) -> Cell:
@@ -112,14 +119,14 @@ def _usual(usual: Mapping[str, Any], name: str) -> Cell:
 
 
 def surroundings(run: GatheredRun) -> Iterator[Block]:
-    """Versions, device and data, as environment.json has them."""
+    """Versions, device and data from environment.json."""
     environment = run.record.environment
     if environment is None:
-        yield Text("The run has no environment.json: what it ran on is not known.", "note")
+        yield Text("The run has no environment.json, so its hardware, software and data are unknown.", "note")
         return
     plain = {name: it for name, it in environment.items() if name != "data"}
     rows = [(Cell(name), Cell(value(it))) for name, it in plain.items()]
-    yield Table("What it ran on", ("", ""), tuple(rows))
+    yield Table("Hardware and software", ("", ""), tuple(rows))
     yield data(run)
 
 

@@ -1,4 +1,4 @@
-"""From run folders to a file to look at."""
+"""Writing of reports: from run folders to a file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stcore.errors import UsageError
 from stcore.report.gathered import gather
 
 FORMATS = {"html": "report.html", "markdown": "report.md", "card": "model-card.md"}
-"""Each with the file that it is written to by default."""
+"""The formats, each with its default file name."""
 
 
 def check_installed() -> None:
-    """UsageError unless what draws and writes reports is there."""
+    """Raises UsageError if a package that reports need is not installed."""
     missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(
@@ -26,8 +26,8 @@ def check_installed() -> None:
         )
 
 
-def check_place(out: Path) -> None:
-    """UsageError where no file can be written."""
+def check_out(out: Path) -> None:
+    """Raises UsageError if `out` is a folder, or its parent folder does not exist."""
     if out.is_dir():
         raise UsageError(f"out: expected a file, such as {out / 'report.html'}; received the folder {out}")
     if not out.parent.is_dir():
@@ -42,23 +42,23 @@ def write(
     examples: bool = True,
     progress: Progress | None = None,
 ) -> Path:
-    """Writes a report of the runs in these folders; returns its file, which is whole or as it was before.
+    """Writes a report of the runs in these folders atomically, and returns its path.
 
     form: `html`, one file; `markdown`, with its figures in a folder beside it; `card`, a model card of one run.
-    examples: find examples for the pictures, which takes each run's backend and its data; a report says so where
-    one is missing.
-    UsageError for what is no run's folder, for a place that cannot be written to, or where a package is missing.
+    examples: compute example pictures, which needs each run's backend and data; if one is missing, the report says
+    so.
+    Raises UsageError for a folder without a run, an `out` that cannot be written, or a missing package.
     """
     check_installed()
     checks.choice("format", form, tuple(FORMATS))
-    check_place(out)
+    check_out(out)
     gathered = gather(runs)
     if form == "card":
         from stcore.report.card import card
 
         if len(gathered) != 1:
             raise UsageError(
-                f"runs: expected one run for a model card; received {len(gathered)}. Write one for each"
+                f"runs: expected one run for a model card; received {len(gathered)}. Write a card for each run"
             )
         write_file(out, card(gathered[0]))
         return out

@@ -1,77 +1,99 @@
-"""What the paper calls methods, attacks, data sets, networks and radii."""
+"""Display names of methods, attacks, data sets, networks, norms and radii."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Name(NamedTuple):
+    """short: as the paper's tables print it.   long: as a sentence says it."""
+
+    short: str
+    long: str
+
 
 METHODS = {
-    "standard": "Normal",
-    "at": "AT",
-    "trades": "TRADES",
-    "mart": "MART",
-    "st": "ST",
-    "collaborative": "Collaborative (Eq. 5)",
-    "at2": "AT†",
-    "trades2": "TRADES†",
-    "mart2": "MART†",
-    "gairat": "GAIRAT",
-    "gair-rst": "GAIR-RST",
-    "bat": "BAT",
+    "standard": Name("Normal", "standard training"),
+    "at": Name("AT", "adversarial training (AT)"),
+    "trades": Name("TRADES", "TRADES"),
+    "mart": Name("MART", "MART"),
+    "st": Name("ST", "squeeze training (ST)"),
+    "collaborative": Name("Collaborative (Eq. 5)", "training on collaborative examples (Eq. 5)"),
+    "at2": Name("AT†", "AT with two examples (AT†)"),
+    "trades2": Name("TRADES†", "TRADES with two examples (TRADES†)"),
+    "mart2": Name("MART†", "MART with two examples (MART†)"),
+    "gairat": Name("GAIRAT", "GAIRAT"),
+    "gair-rst": Name("GAIR-RST", "GAIR-RST"),
+    "bat": Name("BAT", "bridged adversarial training (BAT)"),
 }
 ATTACKS = {
-    "natural": "Natural",
-    "fgsm": "FGSM",
-    "pgd20": "PGD-20",
-    "pgd100": "PGD-100",
-    "cw100": "C&W",
-    "autoattack": "AA",
-    "pgd_trades": "PGD_TRADES",
-    "pgd_rst": "PGD_RST",
+    "natural": Name("Natural", "natural"),
+    "fgsm": Name("FGSM", "FGSM"),
+    "pgd20": Name("PGD-20", "PGD-20"),
+    "pgd100": Name("PGD-100", "PGD-100"),
+    "cw100": Name("C&W", "C&W-100"),
+    "autoattack": Name("AA", "AutoAttack"),
+    "autoattack-fast": Name("AA (fast)", "AutoAttack (fast)"),
+    "pgd_trades": Name("PGD_TRADES", "PGD_TRADES"),
+    "pgd_rst": Name("PGD_RST", "PGD_RST"),
+    "ifgsm": Name("I-FGSM", "I-FGSM"),
+    "mifgsm": Name("MI-FGSM", "MI-FGSM"),
+    "deepfool": Name("DeepFool", "DeepFool"),
 }
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}
 NORMS = {"linf": "l∞", "l2": "l2", "l1": "l1"}
 
 
 def method(settings: Mapping[str, Any]) -> str:
-    """With the weight perturbation, as in ST+AWP, and with extra data, as in TRADES+RST."""
-    around = [("extra_data", "extra data"), ("awp", "AWP"), ("rwp", "RWP")]
-    return "+".join(
-        [METHODS[settings["method"]], *(said for name, said in around if settings.get(name) is not None)]
-    )
+    """The method's short name with its additions: ST+AWP, TRADES+extra data."""
+    additions = [("extra_data", "extra data"), ("awp", "AWP"), ("rwp", "RWP")]
+    present = [label for name, label in additions if settings.get(name) is not None]
+    return "+".join([METHODS[settings["method"]].short, *present])
+
+
+def method_in_words(name: str) -> str:
+    """The method's long name: squeeze training (ST). An unknown name is returned as it is."""
+    return METHODS[name].long if name in METHODS else name
 
 
 def attack(name: str) -> str:
-    """With how it was made otherwise, if it was."""
-    known, space, otherwise = name.partition(" ")
-    return f"{ATTACKS.get(known, known)}{space}{otherwise}"
+    """The attack's short name, with a suffix such as " (subset 100)" kept: AA (subset 100)."""
+    known, space, suffix = name.partition(" ")
+    return f"{ATTACKS[known].short if known in ATTACKS else known}{space}{suffix}"
+
+
+def attack_in_words(name: str) -> str:
+    """The attack's long name: AutoAttack. An unknown name is returned as it is."""
+    return ATTACKS[name].long if name in ATTACKS else name
 
 
 def attacked(name: str, epsilon: float, norm_name: str) -> str:
-    """PGD-20 (l∞, ε = 8/255)."""
+    """The attack with its budget: PGD-20 (l∞, ε = 8/255)."""
     return f"{attack(name)} ({norm(norm_name)}, ε = {radius(epsilon)})"
 
 
 def data(name: str) -> str:
-    """The published set, or what a folder is called."""
-    kind, _, where = name.partition(":")
-    return DATA.get(kind, Path(where).name or kind)
+    """The published data set's name, or the name of the folder or file."""
+    kind, _, path = name.partition(":")
+    return DATA.get(kind, Path(path).name or kind)
 
 
 def model(name: str) -> str:
-    """ResNet-18 and its like as they are written, others as they are named."""
+    """The network's name as papers write it; an unknown name is returned as it is."""
     return {"resnet18": "ResNet-18", "preact-resnet18": "PreActResNet-18"}.get(
         name, name.upper() if name.startswith("wrn-") else name
     )
 
 
 def norm(name: str) -> str:
+    """l∞, l2 or l1."""
     return NORMS[name]
 
 
 def radius(value: float) -> str:
-    """8/255, where it is some such; 0.2 else."""
+    """8/255 for a whole multiple of 1/255 up to 32; otherwise a decimal: 0.2."""
     parts = value * 255
     return f"{parts:.0f}/255" if parts < 33 and math.isclose(parts, round(parts), rel_tol=1e-5) else f"{value:.4g}"

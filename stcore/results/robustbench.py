@@ -1,6 +1,6 @@
-"""An entry for RobustBench: the evaluation that it stands on, its place, and its model_info file.
+"""RobustBench entries: the evaluation behind an entry, its path, and its model_info file.
 
-RobustBench itself is not imported; fields and places are those of its repository
+RobustBench itself is not imported; fields and paths follow its repository
 (model_info/DATASET/THREAT/NAME.json in github.com/RobustBench/robustbench; Croce et al. 2021).
 """
 
@@ -17,18 +17,18 @@ from stcore.evaluation.folder import IDENTITY, RESULT
 
 STANDARD, FAST = "autoattack", "autoattack-fast"
 BOARDS = {("cifar10", "linf"): "8/255", ("cifar10", "l2"): "0.5", ("cifar100", "linf"): "8/255"}
-"""The leaderboards for perturbations, with the radius of each."""
+"""The leaderboards for norm-bounded perturbations: (data set, norm) → radius."""
 THREATS = {"linf": "Linf", "l2": "L2"}
-TEST_IMAGES = 10_000  # of either data set
+TEST_IMAGES = 10_000  # in each of the two data sets
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an entry needs of a finished evaluation's folder.
+    """The facts of a finished evaluation that an entry reports.
 
     dataset: cifar10 or cifar100.   norm: linf or l2.   epsilon: for pixels in [0, 1].
-    fast: whether AutoAttack was the fast one.   weights: their `stcore.runs.evaluation_identity.fingerprint`.
-    natural, autoattack: how many were classified correctly, of how many.
+    fast: whether the fast AutoAttack was used.   weights: `stcore.runs.evaluation_identity.fingerprint` of them.
+    natural, autoattack: (correctly classified images, all images).
     """
 
     dataset: str
@@ -41,32 +41,34 @@ class Evaluation:
 
     @classmethod
     def read(cls, folder: Path) -> Evaluation:
-        """Of the standard AutoAttack, or where there is none of the fast one.
+        """Reads the result of the standard AutoAttack or, failing that, of the fast one.
 
-        UsageError where the folder is not of a finished evaluation with either, DataError where it is damaged.
+        Raises UsageError if the folder holds no finished evaluation with either, DataError if a file is damaged.
         """
         for name in (IDENTITY, RESULT):
             if not (folder / name).is_file():
                 raise UsageError(
                     f"evaluation: expected the folder of a finished evaluation; {folder} has no {name}"
                 )
-        about, found = read_json(folder / IDENTITY), read_json(folder / RESULT)["accuracies"]
-        attack = next((name for name in (STANDARD, FAST) if name in found), None)
+        identity, accuracies = read_json(folder / IDENTITY), read_json(folder / RESULT)["accuracies"]
+        attack = next((name for name in (STANDARD, FAST) if name in accuracies), None)
         if attack is None:
-            raise UsageError(f"evaluation: expected one with {STANDARD}; {folder} has {', '.join(found)}")
-        natural, autoattack = ((found[name]["correct"], found[name]["total"]) for name in ("natural", attack))
+            raise UsageError(f"evaluation: expected one with {STANDARD}; {folder} has {', '.join(accuracies)}")
+        natural, autoattack = (
+            (accuracies[name]["correct"], accuracies[name]["total"]) for name in ("natural", attack)
+        )
         return cls(
-            dataset=about["dataset"],
-            norm=about["norm"],
-            epsilon=about["epsilon"],
+            dataset=identity["dataset"],
+            norm=identity["norm"],
+            epsilon=identity["epsilon"],
             fast=attack == FAST,
-            weights=about["weights"],
+            weights=identity["weights"],
             natural=natural,
             autoattack=autoattack,
         )
 
     def shortcomings(self) -> list[str]:
-        """Why its figures are no leaderboard's: fewer images, or less than AutoAttack."""
+        """The reasons why the leaderboard would not accept the figures: too few images, or a fast AutoAttack."""
         totals = {"natural accuracy": self.natural[1], "AutoAttack": self.autoattack[1]}
         few = [f"{what} on {n} of {TEST_IMAGES} images" for what, n in totals.items() if n != TEST_IMAGES]
         return few + (["a fast AutoAttack, which overestimates"] if self.fast else [])
@@ -74,7 +76,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Paper:
-    """What the network's authors say of it; `reported` is their robust accuracy in percent."""
+    """The authors' description of their network; `reported` is their robust accuracy in percent."""
 
     title: str
     authors: str
@@ -85,22 +87,25 @@ class Paper:
     footnote: str | None = None
 
 
-def place(evaluation: Evaluation, name: str) -> str:
-    """DATASET/THREAT/NAME; UsageError for a name of another form, or where there is no such leaderboard."""
+def entry_path(evaluation: Evaluation, name: str) -> str:
+    """The entry's path in the repository, DATASET/THREAT/NAME.
+
+    Raises UsageError for a malformed name, or if there is no leaderboard for the data set, norm and radius.
+    """
     if not re.fullmatch(r"[A-Za-z-]+\d{4}[A-Za-z][\w-]*", name):
         raise UsageError(f"name: expected author, year and first word, such as Li2023Squeeze; received {name!r}")
     if BOARDS.get((evaluation.dataset, evaluation.norm)) != _radius(evaluation):
         boards = ", ".join(f"{dataset} {norm} {radius}" for (dataset, norm), radius in BOARDS.items())
         raise UsageError(
             f"evaluation: expected one of RobustBench's threats, {boards}; received {evaluation.dataset} "
-            f"{evaluation.norm} {_radius(evaluation)}. Evaluate at its radius; for files in other formats, "
-            "name the --dataset"
+            f"{evaluation.norm} {_radius(evaluation)}. Evaluate at a leaderboard's radius; for images from files, "
+            "name the data set with --dataset"
         )
     return f"{evaluation.dataset}/{THREATS[evaluation.norm]}/{name}"
 
 
 def model_info(evaluation: Evaluation, paper: Paper, model: str) -> dict[str, Any]:
-    """The fields of model_info; accuracies in percent, as text. What falls short is marked in the footnote."""
+    """The fields of model_info, accuracies as text in percent. A footnote marks an entry with shortcomings."""
     robust = _percent(evaluation.autoattack)
     info: dict[str, Any] = {
         "link": paper.link,
@@ -123,7 +128,7 @@ def model_info(evaluation: Evaluation, paper: Paper, model: str) -> dict[str, An
 
 
 def architecture(model: str) -> str:
-    """What the leaderboard calls one of our networks; others go by their own names."""
+    """The leaderboard's name of one of our networks; other networks keep their own names."""
     for ours, theirs in (("wrn-", "WideResNet-"), ("preact-resnet", "PreActResNet-"), ("resnet", "ResNet-")):
         if model.startswith(ours):
             return theirs + model.removeprefix(ours)

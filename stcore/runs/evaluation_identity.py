@@ -1,4 +1,4 @@
-"""What an evaluation is of: all that its figures depend on, and by it the name of its folder."""
+"""The identity of an evaluation: all that its accuracies depend on, and the name of its folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from stcore import models
 from stcore.base.version import __version__
 from stcore.data import ImageData
-from stcore.evaluation.attack_names import named
+from stcore.evaluation.attack_names import attacks_by_name
 from stcore.protocols import Array
 from stcore.runs.plan import Plan
 
@@ -29,33 +29,39 @@ def identity(
     shard: str | None = None,
     examples: bool = False,
 ) -> dict[str, Any]:
-    """Of a plan's attacks on so many images of the test split, as plain JSON; examples: whether they are kept."""
-    normalize = models.normalization.canonical(plan.normalize)
+    """The identity of a plan's attacks on some images of the test split, in JSON's types.
+
+    images: their number.   examples: whether the adversarial examples are kept.
+    """
+    normalize = models.normalization.canonical(plan.model.normalize)
     return {
         "format": FORMAT,
         "stcore": __version__,
-        "backend": plan.backend,
-        "model": plan.model,
+        "backend": plan.runtime.backend,
+        "model": plan.model.name,
         "weights": fingerprint(weights),
-        "dataset": plan.dataset.partition(":")[0],  # where it lies is not what it is
+        "dataset": plan.data.dataset.partition(":")[0],  # the path does not matter
         "data": test.fingerprint(),
         "subset": subset,
         "shard": shard,
         "images": images,
-        "attacks": {name: repr(it) for name, it in named(plan.attacks, plan.eval_epsilon, plan.norm).items()},
-        "epsilon": plan.eval_epsilon,
+        "attacks": {
+            name: repr(it)
+            for name, it in attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm).items()
+        },
+        "epsilon": plan.evaluation.epsilon,
         "norm": plan.norm,
         "seed": plan.seed,
-        "batch_size": plan.eval_batch_size,
-        "dtype": plan.dtype,
+        "batch_size": plan.evaluation.batch_size,
+        "dtype": plan.runtime.dtype,
         "examples": examples,
-        # Said where there is one: what was written before there were any is of networks without.
+        # Left out for networks without one, as by versions that had none.
         **({} if normalize == models.normalization.NONE else {"normalize": normalize}),
     }
 
 
 def folder_name(about: Mapping[str, Any], *, whatever_weights: bool) -> str:
-    """Attacks and shard, and a mark of all the rest; whatever_weights: one name for all checkpoints of a run."""
+    """Attacks, shard, and a hash of the rest; whatever_weights: one name for all checkpoints of a run."""
     said = {name: value for name, value in about.items() if not (whatever_weights and name == "weights")}
     mark = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
     shard = f"-shard-{about['shard'].replace('/', '-of-')}" if about["shard"] else ""
@@ -63,7 +69,7 @@ def folder_name(about: Mapping[str, Any], *, whatever_weights: bool) -> str:
 
 
 def fingerprint(weights: Mapping[str, Array]) -> str:
-    """SHA-256 of weights: the same numbers, whatever their file."""
+    """SHA-256 (hexadecimal) of the weights, independent of their file."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())

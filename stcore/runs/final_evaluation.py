@@ -1,4 +1,4 @@
-"""The checkpoints of a finished training on the test split, of which each rank takes its share."""
+"""The final evaluation of a run: its checkpoints on the test split, shared among the ranks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stcore.base.progress import Progress
 from stcore.base.ranks import Ranks
 from stcore.base.weights_file import load_weights
 from stcore.data import ImageData
-from stcore.evaluation.accuracy import Accuracy, together
+from stcore.evaluation.accuracy import Accuracy, merge_accuracies
 from stcore.evaluation.assessment import Assessment
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
-from stcore.evaluation.results import records_of, result_of
+from stcore.evaluation.results import record_arrays, result_json
 from stcore.evaluation.shards import merge
 from stcore.evaluation.subset import select_indices
 from stcore.protocols import Array, Learner
@@ -33,18 +33,20 @@ def final_evaluation(
     until: float | None,
     ranks: Ranks,
 ) -> dict[str, dict[str, Accuracy]] | None:
-    """Accuracies under the plan's attacks by checkpoint; None where it was stopped.
+    """Accuracies under the plan's attacks by checkpoint; None if it was interrupted.
 
-    checkpoints: the epoch of each. The learner ends with the last one's weights. Cascades take hours: they are
-    kept in the run's folder, where `stcli evaluate` goes on from them.
+    checkpoints: the epoch of each. The learner ends with the weights of the last one. Cascades take hours: their
+    state is kept in the run's folder, from which `stcli evaluate` continues.
     """
-    by_batch, cascades = apart(named(plan.attacks, plan.eval_epsilon, plan.norm))
+    by_batch, cascades = split_cascades(
+        attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm)
+    )
     evaluator = Evaluator(learner, by_batch, plan.seed)
     scores: dict[str, dict[str, Accuracy]] = {}
     with Interrupt(until, ranks) as interrupt:
         for name, epoch in checkpoints.items():
             best = name.replace("last", "best")
-            if name != best and epoch == checkpoints[best]:  # one and the same
+            if name != best and epoch == checkpoints[best]:  # the same weights
                 scores[name] = scores[best]
                 continue
             ranks.gather(None)  # rank 0 has written the weights
@@ -58,15 +60,15 @@ def final_evaluation(
                 cascades,
                 test.images if shard is None else test.images[places],
                 test.labels[places],
-                batch_size=plan.eval_batch_size,
+                batch_size=plan.evaluation.batch_size,
                 positions=places,
             )
             found = assessment.run(progress, store, interrupt.came, f"test {name}")
             if ranks.any(found is None or interrupt.came())[0] or found is None:
                 return None
             if store is not None:
-                store.finish(records_of(found, places), result_of(found, list(plan.attacks)))
-            scores[name] = together(ranks.gather(found.accuracies))
+                store.finish(record_arrays(found, places), result_json(found, list(plan.evaluation.attacks)))
+            scores[name] = merge_accuracies(ranks.gather(found.accuracies))
             if store is not None and ranks.count > 1:
                 folders = ranks.gather(store.path)
                 if ranks.rank == 0:
@@ -82,7 +84,7 @@ def _store(
 
 
 def _merge(plan: Plan, run: Path, name: str, parts: list[Path]) -> None:
-    """The whole evaluation beside its shards, as `stcli merge` puts it together."""
+    """Writes the whole evaluation beside its shards, as `stcli merge` does."""
     what, records, found = merge(parts)
     whole = EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
-    whole.finish(records, result_of(found, list(plan.attacks)))
+    whole.finish(records, result_json(found, list(plan.evaluation.attacks)))

@@ -1,15 +1,15 @@
-"""The folder of a run: what was trained, how it went, the weights, the result.
+"""The folder of a run: settings, metrics, weights, result.
 
     config.toml        every setting, resolved; `stcli train --config` takes it again
     environment.json   versions, device, data fingerprint
     metrics.jsonl      a line per epoch
     best.safetensors   the weights of the selected epoch, in the framework-neutral layout
-    last.safetensors   the weights of the last finished epoch (or the step where Ctrl-C came)
+    last.safetensors   the weights of the last finished epoch (or of the step at Ctrl-C)
     best-ema.safetensors, last-ema.safetensors   with --ema, the averaged weights
-    state/             what `stcli train --resume` goes on from, until the run is finished
+    state/             what `stcli train --resume` continues from, until the run is finished
     result.json        the final table, when the run is finished
 
-Every file but metrics.jsonl is written beside its place and then moved there, so none is ever half-written.
+Every file but metrics.jsonl is written to a temporary file and then moved, so that none is ever half-written.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """A run that was trained before."""
+        """The folder of an earlier run; UsageError if `path` is none."""
         if not (path / CONFIG).is_file():
             raise UsageError(f"run: expected a folder with {CONFIG}, as stcli train leaves it; received {path}")
         return cls(path)
 
     @classmethod
     def unused(cls, parent: Path, name: str) -> Path:
-        """`parent/name`, or with the first free number behind it."""
+        """`parent/name`, with the first free number appended if it exists."""
         candidates = (parent / (name if n == 1 else f"{name}-{n}") for n in range(1, 1_000_000))
         return next(path for path in candidates if not path.exists())
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
-        """Flat settings; a setting that is None is left out. JSON's scalars and lists are TOML's too."""
+        """Writes flat settings, without those that are None. JSON's scalars and lists are TOML's too."""
         dumped = {k: json.dumps(value, ensure_ascii=False) for k, value in settings.items() if value is not None}
         lines = [f"{name} = {value}" for name, value in dumped.items()]
         write_file(self.path / CONFIG, "\n".join(lines) + "\n")
@@ -82,11 +82,11 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """These lines in place of all there are."""
+        """Replaces all lines by these."""
         write_file(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """None where the file is not there; UsageError where it is damaged."""
+        """The content of a JSON file; None if it does not exist, UsageError if it is damaged."""
         path = self.path / name
         if not path.is_file():
             return None
@@ -99,5 +99,5 @@ class RunFolder:
         return content
 
     def write_weights(self, name: str, weights: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
-        """Weights with what is needed to rebuild their network."""
+        """Writes weights with the metadata from which their network is rebuilt."""
         save_weights(self.path / name, weights, metadata)

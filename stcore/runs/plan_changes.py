@@ -1,9 +1,9 @@
-"""Changes over a file's settings.
+"""Changes to the settings of a file.
 
-A run's own config.toml holds every setting, those that were chosen and those that followed from others. What
-follows from a setting that is changed is no longer meant, and goes: with another ε its step size and evaluation ε,
-with another norm ε too, with another number of epochs what began half-way, with another method the old one's
-settings, with another preset, or a data set that brings one, the recipe and the method's settings.
+A run's config.toml holds every setting, chosen ones and those that followed from others. A change drops what
+followed from the old value: another ε drops step size and evaluation ε; another norm drops ε too; another number
+of epochs drops what began half-way; another method drops the old one's settings; another preset, or a data set
+with a preset of its own, drops the recipe and the method's settings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stcore.runs.plan import WRAPPERS, of_methods, stale
 
 
 def over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The file's settings but for what went, and the changes. A change to what was there already is none."""
+    """The file's settings with the changes, without what they drop. A change to the same value is none."""
     gone = stale(base, changes)
     before, after = base.get("preset"), _preset(base, changes)
     if before is not None and after != before:
@@ -26,7 +26,7 @@ def over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _preset(base: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:
-    """The preset after the changes: a data set of another kind brings its own, but not in place of a row's."""
+    """The preset after the changes: a data set of another kind brings its own, but replaces no row."""
     before = base.get("preset")
     if "preset" in changes or "dataset" not in changes or "dataset" not in base or before in PAPER:
         preset: str | None = changes.get("preset", before)
@@ -36,14 +36,14 @@ def _preset(base: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:
 
 
 def _decided(preset: str | None) -> set[str]:
-    """The settings that a preset decides; none of an unknown one, which is refused where it is looked up."""
+    """The settings that a preset determines; none for an unknown one, which is refused when it is looked up."""
     if preset in PAPER:
         return {*PAPER[preset].settings, *of_methods(), *WRAPPERS}
     return {"eval_epsilon", *presets.RECIPES[preset], *of_methods()} if preset in presets.RECIPES else set()
 
 
 def _kept(base: Mapping[str, Any], preset: str | None) -> set[str]:
-    """What stays under another preset: a recipe leaves method and data set, a row where data of its kind lie."""
+    """The settings that stay under another preset: method and data set, or for a row the place of its data."""
     if preset not in PAPER:
         return {"method", "dataset"}
     row = PAPER[preset].settings

@@ -1,12 +1,15 @@
-"""What a run needs before its first step: backend, data, batches, a learner, and what the numbers depend on."""
+"""The way from a plan to its parts: backend, data, batches, network, trainer."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +25,18 @@ from stcore.core.dispatch import load_backend
 from stcore.core.validation import check_model
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.data.batches import Epochs
+from stcore.data.readers.shards import Known
+from stcore.data.readers.sources import load_test
+from stcore.data.resident import resident
 from stcore.data.streams.batches import StreamBatches
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError, UsageError
-from stcore.evaluation.attack_names import apart, named
+from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
-from stcore.protocols import Learner
+from stcore.protocols import Classifier, Learner
 from stcore.runs.folder import ENVIRONMENT, RunFolder
 from stcore.runs.plan import Plan
+from stcore.runs.store import check_weights_metadata
 from stcore.training.diagnosis import Diagnosis
 from stcore.training.recovery import FailurePolicy
 from stcore.training.schedules import BY_STEP, make_schedule
@@ -37,8 +44,263 @@ from stcore.training.state import TrainingStore
 from stcore.training.trainer import Average, Schedules, Trainer
 
 
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """A plan with its backend and device, and its parts: each is loaded when it is first used, and once.
+
+    weights_metadata: of the weights file that will be loaded, if any. If it records the network's shape, the
+        network has that shape, and the test images are read without the training images.
+    loaded: the test images, if they are in memory already.
+    """
+
+    plan: Plan
+    backend: Any
+    device: str
+    weights_metadata: Mapping[str, str] = field(default_factory=dict)
+    loaded: ImageData | None = None
+
+    @cached_property
+    def splits(self) -> Splits:
+        """All of the data set; with `select = test` nothing is held out of the training set, as in the paper."""
+        given = self.plan.data
+        return data.load(
+            given.dataset,
+            validation="test" if self.plan.evaluation.select == "test" else None,
+            columns=given.columns,
+            image_size=given.image_size,
+            train_size=given.train_size,
+            validation_size=given.validation_size,
+            test_size=given.test_size,
+        )
+
+    @cached_property
+    def test(self) -> ImageData:
+        """The test images; UsageError if the weights to load are of a network for other images."""
+        test = self.loaded or self._test()
+        check_weights_metadata(self.weights_metadata, self.plan, test)
+        return test
+
+    def _test(self) -> ImageData:
+        shape, given = network_shape(self.weights_metadata), self.plan.data
+        if shape is None:
+            return self.splits.test
+        (*_, channels), num_classes = shape
+        return load_test(
+            given.dataset,
+            Known(num_classes, channels),
+            columns=given.columns,
+            image_size=given.image_size,
+            test_size=given.test_size,
+        )
+
+    @cached_property
+    def selection(self) -> ImageData:
+        """The images that the best epoch is chosen on; DataError if there are none."""
+        selection = self.splits.validation if self.plan.evaluation.select == "val" else self.splits.test
+        if selection is None:
+            raise DataError(
+                f"{self.plan.data.dataset}: expected validation shards, on which the best epoch is chosen; "
+                "received none. Add validation-*.tar, or choose on the test set by --select test"
+            )
+        return selection
+
+    @cached_property
+    def extra(self) -> ImageData | None:
+        """The extra data, if the plan names some."""
+        name = self.plan.data.extra_data
+        return None if name is None else data.load_extra(name)
+
+    @cached_property
+    def batches(self) -> Epochs:
+        """The batches of the training set, with the extra data mixed in, on the host."""
+        plan, train, extra = self.plan, self.splits.train, self.extra
+        size, augment = plan.optimisation.batch_size, plan.data.augment
+        if isinstance(train, StreamData):
+            if extra is not None:
+                raise UsageError(
+                    "extra_data: expected none beside a stream; received some. Put it into the shards"
+                )
+            return StreamBatches(train, size, plan.seed, augment)  # type: ignore[arg-type]
+        if extra is None or plan.data.extra_fraction is None:
+            return Batches(train, size, plan.seed, augment)  # type: ignore[arg-type]
+        return MixedBatches(train, extra, plan.data.extra_fraction, size, plan.seed, augment)  # type: ignore[arg-type]
+
+    def check_data(self) -> None:
+        """Loads all data, and raises DataError or UsageError if they do not fit the plan."""
+        _ = self.splits, self.selection, self.extra, self.batches
+
+    def batches_of(self, learner: Learner) -> Epochs:
+        """The batches for this learner: from images on its device if `resident` says so or they fit."""
+        free = self.backend.free_memory(self.device)
+        return resident(self.batches, self.plan.data.resident, free, learner.resident)
+
+    @property
+    def network_shape(self) -> tuple[tuple[int, int, int], int]:
+        """The shape (H, W, C) of the network's images, and the number of its classes."""
+        known = network_shape(self.weights_metadata)
+        return known or (self.splits.train.image_shape, self.splits.train.num_classes)
+
+    def network(self, *, pretrained: bool = False) -> Any:
+        """A new network with its initial weights, or with the published ones."""
+        (height, width, channels), num_classes = self.network_shape
+        plan = self.plan
+        return models.build(
+            plan.model.name,
+            plan.runtime.backend,  # type: ignore[arg-type]
+            num_classes=num_classes,
+            in_channels=channels,
+            image_size=(height, width),
+            seed=plan.seed,
+            dtype=plan.runtime.dtype,
+            device=self.device if plan.runtime.backend == "torch" else None,
+            normalize=plan.model.normalize,
+            pretrained=pretrained,
+        )
+
+    def classifier(self) -> Classifier:
+        """A new network to load weights into."""
+        classifier: Classifier = self.backend.make_classifier(self.network())
+        return classifier
+
+    def learner(self, warn: Callable[[str], None] = warnings.warn, *, resumed: bool = False) -> Learner:
+        """A new network with its optimizer, from its initial weights or those that the plan names.
+
+        warn: is given what of these weights is left out.   resumed: a state of the run will replace the weights,
+            so that those the plan names are not read, and may be missing.
+        """
+        plan, backend = self.plan, self.backend
+        model = self.network(pretrained=plan.model.pretrained and not resumed)
+        if plan.runtime.sync_batch_norm:
+            model = backend.synchronised(model, self.device)
+        sgd = plan.optimisation
+        learner: Learner = backend.prepare_training(
+            backend.make_learner(
+                model, backend.make_sgd(model, sgd.learning_rate, sgd.momentum, sgd.weight_decay, sgd.nesterov)
+            ),
+            plan.runtime.compile,
+            plan.runtime.precision,
+            plan.runtime.search_precision,
+            plan.runtime.gradient_checkpointing,
+        )
+        num_classes = self.splits.train.num_classes
+        if plan.model.init_weights is not None and not resumed:
+            weights, metadata = load_weights(Path(plan.model.init_weights))
+            models.check_weights(metadata, plan.runtime.backend, plan.model.normalize)
+            if plan.model.new_head:
+                weights, head = models.with_new_head(weights, learner.weights(), num_classes)
+                warn(f"new head: {', '.join(head)} start afresh")
+            learner.load_weights(weights)
+        check_model(learner, learner.images(self.splits.test.images[:2]), num_classes)
+        return learner
+
+    def average(self, learner: Learner) -> Average | None:
+        """The averaged weights that the plan asks for; they start as the learner's."""
+        decay = self.plan.optimisation.ema
+        if decay is None:
+            return None
+        return Average(Evaluator(learner.copy(), monitors(self.plan), self.plan.seed), decay)
+
+    def trainer(
+        self,
+        learner: Learner,
+        average: Average | None,
+        batches: Epochs,
+        store: TrainingStore,
+        progress: Progress,
+        until: float | None = None,
+        ranks: Ranks = Alone(),
+    ) -> Trainer:
+        """The plan's training of this learner, at its start; until: the end of its time by `time.monotonic`."""
+        plan = self.plan
+        return Trainer(
+            learner=learner,
+            objective=plan.objective,
+            perturbation=plan.method.perturbation,
+            average=average,
+            batches=batches,
+            selection=self.selection,
+            evaluator=Evaluator(learner, monitors(plan), plan.seed),
+            select_by=plan.evaluation.select_by,
+            schedules=schedules_of(plan),
+            seed=plan.seed,
+            store=store,
+            progress=progress,
+            eval_batch_size=plan.evaluation.batch_size,
+            until=until,
+            accumulate=plan.optimisation.accumulate,
+            ranks=ranks,
+        )
+
+    def failure_policy(self, warn: Callable[[str], None]) -> FailurePolicy:
+        """The plan's failure policy, which reads the metrics on the selection."""
+        selection = self.selection
+        chance = float(selection.class_counts().max()) / len(selection)
+        diagnosis = Diagnosis(len(selection), selection.num_classes, chance, self.plan.trains_for_its_attacks)
+        return FailurePolicy(diagnosis, self.plan.optimisation.on_trouble, warn)
+
+    def environment(self) -> dict[str, Any]:
+        """What the numbers depend on beside the settings."""
+        sets = {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}
+        if self.extra is not None:
+            sets["extra"] = self.extra
+        return {
+            "stcore": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            **self.backend.versions(),
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "device": self.device,
+            "data": {
+                part: {"images": len(split), "sha256": split.fingerprint()}
+                for part, split in sets.items()
+                if split
+            },
+            "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+    def dependencies(self) -> dict[str, Any]:
+        """What bit-equality depends on beside settings and data; a resumed run reports what differs."""
+        return {
+            "device": self.device,
+            "threads": self.backend.threads(),
+            "deterministic": self.plan.runtime.deterministic,
+            **self.backend.versions(),
+        }
+
+
+def set_up(
+    plan: Plan, weights_metadata: Mapping[str, str] | None = None, loaded: ImageData | None = None
+) -> Setup:
+    """Chooses backend and device, before the framework makes its first tensor; loads nothing yet.
+
+    weights_metadata: of the weights file to evaluate.   loaded: its test images, as in `Setup`.
+    Raises UsageError for a network that the backend does not have, DeviceError for a device that is not there.
+    """
+    models.check_name(plan.model.name, plan.runtime.backend)
+    backend = load_backend(plan.runtime.backend)
+    if plan.runtime.threads is not None:
+        backend.use_threads(plan.runtime.threads)
+    if plan.runtime.deterministic:
+        backend.use_determinism()
+    device = backend.use_device(plan.runtime.device)
+    if plan.runtime.replicas is not None:
+        backend.use_replicas(plan.runtime.replicas)
+    return Setup(plan, backend, device, weights_metadata or {}, loaded)
+
+
+def network_shape(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], int] | None:
+    """The shape (H, W, C) of the images and the number of classes, if a weights file says both."""
+    shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)", str(metadata.get("image_shape")))
+    classes = re.fullmatch(r"\d+", str(metadata.get("num_classes")))
+    if shape is None or classes is None:
+        return None
+    height, width, channels = map(int, shape.groups())
+    return (height, width, channels), int(classes[0])
+
+
 def check_norm(plan: Plan) -> None:
-    """UsageError where no epoch could be judged."""
+    """UsageError if no epoch could be evaluated: PGD, the attack after each epoch, has no l1."""
     if plan.norm == "l1":
         raise UsageError(
             "eval_norm: expected linf or l2 in training, whose epochs are judged by PGD; received l1. Evaluate in "
@@ -46,149 +308,10 @@ def check_norm(plan: Plan) -> None:
         )
 
 
-def prepare(plan: Plan) -> tuple[Any, str]:
-    """The backend's package and the device's name, chosen before the framework makes its first tensor."""
-    models.check_name(plan.model, plan.backend)
-    backend = load_backend(plan.backend)
-    if plan.threads is not None:
-        backend.use_threads(plan.threads)
-    if plan.deterministic:
-        backend.use_determinism()
-    device = backend.use_device(plan.device)
-    if plan.replicas is not None:
-        backend.use_replicas(plan.replicas)
-    return backend, device
-
-
-def load_data(plan: Plan) -> Splits:
-    """The plan's data set; with `select = test` nothing is held out of the training set, as in the paper."""
-    return data.load(
-        plan.dataset,
-        validation="test" if plan.select == "test" else None,
-        columns=plan.columns,
-        image_size=plan.image_size,
-        train_size=plan.train_size,
-        validation_size=plan.validation_size,
-        test_size=plan.test_size,
-    )
-
-
-def selection_of(plan: Plan, splits: Splits) -> ImageData:
-    """The part that the best epoch is chosen on; DataError where there is none."""
-    selection = splits.validation if plan.select == "val" else splits.test
-    if selection is None:
-        raise DataError(
-            f"{plan.dataset}: expected validation shards, on which the best epoch is chosen; received none. Add "
-            "validation-*.tar, or choose on the test set by --select test"
-        )
-    return selection
-
-
-def batches_of(plan: Plan, train: ImageData | StreamData, extra: ImageData | None) -> Epochs:
-    """The training set's batches, with the extra data mixed in where there is some."""
-    if isinstance(train, StreamData):
-        if extra is not None:
-            raise UsageError("extra_data: expected none beside a stream; received some. Put it into the shards")
-        return StreamBatches(train, plan.batch_size, plan.seed, plan.augment)  # type: ignore[arg-type]
-    if extra is None or plan.extra_fraction is None:
-        return Batches(train, plan.batch_size, plan.seed, plan.augment)  # type: ignore[arg-type]
-    return MixedBatches(
-        train,
-        extra,
-        plan.extra_fraction,
-        plan.batch_size,
-        plan.seed,
-        plan.augment,  # type: ignore[arg-type]
-    )
-
-
-def build_model(plan: Plan, device: str, splits: Splits, *, pretrained: bool = False) -> Any:
-    """The plan's network with its initial weights, or with the published ones."""
-    height, width, channels = splits.train.image_shape
-    return models.build(
-        plan.model,
-        plan.backend,  # type: ignore[arg-type]
-        num_classes=splits.train.num_classes,
-        in_channels=channels,
-        image_size=(height, width),
-        seed=plan.seed,
-        dtype=plan.dtype,
-        device=device if plan.backend == "torch" else None,
-        normalize=plan.normalize,
-        pretrained=pretrained,
-    )
-
-
-def build_learner(
-    plan: Plan,
-    backend: Any,
-    device: str,
-    splits: Splits,
-    warn: Callable[[str], None] = warnings.warn,
-    *,
-    resumed: bool = False,
-) -> Learner:
-    """The network with its optimizer, from its initial weights or those the plan names.
-
-    warn: told what of these is not taken.   resumed: the weights that the plan names are not read, which may be
-    gone by now, since a run's state takes their place.
-    """
-    model = build_model(plan, device, splits, pretrained=plan.pretrained and not resumed)
-    if plan.sync_batch_norm:
-        model = backend.synchronised(model, device)
-    optimizer = backend.make_sgd(model, plan.learning_rate, plan.momentum, plan.weight_decay, plan.nesterov)
-    learner: Learner = backend.prepare_training(
-        backend.make_learner(model, optimizer),
-        plan.compile,
-        plan.precision,
-        plan.search_precision,
-        plan.gradient_checkpointing,
-    )
-    if plan.init_weights is not None and not resumed:
-        weights, metadata = load_weights(Path(plan.init_weights))
-        models.check_weights(metadata, plan.backend, plan.normalize)
-        if plan.new_head:
-            weights, head = models.with_new_head(weights, learner.weights(), splits.train.num_classes)
-            warn(f"new head: {', '.join(head)} start afresh")
-        learner.load_weights(weights)
-    check_model(learner, learner.images(splits.test.images[:2]), splits.train.num_classes)
-    return learner
-
-
-def environment(backend: Any, device: str, splits: Splits, extra: ImageData | None = None) -> dict[str, Any]:
-    """What the numbers depend on beside the settings."""
-    sets = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    if extra is not None:
-        sets["extra"] = extra
-    return {
-        "stcore": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        **backend.versions(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "device": device,
-        "data": {
-            part: {"images": len(split), "sha256": split.fingerprint()} for part, split in sets.items() if split
-        },
-        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def dependencies(plan: Plan, backend: Any, device: str) -> dict[str, Any]:
-    """What bit-equality depends on beside settings and data; a resumed run says what has become otherwise."""
-    return {
-        "device": device,
-        "threads": backend.threads(),
-        "deterministic": plan.deterministic,
-        **backend.versions(),
-    }
-
-
-def check_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
-    """DataError unless the data are those that the run was begun with."""
+def check_same_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
+    """DataError unless the data are those that the run began with."""
     recorded = folder.read_json(ENVIRONMENT)
-    if recorded is None:  # killed before it was written, so before anything was trained
+    if recorded is None:  # killed before it was written, so before any training
         return
     then = recorded.get("data", {})
     for part, known in now["data"].items():
@@ -199,59 +322,15 @@ def check_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
             )
 
 
-def make_trainer(
-    plan: Plan,
-    learner: Learner,
-    average: Average | None,
-    batches: Epochs,
-    selection: ImageData,
-    store: TrainingStore,
-    progress: Progress,
-    until: float | None = None,
-    ranks: Ranks = Alone(),
-) -> Trainer:
-    """The plan's training of this learner, at its start; until: the end of its time by `time.monotonic`."""
-    return Trainer(
-        learner=learner,
-        objective=plan.objective,
-        perturbation=plan.perturbation,
-        average=average,
-        batches=batches,
-        selection=selection,
-        evaluator=Evaluator(learner, monitors(plan), plan.seed),
-        select_by=plan.select_by,
-        schedules=schedules_of(plan),
-        seed=plan.seed,
-        store=store,
-        progress=progress,
-        eval_batch_size=plan.eval_batch_size,
-        until=until,
-        accumulate=plan.accumulate,
-        ranks=ranks,
-    )
-
-
 def schedules_of(plan: Plan) -> Schedules:
     """The plan's learning rates."""
-    schedule = make_schedule(plan.schedule, plan.drops)
-    return Schedules(plan.epochs, plan.learning_rate, schedule, plan.schedule in BY_STEP)
-
-
-def average_of(plan: Plan, learner: Learner) -> Average | None:
-    """The averaged weights that the plan asks for, which start as the learner's are."""
-    if plan.ema is None:
-        return None
-    return Average(Evaluator(learner.copy(), monitors(plan), plan.seed), plan.ema)
+    sgd = plan.optimisation
+    return Schedules(
+        sgd.epochs, sgd.learning_rate, make_schedule(sgd.schedule, sgd.drops), sgd.schedule in BY_STEP
+    )
 
 
 def monitors(plan: Plan) -> dict[str, Attack]:
     """The attacks after each epoch, by name."""
-    watched = [name for name in ("pgd20", plan.select_by) if name != "natural"]
-    return apart(named(watched, plan.eval_epsilon, plan.norm))[0]
-
-
-def failure_policy_of(plan: Plan, selection: ImageData, warn: Callable[[str], None]) -> FailurePolicy:
-    """What the plan does about trouble, which is looked for in the figures of this selection."""
-    chance = float(selection.class_counts().max()) / len(selection)
-    diagnosis = Diagnosis(len(selection), selection.num_classes, chance, plan.trains_for_its_attacks)
-    return FailurePolicy(diagnosis, plan.on_trouble, warn)
+    watched = [name for name in ("pgd20", plan.evaluation.select_by) if name != "natural"]
+    return split_cascades(attacks_by_name(watched, plan.evaluation.epsilon, plan.norm))[0]

@@ -1,4 +1,4 @@
-"""Finished runs as `stcli train` leaves them: their settings, one checkpoint's figures, what an epoch cost."""
+"""Records of runs as `stcli train` leaves them: settings, accuracies of a checkpoint, cost of an epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stcore.runs.plan import Plan, make_plan
 
 @dataclass(frozen=True)
 class Record:
-    """What a run was asked for, what it ran on, and how it ended; `result` is None where it has not."""
+    """A run's settings, environment and result; `result` is None if the run is unfinished."""
 
     name: str
     config: Mapping[str, Any]
@@ -28,7 +28,7 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record of a run's folder; UsageError where it is none, or a file of it is damaged."""
+    """The record of a run's folder; UsageError if it is none, or if a file of it is damaged."""
     folder = RunFolder.open(path)
     return Record(str(path), folder.read_config(), folder.read_json(ENVIRONMENT), folder.read_json(RESULT))
 
@@ -37,8 +37,8 @@ def read_record(path: Path) -> Record:
 class FinishedRun:
     """A run with the accuracies of one of its checkpoints, by attack.
 
-    settings: all that matter to its figures but the seed, flat and complete.   data: sizes and fingerprints by
-    part of the data.   seconds, images_per_second: of each epoch.
+    settings: all that affect the results but the seed, flat and complete.   data: sizes and fingerprints by part
+    of the data.   seconds, images_per_second: of each epoch.
     """
 
     path: Path
@@ -51,9 +51,9 @@ class FinishedRun:
 
 
 def find_runs(words: Sequence[str], leave_out: Callable[[str], None]) -> list[Path]:
-    """The folders of runs that are named, or lie in folders that are, or match a glob; each once.
+    """The folders of runs among these paths, in the folders below them, or matched by these globs; each once.
 
-    leave_out: told of what is no run.   Raises UsageError for what does not exist.
+    leave_out: is given a message for each path without runs.   Raises UsageError for a path that does not exist.
     """
     found: dict[Path, Path] = {}
     for word in words:
@@ -78,12 +78,12 @@ def _runs_in(path: Path) -> Iterator[Path]:
 
 
 def read_run(path: Path, checkpoint: str) -> FinishedRun:
-    """A run's record, with `checkpoint`'s accuracies; UsageError where it has none, or a file is damaged."""
+    """A run with the accuracies of `checkpoint`; UsageError if it has none, or if a file is damaged."""
     record = read_record(path)
     if record.result is None:
         epochs = len(read_metrics(path)) if (path / METRICS).is_file() else 0
         raise UsageError(
-            f"{path} is unfinished after {epochs} epochs. To go on: stcli train --resume {shlex.quote(str(path))}"
+            f"{path} is unfinished after {epochs} epochs. To resume: stcli train --resume {shlex.quote(str(path))}"
         )
     plan = plan_of(record)
     try:
@@ -99,19 +99,19 @@ def read_run(path: Path, checkpoint: str) -> FinishedRun:
 
 
 def plan_of(record: Record) -> Plan:
-    """What the run was asked for; UsageError where another version's settings are not ours."""
+    """The plan of the run; UsageError if another version wrote settings that this one does not have."""
     try:
-        # A preset's settings are all in the config but for those that are none, which it would bring back.
+        # The config holds all settings of a preset but those that are None, which the preset would bring back.
         return make_plan({name: value for name, value in record.config.items() if name != "preset"})
     except UsageError as error:
         raise UsageError(f"{record.name} was not made by this version of stcli train: {error}") from error
 
 
 def recorded_settings(record: Record, plan: Plan) -> dict[str, Any]:
-    """The settings of a run, complete, with its preset and the device that it was trained on."""
+    """The complete settings of a run, with its preset and the device that it was trained on."""
     ran_on = record.environment or {}
     preset = record.config.get("preset", plan.preset)
-    return settings_of({**plan.flat(), "preset": preset, "device": ran_on.get("device", plan.device)})
+    return settings_of({**plan.flat(), "preset": preset, "device": ran_on.get("device", plan.runtime.device)})
 
 
 def data_of(record: Record) -> Mapping[str, Any]:
@@ -120,7 +120,7 @@ def data_of(record: Record) -> Mapping[str, Any]:
 
 
 def settings_of(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What runs over seeds have alike: all but the seed and which one of several equal devices it was."""
+    """The settings that runs over seeds share: all but the seed and the number of the device."""
     return {
         name: value.partition(":")[0] if name == "device" else value
         for name, value in flat.items()
@@ -129,7 +129,7 @@ def settings_of(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[Any]:
-    """A run's metrics, an epoch each; without the last where it is being written, or a kill cut it short."""
+    """A run's metrics, a row per epoch, without a last line that is being written or was cut by a kill."""
     try:
         *lines, _ = (path / METRICS).read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines]

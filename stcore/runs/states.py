@@ -1,8 +1,8 @@
-"""The states that a run goes on from after a kill: the last two, each whole or told as damaged.
+"""The states that a run resumes from: the last two, with checksums.
 
-state/00000012-000340.safetensors    epoch 12, 340 steps done; its metadata holds where training stands, what the
-                                     numbers depend on, and the sum that says that nothing was damaged
-state/good.safetensors               with --on-trouble rollback, what a rollback goes back to
+state/00000012-000340.safetensors    epoch 12, 340 steps done; its metadata holds the progress of training, what
+                                     the numbers depend on, and the checksum
+state/good.safetensors               with --on-trouble rollback, the state that a rollback restores
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ FORMAT = "stcore-state-1"
 class RunStates:
     """A run's states.
 
-    every: seconds between two within an epoch.   about: what the numbers depend on beside the settings, such as
-    the number of threads.
+    every: seconds between two states within an epoch.   about: what the numbers depend on beside the settings,
+    such as the number of threads.
     """
 
     def __init__(self, run: Path, every: float, about: Mapping[str, Any]) -> None:
@@ -39,12 +39,14 @@ class RunStates:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it is time for another."""
+        """Whether it is time for another state."""
         return time.monotonic() - self._last >= self._every
 
     def keep(self, state: State) -> None:
-        """Writes it, and drops those before the one before it, and later ones, which a rollback has undone.
-        UsageError where that is not possible; what was kept stays."""
+        """Writes the state; keeps the one before it, and deletes older ones and those that a rollback undid.
+
+        Raises UsageError if that is not possible; earlier states then stay.
+        """
         under_way = state.progress["under_way"]
         name = f"{under_way['epoch']:08}-{under_way['steps']:06}.safetensors"
         self._write(name, state)
@@ -55,18 +57,18 @@ class RunStates:
         self._last = time.monotonic()
 
     def keep_good(self, state: State) -> None:
-        """Writes what a rollback goes back to, in place of the one before."""
+        """Writes the state that a rollback restores, in place of the last one."""
         self._write(GOOD, state)
 
     def good(self, warn: Callable[[str], None]) -> State | None:
-        """What was kept so; None where nothing was, or, as is said, it is damaged."""
+        """The state that a rollback restores; None if there is none, or, with a warning, if it is damaged."""
         path = self._folder / GOOD
         if not path.is_file():
             return None
         try:
             return read(path)[0]
         except UsageError as error:
-            warn(f"{error}; no rollback will go back to it")
+            warn(f"{error}; no rollback will restore it")
             return None
 
     def _write(self, name: str, state: State) -> None:
@@ -77,22 +79,23 @@ class RunStates:
         save_weights(self._folder / name, state.arrays, about)
 
     def latest(self, warn: Callable[[str], None]) -> State | None:
-        """The last one that is whole; None where none was kept yet.
+        """The last undamaged state; None if there is no state yet.
 
-        Says what is damaged, and what is otherwise now. UsageError where all are damaged.
+        warn: is given what is damaged, and what the state depended on that differs now.
+        Raises UsageError if all states are damaged.
         """
         files = self._files()
         for path in files:
             try:
                 state, about = read(path)
             except UsageError as error:
-                warn(f"{error}; going on from the one before it")
+                warn(f"{error}; resuming from the one before it")
                 continue
             for name in {**about, **self._about}:
                 then, now = about.get(name), self._about.get(name)
                 if then != now:
                     warn(
-                        f"the run was begun with {name} = {then}, and goes on with {now}: its numbers may part "
+                        f"the run was begun with {name} = {then}, and resumes with {now}: its numbers may differ "
                         "from those of a run without a break"
                     )
             return state
@@ -101,7 +104,7 @@ class RunStates:
         return None
 
     def clear(self) -> None:
-        """Nothing goes on from a finished run; what a kill left half-written goes, too."""
+        """Deletes all states of a finished run, and temporary files that a kill left."""
         for path in [*self._files(), self._folder / GOOD]:
             path.unlink(missing_ok=True)
         sweep(self._folder)
@@ -109,12 +112,12 @@ class RunStates:
             self._folder.rmdir()
 
     def _files(self) -> list[Path]:
-        """The newest first."""
+        """All states, the newest first."""
         return sorted(self._folder.glob("[0-9]*.safetensors"), reverse=True)
 
 
 def read(path: Path) -> tuple[State, dict[str, Any]]:
-    """A state with what it depended on; UsageError unless the file is as it was written."""
+    """A state with what it depended on; UsageError if the file is damaged."""
     arrays, metadata = load_weights(path)
     place = metadata.get("place", "")
     if metadata.get("format") != FORMAT or metadata.get("sha256") != checksum(arrays, place):
@@ -124,7 +127,7 @@ def read(path: Path) -> tuple[State, dict[str, Any]]:
 
 
 def checksum(arrays: Mapping[str, Array], place: str) -> str:
-    """SHA-256 of names, types, shapes and values, and of the place."""
+    """SHA-256 of names, types, shapes and values, and of the progress."""
     digest = hashlib.sha256(place.encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

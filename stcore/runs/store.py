@@ -1,4 +1,4 @@
-"""What a run keeps: weights that say what they are of, metrics, states."""
+"""The store of a run: weights with their metadata, metrics, states."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from stcore import models
 from stcore.base.version import __version__
-from stcore.data import Splits
+from stcore.data import ImageData, StreamData
 from stcore.errors import UsageError
 from stcore.protocols import Learner
 from stcore.runs.folder import RunFolder
@@ -20,33 +20,33 @@ from stcore.training.trainer import Average
 FORMAT = "stcore-weights-1"
 
 
-def weights_metadata(plan: Plan, splits: Splits) -> dict[str, Any]:
-    """What a weights file says of itself."""
-    height, width, channels = splits.train.image_shape
+def weights_metadata(plan: Plan, images: ImageData | StreamData) -> dict[str, Any]:
+    """The metadata of the plan's weights file, for a network of these images."""
+    height, width, channels = images.image_shape
     return {
         "format": FORMAT,
         "stcore": __version__,
-        "model": plan.model,
-        "num_classes": splits.train.num_classes,
+        "model": plan.model.name,
+        "num_classes": images.num_classes,
         "image_shape": f"{height}x{width}x{channels}",
-        "normalize": models.normalization.canonical(plan.normalize),
-        "method": plan.method,
-        "backend": plan.backend,
+        "normalize": models.normalization.canonical(plan.model.normalize),
+        "method": plan.method.name,
+        "backend": plan.runtime.backend,
     }
 
 
-def check_weights_metadata(metadata: Mapping[str, str], plan: Plan, splits: Splits) -> None:
-    """UsageError unless a weights file is of the plan's network."""
-    models.check_weights(metadata, plan.backend, plan.normalize)
+def check_weights_metadata(metadata: Mapping[str, str], plan: Plan, images: ImageData) -> None:
+    """UsageError unless a weights file is of the plan's network for these images."""
+    models.check_weights(metadata, plan.runtime.backend, plan.model.normalize)
     for name in ("model", "num_classes", "image_shape"):
-        expected = str(weights_metadata(plan, splits)[name])
+        expected = str(weights_metadata(plan, images)[name])
         if name in metadata and metadata[name] != expected:
             raise UsageError(f"weights: expected a checkpoint with {name} {expected}; received {metadata[name]}")
 
 
 @dataclass
 class RunStore:
-    """Writes the weights, the averaged ones too, the metrics and the states into the run folder."""
+    """Writes weights, averaged weights, metrics and states into the run folder."""
 
     folder: RunFolder
     states: RunStates
@@ -78,8 +78,8 @@ class RunStore:
         self.states.keep(state)
 
 
-class Unkept:
-    """A store that keeps nothing: of several ranks the first has the same weights, figures and states."""
+class NullStore:
+    """A store that writes nothing: for all ranks but the first, whose weights, metrics and states are the same."""
 
     def save(self, name: str, epoch: str) -> None:
         """Nothing is written."""
@@ -97,4 +97,4 @@ class Unkept:
         """Nothing is written."""
 
     def rewind(self, state: State) -> None:
-        """Nothing is forgotten."""
+        """Nothing is undone."""

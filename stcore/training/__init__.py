@@ -1,1 +1,1 @@
-"""The training loop. Knows no folder."""
+"""Training loop: epochs, schedules, metrics, failure recovery. Knows no folder."""

@@ -1,9 +1,9 @@
-"""Is a run in trouble? Rules over its epochs' metrics, which say in a sentence what it is, why, and what helps.
+"""Diagnosis of a run from its metrics: rules that name the trouble, its likely cause and a remedy.
 
-Every rule is a pure function of the rows of metrics.jsonl and of what they were measured on. Accuracies are counts
-over a few images: a rule about their fall speaks only where their 95 % intervals (Clopper–Pearson) leave no doubt,
-so the smaller the selection set, the more it takes. Robust accuracy is that under PGD-20, which every run watches:
-one-step attacks do not see a collapse.
+Every rule is a pure function of the rows of metrics.jsonl and of the selection set. Accuracies are counts over a
+few images: a rule reports a fall only if the 95 % intervals (Clopper–Pearson) are apart, so a small selection set
+needs a large fall. Robust accuracy is that under PGD-20, which every run records: one-step attacks do not show a
+collapse.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Row = Mapping[str, Any]
 
 NATURAL, ROBUST = "natural_accuracy", "pgd20_accuracy"
 NOT_LEARNING_EPOCHS = 5
-"""So many epochs in a row with a natural accuracy near chance and a loss near log C."""
+"""The number of epochs in a row with a natural accuracy near chance and a loss near log C."""
 NOT_LEARNING_LOSS = 0.9
 """Near log C: at least this share of it. Naming the commonest class of uneven data costs less than log C."""
 COLLAPSE_EPOCHS = 2
-"""So many epochs in a row near chance under attack: a single bad epoch at a high rate may pass."""
+"""The number of epochs in a row near chance under attack: a single bad epoch at a high rate may pass."""
 COLLAPSE_SHARE = 0.5
 """And at most this share of the best robust accuracy."""
 OVERFITTING_EPOCHS = 5
-"""So many epochs in a row with a robust accuracy clearly below the best and a loss below that epoch's."""
+"""The number of epochs in a row with a robust accuracy clearly below the best and a loss below that epoch's."""
 
 
 class Trouble(NamedTuple):
-    """What is wrong, in a word (a key of records) and in a sentence with its likely cause and what helps."""
+    """A trouble: its kind (a key of records), and a sentence with its likely cause and a remedy."""
 
     kind: str
     said: str
@@ -39,10 +39,10 @@ class Trouble(NamedTuple):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The rules, for a run whose accuracies are shares of `images` images of `classes` classes.
+    """The rules for a run whose accuracies are measured on `images` images of `classes` classes.
 
-    chance: the share of the commonest class among them: what naming it always would get.
-    robust: whether the method trains for the attacks that it is judged by; else their accuracy is of no concern.
+    chance: the share of the most frequent class among them, the accuracy of a constant answer.
+    robust: whether the method trains for the attacks of the evaluation; otherwise robust accuracy is ignored.
     """
 
     images: int
@@ -52,16 +52,16 @@ class Diagnosis:
 
     @property
     def near_chance(self) -> float:
-        """Up to here an accuracy is near chance: twice it, or a tenth of the way to 1, whichever is less."""
+        """The upper limit of "near chance": twice chance, or a tenth of the way to 1, whichever is less."""
         return min(2 * self.chance, self.chance + 0.1 * (1 - self.chance))
 
     def __call__(self, rows: Sequence[Row]) -> list[Trouble]:
-        """The troubles that the last of these rows shows, given those before it."""
+        """The troubles that the last row shows, given the rows before it."""
         rules = (self.not_learning, *((self.collapse, self.robust_overfitting) if self.robust else ()))
         return [trouble for rule in rules if (trouble := rule(rows)) is not None]
 
     def learns(self, row: Row) -> bool:
-        """Whether the natural accuracy is beyond doubt above chance."""
+        """Whether the 95 % interval of the natural accuracy lies above chance."""
         return self._limits(row, NATURAL)[0] > self.chance
 
     def not_learning(self, rows: Sequence[Row]) -> Trouble | None:
@@ -116,7 +116,7 @@ class Diagnosis:
             return None
         best, last = max(before, key=_robust), rows[-1]
         floor = self._limits(best, ROBUST)[0]
-        if floor <= self.near_chance:  # there was nothing to lose
+        if floor <= self.near_chance:  # never robust
             return None
         if not all(self._limits(row, ROBUST)[1] < floor and row["loss"] < best["loss"] for row in recent):
             return None
@@ -138,18 +138,18 @@ def _robust(row: Row) -> float:
 
 
 def why_diverged(metrics: Mapping[str, float], epoch: int) -> str:
-    """The likely cause of a loss that is no finite number, and what helps.
+    """The likely cause of a non-finite loss, and a remedy.
 
-    metrics: the means of the batch where it was found.
+    metrics: the means of the batch with that loss.
     """
     if math.isfinite(metrics.get("natural_loss", math.nan)):
         return (
-            "Only the part of the adversarial examples is no number: likely β or ε is too large. Lower beta, or "
+            "Only the loss of the adversarial examples is not finite: likely β or ε is too large. Lower beta, or "
             "epsilon with its step_size; then the learning rate"
         )
     if epoch == 1:
         return "Likely the learning rate is too high for fresh weights. Lower it, a tenth first; then β, or ε"
     return (
-        "Likely a step that was too long for the weights of by now. Lower the learning rate, or drop it before "
+        "Likely a step that was too long for the current weights. Lower the learning rate, or drop it before "
         "this epoch; then β, or ε"
     )

@@ -1,4 +1,4 @@
-"""How far an epoch is, and the means of its metrics."""
+"""The progress of an epoch, and the means of its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stcore.training.diagnosis import why_diverged
 
 @dataclass
 class EpochSoFar:
-    """How far an epoch is: steps and examples done, their metrics' sums over examples, seconds they took."""
+    """The progress of an epoch: steps and examples done, sums of metrics over examples, seconds."""
 
     epoch: int
     steps: int = 0
@@ -22,12 +22,12 @@ class EpochSoFar:
     seconds: float = 0.0
 
     def means(self) -> dict[str, float]:
-        """What the epoch's examples had on average, and how far the losses are spread."""
+        """The means of the metrics over the examples so far, and the deviations of the losses."""
         return readable({name: total / self.examples for name, total in self.sums.items()})
 
 
 class RunningMeans:
-    """Sums over examples of per-batch means; the tensors come to the host only when asked for."""
+    """Sums over examples of per-batch means; `check` brings the tensors to the host."""
 
     def __init__(self, ops: Ops, into: EpochSoFar) -> None:
         self._ops = ops
@@ -38,7 +38,7 @@ class RunningMeans:
         self._pending.append((means, examples))
 
     def check(self) -> None:
-        """DivergedError if a loss since the last check is not a finite number."""
+        """DivergedError if a loss since the last check is not finite."""
         sums, epoch = self._into.sums, self._into.epoch
         for means, examples in self._pending:
             values = {name: float(self._ops.to_numpy(tensor)) for name, tensor in means.items()}

@@ -1,4 +1,4 @@
-"""What a run does about trouble: it says so, and goes on, stops, or goes back and takes shorter steps."""
+"""Failure policy: warn, stop early, or roll back with a tenth of the learning rate."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from stcore.training.state import Restorable, State
 
 ON_TROUBLE = ("warn", "stop", "rollback")
 ROLLBACKS = 2
-"""So often a run goes back; the next trouble stops it."""
+"""The number of rollbacks; the next trouble stops the run."""
 SLOWER = 0.1
-"""What the learning rate is multiplied by at each rollback, from there to the end."""
+"""The factor of the learning rate at each rollback, for the rest of training."""
 
 
 @dataclass
 class FailurePolicy:
-    """Watches a trainer's epochs and acts.
+    """Diagnoses a trainer's epochs and acts on trouble.
 
-    diagnosis: the rules; None watches nothing but for a loss that is no number.
-    policy: `warn` goes on (but a loss that is no number ends the run by DivergedError), `stop` ends training as if
-        it were over, `rollback` goes back to the good state with a tenth of the learning rate, at most twice.
-    warn: told each kind of trouble once, and each stop and rollback.
+    diagnosis: the rules; with None only a non-finite loss is trouble.
+    policy: `warn` continues (but a non-finite loss ends the run by DivergedError), `stop` ends training early,
+        `rollback` restores the good state with a tenth of the learning rate, at most twice.
+    warn: is given each kind of trouble once, and each stop and rollback.
 
-    The good state is that after the best epoch so far, by robust accuracy (natural where the method does not train
-    for it), among those without trouble that have learnt anything; before there is one, the state at the start.
-    A rollback drops the rows of the epochs that it undoes; the row after it tells of it, under `rolled_back`.
-    What is decided is part of the trainer's state, and the store keeps the good one: a run that was killed decides
-    alike when it goes on.
+    The good state is that after the best epoch so far, by robust accuracy (natural if the method does not train
+    for it), among those without trouble whose natural accuracy is above chance; before there is one, the initial
+    state.
+    A rollback drops the rows of the epochs that it undoes; the next row records it under `rolled_back`.
+    Decisions are part of the trainer's state, and the store keeps the good state, so that a resumed run decides
+    the same.
     """
 
     diagnosis: Diagnosis | None = None
@@ -42,30 +43,30 @@ class FailurePolicy:
 
     @property
     def factor(self) -> float:
-        """What rollbacks have made of the learning rate."""
+        """The factor of the learning rate after the rollbacks so far."""
         return float(SLOWER ** len(self.rollbacks))
 
     def progress(self) -> dict[str, Any]:
-        """What the trainer's state holds of it; `recall` restores it."""
+        """The policy's part of the trainer's state; `restore` restores it."""
         return {"stopped": self.stopped, "rollbacks": self.rollbacks}
 
-    def recall(self, progress: Mapping[str, Any]) -> None:
+    def restore(self, progress: Mapping[str, Any]) -> None:
         """Restores what `progress` returned."""
         self.stopped, self.rollbacks = progress["stopped"], list(progress["rollbacks"])
 
     def summary(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """What the result says: each trouble with the first epoch that showed it, rollbacks, why it stopped."""
+        """The policy's part of the result: each trouble with its first epoch, rollbacks, why training stopped."""
         first = {kind: row["epoch"] for row in reversed(history) for kind in row.get("trouble", {})}
         content = {"trouble": dict(sorted(first.items())), "rollbacks": self.rollbacks, "stopped": self.stopped}
         return {name: value for name, value in content.items() if value}
 
     def begin(self, trainer: Restorable) -> None:
-        """Before the first epoch."""
+        """Called before the first epoch."""
         if self.policy == "rollback" and not trainer.history and trainer.at_start:
             self._keep(trainer)
 
     def mark(self, history: Sequence[dict[str, Any]]) -> None:
-        """Writes into the last row what it shows, and which rollbacks came before it."""
+        """Adds the diagnosis to the last row, and the rollbacks just before it."""
         row = history[-1]
         if undone := [one for one in self.rollbacks if one["to"] == row["epoch"] - 1]:
             row["rolled_back"] = undone
@@ -73,7 +74,7 @@ class FailurePolicy:
             row["trouble"] = {trouble.kind: trouble.said for trouble in found}
 
     def act(self, trainer: Restorable) -> None:
-        """After an epoch that is all done and logged."""
+        """Called after an epoch is evaluated and logged."""
         *earlier, row = trainer.history
         known = {kind for one in earlier for kind in one.get("trouble", {})}
         for kind, said in row.get("trouble", {}).items():
@@ -85,7 +86,7 @@ class FailurePolicy:
             self._end_or_go_back(trainer, Trouble(*next(iter(row["trouble"].items()))), row["epoch"])
 
     def diverged(self, trainer: Restorable, error: DivergedError, epoch: int) -> None:
-        """When an epoch ended in no number; raises it again where nothing is to be done about it."""
+        """Called after a non-finite loss; raises the error again unless the policy stops or rolls back."""
         can_go_back = self.policy == "rollback" and len(self.rollbacks) < ROLLBACKS
         if self.policy == "warn" or not (trainer.history or can_go_back):
             kept = "the checkpoints of the epochs before are kept" if trainer.history else "no epoch was finished"

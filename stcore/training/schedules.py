@@ -1,4 +1,4 @@
-"""Learning rates by epoch, counted from 1 and set before the epoch; `one-cycle` by step, before each."""
+"""Learning-rate schedules, by epoch (counted from 1); `one-cycle` by step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Schedule = Callable[[float, int], float]
 """(epoch, epochs) → factor of the base learning rate; 3.25 is a quarter into epoch 3."""
 
 PEAK = 0.4
-"""Where in training `one-cycle` is highest."""
+"""The share of training after which `one-cycle` is highest."""
 
 
 def step(drops: Sequence[float]) -> Schedule:
@@ -36,8 +36,10 @@ def constant(epoch: float, epochs: int) -> float:
 
 
 def one_cycle(epoch: float, epochs: int) -> float:
-    """From 0 straight up to 1 at two fifths of training, and straight down to 0 (Smith & Topin, 2018; Wong et al.,
-    2020, who train for few epochs so)."""
+    """Linear from 0 to 1 at two fifths of training, then linear to 0.
+
+    Smith & Topin, 2018; Wong et al., 2020, train for few epochs with it.
+    """
     done = (epoch - 1) / epochs
     return done / PEAK if done < PEAK else (1 - done) / (1 - PEAK)
 
@@ -49,4 +51,4 @@ def make_schedule(name: str, drops: Sequence[float]) -> Schedule:
 
 SCHEDULES = ("step", "cosine", "constant", "one-cycle")
 BY_STEP = ("one-cycle",)
-"""Those whose rate is set anew before each step."""
+"""The schedules whose rate changes with each step."""

@@ -1,4 +1,4 @@
-"""The state of a training run, and the protocols of what keeps it and what restores it."""
+"""The state of training, and the protocols of its store and of a trainer that restores it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from stcore.protocols import Array
 
 
 class TrainingStore(Protocol):
-    """Who keeps what a run leaves."""
+    """Keeps weights, metrics and states of a run."""
 
     def save(self, name: str, epoch: str) -> None:
         """Keeps the learner's weights as `best` or `last`, the averaged ones as `best-ema` or `last-ema`."""
@@ -21,24 +21,24 @@ class TrainingStore(Protocol):
         """Whether it is time to keep the state again."""
 
     def keep(self, state: State) -> None:
-        """Keeps what training goes on from."""
+        """Keeps the state to resume from."""
 
     def keep_good(self, state: State) -> None:
-        """Keeps what a rollback goes back to, in place of the one before."""
+        """Keeps the state that a rollback restores, in place of the last one."""
 
     def rewind(self, state: State) -> None:
-        """Keeps this state, and forgets the later ones and what was logged after it."""
+        """Keeps this state, and deletes later ones and the metrics logged after it."""
 
 
 class State(NamedTuple):
-    """What training goes on from, bit for bit: host arrays by name, and where it stands, in JSON's types."""
+    """The complete state of training: host arrays by name, and its progress in JSON's types."""
 
     arrays: Mapping[str, Array]
     progress: Mapping[str, Any]
 
 
 class Restorable(Protocol):
-    """A trainer, as far as a failure policy needs it."""
+    """The part of a trainer that a failure policy uses."""
 
     @property
     def history(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, an evaluation after each, and the choice of the best."""
+"""The training loop: epochs of steps, an evaluation after each, the choice of the best."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stcore.data import ImageData, in_order
 from stcore.data.batches import Batch, Epochs
 from stcore.data.on_device import OnDevice
 from stcore.errors import DivergedError
-from stcore.evaluation.accuracy import Accuracy, together
+from stcore.evaluation.accuracy import Accuracy, merge_accuracies
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Classifier, Learner
 from stcore.training.metrics import EpochSoFar, RunningMeans
@@ -31,12 +31,12 @@ from stcore.training.schedules import Schedule
 from stcore.training.state import State, TrainingStore
 
 _T = TypeVar("_T")
-CHECK_EVERY = 10  # steps between two looks at the loss: each look waits for the device
+CHECK_EVERY = 10  # steps between two checks of the loss: each waits for the device
 
 
 @dataclass(frozen=True)
 class Schedules:
-    """What changes with the epoch, and how many there are.   by_step: or within it, with each step."""
+    """The number of epochs and the learning rate of each.   by_step: the rate changes with each step."""
 
     epochs: int
     learning_rate: float
@@ -44,13 +44,13 @@ class Schedules:
     by_step: bool = False
 
     def rate(self, epoch: int, done: float = 0.0) -> float:
-        """The learning rate, this share of the epoch being done."""
+        """The learning rate in this epoch, of which the share `done` is done."""
         return self.learning_rate * self.schedule(epoch + done if self.by_step else epoch, self.epochs)
 
 
 @dataclass
 class Average:
-    """The averaged weights that a run keeps beside the trained ones (see `stcore.training.trainer`)."""
+    """The exponential moving average of the weights, which a run keeps beside the trained ones."""
 
     evaluator: Evaluator
     decay: float
@@ -61,16 +61,16 @@ class Average:
 class Trainer:
     """Trains `learner` by `objective` on `batches`; after each epoch evaluates on `selection`.
 
-    The epoch with the highest accuracy under `select_by` (the later of equals, as released) is kept as best; of
-    averaged weights, if there are any, the best is chosen for themselves.
-    The state is kept at each epoch's end, before the evaluation, and when the store says that it is due: a trainer
-    made alike that `recall`s it goes on as if nothing had been.
-    Raises DivergedError at a loss or a prediction that is not finite; what was saved before stays. Ctrl-C ends
-    the run after the step, or the evaluation, under way, with the weights saved as `last` and the state kept;
-    `interrupted` is then true. So do SIGTERM and `until`, the end of its time by `time.monotonic`.
-    accumulate: the parts of a batch that go through the network one after another before an update.
-    failure_policy: what is done about trouble; by default nothing but that error.
-    ranks: of several, each takes its share of every batch, of the evaluation too; all come to the same numbers.
+    The epoch with the highest accuracy under `select_by` (the later of equals, as released) is kept as best; the
+    best epoch of averaged weights is chosen separately.
+    The state is kept at each epoch's end, before the evaluation, and when the store says that it is due. A trainer
+    with the same settings that restores it continues bit for bit.
+    Ctrl-C ends the run after the current step or evaluation, with the weights saved as `last` and the state kept;
+    `interrupted` is then true. SIGTERM and `until`, a time limit by `time.monotonic`, do the same.
+    accumulate: the number of parts of a batch that go through the network one after another before an update.
+    failure_policy: what to do about trouble; by default nothing but the DivergedError.
+    ranks: each of several takes its share of every batch and of the evaluation; all get the same numbers.
+    Raises DivergedError at a non-finite loss or prediction; what was saved before stays.
     """
 
     learner: Learner
@@ -97,7 +97,7 @@ class Trainer:
     _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
 
     def state(self) -> State:
-        """What a trainer made alike goes on from by `recall`."""
+        """The complete state of training, for `restore`."""
         arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
         progress = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
         progress["remedies"] = self.failure_policy.progress()
@@ -107,13 +107,13 @@ class Trainer:
             progress["best_ema"] = self.average.best
         return State(arrays, progress)
 
-    def recall(self, state: State) -> None:
-        """Takes up the state of a trainer made alike."""
+    def restore(self, state: State) -> None:
+        """Restores the state of a trainer with the same settings."""
         self.learner.restore(part(state.arrays, "learner/"))
         self.best = tuple(state.progress["best"])
         self.history = list(state.progress["history"])
-        self._under_way = EpochSoFar(**copy.deepcopy(state.progress["under_way"]))  # a state may be taken up twice
-        self.failure_policy.recall(state.progress["remedies"])
+        self._under_way = EpochSoFar(**copy.deepcopy(state.progress["under_way"]))  # a state may be restored twice
+        self.failure_policy.restore(state.progress["remedies"])
         if self.average is not None:
             self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
             self.average.best = tuple(state.progress["best_ema"])
@@ -124,12 +124,12 @@ class Trainer:
         return self._under_way == EpochSoFar(1)
 
     def go_back(self, state: State) -> None:
-        """Takes up an earlier state of this run; a best chosen since then gives way to that state's weights."""
+        """Restores an earlier state of this run; a best chosen since then is replaced by that state's weights."""
         contestants: dict[str, Trainer | Average] = {"best": self}
         if self.average is not None:
             contestants["best-ema"] = self.average
         chosen = {name: contestant.best for name, contestant in contestants.items()}
-        self.recall(state)
+        self.restore(state)
         for name, contestant in contestants.items():
             if self.history and contestant.best != chosen[name]:
                 row, prefix = self.history[-1], "ema_" if name.endswith("-ema") else ""
@@ -137,6 +137,7 @@ class Trainer:
                 self.store.save(name, str(row["epoch"]))
 
     def run(self) -> None:
+        """Trains to the last epoch, or until it is interrupted or stopped."""
         with Interrupt(self.until, self.ranks) as interrupt:
             self.failure_policy.begin(self)
             while not (self.interrupted or self.failure_policy.stopped):
@@ -171,7 +172,7 @@ class Trainer:
         return self.ranks.any(interrupt.came())[0]
 
     def _compiled(self, phase: int, perturbing: bool, parts: int) -> Any:
-        """The step of a phase, and of so many parts, compiled once."""
+        """The step of a phase for this number of parts, compiled once."""
         kind = phase, perturbing, parts
         if kind not in self._steps:
             self._steps[kind] = self.learner.compile(partial(self._step, phase, perturbing))
@@ -186,7 +187,7 @@ class Trainer:
         return result
 
     def _parts(self, batch: Batch, epoch: int) -> list[tuple[Any, ...]]:
-        """This rank's share of a batch on the device, with its noise: what goes through the network together."""
+        """The parts of this rank's share of a batch on the device, each with its noise."""
         images, learner = self.learner.images, self.learner
         places = pieces(len(batch.labels), self.ranks.count, self.accumulate)
         parts: list[tuple[Any, ...]] = []
@@ -227,13 +228,13 @@ class Trainer:
                     break
                 if due:
                     totals.check()
-                    self._look(x)
+                    self._check_prediction(x)
                     so_far.seconds = time.perf_counter() - begun
                     self.store.keep(self.state())
         totals.check()
         so_far.seconds = time.perf_counter() - begun
-        if x is not None:  # what the last update did shows in no loss yet: look before it is saved
-            self._look(x)
+        if x is not None:  # the last update shows in no loss yet: check before it is saved
+            self._check_prediction(x)
         return {
             "epoch": epoch,
             "learning_rate": rate,
@@ -243,7 +244,7 @@ class Trainer:
         }
 
     def _set_rate(self, epoch: int) -> float:
-        """The learning rate from here on, which the learner takes."""
+        """Sets the learner's learning rate to that of the next step, and returns it."""
         done = (self._under_way.steps + 0.5) / len(self.batches)  # the middle of the step: no step has rate 0
         rate = self.schedules.rate(epoch, done) * self.failure_policy.factor
         self.learner.set_learning_rate(rate)
@@ -264,28 +265,28 @@ class Trainer:
             self.store.save(name, str(epoch))
         return {f"{attack}_accuracy": accuracy.value for attack, accuracy in scores.items()}
 
-    def _look(self, x: Any) -> None:
-        """DivergedError, on all ranks, where one of them predicts no number."""
+    def _check_prediction(self, x: Any) -> None:
+        """DivergedError, on all ranks, if one of them predicts a non-finite number."""
         self._all_or_none(lambda: self.evaluator.classes(x))
 
     def _all_or_none(self, work: Callable[[], _T]) -> _T:
-        """What the work gives, unless it raises DivergedError on a rank: then all raise it, and none waits."""
+        """The result of the work; if it raises DivergedError on one rank, all raise it, and none waits."""
         result, refusal = None, None
         try:
             result = work()
         except DivergedError as error:
             refusal = error
         if self.ranks.any(refusal is not None)[0]:
-            raise refusal or DivergedError("a prediction became no number on another rank: training stopped")
+            raise refusal or DivergedError("a prediction became non-finite on another rank: training stopped")
         return cast(_T, result)
 
     def _score(self, evaluator: Evaluator) -> dict[str, Accuracy]:
-        """Accuracies on the selection, of which each rank takes its share."""
+        """The accuracies on the selection; each rank evaluates its share."""
         rows = split(slice(0, len(self.selection)), self.ranks.count)[self.ranks.rank]
         batches = in_order(self.selection, self.eval_batch_size, rows)
         with stretch(self.progress, "evaluate", rows.stop - rows.start):
             own = self._all_or_none(lambda: evaluator.run(batches, self.progress.advance))
-        return together(self.ranks.gather(own.accuracies))
+        return merge_accuracies(self.ranks.gather(own.accuracies))
 
 
 def follow(average: Classifier, model: Classifier, decay: float) -> None:

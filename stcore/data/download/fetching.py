@@ -1,4 +1,4 @@
-"""Published sets brought into the data folder over the network, from the first mirror that has them."""
+"""Download of published data sets into the data folder, from the first mirror that has them."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from stcore.data.download.registry import File, published
 from stcore.data.download.stored import data_folder, fetch_command, verify
 from stcore.errors import DataError, UsageError
 
-OFFLINE = "STCLI_OFFLINE"  # in the environment: no network call is made, unless it is 0 or empty
+OFFLINE = "STCLI_OFFLINE"  # environment variable that forbids network calls, unless it is 0 or empty
 TIMEOUT = 30.0  # seconds
 
 
@@ -24,22 +24,22 @@ def fetch(
     timeout: float = TIMEOUT,
     offline: bool = False,
     progress: Progress | None = None,
-    on_failure: Callable[[str], None] = lambda said: None,
+    on_failure: Callable[[str], None] = lambda message: None,
 ) -> Path:
-    """Bring a published set into the data folder, where `load(name)` finds it; returns its folder there.
+    """Downloads a published set into the data folder, where `load(name)` finds it, and returns the set's folder.
 
-    A file that is there with the right SHA-256 stays; nothing else than such a file is ever put in its place.
+    A file that is present with the right SHA-256 is kept; only a download with that SHA-256 replaces any other.
 
-    folder: the data folder, as `data_folder` takes it.
-    mirror: a URL that is tried first: of the file itself, or of what the published names stand under.
-    timeout: seconds to wait for a connection, and for each next piece of the file.
+    name: cifar10, cifar100 or svhn.   folder: the data folder, as in `data_folder`.
+    mirror: a URL to try first: of the file itself, or of a folder that holds the published names.
+    timeout: seconds to wait for a connection, and for each chunk of the file.
     offline: make no network call, as with STCLI_OFFLINE=1 in the environment.
-    progress: told of each file; on_failure: told, in a line, of each mirror that fails.
-    DataError if a file cannot be had, with what came from where; UsageError for an unknown set, a mirror or a
-    timeout that is none, and a folder that cannot be written.
+    progress: reports the megabytes of each file.   on_failure: called with one line for each mirror that fails.
+    Raises DataError, with what each mirror sent, if a file cannot be downloaded; UsageError for an unknown set, an
+    invalid mirror or timeout, or a folder that cannot be written.
     """
     if mirror is not None:
-        _check(mirror)
+        _check_url(mirror)
     if not 0 < timeout < math.inf:
         raise UsageError(f"timeout: expected a number of seconds above 0; received {timeout:g}")
     forbidden = os.environ.get(OFFLINE, "") not in ("", "0")
@@ -53,23 +53,24 @@ def fetch(
                 f"{'none' if stored.state == 'missing' else 'another file'}, and offline no network call is made; "
                 f"with a network, run {command}"
             )
-        first = () if mirror is None else (_at(mirror, name, stored.file),)
-        _first_of((*first, *stored.file.urls), stored.file, stored.path, timeout, progress, on_failure)
+        first = () if mirror is None else (_mirror_url(mirror, name, stored.file),)
+        urls = (*first, *stored.file.urls)
+        _download_from_any(urls, stored.file, stored.path, timeout, progress, on_failure)
     return data_folder(folder) / name
 
 
-def _check(mirror: str) -> None:
+def _check_url(mirror: str) -> None:
     try:
         parts = urlsplit(mirror)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of an address in brackets, or of a port
-        known = False
-    if not known:
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # from an address in brackets, or a port
+        valid = False
+    if not valid:
         raise UsageError(f"mirror: expected a URL such as https://host/folder/, received {mirror!r}; correct it")
 
 
-def _at(mirror: str, name: str, file: File) -> str:
-    """The file's URL at a mirror, which is that, the URL of a sibling or that of their folder."""
+def _mirror_url(mirror: str, name: str, file: File) -> str:
+    """The file's URL at a mirror: `mirror` is that URL, or one of another file of the set, or of their folder."""
     last = urlsplit(mirror).path.rpartition("/")[2]
     if last == file.name:
         return mirror
@@ -77,7 +78,7 @@ def _at(mirror: str, name: str, file: File) -> str:
     return urljoin(mirror if last in siblings else f"{mirror.rstrip('/')}/", file.name)
 
 
-def _first_of(
+def _download_from_any(
     urls: tuple[str, ...],
     file: File,
     target: Path,
@@ -96,6 +97,6 @@ def _first_of(
             failures.append(f"{error} from {host}")
             on_failure(f"{file.name}: {failures[-1]}")
     raise DataError(
-        f"expected {described(file)}, received {'; '.join(failures)}. Try another place by --mirror URL, or "
+        f"expected {described(file)}, received {'; '.join(failures)}. Try another mirror by --mirror URL, or "
         "download it by hand and run stcli data import FILE"
     )

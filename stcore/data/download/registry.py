@@ -1,12 +1,13 @@
-"""The published sets that can be fetched: each file's size and SHA-256, and where it lies.
+"""Registry of the published data sets: size, SHA-256 and URLs of each file.
 
 CIFAR's hashes are those that Keras checks, SVHN's those of TensorFlow Datasets. The mirrors hold the same bytes: a
-record at Zenodo (10.5281/zenodo.10089977), and the buckets that PaddlePaddle and Ray fetch from. CIFAR's own host
-comes last, as it has answered slowly or not at all since June 2026; of SVHN no mirror is known.
+record at Zenodo (10.5281/zenodo.10089977), and the buckets of PaddlePaddle and Ray. CIFAR's own host comes last:
+it has answered slowly or not at all since June 2026. SVHN has no known mirror.
 """
 
 from typing import NamedTuple
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 
 
@@ -16,11 +17,11 @@ class File(NamedTuple):
     name: str
     size: int  # bytes
     sha256: str  # hexadecimal
-    urls: tuple[str, ...]  # in the order they are tried in
+    urls: tuple[str, ...]  # in the order in which they are tried
 
 
 class Published(NamedTuple):
-    """A set, all of whose files are needed."""
+    """A published set; all of its files are required."""
 
     about: str
     files: tuple[File, ...]
@@ -33,8 +34,8 @@ _TORONTO = "https://www.cs.toronto.edu/~kriz"
 _STANFORD = "http://ufldl.stanford.edu/housenumbers"
 
 
-def _file(name: str, size: int, sha256: str, *places: str) -> File:
-    return File(name, size, sha256, tuple(f"{place}/{name}" for place in places))
+def _file(name: str, size: int, sha256: str, *mirrors: str) -> File:
+    return File(name, size, sha256, tuple(f"{mirror}/{name}" for mirror in mirrors))
 
 
 PUBLISHED = {
@@ -81,7 +82,8 @@ PUBLISHED = {
 
 
 def published(name: str) -> Published:
-    """A set by name; UsageError if none is called so."""
+    """A published set by name. Raises UsageError for an unknown name."""
     if name not in PUBLISHED:
-        raise UsageError(f"expected a published set among {', '.join(PUBLISHED)}; received {name!r}")
+        hint = did_you_mean(name, PUBLISHED)
+        raise UsageError(f"expected a published set among {', '.join(PUBLISHED)}; received {name!r}{hint}")
     return PUBLISHED[name]

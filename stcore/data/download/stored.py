@@ -1,4 +1,4 @@
-"""The data folder: which published sets lie in it, and whether they are what was published."""
+"""The data folder: which published sets it holds, and whether their files are intact."""
 
 import os
 import shlex
@@ -10,13 +10,13 @@ from stcore.data.download.http import described, receiving
 from stcore.data.download.registry import PUBLISHED, File, published
 from stcore.errors import DataError
 
-FOLDER = "STCLI_DATA"  # the environment's name for the data folder
+FOLDER = "STCLI_DATA"  # environment variable that names the data folder
 
 State = Literal["here", "missing", "damaged"]
 
 
 class Stored(NamedTuple):
-    """A published file, where it lies or should lie, and how it is."""
+    """A published file with its path in the data folder and its state."""
 
     file: File
     path: Path
@@ -24,62 +24,70 @@ class Stored(NamedTuple):
 
 
 class Imported(NamedTuple):
+    """A file copied into the data folder."""
+
     name: str  # of the set
-    path: Path
+    path: Path  # in the data folder
 
 
 def data_folder(folder: str | Path | None = None) -> Path:
-    """Where fetched sets lie: `folder`, else what STCLI_DATA says, else ~/.cache/stcore/data (on Linux)."""
-    chosen = folder or os.environ.get(FOLDER)
-    if chosen:
-        return Path(chosen).expanduser()
+    """The folder of fetched sets: `folder`, else $STCLI_DATA, else ~/.cache/stcore/data (on Linux)."""
+    configured = folder or os.environ.get(FOLDER)
+    if configured:
+        return Path(configured).expanduser()
     from pooch import os_cache
 
     return Path(os_cache("stcore")) / "data"
 
 
 def file_states(name: str, folder: str | Path | None = None) -> list[Stored]:
-    """The files of a set, those of another size than the published one as damaged; nothing is read.
+    """The files of a set, by size only: reads no file. A file of another size is damaged.
 
-    UsageError for a set that is not published.
+    Raises UsageError for a set that is not published.
     """
-    place = data_folder(folder) / name
-    return [Stored(file, place / file.name, _state(file, place / file.name)) for file in published(name).files]
+    directory = data_folder(folder) / name
+    return [
+        Stored(file, directory / file.name, _state(file, directory / file.name)) for file in published(name).files
+    ]
 
 
 def verify(name: str, folder: str | Path | None = None) -> list[Stored]:
-    """The files of a set, those with another SHA-256 than the published one as damaged.
+    """The files of a set, by SHA-256: reads every file. A file with another hash is damaged.
 
-    UsageError for a set that is not published.
+    Returns one `Stored` per file, with state here, missing or damaged.
+    Raises UsageError for a set that is not published.
     """
     return [
-        stored if stored.state != "here" or _sha256(stored.path) == stored.file.sha256 else damaged(stored)
+        stored._replace(state="damaged")
+        if stored.state == "here" and _sha256(stored.path) != stored.file.sha256
+        else stored
         for stored in file_states(name, folder)
     ]
 
 
 def fetched(name: str) -> Path:
-    """The folder of a set that was fetched; DataError, with the command that fetches it, if it is not there."""
+    """The folder of a fetched set. Raises DataError, with the command that fetches it, if a file is missing."""
     for stored in file_states(name):
         if stored.state != "here":
             received = "no such file" if stored.state == "missing" else f"{stored.path.stat().st_size} bytes"
             raise DataError(
                 f"{name}: expected {stored.file.name} of {stored.file.size} bytes in {stored.path.parent}, "
-                f"received {received}; run {fetch_command(name)}, or name the place where you have it, {name}:PATH"
+                f"received {received}; run {fetch_command(name)}, or name the path of your copy, {name}:PATH"
             )
     return data_folder() / name
 
 
 def fetch_command(name: str, folder: str | Path | None = None) -> str:
-    """What a user types to get a set."""
+    """The command that fetches a set."""
     words = ["stcli", "data", "fetch", name, *([] if folder is None else ["--data-dir", str(folder)])]
     return shlex.join(words)
 
 
 def import_file(path: str | Path, folder: str | Path | None = None) -> Imported:
-    """Copy a published file that was downloaded by hand into the data folder, whatever it is called now.
+    """Copies a published file that was downloaded by hand into the data folder, under its published name.
 
-    DataError, and nothing is copied, if its SHA-256 is none that is known; UsageError where it cannot be written.
+    path: of the file, under any name; its SHA-256 identifies it.   folder: as in `data_folder`.
+    Raises DataError, with nothing copied, for an unknown SHA-256; UsageError if the copy cannot be written.
     """
     path = Path(path)
     if not path.is_file():
@@ -87,22 +95,18 @@ def import_file(path: str | Path, folder: str | Path | None = None) -> Imported:
             f"expected a published file, such as cifar-10-python.tar.gz, received {str(path)!r}, which is "
             f"{'a folder: name the archive' if path.is_dir() else 'not there: check the path'}"
         )
-    known = [(name, file) for name, one in PUBLISHED.items() for file in one.files]
+    candidates = [(name, file) for name, entry in PUBLISHED.items() for file in entry.files]
     sha256, size = _sha256(path), path.stat().st_size
-    for name, file in known:
+    for name, file in candidates:
         if file.sha256 == sha256:
             target = data_folder(folder) / name / file.name
             with path.open("rb") as source, receiving(target, file) as received:
                 shutil.copyfileobj(source, received)
             return Imported(name, target)
-    named = [file for _, file in known if file.name == path.name]
-    expected = described(named[0]) if named else f"one of {', '.join(file.name for _, file in known)}"
-    mend = "download it again" if named else "a set in another form is read where it lies, as cifar10:PATH"
-    raise DataError(f"{path}: expected {expected}, received {size} bytes with sha256 {sha256}; {mend}")
-
-
-def damaged(stored: Stored) -> Stored:
-    return stored._replace(state="damaged")
+    same_name = [file for _, file in candidates if file.name == path.name]
+    expected = described(same_name[0]) if same_name else f"one of {', '.join(file.name for _, file in candidates)}"
+    remedy = "download it again" if same_name else "a set in another form needs no import: load it as cifar10:PATH"
+    raise DataError(f"{path}: expected {expected}, received {size} bytes with sha256 {sha256}; {remedy}")
 
 
 def _state(file: File, path: Path) -> State:

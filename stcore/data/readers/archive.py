@@ -1,4 +1,4 @@
-"""Archives of arrays by name, and the images and labels in one; what npz, safetensors and npy share."""
+"""Archives of named arrays, shared by the npz, safetensors and npy readers."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -13,33 +13,33 @@ from stcore.errors import DataError
 IMAGES = ("images", "image", "x", "data")
 LABELS = ("labels", "label", "y")
 
-Archive = Mapping[str, npt.NDArray[Any]]  # each array is read when it is asked for
+Archive = Mapping[str, npt.NDArray[Any]]  # arrays are read on access
 
 
 class Format(NamedTuple):
-    """How a place's arrays are had by name."""
+    """A file format of named arrays."""
 
     suffix: str
-    place: str  # where a set lies, for a message
-    what: str  # what an archive is
-    mend: str
-    open: Callable[[Path], AbstractContextManager[Archive]]  # raises anything where it is none
-    is_place: Callable[[Path], bool]  # whether all arrays of all parts are in one archive there
+    place: str  # the expected path, for error messages
+    what: str  # the expected content, for error messages
+    remedy: str  # what to do, for error messages
+    open: Callable[[Path], AbstractContextManager[Archive]]  # raises any error for an invalid archive
+    is_place: Callable[[Path], bool]  # whether a path is one archive with the arrays of all parts
 
     @contextmanager
-    def opened(self, place: Path) -> Iterator[Archive]:
-        """The arrays by name; DataError for whatever goes wrong while they are read."""
+    def opened(self, path: Path) -> Iterator[Archive]:
+        """Opens an archive. Raises DataError for any error while its arrays are read."""
         try:
-            with self.open(place) as archive:
+            with self.open(path) as archive:
                 yield archive
         except DataError:
             raise
-        except Exception as error:  # foreign bytes make the readers raise many kinds, MemoryError too
-            raise DataError(f"{place}: expected {self.what}, received: {error}; {self.mend}") from error
+        except Exception as error:  # invalid bytes raise many kinds of errors, MemoryError too
+            raise DataError(f"{path}: expected {self.what}, received: {error}; {self.remedy}") from error
 
 
 class Lazy(Archive):
-    """Arrays by name, each read when it is asked for."""
+    """Named arrays, each read on access."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], npt.NDArray[Any]]) -> None:
         self._names, self._read = dict.fromkeys(names), read
@@ -58,7 +58,7 @@ class Lazy(Archive):
 
 
 class Arrays(NamedTuple):
-    """What a file holds, before anything but its names is checked."""
+    """The content of a file, of which only the names are checked so far."""
 
     images: npt.NDArray[Any]
     labels: npt.NDArray[Any] | None
@@ -67,7 +67,10 @@ class Arrays(NamedTuple):
 
 
 def read_named(path: Path, format: Format, part: str = "") -> Arrays:
-    """One part of one archive; nothing in it is ever run. DataError if it is none, or has no images."""
+    """Reads one part of an archive without running any code in it.
+
+    Raises DataError if the archive is invalid or has no images.
+    """
     with format.opened(path) as archive:
         image, label = find(archive, IMAGES, part), find(archive, LABELS, part)
         if image is None:
@@ -76,7 +79,7 @@ def read_named(path: Path, format: Format, part: str = "") -> Arrays:
                 f"received {', '.join(archive) or 'none at all'}; rename it"
             )
         return Arrays(
-            np.asanyarray(archive[image]),  # bytes of a member that is no array; a memory map as it is
+            np.asanyarray(archive[image]),  # keeps a memory map; converts the bytes of a member that is no array
             None if label is None else np.asarray(archive[label]),
             _num_classes(archive, path),
             _class_names(archive, path),
@@ -84,33 +87,36 @@ def read_named(path: Path, format: Format, part: str = "") -> Arrays:
 
 
 def spelled(names: tuple[str, ...], part: str) -> list[str]:
+    """The accepted names of an array: with the part before or after, or the plain names without a part."""
     if not part:
         return list(names)
-    return [spelled for name in names for spelled in (f"{name}_{part}", f"{part}_{name}")]
+    return [spelling for name in names for spelling in (f"{name}_{part}", f"{part}_{name}")]
 
 
 def find(archive: Archive, names: tuple[str, ...], part: str) -> str | None:
+    """The name of an array in the archive, or None."""
     return next((name for name in spelled(names, part) if name in archive), None)
 
 
 def _num_classes(archive: Archive, path: Path) -> int | None:
     if "num_classes" not in archive:
         return None
-    given = np.asarray(archive["num_classes"])
-    if given.size != 1 or given.dtype.kind not in "iu":
+    value = np.asarray(archive["num_classes"])
+    if value.size != 1 or value.dtype.kind not in "iu":
         raise DataError(
-            f"{path}: expected num_classes as one integer, received {given.dtype} of shape {given.shape}; mend it"
+            f"{path}: expected num_classes as one integer, received {value.dtype} of shape {value.shape}; "
+            "correct it"
         )
-    return int(given.item())
+    return int(value.item())
 
 
 def _class_names(archive: Archive, path: Path) -> tuple[str, ...] | None:
     if "class_names" not in archive:
         return None
-    given = np.asarray(archive["class_names"])
-    if given.ndim != 1 or given.dtype.kind not in "SU":
+    names = np.asarray(archive["class_names"])
+    if names.ndim != 1 or names.dtype.kind not in "SU":
         raise DataError(
-            f"{path}: expected class_names as text of shape (K,), received {given.dtype} of shape {given.shape}; "
-            "mend it"
+            f"{path}: expected class_names as text of shape (K,), received {names.dtype} of shape {names.shape}; "
+            "correct it"
         )
-    return tuple(str(name) for name in given.astype(np.str_))
+    return tuple(str(name) for name in names.astype(np.str_))

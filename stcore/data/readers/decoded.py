@@ -1,4 +1,4 @@
-"""The parts of a data set whose images were decoded: what parquet files, hub sets and image folders share."""
+"""Columns and parts of decoded images, shared by the parquet, hub and folder readers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.images import ImageData, Splits
+from stcore.data.images import ImageData
+from stcore.data.readers.shards import Known
 from stcore.data.rows import Pixels
-from stcore.data.split import Validation, three_parts
 from stcore.errors import DataError
 
 IMAGE_COLUMNS = ("img", "image", "images")
@@ -18,10 +18,10 @@ Columns = tuple[str, str]
 Decoded = tuple[Pixels, npt.NDArray[np.int64]]  # images (N, H, W, C) and labels (N,)
 
 
-def columns_of(where: str | Path, present: Sequence[str], columns: Columns | None) -> Columns:
-    """The image and the label column among those present: the ones that are named, else the first of a usual name.
+def columns_of(origin: str | Path, present: Sequence[str], columns: Columns | None) -> Columns:
+    """The image and the label column: `columns` if given, else the first present with a usual name.
 
-    DataError where one is not there.
+    Raises DataError if one is missing.
     """
 
     def find(what: str, names: Sequence[str]) -> str:
@@ -29,8 +29,8 @@ def columns_of(where: str | Path, present: Sequence[str], columns: Columns | Non
             if name in present:
                 return name
         raise DataError(
-            f"{where}: expected a column of {what} named {' or '.join(names)}, received the columns "
-            f"{', '.join(present)}; say which columns hold images and labels (--image-column, --label-column)"
+            f"{origin}: expected a column of {what} named {' or '.join(names)}, received the columns "
+            f"{', '.join(present)}; name the columns of images and labels (--image-column, --label-column)"
         )
 
     images, labels = ((columns[0],), (columns[1],)) if columns else (IMAGE_COLUMNS, LABEL_COLUMNS)
@@ -38,16 +38,17 @@ def columns_of(where: str | Path, present: Sequence[str], columns: Columns | Non
 
 
 def parts_of(
-    place: str | Path, read: Mapping[str, Decoded], class_names: Sequence[str] | None, validation: Validation
-) -> Splits:
-    """Checked, with the channels and the classes of all parts together.
+    place: str | Path, read: Mapping[str, Decoded], class_names: Sequence[str] | None, known: Known
+) -> dict[str, ImageData]:
+    """Checks the parts, and gives each the channels and the classes of all together.
 
-    read: train, test and, if any, validation.   class_names: without them the largest label says how many.
-    DataError for what `ImageData.from_arrays` refuses; validation as `three_parts` takes it.
+    class_names: without them the largest label determines the number of classes.   known: of parts not read.
+    Raises DataError for what `ImageData.from_arrays` refuses.
     """
-    num_classes = len(class_names) if class_names else 1 + max(int(y.max(initial=0)) for _, y in read.values())
-    channels = max(images.shape[-1] for images, _ in read.values())
-    parts = {
+    largest = max(int(labels.max(initial=0)) for _, labels in read.values())
+    num_classes = len(class_names) if class_names else max(1 + largest, known.num_classes)
+    channels = max(*(images.shape[-1] for images, _ in read.values()), known.channels)
+    return {
         part: ImageData.from_arrays(
             np.repeat(images, channels // images.shape[-1], axis=-1),  # a grey part beside a coloured one
             labels,
@@ -57,4 +58,3 @@ def parts_of(
         )
         for part, (images, labels) in read.items()
     }
-    return three_parts(parts["train"], parts["test"], validation=validation, own=parts.get("validation"))

@@ -1,4 +1,4 @@
-"""Images beside the labelled set: pseudo-labelled, generated, or not labelled yet."""
+"""Extra images: pseudo-labelled, generated, or not labelled yet."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from stcore.base.checks import did_you_mean
 from stcore.data.images import ImageData
 from stcore.data.pixels import to_labels, to_pixels
 from stcore.data.readers.archive import Arrays
@@ -19,16 +20,18 @@ READERS = {"npz": read_npz, "ti500k": read_ti500k}
 
 
 class Unlabelled(NamedTuple):
+    """Images to be labelled."""
+
     images: npt.NDArray[np.uint8]  # (N, H, W, C)
-    labels: npt.NDArray[np.int64] | None  # (N,), of any range, if the file has some
+    labels: npt.NDArray[np.int64] | None  # (N,), of any range, or None if the file has none
 
 
 def load_extra(spec: str) -> ImageData:
-    """Load `npz:FILE` (one set, its arrays named as in `load_npz`'s folders) or `ti500k:FILE` (the pickle of RST).
+    """Loads extra data: `npz:FILE` (arrays named as in `load_npz`'s folders) or `ti500k:FILE` (the pickle of RST).
 
-    There are as many classes as the file says, else as the largest label says, which may be fewer than the
-    labelled set has.
-    UsageError for another spec; DataError, with the file, if it does not hold this.
+    The number of classes is the file's num_classes or class names, else the largest label plus one, which may be
+    fewer than the labelled set has.
+    Raises UsageError for another spec, DataError, with the file, if it lacks images or labels or they do not fit.
     """
     arrays, name = _read(spec)
     num_classes = arrays.num_classes
@@ -38,9 +41,9 @@ def load_extra(spec: str) -> ImageData:
 
 
 def load_unlabelled(spec: str) -> Unlabelled:
-    """The images of what `load_extra` loads, with labels only if the file has them: what is to be labelled.
+    """Loads images to be labelled from a spec of `load_extra`, with labels only if the file has them.
 
-    UsageError for another spec; DataError, with the file, if it does not hold images.
+    Raises UsageError for another spec, DataError, with the file, if it has no images.
     """
     arrays, name = _read(spec)
     images = to_pixels(arrays.images, name)
@@ -50,5 +53,6 @@ def load_unlabelled(spec: str) -> Unlabelled:
 def _read(spec: str) -> tuple[Arrays, str]:
     kind, _, place = spec.partition(":")
     if kind not in READERS or not place:
-        raise UsageError(f"expected extra data of the form {KNOWN}, received {spec!r}; choose one of them")
+        hint = did_you_mean(kind, READERS)
+        raise UsageError(f"expected extra data of the form {KNOWN}, received {spec!r}; choose one of them{hint}")
     return READERS[kind](Path(place)), place

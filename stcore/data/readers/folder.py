@@ -1,64 +1,74 @@
-"""Images in folders, one for each class."""
+"""Image folders, with one folder per class."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from stcore.data.decoding import SUFFIXES, decode
-from stcore.data.images import Splits
+from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import parts_of
-from stcore.data.readers.shards import contents, listed
-from stcore.data.split import Validation, check_validation
+from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known, contents, listed
+from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
 
 NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 
 
 def load_folder(folder: str | Path, *, validation: Validation = None, image_size: int | None = None) -> Splits:
-    """Read train/CLASS/*.png, test/CLASS/*.png and, if any, validation/CLASS/*.png (or val/…) in `folder`.
+    """Reads train/CLASS/*.png, test/CLASS/*.png and, if any, validation/CLASS/*.png (or val/…) in `folder`.
 
-    Classes are numbered in the order of their names, as are the images in each; png may be jpg or any other of
-    `decoding.SUFFIXES`. What is hidden (.name) is passed over. Images are grey (C = 1) only if all of them are.
+    Classes and the images of each are in alphabetical order. png may be jpg or any other of `decoding.SUFFIXES`;
+    hidden files (.name) are ignored. Images are uint8 (N, H, W, C), with C = 1 only if all are grey.
 
-    validation: as `three_parts` takes it; by default the set's own validation part, else 2 % of train.
-    image_size: as `decode` takes it; without it all images must be of one size.
-    DataError, with the file, if the parts have not the same classes, a class has no image, or a file is none;
-    UsageError for a setting that does not fit, or where pillow is not installed.
+    validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
+        out
+        that much; "test" selects on the test set.
+    image_size: make images square with this side in pixels; by default all images must have one size.
+    Raises DataError, with the file, if the parts differ in classes, a class has no image, or a file is no image;
+    UsageError for a setting that does not fit, or if pillow is not installed.
     """
     folder = Path(folder)
-    places = _parts(folder)
-    check_validation(folder, validation, own="validation" in places)
-    classes = {part: _classes(place) for part, place in places.items()}
-    names = classes["train"]
-    for part, found in classes.items():
+    check_validation(folder, validation, own="validation" in _places(folder, PARTS))
+    return three_parts(read_folder(folder, image_size=image_size), validation=validation)
+
+
+def read_folder(
+    folder: Path, parts: Sequence[str] = PARTS, known: Known = NOTHING, *, image_size: int | None = None
+) -> dict[str, ImageData]:
+    """Reads these parts alone, and the names of the classes of all parts that exist; see `load_folder`."""
+    places = _places(folder, parts)
+    (first, names), *others = ((place, _classes(place)) for place in _places(folder, PARTS, parts).values())
+    for place, found in others:
         if found != names:
-            apart = sorted(set(found) ^ set(names))
+            difference = sorted(set(found) ^ set(names))
             raise DataError(
-                f"{places[part]}: expected the classes of {places['train']}, received {listed(found)}, which "
-                f"differ in {listed(apart)}; give all parts the same folders"
+                f"{place}: expected the classes of {first}, received {listed(found)}, which "
+                f"differ in {listed(difference)}; give all parts the same folders"
             )
     files = {part: [_files(place / name) for name in names] for part, place in places.items()}
-    images = decode(_rows(files), image_size)  # all parts at once, so that an odd file is named whichever its part
+    images = decode(_rows(files), image_size)  # all parts at once, to compare sizes across parts
     ends = np.cumsum([sum(map(len, of_classes)) for of_classes in files.values()])
     read = {
         part: (pixels, np.repeat(np.arange(len(names)), [len(each) for each in of_classes]))
         for pixels, (part, of_classes) in zip(np.split(images, ends[:-1]), files.items(), strict=True)
     }
-    return parts_of(folder, read, names, validation)
+    return parts_of(folder, read, names, known)
 
 
-def _parts(folder: Path) -> dict[str, Path]:
+def _places(folder: Path, parts: Sequence[str], required: Sequence[str] = REQUIRED) -> dict[str, Path]:
+    """The folder of each of these parts that exists; of REQUIRED those in `required` must."""
     if not folder.is_dir():
         raise DataError(f"expected a folder with train/ and test/, received {str(folder)!r}; check the path")
     places: dict[str, Path] = {}
-    for part, names in NAMES.items():
+    for part in parts:
+        names = NAMES[part]
         found = [folder / name for name in names if (folder / name).is_dir()]
         if len(found) > 1:
             raise DataError(f"{folder}: expected one of {' and '.join(names)}, received both; remove one")
         if found:
             places[part] = found[0]
-        elif part != "validation":
+        elif part in REQUIRED and part in required:
             raise DataError(
                 f"{folder}: expected {part}/ with a folder for each class, received {contents(folder)}; "
                 "name the folder that holds it"
@@ -66,22 +76,22 @@ def _parts(folder: Path) -> dict[str, Path]:
     return places
 
 
-def _classes(place: Path) -> list[str]:
-    return [path.name for path in _seen(place) if path.is_dir()]
+def _classes(folder: Path) -> list[str]:
+    return [path.name for path in _visible(folder) if path.is_dir()]
 
 
-def _files(place: Path) -> list[Path]:
-    files = _seen(place)
+def _files(folder: Path) -> list[Path]:
+    files = _visible(folder)
     for path in files:
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             raise DataError(f"{path}: expected an image ({', '.join(SUFFIXES)}), received this; move it elsewhere")
     if not files:
-        raise DataError(f"{place}: expected at least one image of this class, received none; add one")
+        raise DataError(f"{folder}: expected at least one image of this class, received none; add one")
     return files
 
 
-def _seen(place: Path) -> list[Path]:
-    return sorted(path for path in place.iterdir() if not path.name.startswith("."))
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _rows(files: Mapping[str, list[list[Path]]]) -> Iterator[tuple[str, bytes]]:

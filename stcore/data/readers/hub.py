@@ -1,15 +1,16 @@
-"""Data sets of the Hugging Face hub, by the `datasets` package, from its cache or over the network."""
+"""Data sets of the Hugging Face hub, through the `datasets` package and its cache."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stcore.data.decoding import decode, needed
-from stcore.data.images import Splits
+from stcore.data.decoding import decode, import_optional
+from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
-from stcore.data.split import Validation, check_validation
+from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known
+from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
 
 
@@ -20,63 +21,92 @@ def load_hub(
     columns: Columns | None = None,
     image_size: int | None = None,
 ) -> Splits:
-    """Read a set's splits train, test and, if any, validation into memory.
+    """Reads the splits train, test and, if any, validation of a set into memory as uint8 (N, H, W, C).
 
-    name: OWNER/NAME, OWNER/NAME:CONFIG of a set with several configurations, or a folder that the package reads.
-        It is downloaded to the package's cache once; with HF_HUB_OFFLINE=1 in the environment the cache alone is
-        looked at. No code of the set is run.
-    validation, columns, image_size: as `load_parquet` takes them.
-    DataError, with split and row, if the set cannot be had or does not hold this; UsageError for a setting that
-    does not fit, or where datasets or pillow is not installed.
+    name: OWNER/NAME, OWNER/NAME:CONFIG for one of several configurations, or a folder that the package reads.
+        The package downloads it to its cache once; with HF_HUB_OFFLINE=1 in the environment only the cache is
+        used. No code of the set is run.
+    validation, columns, image_size: as in `load_parquet`.
+    Raises DataError, with split and row, if the set cannot be loaded or its content does not fit; UsageError for a
+    setting that does not fit, or if datasets or pillow is not installed.
     """
-    datasets: Any = needed("datasets", "datasets")
+    found = _opened(name)
+    check_validation(Path(name), validation, own="validation" in found)
+    return three_parts(_read_parts(name, found, PARTS, NOTHING, columns, image_size), validation=validation)
+
+
+def read_hub(
+    name: str | Path,
+    parts: Sequence[str] = PARTS,
+    known: Known = NOTHING,
+    *,
+    columns: Columns | None = None,
+    image_size: int | None = None,
+) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_hub`."""
+    return _read_parts(str(name), _opened(str(name)), parts, known, columns, image_size)
+
+
+def _opened(name: str) -> Mapping[str, Any]:
+    datasets: Any = import_optional("datasets", "datasets")
     repository, _, config = name.partition(":")
     try:
         found: Mapping[str, Any] = datasets.load_dataset(repository, config or None)
-    except Exception as error:  # the package raises many kinds
+    except Exception as error:  # the package raises many kinds of errors
         raise DataError(
             f"hub:{name}: expected a data set of the hub, or of its cache with HF_HUB_OFFLINE=1, received: "
             f"{error}; check the name and the network"
         ) from error
-    for part in ("train", "test"):
-        if part not in found:
+    return found
+
+
+def _read_parts(
+    name: str,
+    found: Mapping[str, Any],
+    parts: Sequence[str],
+    known: Known,
+    columns: Columns | None,
+    image_size: int | None,
+) -> dict[str, ImageData]:
+    datasets: Any = import_optional("datasets", "datasets")
+    for part in REQUIRED:
+        if part in parts and part not in found:
             raise DataError(
                 f"hub:{name}: expected splits named train and test, received {', '.join(found)}; "
                 "choose a set, or a configuration of it (hub:OWNER/NAME:CONFIG), that has both"
             )
-    check_validation(Path(name), validation, own="validation" in found)
-    parts = {part: found[part] for part in ("train", "validation", "test") if part in found}
-    image, label = columns_of(f"hub:{name}", list(parts["train"].features), columns)
-    # As they are stored: what decodes images is ours, whatever the source.
-    stored = {part: one.cast_column(image, datasets.Image(decode=False)) for part, one in parts.items()}
+    rows = {part: found[part] for part in parts if part in found}
+    features = next(iter(rows.values())).features
+    image, label = columns_of(f"hub:{name}", list(features), columns)
+    # Encoded, as stored: all readers decode with the same code.
+    stored = {part: split.cast_column(image, datasets.Image(decode=False)) for part, split in rows.items()}
     read = {
-        part: _read(f"hub:{name} {part}", one.select_columns([image, label]), image, label, image_size)
-        for part, one in stored.items()
+        part: _read(f"hub:{name} {part}", split.select_columns([image, label]), image, label, image_size)
+        for part, split in stored.items()
     }
-    class_names = getattr(parts["train"].features[label], "names", None)
-    return parts_of(f"hub:{name}", read, class_names, validation)
+    return parts_of(f"hub:{name}", read, getattr(features[label], "names", None), known)
 
 
-def _read(where: str, rows: Any, image: str, label: str, image_size: int | None) -> Decoded:
+def _read(origin: str, rows: Any, image: str, label: str, image_size: int | None) -> Decoded:
     labels: list[int] = []
 
     def encoded() -> Iterator[tuple[str, bytes | None]]:
         for number, row in enumerate(rows):
-            given = row[label]
-            if not isinstance(given, int) or isinstance(given, bool):
+            value = row[label]
+            if not isinstance(value, int) or isinstance(value, bool):
                 raise DataError(
-                    f"{where} row {number}: expected an integer label, received {given!r}; name another column"
+                    f"{origin} row {number}: expected an integer label, received {value!r}; name another column"
                 )
-            labels.append(given)
-            yield f"{where} row {number}", _bytes(row[image] or {})
+            labels.append(value)
+            yield f"{origin} row {number}", _bytes(row[image] or {})
 
     images = decode(encoded(), image_size)
     return images, np.array(labels, np.int64)
 
 
-def _bytes(held: Mapping[str, Any]) -> bytes | None:
-    """An image is held itself, or by its path in the cache or the folder."""
-    if held.get("bytes") is not None or not held.get("path"):
-        return held.get("bytes")
-    path = Path(held["path"])
+def _bytes(entry: Mapping[str, Any]) -> bytes | None:
+    """The encoded image: its bytes, or the file at its path in the cache or the folder."""
+    if entry.get("bytes") is not None or not entry.get("path"):
+        return entry.get("bytes")
+    path = Path(entry["path"])
     return path.read_bytes() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Images in numpy's npy files, which stay on the disk: they may be larger than memory."""
+"""npy files as memory maps: images stay on disk and may be larger than memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +17,12 @@ from stcore.errors import DataError
 
 
 def load_npy(folder: str | Path, *, validation: Validation = None) -> Splits:
-    """Map train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and, if any, validation_….npy.
+    """Maps train_images.npy, train_labels.npy, test_images.npy, test_labels.npy and, if any, validation_….npy.
 
-    Images are uint8 (N, H, W, C) or (N, H, W), and are read when they are needed, never as a whole; also a part
-    that is held out of them is a view. Other names of the files, `validation` and errors: see `load_named`, with a
-    file for each array. Change no file while it is in use.
+    Images are uint8 (N, H, W, C) or (N, H, W), read on access and never as a whole; a held-out part is a view.
+    Labels are integers (N,). Do not change a file while it is in use.
+    `validation`, other file names (images may be named x_train.npy, …) and errors are those of `load_npz`, with
+    one file per array. Also raises DataError for images that are not uint8.
     """
     return load_named(Path(folder), NPY, validation)
 
@@ -36,7 +37,7 @@ def _open(folder: Path) -> Iterator[Archive]:
             array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
             if not isinstance(array, np.memmap):
                 raise ValueError("an archive of arrays")
-        except Exception as error:  # foreign bytes make numpy raise many kinds
+        except Exception as error:  # numpy raises many kinds of errors on invalid bytes
             raise DataError(
                 f"{path}: expected a whole npy file of numbers or text, received: {error}; fetch it again, or "
                 "write it by numpy.save"
@@ -45,8 +46,8 @@ def _open(folder: Path) -> Iterator[Archive]:
             return np.array(array)
         if array.dtype != np.uint8:
             raise DataError(
-                f"{path}: expected images as uint8 in 0..255, as they are read where they lie, received "
-                f"{array.dtype}; save them as uint8, or take npz:PATH, which converts them in memory"
+                f"{path}: expected images as uint8 in 0..255, since a memory map is not converted, received "
+                f"{array.dtype}; save them as uint8, or use npz:PATH, which converts them in memory"
             )
         return array
 

@@ -1,4 +1,4 @@
-"""Images and labels from numpy's npz files."""
+"""npz files of images and labels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +14,26 @@ from stcore.data.split import Validation
 
 
 def load_npz(place: str | Path, *, validation: Validation = None) -> Splits:
-    """Read train.npz, test.npz and, if any, validation.npz of a folder, or one file with all parts.
+    """Reads train.npz, test.npz and, if any, validation.npz of a folder, or one file with all parts.
 
-    Names of the arrays, `validation` and errors: see `load_named`.
+    In a folder's files the images are named images, image, x or data, and the labels labels, label or y; in one
+    file each name includes its part: x_train, y_train, x_test, y_test, or train_images and so on. Images are (N,
+    H, W, C) or (N, H, W), uint8 or floats in [0, 1]; labels are integers (N,) from 0. num_classes and class_names
+    are optional.
+
+    validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
+        out
+        that much; "test" selects on the test set.
+    Raises DataError, with the file, if the files do not hold this; UsageError for a setting that does not fit.
     """
     return load_named(Path(place), NPZ, validation)
 
 
 def read_npz(path: Path) -> Arrays:
-    """One file with one set; nothing in it is ever run. DataError if it is none, or has no images."""
+    """Reads one file with one set without running any code in it.
+
+    Raises DataError if the file is invalid or has no images.
+    """
     return read_named(path, NPZ)
 
 

@@ -1,7 +1,7 @@
-"""Images and labels from parquet files as the Hugging Face hub writes them."""
+"""Parquet files of encoded images and labels, as the Hugging Face hub writes them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.decoding import decode, needed
-from stcore.data.images import Splits
+from stcore.data.decoding import decode, import_optional
+from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
-from stcore.data.readers.shards import find_shards
-from stcore.data.split import Validation, check_validation
+from stcore.data.readers.shards import NOTHING, PARTS, Known, find_shards
+from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
 
 
@@ -24,30 +24,47 @@ def load_parquet(
     columns: Columns | None = None,
     image_size: int | None = None,
 ) -> Splits:
-    """Read train-*.parquet, test-*.parquet and, if any, validation-*.parquet in `folder` or its data/.
+    """Reads train-*.parquet, test-*.parquet and, if any, validation-*.parquet in `folder` or its data/.
 
-    validation: None takes the validation files, or where there are none holds out 2 % of train by the fixed
-        stratified rule; a count or a fraction holds out so much instead. "test" holds out nothing and chooses
-        on the test set, as the paper's released code does. Where there are validation files, no size fits.
-    columns: (image column, label column); by default found among the usual names. Images are encoded bytes,
-        bare or in the hub's struct {bytes, path}; labels are integers from 0.
-    image_size: as `decode` takes it; without it all images must be of one size.
+    validation: None uses the validation files, or else holds out 2 % of train by the fixed stratified rule; a
+        count
+        or a fraction holds out that much, and does not fit a set with validation files. "test" holds out nothing
+        and selects on the test set, as the paper's released code does.
+    columns: (image column, label column); by default the first with a usual name. Images are encoded bytes, plain
+        or
+        in the hub's struct {bytes, path}; labels are integers from 0.
+    image_size: make images square with this side in pixels: resize the shorter side, crop the centre. By default
+        all
+        images must have one size.
 
-    The class names, and so their number, come from the hub's metadata; without it there are as many classes
-    as the largest label says. Images are grey (C = 1) only if all of them are.
+    Images become uint8 (N, H, W, C), with C = 1 only if all are grey. The class names come from the hub's
+    metadata; without it the number of classes is the largest label plus one.
 
-    DataError, with file and row, if the files do not hold this; UsageError for a setting that does not fit,
-    or where pyarrow or pillow is not installed.
+    Raises DataError, with file and row, if the files do not hold this; UsageError for a setting that does not fit,
+    or if pyarrow or pillow is not installed.
     """
     folder = Path(folder)
-    shards = find_shards(folder, "parquet")
-    check_validation(folder, validation, own=bool(shards["validation"]))
-    read = {part: _read(files, columns, image_size) for part, files in shards.items() if files}
-    return parts_of(folder, read, _class_names(shards["train"][0], columns), validation)
+    check_validation(folder, validation, own=bool(find_shards(folder, "parquet")["validation"]))
+    return three_parts(read_parquet(folder, columns=columns, image_size=image_size), validation=validation)
+
+
+def read_parquet(
+    folder: Path,
+    parts: Sequence[str] = PARTS,
+    known: Known = NOTHING,
+    *,
+    columns: Columns | None = None,
+    image_size: int | None = None,
+) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_parquet`."""
+    shards = {part: files for part, files in find_shards(folder, "parquet", parts).items() if files}
+    read = {part: _read(files, columns, image_size) for part, files in shards.items()}
+    first, *_ = next(iter(shards.values()))
+    return parts_of(folder, read, _class_names(first, columns), known)
 
 
 def _read(shards: list[Path], columns: Columns | None, image_size: int | None) -> Decoded:
-    """One part."""
+    """Images and labels of one part."""
     labels = [np.empty(0, np.int64)]
 
     def rows() -> Iterator[tuple[str, bytes | None]]:
@@ -66,10 +83,10 @@ def _read(shards: list[Path], columns: Columns | None, image_size: int | None) -
 
 @contextmanager
 def _reading(shard: Path) -> Iterator[Any]:
-    parquet: Any = needed("pyarrow.parquet")
+    parquet: Any = import_optional("pyarrow.parquet")
     try:
         yield parquet
-    except (OSError, ValueError) as error:  # pyarrow's own errors are kinds of these
+    except (OSError, ValueError) as error:  # base classes of pyarrow's errors
         raise DataError(f"{shard}: expected a whole parquet file, received: {error}; fetch it again") from error
 
 
@@ -84,21 +101,21 @@ def _batches(shard: Path, columns: list[str]) -> Iterator[Any]:
 
 
 def _encoded(column: Any, shard: Path) -> list[bytes | None]:
-    arrow: Any = needed("pyarrow")
-    given = column.type
-    if arrow.types.is_struct(given) and given.get_field_index("bytes") >= 0:
+    arrow: Any = import_optional("pyarrow")
+    kind = column.type
+    if arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         column = column.field("bytes")
     if not (arrow.types.is_binary(column.type) or arrow.types.is_large_binary(column.type)):
         raise DataError(
             f"{shard}: expected images as encoded bytes or as a struct of bytes and path, "
-            f"received a column of {given}; name another column"
+            f"received a column of {kind}; name another column"
         )
     encoded: list[bytes | None] = column.to_pylist()
     return encoded
 
 
 def _labels(column: Any, shard: Path) -> npt.NDArray[np.int64]:
-    arrow: Any = needed("pyarrow")
+    arrow: Any = import_optional("pyarrow")
     if not arrow.types.is_integer(column.type):
         raise DataError(
             f"{shard}: expected integer labels, received a column of {column.type}; name another column"
@@ -109,10 +126,10 @@ def _labels(column: Any, shard: Path) -> npt.NDArray[np.int64]:
 
 
 def _class_names(shard: Path, columns: Columns | None) -> list[str] | None:
-    """The names that the hub's metadata gives the label column's classes, if it does."""
+    """The class names of the label column in the hub's metadata, if any."""
     _, label = columns_of(shard, _schema(shard).names, columns)
     try:
         names = json.loads(_schema(shard).metadata[b"huggingface"])["info"]["features"][label]["names"]
         return [str(name) for name in names] or None
-    except (KeyError, TypeError, ValueError):  # no metadata, or another tool's: it is optional
+    except (KeyError, TypeError, ValueError):  # optional: no metadata, or another tool's
         return None

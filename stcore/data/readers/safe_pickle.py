@@ -1,7 +1,7 @@
-"""Pickles of numbers and text, read without running what a pickle may ask to run.
+"""Safe reading of pickles of numbers and text: no code in a pickle is run.
 
-A pickle is a program: it names functions and has them called. Here every name leads to a stand-in of our own
-or to a refusal; numpy itself is never handed what a file says, only checked bytes, shapes and types of numbers.
+A pickle is a program that names functions and calls them. Here every name resolves to one of our stand-ins or is
+refused; numpy receives only checked bytes, shapes and numeric types.
 """
 
 import io
@@ -16,57 +16,59 @@ import numpy.typing as npt
 from stcore.errors import DataError
 
 
-def load_dict(source: bytes | BinaryIO, where: str) -> dict[str, Any]:
-    """A pickled dict of arrays, numbers, text and lists of these, written by Python 2 or 3.
+def load_dict(source: bytes | BinaryIO, origin: str) -> dict[str, Any]:
+    """Reads a pickled dict of arrays, numbers, text and lists of these, written by Python 2 or 3.
 
-    Keys become str; the text that Python 2 wrote stays bytes; an array that is a value of the dict becomes
-    a numpy array, which may be read-only.
-    DataError, which names `where`, if the pickle wants anything else (it is not run), or is not whole.
+    Keys become str; text of Python 2 stays bytes; an array that is a value of the dict becomes a numpy array,
+    which may be read-only.
+    Raises DataError, with `origin`, if the pickle asks for anything else (it is not run), or is incomplete.
     """
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        _measure(stream)
-        found = _Unpickler(stream, encoding="bytes").load()
-        if not isinstance(found, dict):
-            raise _Refused(f"a {type(found).__name__}")
-        return {text(key): value.numpy if isinstance(value, _Array) else value for key, value in found.items()}
+        _check_sizes(stream)
+        content = _Unpickler(stream, encoding="bytes").load()
+        if not isinstance(content, dict):
+            raise _Refused(f"a {type(content).__name__}")
+        return {text(key): value.numpy if isinstance(value, _Array) else value for key, value in content.items()}
     except _Refused as refused:
         raise DataError(
-            f"{where}: expected a pickled dict of numbers and text alone, received {refused}; "
-            "get the file from where it was first published, or have its arrays as npz"
+            f"{origin}: expected a pickled dict of numbers and text alone, received {refused}; "
+            "download the file from its original source, or convert its arrays to npz"
         ) from refused
-    except Exception as error:  # foreign bytes make it raise many kinds, MemoryError too
+    except Exception as error:  # invalid bytes raise many kinds of errors, MemoryError too
         raise DataError(
-            f"{where}: expected a whole pickle, received one that cannot be read "
+            f"{origin}: expected a whole pickle, received one that cannot be read "
             f"({error or 'it ends too early'}); fetch it again"
         ) from error
 
 
 def text(value: Any) -> str:
-    """str of str or of the bytes that Python 2 called so; TypeError for anything else."""
+    """Converts str, or bytes of a Python 2 str, to str. Raises TypeError for anything else."""
     if isinstance(value, bytes):
         return value.decode("latin1")
     if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where text belongs")
+        raise TypeError(f"expected text, received {type(value).__name__}")
     return value
 
 
-def _measure(stream: BinaryIO) -> None:
-    """Refuses a pickle that asks for more room than it fills: lengths, and places in its memo, beyond its size."""
+def _check_sizes(stream: BinaryIO) -> None:
+    """Refuses a pickle whose lengths or memo indices exceed its own size: it would allocate too much memory."""
     begin = stream.tell()
     size = stream.seek(0, io.SEEK_END) - begin
     stream.seek(begin)
-    for operation, argument, _ in pickletools.genops(stream):  # which refuses lengths beyond the end
+    for operation, argument, _ in pickletools.genops(stream):  # raises for lengths beyond the end
         if "PUT" in operation.name and isinstance(argument, int) and argument > size:
             raise _Refused(f"one that wants room for {argument} objects in {size} bytes")
     stream.seek(begin)
 
 
 class _Refused(ValueError):
-    """Something that no pickle of numbers and text holds."""
+    """A pickle asked for something other than numbers and text."""
 
 
 class _Unpickler(pickle.Unpickler):
+    """An unpickler that resolves names to stand-ins only."""
+
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in _STAND_INS:
             raise _Refused(f"one that wants to run {module}.{name}, which was refused and not run")
@@ -74,7 +76,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Dtype:
-    """A type of numbers or of text of a fixed length."""
+    """A dtype of numbers or of fixed-length text."""
 
     __slots__ = ("numpy",)
 
@@ -90,7 +92,7 @@ class _Dtype:
 
 
 class _Array:
-    """An array, which gets its content after it was made."""
+    """An array, whose content is set after it is created."""
 
     __slots__ = ("numpy",)
     numpy: npt.NDArray[Any]
@@ -105,7 +107,7 @@ def _content(raw: Any, dtype: _Dtype) -> npt.NDArray[Any]:
 
 
 class _StandIn:
-    """What a pickle calls in place of the function that it names. It has no attribute that a pickle could set."""
+    """A callable in place of a function that a pickle names; it has no attribute that a pickle could set."""
 
     __slots__ = ()
 
@@ -126,7 +128,7 @@ class _MakeArray(_StandIn):
         return _Array()
 
 
-class _MakeArrayAtOnce(_StandIn):  # as protocol 5 has it
+class _MakeArrayFromBuffer(_StandIn):  # for protocol 5
     __slots__ = ()
 
     def __call__(self, raw: Any, dtype: _Dtype, shape: Any, order: Any, *_: Any) -> _Array:
@@ -142,7 +144,7 @@ class _MakeScalar(_StandIn):
         return _content(raw, dtype)[0]
 
 
-class _Encode(_StandIn):  # Python 3 writes bytes so in Python 2's protocols
+class _Encode(_StandIn):  # Python 3 writes bytes this way in Python 2's protocols
     __slots__ = ()
 
     def __call__(self, string: Any, codec: Any) -> bytes:
@@ -161,6 +163,6 @@ _STAND_INS = {
     for name, stand_in in (
         ("multiarray._reconstruct", _MakeArray()),
         ("multiarray.scalar", _MakeScalar()),
-        ("numeric._frombuffer", _MakeArrayAtOnce()),
+        ("numeric._frombuffer", _MakeArrayFromBuffer()),
     )
 }

@@ -1,4 +1,4 @@
-"""Images and labels from safetensors files."""
+"""safetensors files of images and labels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ from stcore.data.split import Validation
 
 
 def load_safetensors(place: str | Path, *, validation: Validation = None) -> Splits:
-    """Read train.safetensors, test.safetensors and, if any, validation.safetensors of a folder, or one file.
+    """Reads train.safetensors, test.safetensors and, if any, validation.safetensors of a folder, or one file.
 
-    Names of the arrays, `validation` and errors: see `load_named`. As the format has no text, class_names is an
-    entry of a file's metadata instead, a name a line.
+    Array names, `validation` and errors are those of `load_npz`. The format has no text, so class_names is an
+    entry of a file's metadata, with one name per line.
     """
     return load_named(Path(place), SAFETENSORS, validation)
 
@@ -28,14 +28,14 @@ def _open(path: Path) -> Iterator[Archive]:
     from safetensors import safe_open
 
     with safe_open(path, "numpy") as file:
-        said = file.metadata() or {}
-        names = {"class_names": np.array(said["class_names"].splitlines())} if "class_names" in said else {}
+        text = (file.metadata() or {}).get("class_names")
+        extra = {} if text is None else {"class_names": np.array(text.splitlines())}
 
         def read(name: str) -> npt.NDArray[Any]:
-            array: npt.NDArray[Any] = names[name] if name in names else file.get_tensor(name)
+            array: npt.NDArray[Any] = extra[name] if name in extra else file.get_tensor(name)
             return array
 
-        yield Lazy([*file.keys(), *names], read)
+        yield Lazy([*file.keys(), *extra], read)
 
 
 SAFETENSORS = Format(

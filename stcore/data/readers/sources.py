@@ -1,22 +1,27 @@
-"""A data set by name."""
+"""Data sets by name: `load("cifar10:PATH")` finds the reader."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from stcore.base.checks import did_you_mean
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import fetched
 from stcore.data.images import ImageData, Splits
-from stcore.data.readers.cifar import load_cifar10, load_cifar100
+from stcore.data.readers.cifar import load_cifar10, load_cifar100, read_cifar10, read_cifar100
 from stcore.data.readers.decoded import Columns
 from stcore.data.readers.digits import load_digits
-from stcore.data.readers.folder import load_folder
-from stcore.data.readers.hub import load_hub
-from stcore.data.readers.npy import load_npy
-from stcore.data.readers.npz import load_npz
-from stcore.data.readers.parquet import load_parquet
-from stcore.data.readers.safetensors import load_safetensors
-from stcore.data.readers.stream import load_stream
-from stcore.data.readers.svhn import load_svhn
+from stcore.data.readers.folder import load_folder, read_folder
+from stcore.data.readers.hub import load_hub, read_hub
+from stcore.data.readers.named import read_parts
+from stcore.data.readers.npy import NPY, load_npy
+from stcore.data.readers.npz import NPZ, load_npz
+from stcore.data.readers.parquet import load_parquet, read_parquet
+from stcore.data.readers.safetensors import SAFETENSORS, load_safetensors
+from stcore.data.readers.shards import Known
+from stcore.data.readers.stream import load_stream, read_stream
+from stcore.data.readers.svhn import load_svhn, read_svhn
 from stcore.data.split import Validation, hold_out
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import UsageError
@@ -25,20 +30,29 @@ KNOWN = (
     "digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, hub:OWNER/NAME, npy:DIR, stream:DIR, "
     "safetensors:PATH, npz:PATH"
 )
-READERS: dict[str, Callable[..., Splits]] = {
-    "parquet": load_parquet,
-    "cifar10": load_cifar10,
-    "cifar100": load_cifar100,
-    "svhn": load_svhn,
-    "folder": load_folder,
-    "hub": load_hub,
-    "npy": load_npy,
-    "stream": load_stream,
-    "safetensors": load_safetensors,
-    "npz": load_npz,
+
+
+class Reader(NamedTuple):
+    """How a format is read: all parts, put together; or some parts alone, by their names."""
+
+    load: Callable[..., Splits]
+    read: Callable[..., Mapping[str, ImageData]]
+
+
+READERS = {
+    "parquet": Reader(load_parquet, read_parquet),
+    "cifar10": Reader(load_cifar10, read_cifar10),
+    "cifar100": Reader(load_cifar100, read_cifar100),
+    "svhn": Reader(load_svhn, read_svhn),
+    "folder": Reader(load_folder, read_folder),
+    "hub": Reader(load_hub, read_hub),
+    "npy": Reader(load_npy, partial(read_parts, format=NPY)),
+    "stream": Reader(load_stream, read_stream),
+    "safetensors": Reader(load_safetensors, partial(read_parts, format=SAFETENSORS)),
+    "npz": Reader(load_npz, partial(read_parts, format=NPZ)),
 }
 OPTIONS = {"columns": ("parquet", "hub"), "image_size": ("parquet", "hub", "folder", "stream")}
-"""What only some sets have: those whose format does not name its columns, and those of encoded images."""
+"""Options of some formats only: column names, and the size of encoded images."""
 
 
 def load(
@@ -51,30 +65,67 @@ def load(
     validation_size: int | None = None,
     test_size: int | None = None,
 ) -> Splits:
-    """Load `digits`, or KIND:PLACE for the KINDs of `READERS`; see `load_digits`, `load_parquet` and so on for
-    what each reads. `cifar10`, `cifar100` or `svhn` alone is the copy that `fetch` brought into the data folder.
+    """Loads a data set by name: `digits`, or KIND:PATH such as `npz:data/`, `folder:DIR` or `hub:OWNER/NAME`.
 
-    validation: as all but `load_digits` take it.
-    columns, image_size: as `load_parquet` takes them; sets that are not in `OPTIONS` have none.
-    train_size: train on this many examples, in the classes' proportions, chosen by a fixed rule after
-        validation was held out: a smaller train set never changes what it is validated on. Not of a stream.
-    validation_size, test_size: keep the first so many, in the set's own order (in a set that is sorted by
-        class, these are not of all classes).
-    DataError for a set that was not fetched; UsageError for another spec, an option the set lacks, or a size that
-    the set does not have.
+    The KINDs are those of `READERS`; `load_digits`, `load_parquet` and so on describe what each reads. `cifar10`,
+    `cifar100` or `svhn` without a path is the copy that `fetch` downloaded into the data folder.
+
+    validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
+        out
+        that much; "test" selects on the test set. `digits` takes None or "test".
+    columns, image_size: as in `load_parquet`, for the kinds in `OPTIONS`.
+    train_size: keep this many training examples, stratified by a fixed rule after validation is held out, so that
+        it does not change the validation part. Not for a stream.
+    validation_size, test_size: keep the first n examples in the set's own order (in a set sorted by class, these
+        lack some classes).
+    Raises DataError for a set that was not fetched or is invalid; UsageError for another spec, an option that the
+    set lacks, or a size that it does not have.
     """
+    if spec == "digits" and not (validation in (None, "test") and columns is None):
+        raise UsageError(
+            f"expected no validation and no columns for digits, whose split is fixed, "
+            f"received {validation!r} and {columns!r}; leave them out"
+        )
+    kind, place, options = _parsed(spec, columns, image_size)
+    reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind].load, place)
+    splits = reader(validation=validation, **options)
+    return Splits(
+        _smaller_train(splits.train, train_size),
+        _smaller_validation(splits, validation_size),
+        _head(splits.test, test_size, "test_size"),
+    )
+
+
+def load_test(
+    spec: str,
+    known: Known,
+    *,
+    columns: Columns | None = None,
+    image_size: int | None = None,
+    test_size: int | None = None,
+) -> ImageData:
+    """Loads the test part alone, equal to that of `load`; the files of the other parts may be missing.
+
+    known: the whole set's number of classes and channels, which the test part alone may lack.
+    Other arguments and errors: see `load`.
+    """
+    kind, place, options = _parsed(spec, columns, image_size)
+    if spec == "digits":
+        test = load_digits().test
+    else:
+        test = READERS[kind].read(place if kind == "hub" else Path(place), ("test",), known, **options)["test"]
+    return _head(test, test_size, "test_size")
+
+
+def _parsed(spec: str, columns: Columns | None, image_size: int | None) -> tuple[str, str, dict[str, Any]]:
+    """The kind and the place of a data set, and the options of its reader."""
     kind, _, place = spec.partition(":")
     if spec in PUBLISHED:
         place = str(fetched(spec))
     if spec != "digits" and not (kind in READERS and place):
         raise UsageError(
             f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them, or "
-            f"{', '.join(PUBLISHED)} alone for a fetched copy"
-        )
-    if spec == "digits" and not (validation in (None, "test") and columns is None):
-        raise UsageError(
-            f"expected no validation and no columns for digits, whose split is fixed, "
-            f"received {validation!r} and {columns!r}; leave them out"
+            f"{', '.join(PUBLISHED)} alone for a fetched copy{did_you_mean(kind, ('digits', *READERS))}"
         )
     given = {"columns": columns, "image_size": image_size}
     options = {name: value for name, value in given.items() if value is not None}
@@ -83,16 +134,10 @@ def load(
             raise UsageError(
                 f"expected no {name} for {kind}, whose format needs none, received {value!r}; leave them out"
             )
-    reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind], place)
-    splits = reader(validation=validation, **options)
-    return Splits(
-        _smaller(splits.train, train_size),
-        _chosen_on(splits, validation_size),
-        _head(splits.test, test_size, "test_size"),
-    )
+    return kind, place, options
 
 
-def _smaller(train: ImageData | StreamData, size: int | None) -> ImageData | StreamData:
+def _smaller_train(train: ImageData | StreamData, size: int | None) -> ImageData | StreamData:
     if size is None:
         return train
     if isinstance(train, StreamData):
@@ -103,7 +148,7 @@ def _smaller(train: ImageData | StreamData, size: int | None) -> ImageData | Str
     return hold_out(train, _limited(train, size, "train_size"))[1] if size != len(train) else train
 
 
-def _chosen_on(splits: Splits, size: int | None) -> ImageData | None:
+def _smaller_validation(splits: Splits, size: int | None) -> ImageData | None:
     if splits.validation is not None:
         return _head(splits.validation, size, "validation_size")
     if size is not None:

@@ -1,12 +1,13 @@
-"""SVHN's cropped digits, as published for MATLAB."""
+"""SVHN's cropped digits (Netzer et al., 2011) as published, in MATLAB files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stcore.data.images import ImageData, Splits
-from stcore.data.readers.shards import contents
+from stcore.data.readers.shards import NOTHING, REQUIRED, Known, contents
 from stcore.data.split import Validation, three_parts
 from stcore.errors import DataError
 
@@ -14,19 +15,23 @@ SHAPE = (32, 32, 3)
 
 
 def load_svhn(folder: str | Path, *, validation: Validation = None) -> Splits:
-    """SVHN: 73257 train and 26032 test images of 32x32 pixels, 10 classes; class 0 is the digit 0.
+    """Reads SVHN: 73257 train and 26032 test images, uint8 (N, 32, 32, 3), 10 classes; class 0 is the digit 0.
 
-    folder: holds train_32x32.mat and test_32x32.mat. (extra_32x32.mat is not used.)
-    validation: as `three_parts` takes it; 2 % of train by default.
-    DataError, with the file, if one is missing, damaged, or not what the format says.
+    folder: contains train_32x32.mat and test_32x32.mat. (extra_32x32.mat is not used.)
+    validation: None holds out 2 % of train; a count or a fraction holds out that much; "test" selects on the test
+        set.
+    Raises DataError, with the file, if one is missing, damaged, or not in the published format.
     """
-    folder = Path(folder)
+    return three_parts(read_svhn(Path(folder)), validation=validation)
+
+
+def read_svhn(folder: Path, parts: Sequence[str] = REQUIRED, known: Known = NOTHING) -> dict[str, ImageData]:
+    """Reads these parts alone; see `load_svhn`."""
     if not folder.is_dir():
         raise DataError(
             f"expected a folder with train_32x32.mat and test_32x32.mat, received {str(folder)!r}; check the path"
         )
-    train, test = (_read(folder, part) for part in ("train", "test"))
-    return three_parts(train, test, validation=validation)
+    return {part: _read(folder, part) for part in parts}
 
 
 def _read(folder: Path, part: str) -> ImageData:
@@ -39,18 +44,18 @@ def _read(folder: Path, part: str) -> ImageData:
     for key in ("X", "y"):
         if key not in found:
             raise DataError(f"{path}: expected X and y, received no {key}; fetch the cropped digits (format 2)")
-    images, marks = np.asarray(found["X"]), np.asarray(found["y"])
+    images, digits = np.asarray(found["X"]), np.asarray(found["y"])
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != SHAPE:
         raise DataError(
             f"{path}: expected X as uint8 of shape (32, 32, 3, N), received {images.dtype} of shape "
             f"{images.shape}; fetch the cropped digits (format 2)"
         )
-    if marks.dtype.kind not in "iuf" or marks.shape not in ((images.shape[3], 1), (1, images.shape[3])):
+    if digits.dtype.kind not in "iuf" or digits.shape not in ((images.shape[3], 1), (1, images.shape[3])):
         raise DataError(
-            f"{path}: expected y as numbers of shape ({images.shape[3]}, 1), received {marks.dtype} of shape "
-            f"{marks.shape}; fetch it again"
+            f"{path}: expected y as numbers of shape ({images.shape[3]}, 1), received {digits.dtype} of shape "
+            f"{digits.shape}; fetch it again"
         )
-    labels = marks.ravel()
+    labels = digits.ravel()
     wrong = np.flatnonzero(~np.isin(labels, np.arange(1, 11)))
     if wrong.size:
         raise DataError(
@@ -74,5 +79,5 @@ def _load(path: Path) -> dict[str, Any]:
         return found
     except MemoryError:
         raise
-    except Exception as error:  # scipy's reader raises many kinds on foreign bytes
+    except Exception as error:  # scipy raises many kinds of errors on invalid bytes
         raise DataError(f"{path}: expected a whole MATLAB 5 file, received: {error}; fetch it again") from error

@@ -1,4 +1,4 @@
-"""The 500000 pseudo-labelled Tiny Images of robust self-training (Carmon et al. 2019), as published."""
+"""The 500000 pseudo-labelled Tiny Images of robust self-training (Carmon et al., 2019), as published."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ CLASSES = 10  # CIFAR-10's
 
 
 def read_ti500k(path: Path) -> Arrays:
-    """The pickle's images, uint8 (N, 32, 32, 3), and its pseudo-labels, if it has them; nothing in it is run.
+    """Reads the pickle's images, uint8 (N, 32, 32, 3), and pseudo-labels, if any, without running code in it.
 
-    DataError if it is no such pickle.
+    Raises DataError if the file is not such a pickle.
     """
     try:
         with path.open("rb") as stream:
@@ -43,9 +43,10 @@ def read_ti500k(path: Path) -> Arrays:
 
 
 def convert_ti500k(pickle: str | Path, npz: str | Path) -> None:
-    """Write the pickle once as an npz file, which anything reads without unpickling: `load_extra("npz:…")`.
+    """Converts the pickle to an npz file, which needs no unpickling: `load_extra("npz:…")`.
 
-    DataError if the pickle is not what it should be, UsageError where the npz cannot be written.
+    pickle: of Carmon et al. (2019).   npz: the path to write.
+    Raises DataError if the pickle is invalid or has no labels, UsageError if the npz file cannot be written.
     """
     data = labelled(read_ti500k(Path(pickle)), str(pickle), CLASSES)
     save_arrays(npz, data.images, data.labels, num_classes=CLASSES)

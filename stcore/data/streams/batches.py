@@ -1,4 +1,4 @@
-"""The batches of an epoch of a stream, a function of (seed, epoch) alone, as those of data in memory."""
+"""Batches of a stream's epoch, a pure function of (seed, epoch), as for data in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ import numpy.typing as npt
 
 from stcore.base.seeding import Stream, generator
 from stcore.data.augment import Augment, augmented, draw
-from stcore.data.batches import Batch, check_settings, count_batches, cut
+from stcore.data.batches import Batch, batch_slices, check_settings, count_batches
 from stcore.data.streams.dataset import StreamData
 from stcore.data.streams.index import Shard
 from stcore.data.streams.tar import Sample, read_samples
 from stcore.errors import UsageError
 
-BUFFER = 2048
+BUFFER = 2048  # images
 
 
 @dataclass(frozen=True, eq=False)
 class StreamBatches:
-    """Batches of a stream: at each epoch its shards in a new order, and their images mixed by a shuffle buffer.
+    """Batches of a stream: each epoch has a new order of shards and mixes their images in a shuffle buffer.
 
-    Shards are read one after the other; the next image is one of the `buffer` that were read and not given out
-    yet. They are held encoded, and memory does not grow with the set. The last batch is as in `Batches`.
+    Shards are read in sequence; the next image is drawn from a buffer of `buffer` images. The buffer holds them
+    encoded, so memory does not grow with the set. The last batch is as in `Batches`.
 
-    augment: as in `Batches`.   buffer: at least 1, which keeps each shard's order.
-    UsageError if a setting does not fit.
+    augment: as in `Batches`.   buffer: number of images, at least 1; 1 keeps each shard's order.
+    Raises UsageError if a setting does not fit.
     """
 
     data: StreamData
@@ -49,50 +49,50 @@ class StreamBatches:
         return len(self.data)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from batch `start` on (to resume within it).
+        """Yields the batches of one epoch, starting at batch `start` (to resume within it).
 
-        What came before is not read again: shards that are used up are not opened, and of the others only the
-        headers are walked up to the first image that is still to come.
-        DataError, with file and member, for a shard that has changed or an image that does not fit.
+        Images of earlier batches are not read: finished shards are not opened, and the others are skipped header
+        by header up to the first remaining image.
+        Raises DataError, with file and member, for a shard that has changed or an image that does not fit.
         """
         total = len(self.data)
         shards = [self.data.shards[i] for i in self._rng(epoch).permutation(len(self.data.shards))]
         order = buffered(total, self.buffer, self._rng(epoch, draw=1))
         draws = draw(self.augment, self.seed, epoch, total)
-        wanted = np.zeros(total, bool)
-        wanted[order[start * self.batch_size :]] = True
-        arriving, held = _read(shards, wanted), dict[int, Sample]()
-        for where in cut(total, self.batch_size, start):
+        remaining = np.zeros(total, bool)
+        remaining[order[start * self.batch_size :]] = True
+        arriving, buffer = _read(shards, remaining), dict[int, Sample]()
+        for rows in batch_slices(total, self.batch_size, start):
             samples = []
-            for number in order[where].tolist():
-                while number not in held:
-                    held.update([next(arriving)])
-                samples.append(held.pop(number))
+            for number in order[rows].tolist():
+                while number not in buffer:
+                    buffer.update([next(arriving)])
+                samples.append(buffer.pop(number))
             images = np.stack([self.data.pixels(sample) for sample in samples])
-            images = augmented(images, None if draws is None else draws.at(where))
+            images = augmented(images, None if draws is None else draws.at(rows))
             labels = np.array([sample.label for sample in samples], np.int64)
-            yield Batch(images, labels, np.arange(where.start, where.stop))
+            yield Batch(images, labels, np.arange(rows.start, rows.stop))
 
     def _rng(self, epoch: int, draw: int = 0) -> np.random.Generator:
         return generator(self.seed, Stream.ORDER, epoch=epoch, draw=draw)
 
 
 def buffered(total: int, size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """0..total-1 in the order in which a shuffle buffer gives them out."""
-    held = list(range(min(size, total)))
+    """The numbers 0..total-1 in the output order of a shuffle buffer of this size."""
+    buffer = list(range(min(size, total)))
     out = np.empty(total, np.int64)
-    for place, chosen in enumerate(rng.integers(0, max(len(held), 1), total - len(held)).tolist()):
-        out[place], held[chosen] = held[chosen], place + len(held)
-    out[total - len(held) :] = rng.permutation(held)
+    for i, slot in enumerate(rng.integers(0, max(len(buffer), 1), total - len(buffer)).tolist()):
+        out[i], buffer[slot] = buffer[slot], i + len(buffer)
+    out[total - len(buffer) :] = rng.permutation(buffer)
     return out
 
 
 def _read(shards: list[Shard], wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[int, Sample]]:
-    """(number, sample) of those that are wanted, numbered over the shards in this order."""
+    """Yields (number, sample) of the wanted samples, numbered over the shards in this order."""
     first = 0
     for shard in shards:
-        chosen = wanted[first : first + shard.samples]
-        if chosen.any():
-            for number, sample in read_samples(shard.path, chosen):
+        mask = wanted[first : first + shard.samples]
+        if mask.any():
+            for number, sample in read_samples(shard.path, mask):
                 yield first + number, sample
         first += shard.samples

@@ -1,4 +1,4 @@
-"""What is known of a stream's shards without reading them again: an index beside them, made once."""
+"""Index of a stream's shards, written once beside them: hashes and label counts."""
 
 import contextlib
 import hashlib
@@ -15,13 +15,13 @@ INDEX = "stcore-index.json"
 
 
 class Shard(NamedTuple):
-    """One file of a stream, as it was when it was indexed."""
+    """One file of a stream, as it was when indexed."""
 
     path: Path
     bytes: int
     modified: int  # ns since 1970
     sha256: str  # of the file, hexadecimal
-    labels: Mapping[int, int]  # images of each label that there is
+    labels: Mapping[int, int]  # label → number of images, for labels that occur
     largest: str  # a member with the largest label
 
     @property
@@ -31,22 +31,23 @@ class Shard(NamedTuple):
 
 
 def index(parts: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Shard, ...]]:
-    """The shards of each part, all in one folder: from the index, if it knows a file of this name, size and time.
+    """The shards of each part, all in one folder, from the index if name, size and time of the file match.
 
-    The others are read once, from end to end, and added to the index, where it can be written.
-    DataError, with file and member, for a shard that is not whole or holds something else.
+    Other shards are read completely once and added to the index, if it can be written.
+    Raises DataError, with file and member, for a shard that is incomplete or holds something else.
     """
-    paths = [path for of_part in parts.values() for path in of_part]
-    place = paths[0].parent / INDEX
-    known = _known(place)
-    shards = {path: known.get(path.name) or _indexed(path) for path in paths}
-    if any(path.name not in known for path in paths):
-        with contextlib.suppress(UsageError), replacing(place) as file:  # a folder may be read-only
-            file.write(json.dumps([_entry(shard) for shard in shards.values()], indent=1).encode())
-    return {part: tuple(shards[path] for path in of_part) for part, of_part in parts.items()}
+    paths = [path for part_paths in parts.values() for path in part_paths]
+    index_path = paths[0].parent / INDEX
+    indexed = _load_index(index_path)
+    shards = {path: indexed.get(path.name) or _scan(path) for path in paths}
+    if any(path.name not in indexed for path in paths):
+        with contextlib.suppress(UsageError), replacing(index_path) as file:  # a folder may be read-only
+            entries = indexed | {path.name: shard for path, shard in shards.items()}
+            file.write(json.dumps([_entry(shard) for shard in entries.values()], indent=1).encode())
+    return {part: tuple(shards[path] for path in part_paths) for part, part_paths in parts.items()}
 
 
-def _indexed(path: Path) -> Shard:
+def _scan(path: Path) -> Shard:
     labels: dict[int, int] = {}
     largest = ""
     for member, label in read_labels(path):
@@ -59,20 +60,20 @@ def _indexed(path: Path) -> Shard:
     return Shard(path, status.st_size, status.st_mtime_ns, sha256, labels, largest)
 
 
-def _known(place: Path) -> dict[str, Shard]:
-    """The entries of files that are as they were; an index that cannot be read is made again."""
-    known = {}
+def _load_index(index_path: Path) -> dict[str, Shard]:
+    """The entries of unchanged files; an unreadable index is written again."""
+    indexed = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        for entry in json.loads(place.read_bytes()):
-            path = place.parent / Path(entry["name"]).name
+        for entry in json.loads(index_path.read_bytes()):
+            path = index_path.parent / Path(entry["name"]).name
             labels = {int(label): int(count) for label, count in entry["labels"].items()}
             status = path.stat()
             shard = Shard(
                 path, status.st_size, status.st_mtime_ns, str(entry["sha256"]), labels, str(entry["largest"])
             )
             if (shard.bytes, shard.modified) == (entry["bytes"], entry["modified"]):
-                known[path.name] = shard
-    return known
+                indexed[path.name] = shard
+    return indexed
 
 
 def _entry(shard: Shard) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The samples of one tar file in the layout of webdataset: KEY.png (or .jpg, .npy, …) beside KEY.cls, its label.
+"""Samples of a tar file in webdataset's layout: KEY.png (or .jpg, .npy, …) beside KEY.cls, its label.
 
-Nothing is unpacked to the disk. Headers are walked from one to the next; what is not asked for is passed over.
+Nothing is unpacked to disk; unwanted members are skipped by their headers.
 """
 
 import tarfile
@@ -18,33 +18,35 @@ from stcore.errors import DataError
 
 IMAGES = (*SUFFIXES, ".npy")
 LABEL = ".cls"
-DIGITS = 6  # of a label
+DIGITS = 6  # the most digits of a label
 
 
 class Sample(NamedTuple):
-    """An image as it is stored, and its label."""
+    """An encoded image and its label."""
 
-    where: str
+    where: str  # file and member, for error messages
     encoded: bytes
     label: int
 
     def pixels(self, image_size: int | None) -> Pixels:
-        """uint8 (H, W, C); see `decode` for image_size and errors."""
+        """The decoded image, uint8 (H, W, C); image_size and errors as in `decode`."""
         decoder = decode_npy if self.where.lower().endswith(".npy") else decode_one
         return decoder(self.where, self.encoded, image_size)
 
 
 def read_labels(path: Path) -> Iterator[tuple[str, int]]:
-    """(member, label) of each sample; DataError, with file and member, unless the file is whole."""
+    """Yields (member, label) of each sample. Raises DataError, with file and member, if the file is incomplete."""
     with _opened(path) as tar:
         for _, label in _pairs(tar, path):
             yield label.name, _label(tar, label, path)
 
 
 def read_samples(path: Path, wanted: npt.NDArray[np.bool_] | None = None) -> Iterator[tuple[int, Sample]]:
-    """(number, sample) of all samples, or of those that are wanted, of so many in the file.
+    """Yields (number, sample) of all samples, or of the wanted ones.
 
-    DataError, with file and member, for what is no sample, or unless the file is whole and has so many.
+    wanted: one boolean per sample of the file, or None for all.
+    Raises DataError, with file and member, for an invalid sample, an incomplete file, or another number of
+    samples.
     """
     number = -1
     with _opened(path) as tar:
@@ -54,7 +56,7 @@ def read_samples(path: Path, wanted: npt.NDArray[np.bool_] | None = None) -> Ite
     if wanted is not None and number + 1 != len(wanted):
         raise DataError(
             f"{path}: expected {len(wanted)} samples, as when it was indexed, received {number + 1}; "
-            "start again, and leave the files alone"
+            "restart, and do not change the files during a run"
         )
 
 
@@ -63,7 +65,8 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             yield tar
-            # A tar ends in zeros; where the walk ended before them, the rest is cut off or is no header.
+            # A tar file ends in zeros; if the last member is not followed by them, the file is truncated or
+            # damaged.
             last = next(reversed(tar.getmembers()), None)
             end = last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE if last else 0
             file.seek(end)
@@ -79,7 +82,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _pairs(tar: tarfile.TarFile, path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarInfo]]:
-    """The image and the label of each sample, whose members stand one after the other."""
+    """Yields the image and the label member of each sample, which are adjacent in the file."""
     key, image, label = "", None, None
     for member in tar:
         if member.isdir():

@@ -1,4 +1,4 @@
-"""Finished runs beside a row of the paper: `compare` says whether they reproduce it."""
+"""Comparison of finished runs with a row of the paper: `compare` decides whether they reproduce it."""
 
 from stcore.results.comparison.verdict import Row, Verdict, compare
 

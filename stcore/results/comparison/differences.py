@@ -1,4 +1,4 @@
-"""What stands against comparing runs with a row: settings, data, and how the runs differ among themselves."""
+"""Reasons why runs cannot be compared with a row: settings, data, differences among the runs."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ IMMATERIAL = (
     *("backend", "seed", "device", "threads", "compile", "eval_batch_size", "attacks", "preset"),
     *("image_column", "label_column", "ema"),  # averaged weights are checkpoints of their own
 )
-"""What a run may have otherwise than the row. Of paths, only the kind of the data set before the colon counts."""
+"""Settings in which a run may differ from the row. Of a path, only the kind before the colon is compared."""
 
 PUBLISHED = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032)}
-"""The archives whose pixels are the paper's, with the sizes of their training and test sets."""
+"""The archives that hold the paper's pixels, with the sizes of their training and test sets."""
 
 EXTRA = 500_000
-"""The pseudo-labelled images of RST."""
+"""The number of pseudo-labelled images of RST."""
 
 
 def reasons(preset: Preset, records: Sequence[Record]) -> list[str]:
-    """All of them, a sentence each; UsageError for a run whose config is no plan."""
+    """All reasons, a sentence each. Raises UsageError for a run whose config is not a valid plan."""
     wanted, found = complete(preset.settings), [_settings(record) for record in records]
     return [
-        *(reason for settings in found for reason in _unlike(wanted, settings)),
-        *(reason for record, settings in zip(records, found, strict=True) for reason in _data(record, settings)),
-        *_among_themselves(records, found),
+        *(reason for settings in found for reason in _different_settings(wanted, settings)),
+        *(reason for pair in zip(records, found, strict=True) for reason in _different_data(*pair)),
+        *_differences_among_runs(records, found),
         *(f"{record.name} is unfinished: it has no result" for record in records if record.result is None),
     ]
 
 
 def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting that matters, those left out as a plan completes them; of data, the kind alone."""
+    """Every setting that matters, with a plan's defaults filled in; of data sets, the kind alone."""
     plan = make_plan({name: value for name, value in settings.items() if name != "preset"}).flat()
     for name in ("dataset", "extra_data"):
         if isinstance(plan.get(name), str):
             plan[name] = plan[name].partition(":")[0]
-    left_out = {*IMMATERIAL, *_idle(plan)}
+    left_out = {*IMMATERIAL, *_unused(plan)}
     return {name: value for name, value in plan.items() if name not in left_out and value is not None}
 
 
@@ -53,65 +53,65 @@ def _settings(record: Record) -> dict[str, Any]:
         raise UsageError(f"run: {record.name} was not made by this version of stcli train: {error}") from error
 
 
-def _idle(plan: Mapping[str, Any]) -> set[str]:
-    """Settings that nothing of this plan reads."""
-    idle = set() if plan["schedule"] == "step" else {"drops"}
-    idle |= set() if plan.get("init") == "gaussian" else {"noise_std"}
-    idle |= set() if plan.get("rwp") is not None else {"rwp_steps", "rwp_threshold"}
-    return idle | (set() if plan.get("divergence") == "symmetric_kl" else {"stop_gradient_targets"})
+def _unused(plan: Mapping[str, Any]) -> set[str]:
+    """Settings that have no effect in this plan."""
+    unused = set() if plan["schedule"] == "step" else {"drops"}
+    unused |= set() if plan.get("init") == "gaussian" else {"noise_std"}
+    unused |= set() if plan.get("rwp") is not None else {"rwp_steps", "rwp_threshold"}
+    return unused | (set() if plan.get("divergence") == "symmetric_kl" else {"stop_gradient_targets"})
 
 
-def _unlike(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Each setting that is not the preset's; another method's own settings are not listed."""
+def _different_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Each setting that differs from the preset's; settings that only another method has are not listed."""
     same_method = wanted["method"] == found["method"]
     names = [name for name in {**wanted, **found} if same_method or (name in wanted and name in found)]
     kind = found["dataset"]
-    against = [
+    listed = [
         f"{name}: the row has {_show(wanted.get(name))}, the run {_show(found.get(name))}"
         for name in names
         if name != "dataset" and not _same(wanted.get(name), found.get(name))
     ]
     if kind != wanted["dataset"]:
         unknown = "" if kind in PUBLISHED else ", whose pixels are not known to be the published ones"
-        against.insert(0, f"dataset: the row has {wanted['dataset']}, the run {kind}{unknown}")
-    return against
+        listed.insert(0, f"dataset: the row has {wanted['dataset']}, the run {kind}{unknown}")
+    return listed
 
 
-def _data(record: Record, settings: Mapping[str, Any]) -> list[str]:
-    """What the run's data say against it: their sizes, where the settings leave them whole."""
+def _different_data(record: Record, settings: Mapping[str, Any]) -> list[str]:
+    """Splits whose sizes differ from the published ones, unless the settings shorten them."""
     if record.environment is None:
-        return [f"{record.name} does not say what data it had: it has no environment.json"]
-    against, sizes = [], PUBLISHED.get(settings["dataset"])
+        return [f"the data of {record.name} are not known: it has no environment.json"]
+    listed, sizes = [], PUBLISHED.get(settings["dataset"])
     parts = record.environment.get("data", {})
     if sizes is not None and settings["select"] == "test":
         for part, whole in zip(("train", "test"), sizes, strict=True):
             images = parts.get(part, {}).get("images")
             if images != whole and f"{part}_size" not in settings:
-                against.append(f"data: the published {part} set has {whole} images, the run's {images}")
+                listed.append(f"data: the published {part} set has {whole} images, the run's {images}")
     if "extra_data" in settings and (images := parts.get("extra", {}).get("images")) != EXTRA:
-        against.append(f"data: the published extra data has {EXTRA} images, the run's {images}")
-    return against
+        listed.append(f"data: the published extra data has {EXTRA} images, the run's {images}")
+    return listed
 
 
-def _among_themselves(records: Sequence[Record], found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the runs differ in, beside their seeds; and seeds that they do not differ in."""
-    first, against = found[0], []
+def _differences_among_runs(records: Sequence[Record], found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Settings and data in which the runs differ from each other, and seeds that occur twice."""
+    first, listed = found[0], []
     names = {name: None for settings in found for name in settings}
     varied = [name for name in names if any(not _same(first.get(name), other.get(name)) for other in found)]
     if varied:
-        against.append(f"the runs differ among themselves in {', '.join(varied)}")
+        listed.append(f"the runs differ from each other in {', '.join(varied)}")
     data = {json.dumps(record.environment.get("data"), sort_keys=True) for record in records if record.environment}
     if len(data) > 1:
-        against.append("the runs differ among themselves in their data")
+        listed.append("the runs differ from each other in their data")
     seeds = [record.config.get("seed", 0) for record in records]
     twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if twice:
-        against.append(f"the runs are not independent: seed {', '.join(map(str, twice))} is there more than once")
-    return against
+        listed.append(f"the runs are not independent: seed {', '.join(map(str, twice))} occurs more than once")
+    return listed
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal; numbers, to what is typed of them (0.0313725 for 8/255, yet not 0.031)."""
+    """Whether two settings are equal; numbers to the digits one types (0.0313725 is 8/255, 0.031 is not)."""
     if isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, float) and isinstance(other, (int, float)):

@@ -1,9 +1,10 @@
-"""Do these runs reproduce that row of the paper? Pure: records in, a verdict out.
+"""Verdict on whether runs reproduce a row of the paper. Pure: records in, a verdict out.
 
-Runs are comparable with a row where their settings are its preset's, but for what does not change the experiment
-(`differences.IMMATERIAL`), on the published pixels, and all are finished and differ in their seeds alone. An
-accuracy is reproduced where our 95 % interval meets the paper's, or its mean where no half-width is printed: for
-one run the Clopper–Pearson interval over images, for several the t-interval over seeds.
+Runs are comparable with a row if they have its preset's settings, apart from those that do not change the
+experiment (`differences.IMMATERIAL`), use the published pixels, are finished, and differ from each other only in
+their seeds. An accuracy is reproduced if our 95 % interval overlaps the paper's interval, or contains its mean if
+the paper prints no half-width. For one run it is the Clopper–Pearson interval over images, for several the
+t-interval over seeds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from stcore.runs.record import Record
 
 @dataclass(frozen=True)
 class Row:
-    """One accuracy of the runs beside the paper's, in percent."""
+    """One accuracy of the runs and the paper's, in percent."""
 
     attack: str
     mean: float
@@ -33,21 +34,22 @@ class Row:
 
     @property
     def difference(self) -> float:
-        """Ours less the paper's, in points."""
+        """Our mean minus the paper's, in percentage points."""
         return self.mean - self.expected.mean
 
     @property
     def reproduced(self) -> bool:
-        """Whether the two intervals meet."""
+        """Whether the two intervals overlap."""
         half = self.expected.half_width or 0.0
         return self.low <= self.expected.mean + half and self.expected.mean - half <= self.high
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said: `rows` hold for the paper only where there are no `reasons` against comparing.
+    """The comparison's outcome: `rows` compare with the paper only if `reasons` is empty.
 
-    missing: the attacks of which the runs, or the paper's text, have no number.
+    reasons: why the runs are not comparable.   missing: attacks without a number in the runs or in the paper's
+        text.
     """
 
     preset: Preset
@@ -67,7 +69,7 @@ class Verdict:
         return "reproduced" if row.reproduced else f"off by {row.difference:+.2f} points"
 
     def as_json(self) -> dict[str, Any]:
-        """The verdict as what JSON has types for."""
+        """The verdict as plain JSON values."""
         return {
             "preset": self.preset.name,
             "runs": list(self.runs),
@@ -90,20 +92,23 @@ class Verdict:
 
 
 def compare(preset: Preset, records: Sequence[Record]) -> Verdict:
-    """The verdict on runs that are to reproduce a preset together; UsageError for none, or a config of no plan."""
+    """Compares runs, one per seed, with the row of a preset.
+
+    Raises UsageError for no run, or for a run whose config is not a valid plan.
+    """
     if not records:
-        raise UsageError("run: expected one run's folder or more, as stcli train leaves them; received none")
+        raise UsageError("run: expected at least one run's folder, as stcli train leaves it; received none")
     against = reasons(preset, records)
     rows = _rows(preset, [record.result for record in records if record.result is not None])
     if not rows and all(record.result is not None for record in records):
-        against.append("the runs have no accuracy that the paper's text gives for this row")
+        against.append("the runs and the paper's text have no accuracy of this row in common")
     measured = {row.attack for row in rows}
     missing = tuple(attack for attack in preset.expected if attack not in measured)
     return Verdict(preset, tuple(r.name for r in records), tuple(rows), tuple(dict.fromkeys(against)), missing)
 
 
 def _rows(preset: Preset, results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The accuracies that every result and the paper have."""
+    """The accuracies that the paper and every result have."""
     scores = [result.get("checkpoints", {}).get(preset.checkpoint, {}) for result in results]
     return [
         Row(attack, *interval([score[attack] for score in scores]), expected, attack in preset.uncertain)

@@ -1,1 +1,1 @@
-"""Tables of finished runs: read from their folders, put into rows, written as Markdown, CSV, JSON or LaTeX."""
+"""Tables of finished runs: read from their folders, grouped in rows, written as Markdown, CSV, JSON or LaTeX."""

@@ -1,4 +1,4 @@
-"""What `stcli evaluate` found on a run's checkpoint later, to stand beside the run's own figures."""
+"""Accuracies that `stcli evaluate` added to a run later."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from stcore.runs.record import FinishedRun
 
 
 def with_evaluations(run: FinishedRun, checkpoint: str, leave_out: Callable[[str], None]) -> FinishedRun:
-    """The run with the accuracies of its finished evaluations, too.
+    """The run with the accuracies of its finished evaluations added.
 
-    An attack that was made otherwise than the run's own (ε, norm, backend, subset …) says so in its name.
-    leave_out: told of each evaluation that is unfinished, a shard, or of other weights or data.
+    An attack whose setting differs from the run's (ε, norm, backend, subset, …) gets it as a suffix of its name.
+    leave_out: receives a sentence for each evaluation that is unfinished, a shard, or of other weights or data.
     """
     folders = sorted(path.parent for path in (run.path / EVALUATIONS).glob(f"*/{checkpoint}/{IDENTITY}"))
     weights = fingerprint(load_weights(run.path / f"{checkpoint}.safetensors")[0]) if folders else ""
@@ -37,30 +37,31 @@ def with_evaluations(run: FinishedRun, checkpoint: str, leave_out: Callable[[str
 
 
 def _accuracies(run: FinishedRun, folder: Path, weights: str) -> dict[str, Accuracy]:
-    about = read_json(folder / IDENTITY)
+    identity = read_json(folder / IDENTITY)
     if not (folder / RESULT).is_file():
-        raise UsageError(f"{folder} is unfinished. To go on, give its stcli evaluate again")
-    if about["shard"] is not None:
-        raise UsageError(f"{folder} is shard {about['shard']}. Put the shards together: stcli merge")
-    if about["weights"] != weights:
+        raise UsageError(f"{folder} is unfinished. To resume it, repeat its stcli evaluate command")
+    if identity["shard"] is not None:
+        raise UsageError(f"{folder} is shard {identity['shard']}. Merge the shards: stcli merge")
+    if identity["weights"] != weights:
         raise UsageError(f"{folder} is of other weights than the run's. Evaluate again")
-    if about["data"] != run.data.get("test", {}).get("sha256"):
+    if identity["data"] != run.data.get("test", {}).get("sha256"):
         raise UsageError(f"{folder} is of other test data than the run's. Evaluate again")
     scores: Mapping[str, Any] = read_json(folder / RESULT)["accuracies"]
-    otherwise = _otherwise(run, about)
+    suffix = _suffix(run, identity)
     return {
-        f"{attack}{otherwise}": Accuracy(score["correct"], score["total"])
+        f"{attack}{suffix}": Accuracy(score["correct"], score["total"])
         for attack, score in scores.items()
-        if attack != "natural"  # which the run has
+        if attack != "natural"  # the run has its own
     }
 
 
-def _otherwise(run: FinishedRun, about: Mapping[str, Any]) -> str:
+def _suffix(run: FinishedRun, identity: Mapping[str, Any]) -> str:
+    """The settings in which the evaluation differs from the run: " (epsilon 0.1, subset 100)"."""
     plan = run.plan
-    own = {"epsilon": plan.eval_epsilon, "norm": plan.norm, "subset": None}
-    own |= {"backend": plan.backend, "dtype": plan.dtype, "seed": plan.seed}
-    said = [f"{name} {_show(about[name])}" for name, value in own.items() if about[name] != value]
-    return f" ({', '.join(said)})" if said else ""
+    own = {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "subset": None}
+    own |= {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "seed": plan.seed}
+    different = [f"{name} {_show(identity[name])}" for name, value in own.items() if identity[name] != value]
+    return f" ({', '.join(different)})" if different else ""
 
 
 def _show(value: Any) -> str:

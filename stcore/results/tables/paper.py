@@ -1,7 +1,7 @@
-"""A table of runs as the paper prints its own: methods down, attacks across, the best of each column in bold.
+"""A table of runs in the paper's style: methods down, attacks across, the best of each column in bold.
 
-Where runs were made by a row's preset, what the paper prints in that row stands below them; whether the two may be
-compared is said as `stcli verify` says it.
+Below runs of a row's preset stands the row as the paper prints it, with the verdict of `stcli verify` on whether
+the two are comparable.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stcore.paper import PRESETS
-from stcore.paper.preset import ATTACKS, Expected, Preset
+from stcore.paper.preset import COLUMNS, Expected, Preset
 from stcore.results import names
 from stcore.results.comparison import compare
 from stcore.results.tables.notes import intervals, same_task, warnings
@@ -21,7 +21,7 @@ from stcore.runs.record import read_record
 
 @dataclass(frozen=True)
 class Printed:
-    """The paper's row of some runs' preset, and what stands against comparing them."""
+    """The paper's row for the runs' preset, and the reasons why the two are not comparable."""
 
     preset: Preset
     reasons: tuple[str, ...]
@@ -32,7 +32,10 @@ class Printed:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """extra: settings beside the method's name.   printed: for each row, or None."""
+    """A run table in the paper's style.
+
+    extra: columns between the method's name and the attacks.   printed: for each row the paper's, or None.
+    """
 
     table: RunTable
     extra: tuple[str, ...]
@@ -40,7 +43,7 @@ class PaperTable:
     printed: tuple[Printed | None, ...]
 
     def best(self, attack: str) -> float | None:
-        """The highest mean of our rows, if there are several that compare."""
+        """The highest mean of our rows; None unless there are several comparable ones."""
         means = [figure.mean for row in self.table.rows if (figure := row.figure(attack)) is not None]
         return max(means) if len(means) > 1 and same_task(self.table) else None
 
@@ -50,24 +53,24 @@ class PaperTable:
 
 
 def in_paper_style(table: RunTable) -> PaperTable:
-    """The attacks in the paper's order, others behind them."""
-    order = sorted(table.attacks, key=_place)
+    """The table with its attacks in the paper's order, other attacks last."""
+    order = sorted(table.attacks, key=_rank)
     extra = tuple(name for name in table.columns if name != "method")
     return PaperTable(table, extra, tuple(order), tuple(_printed(row, table) for row in table.rows))
 
 
 def narrowed(table: RunTable) -> RunTable:
-    """With only those settings that rows differ in whose methods are called alike."""
-    alike: dict[str, list[Row]] = {}
+    """The table with only the columns that distinguish rows with the same method name."""
+    by_method: dict[str, list[Row]] = {}
     for row in table.rows:
-        alike.setdefault(names.method(row.settings), []).append(row)
-    apart = {name for rows in alike.values() for name in varied([row.settings for row in rows])}
-    return dataclasses.replace(table, columns=tuple(name for name in table.columns if name in apart))
+        by_method.setdefault(names.method(row.settings), []).append(row)
+    needed = {name for rows in by_method.values() for name in varied([row.settings for row in rows])}
+    return dataclasses.replace(table, columns=tuple(name for name in table.columns if name in needed))
 
 
-def _place(attack: str) -> tuple[int, bool]:
-    known, otherwise, _ = attack.partition(" ")
-    return ATTACKS.index(known) if known in ATTACKS else len(ATTACKS), bool(otherwise)
+def _rank(attack: str) -> tuple[int, bool]:
+    known, suffix, _ = attack.partition(" ")
+    return COLUMNS.index(known) if known in COLUMNS else len(COLUMNS), bool(suffix)
 
 
 def _printed(row: Row, table: RunTable) -> Printed | None:
@@ -78,13 +81,13 @@ def _printed(row: Row, table: RunTable) -> Printed | None:
 
 
 def caption(table: RunTable) -> str:
-    """What the rows have in common: data set, network, ε, checkpoint, seeds, and what the intervals are."""
+    """The caption: data set, network, ε, checkpoint, number of seeds, and the kinds of intervals."""
     plans = [row.runs[0].plan for row in table.rows]
     seeds = sorted({len(row.runs) for row in table.rows})
     parts = [
-        "Accuracy in % on the test split of " + _all(names.data(plan.dataset) for plan in plans),
-        _all(names.model(plan.model) for plan in plans),
-        _all(f"{names.norm(plan.norm)}, ε = {names.radius(plan.eval_epsilon)}" for plan in plans),
+        "Accuracy in % on the test split of " + _all(names.data(plan.data.dataset) for plan in plans),
+        _all(names.model(plan.model.name) for plan in plans),
+        _all(f"{names.norm(plan.norm)}, ε = {names.radius(plan.evaluation.epsilon)}" for plan in plans),
         f"{table.checkpoint} checkpoint",
         f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}",
         *intervals(table),
@@ -98,14 +101,14 @@ def _all(values: Any) -> str:
 
 
 def notes(paper: PaperTable) -> list[str]:
-    """What stands against the figures, and against comparing them with the paper's."""
-    said = warnings(paper.table)
-    if said and any(paper.printed):
-        said.append("rows are counted without those as printed")
+    """The table's warnings, and whether each row is comparable with the paper's."""
+    listed = warnings(paper.table)
+    if listed and any(paper.printed):
+        listed.append('row numbers do not count the "as printed" rows')
     for row, printed in zip(paper.table.rows, paper.printed, strict=True):
         if printed is not None:
             against = f"; not comparable: {'; '.join(printed.reasons)}" if printed.reasons else ""
-            said.append(f"{names.method(row.settings)} as printed: {printed.preset.name}{against}")
+            listed.append(f"{names.method(row.settings)} as printed: {printed.preset.name}{against}")
     if any(a in one.preset.uncertain for one in paper.printed if one is not None for a in paper.attacks):
-        said.append("? digits of it are reconstructed from a damaged scan")
-    return said
+        listed.append("?: some digits are reconstructed from a damaged scan of the paper")
+    return listed

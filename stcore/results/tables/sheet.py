@@ -1,4 +1,4 @@
-"""A table as it is set: titles, cells, notes; as Markdown or LaTeX."""
+"""Typeset tables: titles, cells and notes as Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """Plain text, and whether it stands out."""
+    """A cell: plain text, and whether it is bold."""
 
     text: str
     bold: bool = False
@@ -16,7 +16,10 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Sheet:
-    """texts: how many columns, from the left, are no figures.   caption: none where it is empty."""
+    """A table ready for typesetting.
+
+    texts: the number of left columns that hold text; the others hold numbers.   caption: omitted if empty.
+    """
 
     titles: list[str]
     texts: int
@@ -26,7 +29,7 @@ class Sheet:
 
 
 def markdown(sheet: Sheet) -> str:
-    """A pipe table, the caption above it, the notes in a list below it."""
+    """A pipe table with its caption above and its notes as a list below."""
 
     def escaped(text: str) -> str:
         return re.sub(r"([\\|*<`])", r"\\\1", text)
@@ -41,7 +44,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A booktabs tabular for a document in UTF-8, the notes below it; with a caption, a float."""
+    """A booktabs tabular (UTF-8) with its notes below; a float if there is a caption."""
 
     def line(cells: list[Cell]) -> str:
         return (
@@ -69,7 +72,7 @@ def latex(sheet: Sheet) -> str:
 _LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
-        **{character: f"{{{character}}}" for character in "[]*"},  # after \\ they would be its arguments
+        **{character: f"{{{character}}}" for character in "[]*"},  # after \\ LaTeX reads them as its arguments
         "\\": r"\textbackslash{}",
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
@@ -88,5 +91,5 @@ _LATEX = str.maketrans(
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX sets as it stands."""
-    return re.sub("-(?=-)", "-{}", text.replace("l∞", "ℓ∞").translate(_LATEX))  # two hyphens would make a dash
+    """The text with LaTeX's special characters escaped."""
+    return re.sub("-(?=-)", "-{}", text.replace("l∞", "ℓ∞").translate(_LATEX))  # LaTeX makes a dash of two hyphens

@@ -1,4 +1,4 @@
-"""A table of finished runs, those that differ in their seed alone in one row. Pure: runs in, rows out."""
+"""Table of finished runs; runs that differ only in their seed share a row. Pure: runs in, rows out."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
 from stcore.results.comparison.verdict import interval
-from stcore.runs.plan import Plan, of_methods
+from stcore.runs.plan import of_methods, plan_options
 from stcore.runs.record import FinishedRun
 
 SELDOM_SHOWN = ("threads", "device", "dataset", "init", "step_size", "attacks")
-"""Told elsewhere, or following from the rest: settings that are columns only where rows look alike without."""
+"""Settings that are shown elsewhere or follow from others: columns only if nothing else distinguishes two rows."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """An accuracy in percent with its 95 % interval: over images for one seed, else the t-interval over seeds."""
+    """An accuracy in percent with its 95 % interval: over images for one seed, a t-interval over several seeds."""
 
     mean: float
     low: float
@@ -31,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed alone, in its order."""
+    """Runs that differ only in their seed, ordered by it."""
 
     runs: tuple[FinishedRun, ...]
 
@@ -45,21 +46,21 @@ class Row:
 
     @property
     def costs(self) -> dict[str, float]:
-        """Passes of a training step, in forwards of the batch; of all epochs the median time and speed."""
+        """Passes of a training step, in forwards of the batch; median time and speed over all epochs."""
         seconds = [second for run in self.runs for second in run.seconds]
         speeds = [speed for run in self.runs for speed in run.images_per_second]
         medians = {"s/epoch": float(np.median(seconds)), "images/s": float(np.median(speeds))}
         return {"passes": self.runs[0].plan.units, **medians}
 
     def figure(self, attack: str) -> Figure | None:
-        """Over the runs that were attacked so; None where none was."""
+        """The accuracy over the runs with this attack; None if no run has it."""
         scores = [vars(run.accuracies[attack]) for run in self.runs if attack in run.accuracies]
         return Figure(*interval(scores), len(scores)) if scores else None
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """Rows under the settings that are shown and the attacks, all figures of one checkpoint."""
+    """Rows of one checkpoint's figures. columns: names of the settings that are shown."""
 
     checkpoint: str
     columns: tuple[str, ...]
@@ -70,10 +71,11 @@ class RunTable:
 def make_table(
     runs: Sequence[FinishedRun], checkpoint: str, columns: Sequence[str] | None = None, sort: str | None = None
 ) -> RunTable:
-    """The runs in rows, in their order or by a column: accuracies from the highest, all else from the lowest.
+    """Groups runs in rows and sorts these, by default in the runs' order.
 
-    columns: settings to show; by default those that the rows differ in.
-    Raises UsageError for no run, an unknown setting, or a column to sort by that is not there.
+    columns: settings to show; by default those in which the rows differ.
+    sort: a column; accuracies descend, everything else ascends.
+    Raises UsageError for no run, an unknown setting, or an unknown column to sort by.
     """
     if not runs:
         raise UsageError("runs: expected at least one finished run; received none")
@@ -87,7 +89,7 @@ def make_table(
 
 
 def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names that tell rows apart; that a method has no such setting does not count as a difference."""
+    """Names of settings in which the rows differ. A method's lack of a setting does not count as a difference."""
     of_some = of_methods()
 
     def values(name: str) -> set[str]:
@@ -100,12 +102,12 @@ def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _known(columns: Sequence[str]) -> Sequence[str]:
-    known = {field.name for field in dataclasses.fields(Plan)} - {"settings", "seed"} | of_methods()
+    known = plan_options() - {"seed"} | of_methods()
     for name in columns:
         if name not in known:
             raise UsageError(
                 f"columns: expected settings, such as backend,method,awp; received {name!r}. "
-                f"Known are {', '.join(sorted(known))}"
+                f"Known are {', '.join(sorted(known))}{did_you_mean(name, known)}"
             )
     return columns
 
@@ -115,12 +117,14 @@ def _sorted(table: RunTable, by: str | None) -> RunTable:
         return table
     there = (*table.columns, "seeds", *table.attacks, *table.rows[0].costs)
     if by not in there:
-        raise UsageError(f"sort: expected one of the columns {', '.join(there)}; received {by!r}")
+        raise UsageError(
+            f"sort: expected one of the columns {', '.join(there)}; received {by!r}{did_you_mean(by, there)}"
+        )
 
     def key(row: Row) -> tuple[bool, bool, Any]:
         figure = row.figure(by)
         value = {**row.settings, **row.costs, "seeds": row.seeds[0]}.get(by) if figure is None else -figure.mean
         is_number = isinstance(value, (int, float))
-        return value is None, not is_number, value if is_number else str(value)  # what is missing comes last
+        return value is None, not is_number, value if is_number else str(value)  # missing values come last
 
     return dataclasses.replace(table, rows=tuple(sorted(table.rows, key=key)))

@@ -1,4 +1,4 @@
-"""A table of runs as Markdown, CSV, JSON or LaTeX; its notes are part of all but CSV, which has no place."""
+"""Formats of a table of runs: Markdown, CSV, JSON, LaTeX. All but CSV include the notes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from stcore.results.tables.table import Figure, Row, RunTable
 
 
 def sheet_of(table: RunTable) -> Sheet:
-    """The shown settings, the seeds, the figures and the costs."""
+    """The table with its settings, seeds, figures and costs as columns."""
     titles = [*table.columns, "seeds", *(f"{attack} %" for attack in table.attacks), *table.rows[0].costs]
     rows = [[Cell(show(value)) for value in _cells(table, row)] for row in table.rows]
     return Sheet(titles, len(table.columns) + 1, rows, notes(table))
 
 
 def comma_separated(table: RunTable) -> str:
-    """Each figure in four columns: mean, low, high, and the number of seeds (1: the interval is over images)."""
+    """CSV with four columns per figure: mean, low, high, number of seeds (1: the interval is over images)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     of_attacks = [f"{attack}{part}" for attack in table.attacks for part in (" %", " low %", " high %", " seeds")]
@@ -36,7 +36,7 @@ def comma_separated(table: RunTable) -> str:
 
 
 def content(table: RunTable) -> dict[str, Any]:
-    """One object: checkpoint, rows, notes; accuracies in percent."""
+    """The table as plain JSON values: checkpoint, rows, notes; accuracies in percent."""
     rows = [
         {
             "settings": {name: row.settings.get(name) for name in table.columns},
@@ -50,21 +50,21 @@ def content(table: RunTable) -> dict[str, Any]:
     return {"checkpoint": table.checkpoint, "rows": rows, "notes": notes(table)}
 
 
-def dumped(said: dict[str, Any]) -> str:
-    """As the lines of a JSON file."""
-    return json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+def json_text(content: dict[str, Any]) -> str:
+    """The content of a JSON file, indented."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 FORMATS: dict[str, Callable[[RunTable], str]] = {
     "markdown": lambda table: sheet.markdown(sheet_of(table)),
     "csv": comma_separated,
-    "json": lambda table: dumped(content(table)),
+    "json": lambda table: json_text(content(table)),
     "latex": lambda table: sheet.latex(sheet_of(table)),
 }
 
 
 def show(value: Any) -> str:
-    """A setting, seeds, a cost or a figure, as they stand in a cell."""
+    """The cell's text for a setting, seeds, a cost or a figure."""
     if isinstance(value, Figure):
         width = f"± {value.high - value.mean:.2f}" if value.seeds > 1 else f"[{value.low:.2f}, {value.high:.2f}]"
         return f"{value.mean:.2f} {width}"

@@ -1,0 +1,244 @@
+"""The settings of a plan, in groups that check themselves.
+
+A field has the name of its option (`stcli train --batch-size`, the key in config.toml), or says that name in its
+metadata. Every group raises UsageError for a setting that is out of range or does not fit the others of the group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from stcore import methods, models
+from stcore.base import checks
+from stcore.core.objective import Objective, WeightPerturbation
+from stcore.core.perturbation import AWP, RWP
+from stcore.data.augment import AUGMENT
+from stcore.data.resident import RESIDENT
+from stcore.errors import UsageError
+from stcore.evaluation.attack_names import MONITORS
+from stcore.methods.step_curriculum import with_step_curriculum
+from stcore.training.recovery import ON_TROUBLE
+from stcore.training.schedules import SCHEDULES
+
+SELECT = ("val", "test")
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+def options(group: Any) -> dict[str, str]:
+    """The options of a group, or of its class: option → field."""
+    return {it.metadata.get("option", it.name): it.name for it in dataclasses.fields(group)}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set, how much of it, and what joins it. `stcore.data.load` describes most of the fields."""
+
+    dataset: str
+    augment: str
+    train_size: int | None = None
+    validation_size: int | None = None
+    test_size: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    image_size: int | None = None
+    resident: str = "auto"
+    extra_data: str | None = None
+    extra_fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        checks.choice("augment", self.augment, AUGMENT)
+        checks.choice("resident", self.resident, RESIDENT)
+        if self.extra_data is None and self.extra_fraction is not None:
+            raise UsageError("extra_fraction: expected extra_data beside it; received none")
+        if self.extra_data is not None and self.extra_fraction is None:
+            raise UsageError("extra_data: expected extra_fraction beside it, such as 0.5; received none")
+        if self.image_size is not None:
+            checks.whole("image_size", self.image_size, 1)
+        if (self.image_column is None) != (self.label_column is None):
+            raise UsageError("image_column, label_column: expected both or neither")
+
+    @property
+    def columns(self) -> tuple[str, str] | None:
+        """The names of the image and label columns, if they are given."""
+        if self.image_column is None or self.label_column is None:
+            return None
+        return self.image_column, self.label_column
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network and the weights it starts from. `stcore.models.build` describes most of the fields."""
+
+    name: str = field(metadata={"option": "model"})
+    normalize: str = "none"
+    pretrained: bool = False
+    init_weights: str | None = None
+    new_head: bool = False
+
+    def __post_init__(self) -> None:
+        models.normalization.parse(self.normalize)
+        if self.pretrained and (":" not in self.name or models.is_factory(self.name)):
+            raise UsageError(
+                f"pretrained: expected timm:NAME or keras.applications:NAME, whose weights are published; "
+                f"received {self.name}. Start from a file by init_weights"
+            )
+        if self.pretrained and self.init_weights is not None:
+            raise UsageError("pretrained, init_weights: expected at most one of the two; received both")
+        if self.new_head and self.init_weights is None:
+            raise UsageError("new_head: expected init_weights beside it; received none")
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """Epochs, batches, and the updates of the weights."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    schedule: str
+    drops: tuple[float, ...]
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    accumulate: int = 1
+    ema: float | None = None
+    on_trouble: str = "warn"
+
+    def __post_init__(self) -> None:
+        checks.whole("epochs", self.epochs, 1)
+        checks.whole("batch_size", self.batch_size, 2)  # one image has no batch statistics
+        checks.whole("accumulate", self.accumulate, 1)
+        if 2 * self.accumulate > self.batch_size:
+            raise UsageError(
+                f"accumulate: expected at most {self.batch_size // 2} parts of a batch of {self.batch_size}, each "
+                f"of two images, since one has no batch statistics; received {self.accumulate}"
+            )
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            checks.number(name, getattr(self, name))
+        if self.nesterov and not self.momentum:
+            raise UsageError("nesterov: expected a momentum above 0; received 0")
+        checks.choice("schedule", self.schedule, SCHEDULES)
+        for drop in self.drops:
+            checks.number("drops (shares of the epochs)", drop, high=1.0)
+        if self.ema is not None:
+            checks.number("ema", self.ema, high=1.0)
+        checks.choice("on_trouble", self.on_trouble, ON_TROUBLE)
+
+
+@dataclass(frozen=True)
+class Method:
+    """The training method with its own `settings`, and the wrappers that every method takes."""
+
+    name: str = field(metadata={"option": "method"})
+    settings: dict[str, Any] = field(default_factory=dict)
+    early_steps: tuple[str, ...] = ()
+    awp: float | None = None
+    rwp: float | None = None
+    perturbation_warmup: int = 0
+    rwp_steps: int | None = None
+    rwp_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.awp is not None and self.rwp is not None:
+            raise UsageError("awp, rwp: expected at most one of the two weight perturbations; received both")
+        if self.perturbation_warmup and self.awp is None and self.rwp is None:
+            raise UsageError("perturbation_warmup: expected awp or rwp beside it; received neither")
+        if self.rwp is None and (self.rwp_steps is not None or self.rwp_threshold is not None):
+            raise UsageError("rwp_steps, rwp_threshold: expected rwp beside them; received none")
+        _ = self.perturbation  # checks its settings
+
+    def objective(self, epochs: int) -> Objective:
+        """The method with its settings, for this number of epochs, with its step curriculum if there is one."""
+        return with_step_curriculum(methods.make_objective(self.name, self.settings), self.early_steps, epochs)
+
+    @property
+    def perturbation(self) -> WeightPerturbation | None:
+        """The weight perturbation of each step, if any."""
+        if self.awp is not None:
+            return AWP(self.awp, self.perturbation_warmup)
+        if self.rwp is not None:
+            given = {"steps": self.rwp_steps, "threshold": self.rwp_threshold}
+            known = {name: value for name, value in given.items() if value is not None}
+            return RWP(self.rwp, self.perturbation_warmup, **known)  # type: ignore[arg-type]
+        return None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The attacks of the final evaluation, and the choice of the best epoch."""
+
+    attacks: tuple[str, ...]
+    epsilon: float = field(metadata={"option": "eval_epsilon"})
+    batch_size: int = field(metadata={"option": "eval_batch_size"})
+    select: str
+    select_by: str
+    norm: str | None = field(default=None, metadata={"option": "eval_norm"})
+
+    def __post_init__(self) -> None:
+        checks.whole("eval_batch_size", self.batch_size, 1)
+        if self.norm is not None:
+            checks.choice("eval_norm", self.norm, ("linf", "l2", "l1"))
+        checks.choice("select", self.select, SELECT)
+        checks.choice("select_by", self.select_by, ("natural", *MONITORS))
+
+    def check_radius(self, norm: str) -> None:
+        """UsageError unless the radius is one of this norm."""
+        checks.number("eval_epsilon", self.epsilon, high=1.0 if norm == "linf" else math.inf)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The framework, the device, and how it computes."""
+
+    backend: str
+    device: str = "auto"
+    dtype: str = "float32"
+    precision: str = "fp32"
+    inner_precision: str | None = None
+    gradient_checkpointing: bool = False
+    sync_batch_norm: bool = False
+    replicas: int | None = None
+    compile: str = "auto"
+    threads: int | None = None
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sync_batch_norm and self.backend != "torch":
+            raise UsageError(
+                "sync_batch_norm: expected none with keras, whose batch norms over several devices see the whole "
+                "batch; received it. Leave it out"
+            )
+        checks.choice("dtype", self.dtype, ("float32", "float64"))
+        checks.choice("compile", self.compile, ("auto", "on", "off", "xla"))
+        for name in ("precision", "inner_precision"):
+            checks.choice(name, getattr(self, name) or self.precision, PRECISIONS)
+        lowered = {self.precision, self.search_precision} - {"fp32"}
+        if self.dtype == "float64" and lowered:
+            raise UsageError(
+                f"dtype: expected float32 with {' and '.join(sorted(lowered))}; received float64, whose precision "
+                "they would throw away. Leave one of the two out"
+            )
+        if self.backend == "torch" and self.compile == "xla":
+            raise UsageError("compile: expected auto, on or off with torch; received xla, Keras' own. Take on")
+        if self.backend == "torch" and self.compile == "on" and self.gradient_checkpointing:
+            raise UsageError(
+                "gradient_checkpointing: expected none with compile = on, whose compiler chooses what to keep by "
+                "itself; received both. Leave one of the two out"
+            )
+        if self.threads is not None:
+            checks.whole("threads", self.threads, 1)
+        if self.replicas is not None:
+            checks.whole("replicas", self.replicas, 1)
+            if self.backend == "torch":
+                raise UsageError(
+                    f"replicas: expected none with torch, which has a process for each device; received "
+                    f"{self.replicas}. Start it by torchrun --nproc-per-node={self.replicas} $(which stcli) train"
+                )
+
+    @property
+    def search_precision(self) -> str:
+        """The precision of the search for examples: by default that of the outer forwards."""
+        return self.inner_precision or self.precision

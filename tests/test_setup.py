@@ -1,0 +1,199 @@
+"""One way from a plan to its parts: each command sets up once, and loads only the data that it uses."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import test_data
+import test_memory_map
+import test_more_readers
+import test_readers
+import test_streams
+from small import stcli
+
+from stcore.data import decoding, load
+from stcore.data.images import ImageData
+from stcore.data.readers.shards import NOTHING, Known
+from stcore.data.readers.sources import load_test
+from stcore.errors import DataError
+from stcore.runs import preparation
+from stcore.runs.plan import make_plan
+from stcore.runs.preparation import network_shape, set_up
+
+pytest.importorskip("torch")
+
+
+def parquet(folder):
+    for part, (images, labels) in test_more_readers.PARTS.items():
+        pictures = [test_data.encoded(image) for image in images]
+        test_data.write(folder / f"{part}-00000-of-00001.parquet", pictures, labels.tolist())
+    return f"parquet:{folder}"
+
+
+def cifar10(folder):
+    return f"cifar10:{test_readers.write_folder(folder, 10, 'python')}"
+
+
+def archive(folder):
+    return f"cifar100:{test_readers.write_archive(folder, 100, 'binary')}"
+
+
+def without_train(folder):
+    """Writes the archive again, without its training file."""
+    files = test_readers.cifar_files(100, "binary")
+    test_readers.write_archive(folder, 100, "binary", {n: raw for n, raw in files.items() if n != "train.bin"})
+
+
+def npz(folder):
+    test_readers.write_npz(folder)
+    np.savez(folder / "test.npz", images=test_readers.pictures(20, 1), labels=np.arange(20) % 3)  # lacks class 3
+    return f"npz:{folder}"
+
+
+FORMATS = {
+    "parquet": (parquet, "train-*"),
+    "cifar10": (cifar10, "*/data_batch_*"),
+    "cifar100 archive": (archive, without_train),
+    "svhn": (lambda folder: f"svhn:{test_readers.write_svhn(folder)}", "train_*"),
+    "folder": (lambda folder: f"folder:{test_more_readers.write_folder(folder)}", "train"),
+    "npy": (lambda folder: f"npy:{test_memory_map.write(folder)}", "train_*"),
+    "npz": (npz, "train.npz"),
+    "safetensors": (lambda folder: f"safetensors:{test_more_readers.write_safetensors(folder)}", "train.*"),
+    "stream": (lambda folder: f"stream:{test_streams.write(folder)}", "train-*"),
+}
+ON_EACH = pytest.mark.parametrize(("write", "train"), FORMATS.values(), ids=FORMATS)
+
+
+def remove(folder, train):
+    if callable(train):
+        return train(folder)
+    found = list(folder.glob(train))
+    assert found
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+# The test part alone
+
+
+@ON_EACH
+def test_the_test_part_alone_is_that_of_the_whole_set(tmp_path, write, train):
+    spec = write(tmp_path)
+    whole = load(spec, validation="test")
+    *_, channels = whole.train.image_shape
+    remove(tmp_path, train)
+    with pytest.raises(DataError):
+        load(spec, validation="test")
+    alone = load_test(spec, Known(whole.train.num_classes, channels))
+    assert alone.fingerprint() == whole.test.fingerprint()
+    assert (alone.num_classes, alone.class_names) == (whole.test.num_classes, whole.test.class_names)
+    assert load_test(spec, Known(whole.train.num_classes, channels), test_size=3).fingerprint() == (
+        whole.test.head(3).fingerprint()
+    )
+
+
+def test_a_grey_test_part_gets_the_channels_of_the_whole_set(tmp_path):
+    spec = parquet(tmp_path)
+    grey = [test_data.encoded(image[..., 0]) for image in test_more_readers.PARTS["test"][0]]
+    test_data.write(tmp_path / "test-00000-of-00001.parquet", grey, [0, 1, 0, 1, 0, 1])
+    whole = load(spec, validation="test").test
+    assert (whole.image_shape, whole.num_classes) == ((6, 5, 3), 3)
+    assert load_test(spec, Known(3, 3)).fingerprint() == whole.fingerprint()
+    assert load_test(spec, NOTHING).image_shape == (6, 5, 1)
+
+
+def test_more_labels_than_a_checkpoint_knows_show(tmp_path):
+    """As a number of classes, which the checkpoint is then compared with."""
+    assert load_test(npz(tmp_path), Known(2, 3)).num_classes == 3
+
+
+def test_folders_of_a_class_that_the_training_images_lack_are_refused(tmp_path):
+    test_more_readers.write_folder(tmp_path)
+    (tmp_path / "test" / "fox").mkdir()
+    with pytest.raises(DataError, match="which differ in fox"):
+        load_test(f"folder:{tmp_path}", Known(3, 3))
+
+
+# What commands load
+
+
+SHORT = ("--model", "tiny", "--epochs", 1, "--batch-size", 8, "--steps", 1, "--attacks", "", "--threads", 1)
+QUICK = ("--attacks", "fgsm", "--checkpoint", "last", "--save-examples", "--no-audit", "--threads", 1)
+
+
+def trained(tmp_path, write):
+    """A run on a data set of this format; by the paper's rule, since some have no images to hold out."""
+    data = tmp_path / "data"
+    data.mkdir()
+    run, spec = tmp_path / "run", write(data)
+    said = stcli("train", "--dataset", spec, "--select", "test", *SHORT, "--out", run)
+    assert said.code == 0, said.err
+    return run, data
+
+
+@ON_EACH
+def test_evaluate_needs_no_training_images(tmp_path, write, train):
+    run, data = trained(tmp_path, write)
+    remove(data, train)
+    said = stcli("evaluate", run, *QUICK, "--json")
+    assert said.code == 0, said.err
+    (about,) = run.glob("evaluations/*/last/evaluation.json")
+    known = json.loads((run / "environment.json").read_text())["data"]
+    assert json.loads(about.read_text())["data"] == known["test"]["sha256"]
+    assert stcli("train", "--config", run / "config.toml", "--out", tmp_path / "new").code == DataError.exit_code
+
+
+def test_evaluate_decodes_no_training_images(tmp_path, monkeypatch):
+    run, data = trained(tmp_path, FORMATS["folder"][0])
+    decoded, decode_one = [], decoding.decode_one
+
+    def counting(where, *rest):
+        decoded.append(where)
+        return decode_one(where, *rest)
+
+    monkeypatch.setattr(decoding, "decode_one", counting)
+    assert stcli("evaluate", run, *QUICK).code == 0
+    assert len(decoded) == len(test_more_readers.PARTS["test"][1])
+    assert all(where.startswith(str(data / "test")) for where in decoded)
+    assert stcli("train", "--config", run / "config.toml", "--out", tmp_path / "new").code == 0
+    assert any(where.startswith(str(data / "train")) for where in decoded)  # so it would show
+
+
+def test_each_command_sets_up_once(tmp_path, monkeypatch):
+    places = ("stcore.runs.training_run", "stcore.costs.probe", "stcore.cli.evaluate")
+    asked = []
+    for place in places:
+        pytest.importorskip(place)
+        monkeypatch.setattr(f"{place}.set_up", lambda *given, place=place: asked.append(place) or set_up(*given))
+    run = tmp_path / "run"
+    given = ("--train-size", 64, "--validation-size", 32, "--test-size", 32, *SHORT)
+    assert stcli("train", *given, "--out", run).code == 0
+    assert stcli("plan", *given, "--probe-seconds", 0.1).code == 0
+    assert stcli("evaluate", run, *QUICK).code == 0
+    assert asked == list(places)
+
+
+def test_a_setup_loads_each_part_once_and_only_what_is_asked(monkeypatch):
+    asked = []
+    whole = load("digits")
+    monkeypatch.setattr(preparation.data, "load", lambda *given, **rest: asked.append("all") or whole)
+    monkeypatch.setattr(preparation, "load_test", lambda *given, **rest: asked.append("test") or whole.test)
+    plan = make_plan({"model": "tiny"})
+    setup = set_up(plan, {"num_classes": "10", "image_shape": "8x8x1"})
+    assert (setup.network_shape, asked) == (((8, 8, 1), 10), [])
+    assert setup.test is setup.test is whole.test
+    assert asked == ["test"]
+    setup = set_up(plan)
+    assert (setup.test, setup.selection, len(setup.batches)) == (whole.test, whole.validation, 19)
+    assert asked == ["test", "all"]
+    assert set_up(plan, loaded=whole.test).test is whole.test
+    assert asked == ["test", "all"]
+
+
+@pytest.mark.parametrize("metadata", [{}, {"num_classes": "10"}, {"num_classes": "x", "image_shape": "8x8x1"}])
+def test_a_checkpoint_that_says_no_shape_takes_that_of_the_data(metadata):
+    assert network_shape(metadata) is None
+    setup = set_up(make_plan({"model": "tiny"}), {})
+    assert setup.network_shape == ((8, 8, 1), 10)
+    assert isinstance(setup.test, ImageData)
