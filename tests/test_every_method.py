@@ -9,7 +9,7 @@ from published import write_all
 from small import SETTINGS, Run, stcli, train, trained
 
 from stcore.base.weights_file import load_weights
-from stcore.cli.train import plan_from
+from stcore.cli.training_plan import plan_from
 from stcore.data import load_digits, load_extra, save_arrays
 from stcore.errors import UsageError
 from stcore.evaluation.pseudo_labels import keep, label

@@ -10,7 +10,7 @@ import pytest
 from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown
 from small import contents, stcli, trained
 
-from stcore.cli.train import plan_from
+from stcore.cli.training_plan import plan_from
 from stcore.evaluation.accuracy import Accuracy
 from stcore.paper import PRESETS
 from stcore.report.reproduce import options_of, train_command
