@@ -13,7 +13,7 @@ from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file
 from stcore.errors import UsageError
 from stcore.methods import METHODS
-from stcore.runs.folder import RunFolder
+from stcore.runs.folder import CONFIG, METRICS, RunFolder
 from stcore.runs.plan import make_plan
 
 
@@ -95,7 +95,7 @@ def test_every_option_comes_back_from_toml(tmp_path_factory, data):
     given = {name: data.draw(BY_TYPE[kind], label=name) for name, kind in types.items()}
     folder = RunFolder(tmp_path_factory.mktemp("config"))
     folder.write_config(given)
-    back = from_file(TrainOptions, folder.path / folder.CONFIG)
+    back = from_file(TrainOptions, folder.path / CONFIG)
     assert back == {name: value for name, value in given.items() if value is not None}
 
 
@@ -104,7 +104,7 @@ def test_a_plan_comes_back_from_its_config(tmp_path, method):
     plan = make_plan({"method": method, "threads": 2, "dataset": 'parquet:/data/ä 😀 [x] "y" \\z'})
     folder = RunFolder(tmp_path)
     folder.write_config(plan.flat())
-    assert make_plan(from_file(TrainOptions, tmp_path / folder.CONFIG)) == plan
+    assert make_plan(from_file(TrainOptions, tmp_path / CONFIG)) == plan
 
 
 def test_a_folder_is_taken_only_if_nothing_is_lost(tmp_path):
@@ -134,4 +134,4 @@ def test_metrics_are_a_line_each(tmp_path):
     folder = RunFolder(tmp_path)
     folder.append_metrics({"epoch": 1})
     folder.append_metrics({"epoch": 2})
-    assert (tmp_path / folder.METRICS).read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+    assert (tmp_path / METRICS).read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
