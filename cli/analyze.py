@@ -76,7 +76,7 @@ def named_runs(options: OfAny) -> dict[str, Path]:
         names = options.names.split(",")
         if len(names) != len(runs) or len(set(names)) < len(names) or not all(names):
             raise UsageError(
-                f"names: expected {len(runs)} different names, one for each run, separated by commas; "
+                f"names: expected {len(runs)}, one for each run, all different, separated by commas; "
                 f"received {options.names!r}"
             )
         return dict(zip(names, runs, strict=True))

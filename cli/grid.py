@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from stcore.base.checks import did_you_mean
 from stcore.base.files import read_toml
 from stcore.cli.options import TrainOptions
-from stcore.cli.train import NOT_SETTINGS
+from stcore.cli.training_plan import NOT_SETTINGS
 from stcore.errors import UsageError
 from stcore.paper import PRESETS, matching
 from stcore.runs.plan import Plan

@@ -16,7 +16,7 @@ from stcore.cli.children import Ended
 from stcore.cli.jobs import Job, train
 from stcore.cli.options import TrainOptions
 from stcore.cli.table import read_runs
-from stcore.cli.train import run_options_from
+from stcore.cli.training_plan import run_options_from
 from stcore.results.tables.table import make_table
 from stcore.results.tables.text import FORMATS
 from stcore.runs.folder import CHECKPOINTS

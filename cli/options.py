@@ -346,8 +346,8 @@ class EvaluateOptions:
     shard: MaybeText = None
     """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge joins the parts."""
     out: MaybeText = None
-    """The evaluation's folder; with autoattack or --save-examples by default a new one in evaluations/, in the
-    run's folder or beside the weights file."""
+    """The evaluation's folder; with autoattack or --save-examples by default one in evaluations/, in the run's
+    folder or beside the weights file."""
     save_every: Number = 30.0
     """Seconds between saves of the state: at most this much work is lost to a kill."""
     save_examples: bool = False
@@ -365,7 +365,7 @@ class EvaluateOptions:
     threads: MaybeInt = None
     """CPU threads."""
     dataset: MaybeText = None
-    """The data set, if it moved since training."""
+    """The data set, if it moved since training; required for a weights file."""
     image_size: MaybeInt = None
     """For a weights file: resize and crop all images to squares of this side in pixels, as in training."""
     predictions: MaybeText = None

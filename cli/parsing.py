@@ -144,7 +144,9 @@ def parse(options: type[Options], args: Sequence[str], prog: str, default: Optio
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), _wide_terminal():
-            return typing.cast(Options, tyro.cli(options, args=list(args), prog=prog, default=default))
+            names = (tyro.conf.PositionalMetavarFromFieldName,)
+            parsed = tyro.cli(options, args=list(args), prog=prog, default=default, config=names)
+            return typing.cast(Options, parsed)
     except SystemExit as end:
         if not end.code:
             raise

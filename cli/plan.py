@@ -19,7 +19,7 @@ from stcore.cli.options import PlanOptions
 from stcore.cli.parsing import peek
 from stcore.cli.quiet import load_quietly
 from stcore.cli.seeds import check_together, parse_devices, parse_seeds, without
-from stcore.cli.train import asked, run_options_from, title
+from stcore.cli.training_plan import asked, run_options_from, title
 from stcore.costs.forecast import Forecast
 from stcore.costs.stopwatch import Spent
 from stcore.errors import UsageError

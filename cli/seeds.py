@@ -10,7 +10,7 @@ from pathlib import Path
 from stcore.cli.jobs import Job
 from stcore.cli.many import carry_out
 from stcore.cli.parsing import peek
-from stcore.cli.train import default_name, plan_from
+from stcore.cli.training_plan import default_name, plan_from
 from stcore.errors import UsageError
 from stcore.runs.folder import CONFIG
 from stcore.runs.plan import Plan

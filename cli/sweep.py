@@ -14,7 +14,7 @@ from stcore.cli.many import carry_out
 from stcore.cli.options import SweepOptions, TrainOptions
 from stcore.cli.parsing import named_in, parse
 from stcore.cli.seeds import DRY_RUN, check_together, jobs_of, own, parse_devices, parse_seeds, without
-from stcore.cli.train import plan_from
+from stcore.cli.training_plan import plan_from
 from stcore.errors import UsageError
 from stcore.runs.folder import METRICS
 

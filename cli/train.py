@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from stcore import errors
-from stcore.base import checks
 from stcore.base.ranks import launched
-from stcore.cli import ranks, tensorboard
+from stcore.cli import ranks, seeds, tensorboard
 from stcore.cli.console import epoch_line, make_console, make_progress, score_table
-from stcore.cli.options import TrainOptions
-from stcore.cli.parsing import from_file, named_in, parse, peek
+from stcore.cli.parsing import peek
 from stcore.cli.quiet import load_quietly
+from stcore.cli.training_plan import default_name, plan_from, resumed, run_options_from, title
 from stcore.evaluation.folder import EVALUATIONS
 from stcore.results.names import radius
-from stcore.runs.folder import CONFIG, RESULT, RunFolder
-from stcore.runs.plan import Plan, make_plan
-from stcore.runs.plan_changes import over
+from stcore.runs.folder import RESULT, RunFolder
+from stcore.runs.plan import Plan
 from stcore.runs.record import read_record
-from stcore.runs.training_run import Outcome, RunOptions, run
-
-KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # do not change the numbers
-FLAGS = ("seeds", "devices", "json", *KEEPING)  # not in a file: they concern one invocation
-MOVABLE = ("dataset", "device", "threads", "resident")  # may change when a run is resumed
-NOT_SETTINGS = ("config", "out", *FLAGS)
-
-
-Options = TypeVar("Options", bound=TrainOptions)
+from stcore.runs.training_run import Outcome, run
 
 
 def main(args: Sequence[str]) -> int:
@@ -41,8 +29,6 @@ def main(args: Sequence[str]) -> int:
     if any(peek(args, name) is not None for name in ("seeds", "devices")):
         if launched() > 1:
             raise errors.UsageError("seeds: expected one process; a launcher started several. Leave torchrun out")
-        from stcore.cli import seeds  # imports this module
-
         return seeds.main(args)
     as_json = "--json" in args
     console = make_console(stderr=as_json)
@@ -96,29 +82,6 @@ def print_result(folder: Path) -> int:
     return errors.OK
 
 
-def title(plan: Plan) -> str:
-    """The run in one line."""
-    around = {
-        "awp": plan.method.awp,
-        "rwp": plan.method.rwp,
-        "ema": plan.optimisation.ema,
-        "extra data": plan.data.extra_fraction,
-    }
-    said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
-    epochs = f"{plan.optimisation.epochs} epoch{'s' * (plan.optimisation.epochs > 1)}"
-    method = f"{plan.method.name} with {', '.join(said)}" if said else plan.method.name
-    what = (f"{method} on {plan.data.dataset}", plan.model.name, plan.runtime.backend, epsilons(plan), epochs)
-    return f"{', '.join(what)}, seed {plan.seed}"
-
-
-def epsilons(plan: Plan) -> str:
-    """The ε of training, and that of the evaluation if it differs."""
-    trained = plan.method.settings.get("epsilon", plan.evaluation.epsilon)
-    norm = " in l2" if plan.norm == "l2" else ""
-    apart = f", evaluated at {radius(plan.evaluation.epsilon)}" if trained != plan.evaluation.epsilon else ""
-    return f"ε = {radius(trained)}{norm}{apart}"
-
-
 def how_to_continue(outcome: Outcome, plan: Plan) -> str:
     """The commands that resume an interrupted run, and that evaluate its current weights."""
     folder = outcome.folder
@@ -129,77 +92,3 @@ def how_to_continue(outcome: Outcome, plan: Plan) -> str:
         f"  to resume:                           {shlex.join(['stcli', 'train', '--resume', str(folder)])}\n"
         f"  to evaluate the current weights:     {shlex.join(evaluate)}"
     )
-
-
-def run_options_from(options: TrainOptions, warn: Callable[[str], None]) -> RunOptions:
-    """The run's options that are not settings."""
-    checks.number("save_every", options.save_every)
-    if options.max_hours is not None:
-        checks.number("max_hours", options.max_hours)
-    return RunOptions(
-        resume=options.resume is not None,
-        save_every=options.save_every,
-        seconds=None if options.max_hours is None else 3600 * options.max_hours,
-        warn=lambda text: warn(f"note: {text}"),
-    )
-
-
-def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
-    """The plan of a resumed run, its folder, and the options given."""
-    folder = RunFolder.open(Path(peek(args, "resume") or ""))
-    config = folder.path / CONFIG
-    settings = _settings(from_file(TrainOptions, config))
-    options = parse(TrainOptions, args, "stcli train", default=_defaults(TrainOptions, make_plan(settings)))
-    named = named_in(args, TrainOptions)
-    if strange := named - {*KEEPING, *MOVABLE, "json"}:
-        raise errors.UsageError(
-            f"resume: expected no settings with it but {', '.join(MOVABLE)}, since the run has its own; "
-            f"received {', '.join(sorted(strange))}. Start a new run by --config {config}"
-        )
-    moved = {name: getattr(options, name) for name in MOVABLE if name in named}
-    return make_plan({**settings, **moved}), folder.path, options
-
-
-def plan_from(args: Sequence[str]) -> tuple[Plan, str | None, TrainOptions]:
-    """The plan, the output folder and all options, from the arguments and the file that --config names."""
-    return asked(args, TrainOptions, "stcli train")
-
-
-def asked(args: Sequence[str], kind: type[Options], prog: str) -> tuple[Plan, str | None, Options]:
-    """`plan_from` for another command that takes these options."""
-    config = peek(args, "config")
-    file = from_file(TrainOptions, Path(config)) if config is not None else {}
-    if given := [name for name in FLAGS if name in file]:
-        raise errors.UsageError(f"{config}: {given[0]}: expected as a flag, not in a file. Leave it out there")
-    early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
-    try:
-        shown = _defaults(kind, make_plan(_settings(over(file, early))))
-    except errors.UsageError:  # flags may complete the file
-        shown = _defaults(kind, make_plan(early))
-    options = parse(kind, args, prog, default=shown)
-    flags = {name: getattr(options, name) for name in named_in(args, TrainOptions)}
-    return make_plan(_settings(over(file, flags))), flags.get("out", file.get("out")), options
-
-
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name not in NOT_SETTINGS}
-
-
-def _defaults(kind: type[Options], plan: Plan) -> Options:
-    names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in plan.flat().items() if name in names})
-
-
-def default_name(plan: Plan) -> str:
-    """A run's folder name: data, network, method with its wrappers, backend, seed."""
-    data = Path(plan.data.dataset.partition(":")[2] or plan.data.dataset).name
-    wrapped = {
-        "awp": plan.method.awp,
-        "rwp": plan.method.rwp,
-        "ema": plan.optimisation.ema,
-        "extra": plan.data.extra_data,
-    }
-    around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
-    norm = "-l2" if plan.norm == "l2" else ""
-    name = f"{data}-{plan.model.name}-{plan.method.name}{around}{norm}-{plan.runtime.backend}-seed{plan.seed}"
-    return re.sub(r"[^\w.+-]", "-", name)  # not every file system takes the colon of timm:NAME

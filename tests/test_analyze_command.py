@@ -253,7 +253,7 @@ def test_a_dark_ground(tmp_path):
         (["examples", "RUN", "--subset", "3"], "subset"),
         (["angles", "RUN", "--formats", "gif"], "formats: expected one of png, svg, pdf; received 'gif'"),
         (["angles", "RUN", "--names", "a,b"], "names: expected 1, one for each run"),
-        (["angles", "RUN", "RUN", "--names", "a,a"], "no two alike"),
+        (["angles", "RUN", "RUN", "--names", "a,a"], "all different"),
         (["angles", "RUN", "RUN"], "received one twice"),
         (["angles", "RUN", "--checkpoint", "best-ema"], "best-ema.safetensors"),
         (["angles", "RUN", "--checkpoint", "first"], "checkpoint: expected one of best, last"),

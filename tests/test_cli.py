@@ -18,7 +18,7 @@ from stcore.cli import console
 from stcore.cli.evaluation_plan import plan_from as evaluate_plan
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
-from stcore.cli.train import default_name, plan_from, run_options_from, title
+from stcore.cli.training_plan import default_name, plan_from, run_options_from, title
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import StageResult
 from stcore.runs.folder import RunFolder

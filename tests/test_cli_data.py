@@ -45,7 +45,7 @@ def test_help_is_there_for_each_action():
     ("args", "message"),
     [
         (["get"], "expected an action among list, fetch, verify, import, info, convert; received 'get'"),
-        (["fetch"], "Missing from stcli data fetch: STR cifar10, cifar100 or svhn"),
+        (["fetch"], "Missing from stcli data fetch: NAME cifar10, cifar100 or svhn"),
         (["fetch", "mnist"], "expected a published set among cifar10, cifar100, svhn; received 'mnist'"),
         (["verify", "mnist"], "expected a published set among cifar10, cifar100, svhn; received 'mnist'"),
         (

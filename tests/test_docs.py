@@ -235,7 +235,7 @@ def test_a_setting_of_ones_own_takes_one_line_of_the_options(tmp_path, copy):
     method = place / "stcore" / "methods" / "alp.py"
     method.write_text(re.sub(r"\bbeta\b", "pairing", method.read_text()))
     program = f"""{FROM_THE_COPY}
-from stcore.cli.train import plan_from
+from stcore.cli.training_plan import plan_from
 from stcore.errors import UsageError
 from stcore.runs.folder import RunFolder
 

@@ -9,7 +9,7 @@ from published import write_all
 from small import SETTINGS, Run, stcli, train, trained
 
 from stcore.base.weights_file import load_weights
-from stcore.cli.train import plan_from
+from stcore.cli.training_plan import plan_from
 from stcore.data import load_digits, load_extra, save_arrays
 from stcore.errors import UsageError
 from stcore.evaluation.pseudo_labels import keep, label
@@ -48,7 +48,7 @@ def test_a_method_trains(tmp_path, method, backend):
     assert set(rows[0]) >= METRICS.get(method, METRICS["at"] if method == "at2" else TRADES_LIKE)
     assert all(np.isfinite(value) for row in rows for value in row.values())
     config = make_plan(json.loads(json.dumps(config_of(run))))
-    assert config.method == method
+    assert config.method.name == method
     assert set(run.json("result.json")["checkpoints"]) == {"best", "last"}
     assert f"{method} on digits, tiny, {backend}" in said.out
 
@@ -355,9 +355,9 @@ def test_a_rows_run_with_another_row_finds_the_data_where_it_lay():
     plan = again(base, preset="table1/cifar10/trades")
     assert (plan.data.dataset, plan.method.name, plan.method.awp) == ("parquet:/mnt/c10", "trades", None)
     assert plan == make_plan({"preset": "table1/cifar10/trades", "dataset": "parquet:/mnt/c10"})
-    assert again(base, preset="table1/svhn/st").dataset == "svhn:data/svhn"
+    assert again(base, preset="table1/svhn/st").data.dataset == "svhn:data/svhn"
     base = config("table4/rst", extra_data="ti500k:/mnt/ti")
-    assert again(base, preset="table4/st-rst").extra_data == "ti500k:/mnt/ti"
+    assert again(base, preset="table4/st-rst").data.extra_data == "ti500k:/mnt/ti"
 
 
 def test_a_rows_run_on_other_data_is_the_row_on_other_data():
@@ -380,8 +380,8 @@ def test_saying_again_what_was_said_changes_nothing():
     assert make_plan({"preset": "table4/st-rst", "epsilon": 0.031}) == plan
     assert (plan.method.settings["step_size"], plan.evaluation.epsilon) == (0.007, 8 / 255)
     base = config("digits", method="gairat", epochs=30, begin_epoch=3)
-    assert again(base, epochs=30).settings["begin_epoch"] == 3
-    assert again(base, epochs=40).settings["begin_epoch"] == 20
+    assert again(base, epochs=30).method.settings["begin_epoch"] == 3
+    assert again(base, epochs=40).method.settings["begin_epoch"] == 20
 
 
 def test_another_epsilon_over_a_row_keeps_the_rows_ratio():
@@ -397,7 +397,7 @@ def test_another_norm_needs_an_epsilon_of_its_own():
     for base in (config("cifar10"), config("cifar10", epsilon=4 / 255)):
         with pytest.raises(UsageError, match="epsilon: expected one with norm = l2"):
             again(base, norm="l2")
-        assert again(base, norm="l2", epsilon=0.5).eval_epsilon == 0.5
+        assert again(base, norm="l2", epsilon=0.5).evaluation.epsilon == 0.5
     plan = again(config("cifar10", norm="l2", epsilon=0.5), method="standard")
     assert (plan.norm, plan.evaluation.epsilon) == ("linf", 8 / 255)
 
@@ -405,7 +405,7 @@ def test_another_norm_needs_an_epsilon_of_its_own():
 def test_a_standard_rows_selection_does_not_stay_with_a_robust_method():
     plan = make_plan({"preset": "table5/cifar10/resnet18/standard", "method": "trades"})
     assert plan.evaluation.select_by == "pgd20"
-    assert again(config("table5/cifar10/resnet18/standard"), method="trades").select_by == "pgd20"
+    assert again(config("table5/cifar10/resnet18/standard"), method="trades").evaluation.select_by == "pgd20"
 
 
 def test_a_rows_weight_perturbation_can_be_left_out_or_exchanged():
@@ -420,8 +420,8 @@ def test_a_rows_weight_perturbation_can_be_left_out_or_exchanged():
         10,
     )
     assert make_plan({"dataset": "cifar100:x", "rwp": 0.005}).method.rwp_threshold == 4.0
-    assert again(config("table1/cifar10/st-awp"), rwp=0.005).awp is None
-    assert again(config("table1/cifar10/st-awp"), awp=None).perturbation is None
+    assert again(config("table1/cifar10/st-awp"), rwp=0.005).method.awp is None
+    assert again(config("table1/cifar10/st-awp"), awp=None).method.perturbation is None
     assert plan_from(["--preset", "table1/cifar10/st-awp", "--awp", "none"])[0].method.perturbation is None
 
 

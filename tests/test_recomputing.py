@@ -176,7 +176,7 @@ import torch, numpy as np, tensorflow as tf
 from stcore import SqueezeConfig
 from stcore.backends.keras import make_learner, make_sgd, prepare_training
 from stcore.models import build
-from stcore.objective import training_step
+from stcore.core.objective import training_step
 
 model = build("resnet8", "keras", num_classes=10, image_size=(32, 32))
 learner = make_learner(model, make_sgd(model, 0.1, 0.9, 0.0, False))

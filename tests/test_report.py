@@ -10,7 +10,7 @@ import pytest
 from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown
 from small import contents, stcli, trained
 
-from stcore.cli.train import plan_from
+from stcore.cli.training_plan import plan_from
 from stcore.evaluation.accuracy import Accuracy
 from stcore.paper import PRESETS
 from stcore.report.reproduce import options_of, train_command
@@ -342,6 +342,13 @@ def test_the_card_s_code_loads_the_weights(card, backend, monkeypatch):
 
     loaded, there = export_weights(names["model"]), load_weights(run / "best.safetensors")[0]
     assert all((loaded[name] == there[name]).all() for name in there)
+
+
+def test_each_robust_accuracy_of_a_card_has_one_radius(tmp_path):
+    run = make_run(tmp_path / "run", eval_epsilon=0.1)
+    make_evaluation(run)
+    metrics = re.findall(r'name: "(robust accuracy, .*)"', card_of(run, tmp_path))
+    assert [re.findall(r"ε\s=\s([\d.]+)", name) for name in metrics] == [["0.1"], ["0.2"]]
 
 
 def card_of(run, tmp_path):

@@ -19,7 +19,7 @@ from stcore.data.readers.sources import load_test
 from stcore.errors import DataError
 from stcore.runs import preparation
 from stcore.runs.plan import make_plan
-from stcore.runs.preparation import network_shape, set_up
+from stcore.runs.preparation import recorded_shape, set_up
 
 pytest.importorskip("torch")
 
@@ -193,7 +193,7 @@ def test_a_setup_loads_each_part_once_and_only_what_is_asked(monkeypatch):
 
 @pytest.mark.parametrize("metadata", [{}, {"num_classes": "10"}, {"num_classes": "x", "image_shape": "8x8x1"}])
 def test_a_checkpoint_that_says_no_shape_takes_that_of_the_data(metadata):
-    assert network_shape(metadata) is None
+    assert recorded_shape(metadata) is None
     setup = set_up(make_plan({"model": "tiny"}), {})
     assert setup.network_shape == ((8, 8, 1), 10)
     assert isinstance(setup.test, ImageData)

@@ -31,7 +31,7 @@ CALQUES = {
     r"climb(s|ed|ing)?": "ascend, maximise",
     r"dearest": "most expensive",
     r"otherwise than": "different from",
-    r"(Error|None|empty|false|true|zero) where": "if",
+    r"(\w*Error|None|empty|false|true|zero) where": "if",
     r"of by now": "current",
     r"learnt to know": "seen",
     r"without its talk": "without output",

@@ -184,7 +184,7 @@ class KerasLearner(KerasClassifier):
 
     def searching(self) -> Network:
         plain = self.inner_precision != "bf16" and not self.gradient_checkpointing
-        return self if plain else precision.SearchNetwork(self)
+        return self if plain else precision.SearchNetwork(self.inner_precision, self.training_logits)
 
     def regularization_loss(self) -> Tensor | None:
         losses = self.model._get_regularization_losses()

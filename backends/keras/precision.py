@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
@@ -18,8 +18,8 @@ from stcore.errors import DeviceError, UsageError
 from stcore.models.keras_layers import Normalization
 from stcore.protocols import Mode, Ops, Tensor
 
-if TYPE_CHECKING:
-    from stcore.backends.keras.learner import KerasLearner
+Forward: TypeAlias = Callable[[str, Tensor, Mode, bool], Tensor]
+"""Precision, pixels (B, …), mode, dropout → logits (B, C)."""
 
 # Models and layers that prepare pixels: a pixel rounded to bfloat16 is off by half a grey level.
 _IN_FLOAT32 = (keras.Model, Normalization, keras.layers.Normalization, keras.layers.Rescaling)
@@ -83,8 +83,8 @@ class SearchNetwork:
 
     ops: Ops = keras_ops
 
-    def __init__(self, learner: KerasLearner) -> None:
-        self._learner = learner
+    def __init__(self, precision: str, forward: Forward) -> None:
+        self._precision, self._forward = precision, forward
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
-        return self._learner.training_logits(self._learner.inner_precision, x, mode, dropout)
+        return self._forward(self._precision, x, mode, dropout)

@@ -166,7 +166,7 @@ class TorchLearner(TorchClassifier):
         """Logits of one training forward, outer or in the search, in this precision."""
         logits = partial(super().logits, x, mode, dropout=dropout)
         with checkpointed(self.model, mode, dropout) if self.gradient_checkpointing else nullcontext():
-            return precision.forward(in_precision, self, logits)
+            return precision.forward(in_precision, self.device, self.dtype, logits)
 
     def snapshot(self) -> dict[str, Array]:
         return super().snapshot() | snapshots.optimizer_state(self.optimizer) | snapshots.generator_states()
@@ -212,7 +212,7 @@ class TorchLearner(TorchClassifier):
 
     def searching(self) -> Network:
         plain = self.inner_precision == "fp32" and not self.gradient_checkpointing
-        return self if plain else precision.SearchNetwork(self)
+        return self if plain else precision.SearchNetwork(self.inner_precision, self.training_logits)
 
     def regularization_loss(self) -> None:
         """None: a torch module adds nothing to the loss."""

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+from stcore.backends.torch import ops as torch_ops
 from stcore.errors import DeviceError
 from stcore.protocols import Mode, Ops, Pullback
 
-if TYPE_CHECKING:
-    from stcore.backends.torch.learner import TorchClassifier, TorchLearner
+Forward: TypeAlias = Callable[[str, Tensor, Mode, bool], Tensor]
+"""Precision, pixels (B, …), mode, dropout → logits (B, C)."""
 
 
 def check_precision(name: str, precision: str, device: torch.device) -> None:
@@ -55,11 +56,11 @@ def _in_tensor_float_32() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def forward(precision: str, model: TorchClassifier, logits: Callable[[], Tensor]) -> Tensor:
-    """Logits in the weights' dtype, computed in this precision."""
+def forward(precision: str, device: torch.device, dtype: torch.dtype, logits: Callable[[], Tensor]) -> Tensor:
+    """Logits in `dtype`, that of the weights, computed in this precision."""
     if precision == "bf16":
-        with torch.autocast(model.device.type, torch.bfloat16):
-            return logits().to(model.dtype)
+        with torch.autocast(device.type, torch.bfloat16):
+            return logits().to(dtype)
     with backward_context(precision):
         return logits()
 
@@ -72,15 +73,15 @@ def backward_context(precision: str) -> AbstractContextManager[None]:
 class SearchNetwork:
     """A learner's network for the search for examples: its precision also holds for the gradients of pixels."""
 
-    def __init__(self, learner: TorchLearner) -> None:
-        self._learner, self._precision = learner, learner.inner_precision
-        self.ops = cast(Ops, SimpleNamespace(**{**vars(learner.ops), "vjp": self._vjp}))
+    def __init__(self, precision: str, forward: Forward) -> None:
+        self._precision, self._forward = precision, forward
+        self.ops = cast(Ops, SimpleNamespace(**{**vars(torch_ops), "vjp": self._vjp}))
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
-        return self._learner.training_logits(self._precision, x, mode, dropout)
+        return self._forward(self._precision, x, mode, dropout)
 
     def _vjp(self, fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
-        value, pullback = self._learner.ops.vjp(fn, *xs)
+        value, pullback = torch_ops.vjp(fn, *xs)
 
         def pullback_in_precision(cotangent: Any) -> tuple[Tensor, ...]:
             with backward_context(self._precision):

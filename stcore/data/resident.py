@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from stcore.data.batches import Batches, Epochs
 from stcore.data.on_device import Fetch
 from stcore.errors import UsageError
-
-if TYPE_CHECKING:
-    from stcore.data.batches import Epochs
 
 RESIDENT = ("auto", "on", "off")
 SHARE = 4
@@ -26,8 +24,6 @@ def resident(batches: Epochs, choice: str, free: int, put: Callable[[Any], Fetch
     put: the learner's `resident`, which copies the images.
     Raises UsageError for `on` with a stream, a memory map or extra data, whose batches are built on the host.
     """
-    from stcore.data.batches import Batches
-
     if choice == "off":
         return batches
     images = batches.data.images if isinstance(batches, Batches) else None

@@ -24,9 +24,7 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
     metrics = [
         {
             "type": "accuracy",
-            "name": "accuracy"
-            if what == "natural"
-            else f"robust accuracy, {what}, {radius(plan.evaluation.epsilon, plan.norm)}",
+            "name": _metric_name(what, plan),
             "value": round(100 * score["accuracy"], 2),
             "verified": False,
         }
@@ -52,6 +50,13 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
             }
         ],
     }
+
+
+def _metric_name(what: str, plan: Plan) -> str:
+    """The metric's name with its radius, unless `what`, from an evaluation at another one, already has it."""
+    if what == "natural":
+        return "accuracy"
+    return f"robust accuracy, {what}" + ("" if "ε" in what else f", {radius(plan.evaluation.epsilon, plan.norm)}")
 
 
 def _hub_dataset(plan: Plan) -> str | None:

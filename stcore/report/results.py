@@ -62,8 +62,8 @@ def later_evaluations(run: GatheredRun) -> Iterator[Block]:
     yield Table("Evaluated later, by stcli evaluate", titles, rows, 2)
     if mismatches := dict.fromkeys(one.mismatch for one in run.evaluations if one.mismatch):
         yield Text(
-            f"Evaluations marked {listed(list(mismatches))} do not apply to this run: they were made with "
-            "something else than the run's weights and test images.",
+            f"Evaluations marked “{listed(list(mismatches))}” do not count for this run: they used other weights "
+            "or test images than the run's.",
             "warning",
         )
     for one in run.evaluations:

@@ -42,7 +42,7 @@ def trained(run: GatheredRun, key: str) -> Section:
 def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     """The most important settings in sentences."""
     size = run.weights.get("best", run.weights.get("last"))
-    network = plan.model.name if size is None else f"{plan.model.name} ({size:,} weights)"
+    network = plan.model.name if size is None else f"{plan.model.name} ({size:,} parameters)"
     method = names.method_in_words(plan.method.name)
     yield (
         f"The network {network} was trained on {plan.data.dataset} with {plan.runtime.backend}; the method is "

@@ -81,7 +81,7 @@ class Setup:
         return test
 
     def _test(self) -> ImageData:
-        shape, given = network_shape(self.weights_metadata), self.plan.data
+        shape, given = recorded_shape(self.weights_metadata), self.plan.data
         if shape is None:
             return self.splits.test
         (*_, channels), num_classes = shape
@@ -137,7 +137,7 @@ class Setup:
     @property
     def network_shape(self) -> tuple[tuple[int, int, int], int]:
         """The shape (H, W, C) of the network's images, and the number of its classes."""
-        known = network_shape(self.weights_metadata)
+        known = recorded_shape(self.weights_metadata)
         return known or (self.splits.train.image_shape, self.splits.train.num_classes)
 
     def network(self, *, pretrained: bool = False) -> Any:
@@ -289,7 +289,7 @@ def set_up(
     return Setup(plan, backend, device, weights_metadata or {}, loaded)
 
 
-def network_shape(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], int] | None:
+def recorded_shape(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], int] | None:
     """The shape (H, W, C) of the images and the number of classes, if a weights file says both."""
     shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)", str(metadata.get("image_shape")))
     classes = re.fullmatch(r"\d+", str(metadata.get("num_classes")))

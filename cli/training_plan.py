@@ -1,0 +1,123 @@
+"""The plan of `stcli train` from its arguments, and the names that the commands print for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stcore import errors
+from stcore.base import checks
+from stcore.cli.options import TrainOptions
+from stcore.cli.parsing import from_file, named_in, parse, peek
+from stcore.results.names import radius
+from stcore.runs.folder import CONFIG, RunFolder
+from stcore.runs.plan import Plan, make_plan
+from stcore.runs.plan_changes import over
+from stcore.runs.training_run import RunOptions
+
+KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # do not change the numbers
+FLAGS = ("seeds", "devices", "json", *KEEPING)  # not in a file: they concern one invocation
+MOVABLE = ("dataset", "device", "threads", "resident")  # may change when a run is resumed
+NOT_SETTINGS = ("config", "out", *FLAGS)
+
+Options = TypeVar("Options", bound=TrainOptions)
+
+
+def plan_from(args: Sequence[str]) -> tuple[Plan, str | None, TrainOptions]:
+    """The plan, the output folder and all options, from the arguments and the file that --config names."""
+    return asked(args, TrainOptions, "stcli train")
+
+
+def asked(args: Sequence[str], kind: type[Options], prog: str) -> tuple[Plan, str | None, Options]:
+    """`plan_from` for another command that takes these options."""
+    config = peek(args, "config")
+    file = from_file(TrainOptions, Path(config)) if config is not None else {}
+    if given := [name for name in FLAGS if name in file]:
+        raise errors.UsageError(f"{config}: {given[0]}: expected as a flag, not in a file. Leave it out there")
+    early = {name: value for name in ("dataset", "method", "preset") if (value := peek(args, name)) is not None}
+    try:
+        shown = _defaults(kind, make_plan(_settings(over(file, early))))
+    except errors.UsageError:  # flags may complete the file
+        shown = _defaults(kind, make_plan(early))
+    options = parse(kind, args, prog, default=shown)
+    flags = {name: getattr(options, name) for name in named_in(args, TrainOptions)}
+    return make_plan(_settings(over(file, flags))), flags.get("out", file.get("out")), options
+
+
+def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
+    """The plan of a resumed run, its folder, and the options given."""
+    folder = RunFolder.open(Path(peek(args, "resume") or ""))
+    config = folder.path / CONFIG
+    settings = _settings(from_file(TrainOptions, config))
+    options = parse(TrainOptions, args, "stcli train", default=_defaults(TrainOptions, make_plan(settings)))
+    named = named_in(args, TrainOptions)
+    if strange := named - {*KEEPING, *MOVABLE, "json"}:
+        raise errors.UsageError(
+            f"resume: expected no settings with it but {', '.join(MOVABLE)}, since the run has its own; "
+            f"received {', '.join(sorted(strange))}. Start a new run by --config {config}"
+        )
+    moved = {name: getattr(options, name) for name in MOVABLE if name in named}
+    return make_plan({**settings, **moved}), folder.path, options
+
+
+def run_options_from(options: TrainOptions, warn: Callable[[str], None]) -> RunOptions:
+    """The run's options that are not settings."""
+    checks.number("save_every", options.save_every)
+    if options.max_hours is not None:
+        checks.number("max_hours", options.max_hours)
+    return RunOptions(
+        resume=options.resume is not None,
+        save_every=options.save_every,
+        seconds=None if options.max_hours is None else 3600 * options.max_hours,
+        warn=lambda text: warn(f"note: {text}"),
+    )
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in NOT_SETTINGS}
+
+
+def _defaults(kind: type[Options], plan: Plan) -> Options:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in plan.flat().items() if name in names})
+
+
+def title(plan: Plan) -> str:
+    """The run in one line."""
+    around = {
+        "awp": plan.method.awp,
+        "rwp": plan.method.rwp,
+        "ema": plan.optimisation.ema,
+        "extra data": plan.data.extra_fraction,
+    }
+    said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
+    epochs = f"{plan.optimisation.epochs} epoch{'s' * (plan.optimisation.epochs > 1)}"
+    method = f"{plan.method.name} with {', '.join(said)}" if said else plan.method.name
+    what = (f"{method} on {plan.data.dataset}", plan.model.name, plan.runtime.backend, epsilons(plan), epochs)
+    return f"{', '.join(what)}, seed {plan.seed}"
+
+
+def epsilons(plan: Plan) -> str:
+    """The ε of training, and that of the evaluation if it differs."""
+    trained = plan.method.settings.get("epsilon", plan.evaluation.epsilon)
+    norm = " in l2" if plan.norm == "l2" else ""
+    apart = f", evaluated at {radius(plan.evaluation.epsilon)}" if trained != plan.evaluation.epsilon else ""
+    return f"ε = {radius(trained)}{norm}{apart}"
+
+
+def default_name(plan: Plan) -> str:
+    """A run's folder name: data, network, method with its wrappers, backend, seed."""
+    data = Path(plan.data.dataset.partition(":")[2] or plan.data.dataset).name
+    wrapped = {
+        "awp": plan.method.awp,
+        "rwp": plan.method.rwp,
+        "ema": plan.optimisation.ema,
+        "extra": plan.data.extra_data,
+    }
+    around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
+    norm = "-l2" if plan.norm == "l2" else ""
+    name = f"{data}-{plan.model.name}-{plan.method.name}{around}{norm}-{plan.runtime.backend}-seed{plan.seed}"
+    return re.sub(r"[^\w.+-]", "-", name)  # not every file system takes the colon of timm:NAME
