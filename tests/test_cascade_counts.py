@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 from harness import load
-from test_cascade import CLASSES, EPSILON, FEW, assessment, run, task
+from test_cascade import CLASSES, EPSILON, FEW, Short, assessment, run, task
 
 import stcore
 from stcore.attacks.apgd import APGD
 from stcore.attacks.fab import FAB
-from stcore.autoattack import AutoAttack
 
-ATTACK = AutoAttack(EPSILON, queries=FEW)
+ATTACK = Short(EPSILON, queries=FEW)
 
 
 def test_the_engine_counts_what_is_computed_and_no_weight_gradient_is():
@@ -63,7 +62,7 @@ def test_one_graph_serves_lanes_of_any_number(attack, kind, monkeypatch):
     monkeypatch.setattr(
         _NativeLanes, "step", lambda self, body, *rest: sizes.add(len(rest[0])) or original(self, body, *rest)
     )
-    run(backend, AutoAttack(EPSILON, version="custom", attacks=(attack,)), batch_size=7)
+    run(backend, Short(EPSILON, version="custom", attacks=(attack,)), batch_size=7)
     assert len(traced) == 1
     assert len(sizes) > 2
 
