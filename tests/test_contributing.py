@@ -135,7 +135,7 @@ def test_links_lead_to_files(page):
 
 
 def test_paths_that_contributors_are_sent_to_exist():
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8") + (ROOT / "docs" / "architecture.md").read_text("utf-8")
     paths = set(re.findall(r"`((?:stcore|models|tests|docs)/[\w./]*)`", text))
     assert len(paths) > 15
     assert not [path for path in paths if not (ROOT / path).exists()]

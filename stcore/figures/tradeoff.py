@@ -17,14 +17,6 @@ from stcore.figures.panels import side_by_side
 from stcore.figures.style import styled
 from stcore.results import names
 
-DIVERGENCES = {
-    "js": "JS divergence",
-    "squared_l2": "squared l2",
-    "symmetric_kl": "symmetric KL",
-    "kl": "KL",
-    "improved_kl": "improved KL",
-}
-
 
 @styled
 def draw(result: Result) -> Figure:
@@ -49,12 +41,13 @@ def draw(result: Result) -> Figure:
 def panels_of(lines: Sequence[Line]) -> dict[str, list[Line]]:
     """The lines of each panel by its title. Lines without a choice of divergence are in every panel."""
     shared = [line for line in lines if line.original or line.divergence is None]
+    used = {line.divergence for line in lines if line.divergence is not None}
     found = {
-        DIVERGENCES[divergence]: [
+        names.divergence(divergence): [
             *shared,
             *(line for line in lines if line.divergence == divergence and line not in shared),
         ]
-        for divergence in DIVERGENCES
+        for divergence in (*names.DIVERGENCES, *sorted(used - names.DIVERGENCES.keys()))
         if any(line.divergence == divergence and line not in shared for line in lines)
     }
     own = [line for line in lines if line.method == "st"]
@@ -130,4 +123,4 @@ def _legend(axes: Axes, lines: Sequence[Line], styles: Sequence[CurveStyle]) -> 
 def _label(line: Line, *, several: bool) -> str:
     if line.original:
         return line.label if line.paper else f"{line.label} (as published)"
-    return f"{line.label}, {DIVERGENCES[line.divergence]}" if several and line.divergence else line.label
+    return f"{line.label}, {names.divergence(line.divergence)}" if several and line.divergence else line.label

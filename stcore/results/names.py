@@ -43,15 +43,24 @@ ATTACKS = {
     "mifgsm": Name("MI-FGSM", "MI-FGSM"),
     "deepfool": Name("DeepFool", "DeepFool"),
 }
+DIVERGENCES = {
+    "js": "JS divergence",
+    "squared_l2": "squared l2",
+    "symmetric_kl": "symmetric KL",
+    "kl": "KL",
+    "improved_kl": "improved KL",
+}
+"""In the order of Fig. 6, then ours."""
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}
 NORMS = {"linf": "l∞", "l2": "l2", "l1": "l1"}
 
 
 def method(settings: Mapping[str, Any]) -> str:
-    """The method's short name with its additions: ST+AWP, TRADES+extra data."""
+    """The method's short name with its additions: ST+AWP, TRADES+extra data. An unknown name stays as it is."""
     additions = [("extra_data", "extra data"), ("awp", "AWP"), ("rwp", "RWP")]
     present = [label for name, label in additions if settings.get(name) is not None]
-    return "+".join([METHODS[settings["method"]].short, *present])
+    name = settings["method"]
+    return "+".join([METHODS[name].short if name in METHODS else name, *present])
 
 
 def method_in_words(name: str) -> str:
@@ -73,6 +82,11 @@ def attack_in_words(name: str) -> str:
 def attacked(name: str, epsilon: float, norm_name: str) -> str:
     """The attack with its budget: PGD-20 (l∞, ε = 8/255)."""
     return f"{attack(name)} ({norm(norm_name)}, ε = {radius(epsilon)})"
+
+
+def divergence(name: str) -> str:
+    """The divergence's name as figures print it. An unknown name is returned as it is."""
+    return DIVERGENCES.get(name, name)
 
 
 def data(name: str) -> str:

@@ -26,33 +26,34 @@ from stcore.data.split import Validation, hold_out
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import UsageError
 
-KNOWN = (
-    "digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, hub:OWNER/NAME, npy:DIR, stream:DIR, "
-    "safetensors:PATH, npz:PATH"
-)
-
 
 class Reader(NamedTuple):
-    """How a format is read: all parts, put together; or some parts alone, by their names."""
+    """How a format is read.
+
+    load: reads all parts as `Splits`.   read: reads the named parts alone.   place: what follows KIND: in the data
+    set's name.   options: those of columns and image_size that the format takes.
+    """
 
     load: Callable[..., Splits]
     read: Callable[..., Mapping[str, ImageData]]
+    place: str = "DIR"
+    options: tuple[str, ...] = ()
 
 
 READERS = {
-    "parquet": Reader(load_parquet, read_parquet),
-    "cifar10": Reader(load_cifar10, read_cifar10),
-    "cifar100": Reader(load_cifar100, read_cifar100),
+    "parquet": Reader(load_parquet, read_parquet, options=("columns", "image_size")),
+    "cifar10": Reader(load_cifar10, read_cifar10, "PATH"),
+    "cifar100": Reader(load_cifar100, read_cifar100, "PATH"),
     "svhn": Reader(load_svhn, read_svhn),
-    "folder": Reader(load_folder, read_folder),
-    "hub": Reader(load_hub, read_hub),
+    "folder": Reader(load_folder, read_folder, options=("image_size",)),
+    "hub": Reader(load_hub, read_hub, "OWNER/NAME", ("columns", "image_size")),
     "npy": Reader(load_npy, partial(read_parts, format=NPY)),
-    "stream": Reader(load_stream, read_stream),
-    "safetensors": Reader(load_safetensors, partial(read_parts, format=SAFETENSORS)),
-    "npz": Reader(load_npz, partial(read_parts, format=NPZ)),
+    "stream": Reader(load_stream, read_stream, options=("image_size",)),
+    "safetensors": Reader(load_safetensors, partial(read_parts, format=SAFETENSORS), "PATH"),
+    "npz": Reader(load_npz, partial(read_parts, format=NPZ), "PATH"),
 }
-OPTIONS = {"columns": ("parquet", "hub"), "image_size": ("parquet", "hub", "folder", "stream")}
-"""Options of some formats only: column names, and the size of encoded images."""
+FORMS = ("digits", *(f"{kind}:{reader.place}" for kind, reader in READERS.items()))
+"""What a data set's name looks like."""
 
 
 def load(
@@ -73,7 +74,7 @@ def load(
     validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
         out
         that much; "test" selects on the test set. `digits` takes None or "test".
-    columns, image_size: as in `load_parquet`, for the kinds in `OPTIONS`.
+    columns, image_size: as in `load_parquet`, for the kinds whose `Reader` has them.
     train_size: keep this many training examples, stratified by a fixed rule after validation is held out, so that
         it does not change the validation part. Not for a stream.
     validation_size, test_size: keep the first n examples in the set's own order (in a set sorted by class, these
@@ -124,13 +125,13 @@ def _parsed(spec: str, columns: Columns | None, image_size: int | None) -> tuple
         place = str(fetched(spec))
     if spec != "digits" and not (kind in READERS and place):
         raise UsageError(
-            f"expected a data set of the form {KNOWN}, received {spec!r}; choose one of them, or "
+            f"expected a data set of the form {', '.join(FORMS)}, received {spec!r}; choose one of them, or "
             f"{', '.join(PUBLISHED)} alone for a fetched copy{did_you_mean(kind, ('digits', *READERS))}"
         )
     given = {"columns": columns, "image_size": image_size}
     options = {name: value for name, value in given.items() if value is not None}
     for name, value in options.items():
-        if kind not in OPTIONS[name]:
+        if kind == "digits" or name not in READERS[kind].options:
             raise UsageError(
                 f"expected no {name} for {kind}, whose format needs none, received {value!r}; leave them out"
             )
