@@ -1,0 +1,30 @@
+"""Which backend there is, what it needs, and what installs it."""
+
+import pytest
+
+from stcore.core import dispatch
+
+
+@pytest.mark.parametrize(
+    ("backend", "engine", "extra"),
+    [
+        ("torch", "tensorflow", "torch"),
+        ("torch", "jax", "torch"),
+        ("keras", "tensorflow", "keras"),
+        ("keras", "jax", "jax"),
+    ],
+)
+def test_the_extra_of_a_backend(monkeypatch, backend, engine, extra):
+    monkeypatch.setattr(dispatch, "keras_engine", lambda: engine)
+    assert dispatch.extra(backend) == extra
+
+
+def test_keras_needs_its_engine_too(monkeypatch):
+    monkeypatch.setattr(dispatch, "keras_engine", lambda: "jax")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("jax", "torch") else name)
+    assert dispatch.missing_packages("keras") == ("jax",)
+    assert dispatch.missing_packages("torch") == ("torch",)
+    assert dispatch.available_backends() == ()
+    monkeypatch.setattr(dispatch, "keras_engine", lambda: "tensorflow")
+    assert dispatch.missing_packages("keras") == ()
+    assert dispatch.available_backends() == ("keras",)
