@@ -3,6 +3,7 @@
 import pytest
 
 from stcore.core import dispatch
+from stcore.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,10 @@ def test_keras_needs_its_engine_too(monkeypatch):
     monkeypatch.setattr(dispatch, "keras_engine", lambda: "tensorflow")
     assert dispatch.missing_packages("keras") == ()
     assert dispatch.available_backends() == ("keras",)
+
+
+@pytest.mark.parametrize(("engine", "hinted"), [("torch", True), ("openvino", False), ("numpy", False)])
+def test_keras_on_another_engine_is_refused(engine, hinted):
+    with pytest.raises(UsageError, match=f"received {engine}") as caught:
+        dispatch.check_engine(engine)
+    assert ("--backend torch" in str(caught.value)) is hinted
