@@ -16,6 +16,7 @@ import argparse
 import ast
 import contextlib
 import gc
+import hashlib
 import importlib.machinery
 import io
 import json
@@ -79,6 +80,8 @@ TESTS = [
     "ranks",
 ]
 """The test files that concern them; each is noted once."""
+EXCEPT = ("backends/torch/ranks.py",)
+"""Runs in processes that the tests start, which do not have the mutant."""
 LEFT_OUT = "keras or strict or protocol_alone or (ranks and not whole)"
 """Names of tests in the other backends, whose arithmetic is the same and slower."""
 SAME = ({"Eq", "Is"}, {"NotEq", "IsNot"})
@@ -343,8 +346,9 @@ def noted(names: Iterable[str]) -> Noted:
 
 def note(name: str) -> None:
     """Runs one test file, and writes down who touches what."""
-    path = RESULTS / "tests" / f"{name}.json"
-    if path.exists():
+    path, source = RESULTS / "tests" / f"{name}.json", ROOT / "tests" / f"test_{name}.py"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    if path.exists() and json.loads(path.read_text())["digest"] == digest:
         return
 
     def work(session: Session) -> None:
@@ -366,7 +370,7 @@ def note(name: str) -> None:
                     n: [c for c in cs if c and c not in failing] for n, cs in data.contexts_by_lineno(file).items()
                 }
                 lines[str(Path(file).relative_to(ROOT))] = at
-            write(path, {"lines": lines, "seconds": seconds, "failing": failing})
+            write(path, {"digest": digest, "lines": lines, "seconds": seconds, "failing": failing})
             return ""
 
         forked(run, 3600)
@@ -389,15 +393,15 @@ def write(path: Path, value: object) -> None:
 
 
 def tests_for(mutant: Mutant, known: Noted) -> list[str]:
-    """The tests that touch its statement, the fastest first; all that touch its module if no function holds it."""
+    """The tests that touch its statement, the fastest first; if none is known to, all that touch its module."""
     tree, lines = ast.parse((ROOT / mutant.path).read_text()), known.lines.get(mutant.path, {})
     spans = [(n.lineno, n.end_lineno or n.lineno) for n in ast.walk(tree) if isinstance(n, ast.stmt)]
     around = [span for span in spans if span[0] <= mutant.line <= span[1]]
     begin, end = max(around, default=(mutant.line, mutant.line))
     names = {name for n in range(begin, end + 1) for name in lines.get(n, ())}
-    if not any(
-        isinstance(n, ast.FunctionDef) and n.lineno < mutant.line <= (n.end_lineno or 0) for n in ast.walk(tree)
-    ):
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    outside = not any(n.lineno < mutant.line <= (n.end_lineno or 0) for n in functions)
+    if outside or not names:  # pyautoattack switches the tracer off, and what is within untraced
         names = {name for at in lines.values() for name in at}
     chosen, spent = [], 0.0
     for name in sorted(names, key=lambda name: known.seconds[name]):

@@ -1,6 +1,6 @@
 """All training methods in the shared suite: the backends agree, and each method is the published one."""
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -505,6 +505,39 @@ WRONG = {
     "segments": (0,),
     "inner": ("margin",),
 }
+BALL = {
+    "epsilon": 8 / 255,
+    "step_size": 2 / 255,
+    "steps": 10,
+    "noise_std": 1e-3,
+    "norm": "linf",
+    "bounds": (0.0, 1.0),
+}
+SEVERAL = {"examples": 1, "combine": "mean"}
+DEFAULTS = {  # the paper's for CIFAR-10 (section 5), and what the methods' own papers and code have
+    "st": BALL
+    | {"beta": 6.0, "divergence": "symmetric_kl", "inner_divergence": None, "stop_gradient_targets": True}
+    | {"init": "gaussian", "label_smoothing": 0.0},
+    "standard": {},
+    "at": BALL | SEVERAL | {"init": "uniform", "label_smoothing": 0.0},
+    "trades": BALL
+    | SEVERAL
+    | {"beta": 6.0, "divergence": "kl", "stop_gradient_targets": True, "init": "gaussian", "label_smoothing": 0.0}
+    | {"share_natural": False, "adversarial_first": False},
+    "mart": BALL | SEVERAL | {"beta": 5.0, "init": "gaussian"},
+    "collaborative": BALL | {"beta": 6.0, "init": "gaussian"},
+    "gairat": BALL | {"weighting": "tanh", "shift": -1.0, "begin_epoch": 60, "init": "uniform"},
+    "gair-rst": BALL | {"beta": 6.0, "shift": 3.0, "begin_epoch": 100, "confidence": 50.0, "init": "gaussian"},
+    "bat": BALL | {"segments": 2, "beta": 6.0, "inner": "cross_entropy", "init": "gaussian"},
+}
+DEFAULTS |= {f"{name}2": DEFAULTS[name] | {"examples": 2} for name in ("at", "trades", "mart")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_defaults_of_a_method(name):
+    assert asdict(make_objective(name, {})) == DEFAULTS[name]
+
+
 EDGES = {"epsilon": (0.0,), "beta": (0.0,), "label_smoothing": (1.0,), "shift": (-20.0, 20.0), "begin_epoch": (0,)}
 CONFIGS = tuple({method.config: None for method in METHODS.values()})
 
