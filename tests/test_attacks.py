@@ -237,6 +237,14 @@ def test_the_worst_iterate_is_the_first_wrong_one(every_backend, case):
     np.testing.assert_allclose(examples, expected, atol=1e-12)
 
 
+def test_restarts_need_a_random_start():
+    for init in ("gaussian", "uniform"):
+        assert PGD(0.1, 0.02, 5, init=init, restarts=2).noise_laws
+    assert PGD(0.1, 0.02, 5, init="natural", restarts=1).noise_laws == ()
+    with pytest.raises(UsageError, match="restarts: with init = natural expected 1"):
+        PGD(0.1, 0.02, 5, init="natural", restarts=2)
+
+
 @pytest.mark.parametrize(
     ("iterate", "steps", "noise", "expected"),
     [

@@ -618,7 +618,7 @@ def test_tensors_of_another_kind(backend, model):
         (np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]], r"received int64 of shape \(6, 3\)"),
         ([0, 1], "y: expected a label for each image; received 2 for 6 images|as many labels as images"),
     ],
-    ids=["beyond the classes", "negative", "floats", "one-hot", "too few"],
+    ids=["beyond the classes", "far beyond", "negative", "floats", "one-hot", "too few"],
 )
 def test_labels_that_are_none(backend, model, labels, message):
     kind = (DataError, UsageError)
