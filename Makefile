@@ -5,6 +5,7 @@
 #   make test                   lint, then types beside the test suite
 #   make test-all               the same with the slow tests
 #   make docs                   the documentation's site, in build/docs, and its notebooks
+#   make mutants ROOM=core      small errors put into a room of stcore: does a test notice? SAMPLE of them, by SEED
 #
 # Tests run in WORKERS processes, 2 by default, of up to 2.5 GB each. A skip without a name in tests/skips.py fails them.
 
@@ -13,9 +14,12 @@ VENV ?= .venv
 BACKEND ?= torch
 ARGS ?=
 WORKERS ?= 2
+ROOM ?= core
+SAMPLE ?= 200
+SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all lint types pytest pytest-all docs clean
+.PHONY: train test test-all lint types pytest pytest-all docs mutants clean
 
 train: $(VENV)/$(BACKEND)
 	$(BIN)/stcli train --backend $(BACKEND) $(ARGS)
@@ -44,6 +48,10 @@ types: $(VENV)/dev
 	cp -r stcore build/types/
 	cp -r backends models cli build/types/stcore/
 	cd build/types && $(abspath $(BIN))/mypy --cache-dir $(abspath .mypy_cache) --config-file $(abspath pyproject.toml) -p stcore
+
+mutants: $(VENV)/dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	nice -n 19 $(BIN)/python benchmarks/mutants.py $(ROOM) --sample $(SAMPLE) --seed $(SEED) $(ARGS)
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/_ext/notebooks.py

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 import stcore
 from stcore import CollaborativeConfig, TradesConfig
 from stcore.attacks import FGSM, PGD, PRESETS, preset
+from stcore.attacks.apgd import APGD
+from stcore.attacks.apgd_l1 import APGDL1
 from stcore.attacks.ascent_losses import ASCENT_LOSSES
+from stcore.attacks.deepfool import DeepFool
+from stcore.attacks.fab import FAB
+from stcore.attacks.square import Square
 from stcore.base.seeding import Stream, sample_uniform
 from stcore.errors import UsageError
 from stcore.protocols import Mode
@@ -235,6 +240,37 @@ def test_the_worst_iterate_is_the_first_wrong_one(every_backend, case):
     attack, starts, expected = BOWL[case]
     examples = in_bowl(every_backend, attack, starts, ())
     np.testing.assert_allclose(examples, expected, atol=1e-12)
+
+
+PIXELS = {"bounds": (0.0, 1.0)}
+DEFAULTS = {  # the published ones
+    PGD: PIXELS
+    | {"epsilon": 8 / 255, "step_size": 2 / 255, "steps": 20, "norm": "linf", "loss": "cross_entropy"}
+    | {"init": "uniform", "noise_std": 1e-3, "restarts": 1, "iterate": "last", "momentum": 0.0},
+    APGD: PIXELS
+    | {"epsilon": 8 / 255, "steps": 100, "norm": "linf", "loss": "cross_entropy", "rho": 0.75, "samples": 1},
+    APGDL1: PIXELS | {"epsilon": 12.0, "loss": "cross_entropy", "samples": 1},
+    FAB: PIXELS
+    | {"epsilon": 8 / 255, "steps": 100, "norm": "linf", "targeted": True, "classes": 10, "random_start": False}
+    | {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9},
+    Square: PIXELS
+    | {"epsilon": 8 / 255, "norm": "linf", "queries": 5000, "p_init": 0.8, "rescale_schedule": False},
+    DeepFool: PIXELS | {"steps": 50, "overshoot": 0.02, "norm": "l2", "epsilon": None, "classes": 10},
+}
+
+
+@pytest.mark.parametrize("attack", DEFAULTS, ids=lambda attack: attack.__name__)
+def test_the_defaults_of_an_attack(attack):
+    fields = {field.name: field.default for field in dataclasses.fields(attack)}
+    assert {n: d for n, d in fields.items() if d is not dataclasses.MISSING} == DEFAULTS[attack]
+
+
+def test_restarts_need_a_random_start():
+    for init in ("gaussian", "uniform"):
+        assert PGD(0.1, 0.02, 5, init=init, restarts=2).noise_laws
+    assert PGD(0.1, 0.02, 5, init="natural", restarts=1).noise_laws == ()
+    with pytest.raises(UsageError, match="restarts: with init = natural expected 1"):
+        PGD(0.1, 0.02, 5, init="natural", restarts=2)
 
 
 @pytest.mark.parametrize(

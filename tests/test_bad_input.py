@@ -612,12 +612,13 @@ def test_tensors_of_another_kind(backend, model):
     ("labels", "message"),
     [
         ([0, 1, 2, 3, 0, 1], r"expected labels in \[0, 3\), the model's number of classes; received \[0, 3\]"),
+        ([0, 1, 2, 9, 0, 1], r"expected labels in \[0, 3\), .* received \[0, 9\]"),
         ([0, 1, 2, -1, 0, 1], r"expected labels in \[0, 3\), .* received \[-1, 2\]"),
         ([0.0, 1.0, 2.0, 0.0, 1.0, 2.0], r"expected integer labels of shape \(B,\); received float64"),
         (np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]], r"received int64 of shape \(6, 3\)"),
         ([0, 1], "y: expected a label for each image; received 2 for 6 images|as many labels as images"),
     ],
-    ids=["beyond the classes", "negative", "floats", "one-hot", "too few"],
+    ids=["beyond the classes", "far beyond", "negative", "floats", "one-hot", "too few"],
 )
 def test_labels_that_are_none(backend, model, labels, message):
     kind = (DataError, UsageError)

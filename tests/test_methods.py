@@ -1,6 +1,6 @@
 """All training methods in the shared suite: the backends agree, and each method is the published one."""
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +23,7 @@ from stcore import (
     TradesConfig,
 )
 from stcore.core.losses import margin
+from stcore.errors import UsageError
 from stcore.methods import METHODS, make_objective
 from stcore.protocols import Mode
 
@@ -194,11 +195,13 @@ def test_a_step_costs_the_passes_it_says(backend, objective):
 
 
 def test_the_units_of_a_step_are_the_published_arithmetic():
-    units = {name: make_objective(name, {}).passes.units for name in METHODS}
+    passes = {name: make_objective(name, {}).passes for name in METHODS}
+    units = {name: each.units for name, each in passes.items()}
     assert units["at"] == 23
     assert units["mart"] == units["collaborative"] == 26
     assert units["trades"] == 30  # 39 as released, which forwards the natural image anew in every step
     assert units["st"] == 60  # 70 likewise
+    assert passes["trades"].outer_units == passes["st"].outer_units == 9  # what AWP adds
 
 
 @pytest.mark.parametrize("name", OUTER)
@@ -294,6 +297,29 @@ TANH = [0.999665, 0.997527, 0.982014, 0.880797, 0.5, 0.119203, 0.017986, 0.00247
 def test_gairat_has_the_published_weights(every_backend, weighting, raw):
     weights = GairatConfig(weighting=weighting).weights(every_backend.ops, every_backend.tensor(KAPPA))
     np.testing.assert_allclose(every_backend.array(weights), np.array(raw) / np.mean(raw), atol=3e-6)
+
+
+def test_gairats_weights_depend_on_the_share_of_the_iterates():
+    """K = 4: the argument is λ + 5·(1 − 2κ/K), whatever K is."""
+    ops, kappa = load("torch").ops, np.arange(5.0)
+    argument = -1 + 5 * (1 - 2 * kappa / 4)
+    raws = {"tanh": 1 + np.tanh(argument), "sigmoid": 1 / (1 + np.exp(-argument)), "discrete": 5 - kappa}
+    for weighting, raw in raws.items():
+        weights = GairatConfig(steps=4, weighting=weighting).weights(ops, load("torch").tensor(kappa))
+        np.testing.assert_allclose(weights, raw / raw.mean(), rtol=1e-10)
+
+
+def test_gair_rsts_weights_compare_kappa_with_half_the_steps():
+    """K = 4: ω = ½·(1 + tanh(λ + 2 − κ))."""
+    from stcore.methods.gair_rst import TwoSearches
+
+    backend, kappa = load("torch"), np.array([4.0, 5.0])
+    x, y, first, second = map(backend.tensor, (U, Y, L, -L))
+    config, examples = GairRstConfig(steps=4, shift=2.0), TwoSearches(first, backend.tensor(kappa), second)
+    received = config.losses(Identity(backend.ops), x, y, examples, 1).metrics["divergence"]
+    weight = (1 + np.tanh(4 - kappa)) / 2
+    gaps = [backend.array(TradesConfig().gap(backend.ops, x, z)) for z in (first, second)]
+    np.testing.assert_allclose(received, weight * gaps[0] + (1 - weight) * gaps[1], rtol=1e-12)
 
 
 def test_gair_rst_weighs_two_divergences(every_backend):
@@ -444,6 +470,103 @@ def test_the_second_search_of_gair_rst_stops_at_its_confidence(backend):
     wrong = kappa == 0
     assert wrong.any()
     np.testing.assert_allclose(other[wrong], np.clip(start, 0, 1)[wrong], atol=1e-12)
+
+
+def test_the_second_search_of_gair_rst_climbs_from_where_the_prediction_is_right(backend):
+    """The margin is negative there; only far beyond the boundary does the search rest."""
+    data, model = problem(), backend.build("tiny")
+    config = GairRstConfig(begin_epoch=1, steps=2)
+    _, kappa, other = to_arrays(backend, found(backend, model, config, data))
+    right = kappa == config.steps
+    assert right.any()
+    assert (np.abs(other - data.x)[right].max(axis=(1, 2, 3)) > 0.9 * config.step_size).all()
+
+
+# --- Settings ---
+
+WRONG = {
+    "epsilon": (-0.1, float("nan")),
+    "step_size": (-0.1,),
+    "steps": (-1, 1.5),
+    "beta": (-0.1,),
+    "noise_std": (-0.1,),
+    "init": ("nowhere",),
+    "norm": ("l3",),
+    "bounds": ((1.0, 0.0),),
+    "examples": (0,),
+    "combine": ("median",),
+    "divergence": ("l3",),
+    "inner_divergence": ("l3",),
+    "label_smoothing": (-0.1, 1.1),
+    "weighting": ("even",),
+    "shift": (-20.1, 20.1),
+    "begin_epoch": (-1,),
+    "confidence": (-0.1,),
+    "segments": (0,),
+    "inner": ("margin",),
+}
+BALL = {
+    "epsilon": 8 / 255,
+    "step_size": 2 / 255,
+    "steps": 10,
+    "noise_std": 1e-3,
+    "norm": "linf",
+    "bounds": (0.0, 1.0),
+}
+SEVERAL = {"examples": 1, "combine": "mean"}
+DEFAULTS = {  # the paper's for CIFAR-10 (section 5), and what the methods' own papers and code have
+    "st": BALL
+    | {"beta": 6.0, "divergence": "symmetric_kl", "inner_divergence": None, "stop_gradient_targets": True}
+    | {"init": "gaussian", "label_smoothing": 0.0},
+    "standard": {},
+    "at": BALL | SEVERAL | {"init": "uniform", "label_smoothing": 0.0},
+    "trades": BALL
+    | SEVERAL
+    | {"beta": 6.0, "divergence": "kl", "stop_gradient_targets": True, "init": "gaussian", "label_smoothing": 0.0}
+    | {"share_natural": False, "adversarial_first": False},
+    "mart": BALL | SEVERAL | {"beta": 5.0, "init": "gaussian"},
+    "collaborative": BALL | {"beta": 6.0, "init": "gaussian"},
+    "gairat": BALL | {"weighting": "tanh", "shift": -1.0, "begin_epoch": 60, "init": "uniform"},
+    "gair-rst": BALL | {"beta": 6.0, "shift": 3.0, "begin_epoch": 100, "confidence": 50.0, "init": "gaussian"},
+    "bat": BALL | {"segments": 2, "beta": 6.0, "inner": "cross_entropy", "init": "gaussian"},
+}
+DEFAULTS |= {f"{name}2": DEFAULTS[name] | {"examples": 2} for name in ("at", "trades", "mart")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_defaults_of_a_method(name):
+    assert asdict(make_objective(name, {})) == DEFAULTS[name]
+
+
+EDGES = {"epsilon": (0.0,), "beta": (0.0,), "label_smoothing": (1.0,), "shift": (-20.0, 20.0), "begin_epoch": (0,)}
+CONFIGS = tuple({method.config: None for method in METHODS.values()})
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)
+def test_settings_out_of_range_are_refused_and_the_edges_are_not(config):
+    names = {field.name for field in fields(config)} - {
+        "share_natural",
+        "adversarial_first",
+        "stop_gradient_targets",
+    }
+    assert names <= WRONG.keys()
+    for name in names:
+        for value in WRONG[name]:
+            with pytest.raises(UsageError, match="expected"):
+                config(**{name: value})
+        for value in EDGES.get(name, ()):
+            assert getattr(config(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("config", [SqueezeConfig, TradesConfig, BatConfig, GairRstConfig])
+def test_a_divergence_is_not_climbed_from_x_itself(config):
+    with pytest.raises(UsageError, match="init"):
+        config(init="natural")
+
+
+def test_gairat_takes_a_step_at_least():
+    with pytest.raises(UsageError, match="steps"):
+        GairatConfig(steps=0)
 
 
 # --- Identities ---

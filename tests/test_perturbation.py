@@ -224,7 +224,14 @@ def test_the_perturbation_acts_from_its_epoch_on():
 
 @pytest.mark.parametrize(
     "wrong",
-    [lambda: AWP(gamma=-0.1), lambda: AWP(warmup=-1), lambda: RWP(steps=0), lambda: RWP(threshold=float("nan"))],
+    [
+        lambda: AWP(gamma=-0.1),
+        lambda: AWP(warmup=-1),
+        lambda: RWP(gamma=-0.1),
+        lambda: RWP(warmup=-1),
+        lambda: RWP(steps=0),
+        lambda: RWP(threshold=float("nan")),
+    ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError, match="expected"):

@@ -419,3 +419,16 @@ def test_the_l1_projection_of_two_pixels_by_hand():
 def test_wrong_settings(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         Square(**wrong)
+
+
+def test_a_proposal_is_kept_that_lowers_the_margin_or_leaves_it_at_zero():
+    """Margins z_0 − z_1 before and after: a tie counts at the boundary alone."""
+    before = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    after = np.array([0.5, 1.0, 1.5, -0.5, 0.0, 0.5])
+    expected = np.array([True, False, False, True, True, False])
+    state = {"margin": before, "adversarial": np.zeros((6, 2)), "success": before <= 0}
+    logits = np.stack([after, np.zeros(6)], axis=1)
+    state = Square(0.1, queries=5).judge(state, np.ones((6, 2)), logits, np.zeros(6, int))
+    np.testing.assert_array_equal(state["adversarial"], np.repeat(expected[:, None], 2, 1).astype(float))
+    np.testing.assert_array_equal(state["margin"], np.where(expected, after, before))
+    np.testing.assert_array_equal(state["success"], [False, False, False, True, True, True])

@@ -1,0 +1,38 @@
+"""Which backend there is, what it needs, and what installs it."""
+
+import pytest
+
+from stcore.core import dispatch
+from stcore.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("backend", "engine", "extra"),
+    [
+        ("torch", "tensorflow", "torch"),
+        ("torch", "jax", "torch"),
+        ("keras", "tensorflow", "keras"),
+        ("keras", "jax", "jax"),
+    ],
+)
+def test_the_extra_of_a_backend(monkeypatch, backend, engine, extra):
+    monkeypatch.setattr(dispatch, "keras_engine", lambda: engine)
+    assert dispatch.extra(backend) == extra
+
+
+def test_keras_needs_its_engine_too(monkeypatch):
+    monkeypatch.setattr(dispatch, "keras_engine", lambda: "jax")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("jax", "torch") else name)
+    assert dispatch.missing_packages("keras") == ("jax",)
+    assert dispatch.missing_packages("torch") == ("torch",)
+    assert dispatch.available_backends() == ()
+    monkeypatch.setattr(dispatch, "keras_engine", lambda: "tensorflow")
+    assert dispatch.missing_packages("keras") == ()
+    assert dispatch.available_backends() == ("keras",)
+
+
+@pytest.mark.parametrize(("engine", "hinted"), [("torch", True), ("openvino", False), ("numpy", False)])
+def test_keras_on_another_engine_is_refused(engine, hinted):
+    with pytest.raises(UsageError, match=f"received {engine}") as caught:
+        dispatch.check_engine(engine)
+    assert ("--backend torch" in str(caught.value)) is hinted
