@@ -253,7 +253,9 @@ class Session:
 
     def run(self, names: list[str]) -> str:
         """Runs these tests up to the first failure, and returns its name; to be called in a forked process."""
-        items = [self.items[name] for name in names if name in self.items]
+        if lost := next((name for name in names if name not in self.items), None):
+            return f"{lost}, which no longer imports"
+        items = [self.items[name] for name in names]
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self.failed:
