@@ -6,8 +6,8 @@ The operators are cosmic-ray's, and three of our own: another `Mode`, a keyword 
 Not tried: texts (strings, also within f-strings), annotations, the arguments of `raise`, protocols, and operators
 that no number has (`<<` for `+`). A first run notes which tests touch which line. A mutant is run against these
 alone, the fastest first, up to the first failure. Tests run on torch (Keras counts as not installed) in a process
-forked after all imports; a mutant outside of functions is imported anew. Results are kept in build/mutants/, and a
-second call resumes from there.
+forked after all imports; a mutant outside of functions is imported anew. Results are kept in build/mutants/; a
+second call continues from them.
 """
 
 from __future__ import annotations
@@ -253,7 +253,9 @@ class Session:
 
     def run(self, names: list[str]) -> str:
         """Runs these tests up to the first failure, and returns its name; to be called in a forked process."""
-        items = [self.items[name] for name in names if name in self.items]
+        if lost := next((name for name in names if name not in self.items), None):
+            return f"{lost}, which no longer imports"
+        items = [self.items[name] for name in names]
         for item, following in zip(items, [*items[1:], None], strict=True):
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
             if self.failed:

@@ -20,7 +20,7 @@ def test_the_extra_of_a_backend(monkeypatch, backend, engine, extra):
     assert dispatch.extra(backend) == extra
 
 
-def test_keras_needs_its_engine_too(monkeypatch):
+def test_the_engine_is_needed_too(monkeypatch):
     monkeypatch.setattr(dispatch, "keras_engine", lambda: "jax")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("jax", "torch") else name)
     assert dispatch.missing_packages("keras") == ("jax",)
@@ -32,7 +32,7 @@ def test_keras_needs_its_engine_too(monkeypatch):
 
 
 @pytest.mark.parametrize(("engine", "hinted"), [("torch", True), ("openvino", False), ("numpy", False)])
-def test_keras_on_another_engine_is_refused(engine, hinted):
+def test_another_engine_is_refused(engine, hinted):
     with pytest.raises(UsageError, match=f"received {engine}") as caught:
         dispatch.check_engine(engine)
     assert ("--backend torch" in str(caught.value)) is hinted
