@@ -128,9 +128,9 @@ def test_verdicts_are_those_of_the_other_backend_sample_by_sample(attack):
 
 @pytest.mark.parametrize("attack", [*members("linf"), *members("l2"), WHOLE])
 def test_the_batch_size_changes_nothing(backend, attack):
-    of = task(backend, images=6)
+    of = task(backend, images=10)
     whole, examples = run(backend, attack, of=of, batch_size=64)
-    for batch_size in (1, 4):
+    for batch_size in (1, 7):
         part, found = run(backend, attack, of=of, batch_size=batch_size)
         np.testing.assert_array_equal(part.records.robust, whole.records.robust)
         assert found.keys() == examples.keys()

@@ -113,7 +113,7 @@ def follow(place):
 
 def sources(place):
     """The lines of every file of the copy."""
-    files = [path for path in place.rglob("*") if path.is_file()]
+    files = [path for path in place.rglob("*") if path.is_file() and path.suffix not in (".npz", ".safetensors")]
     return {str(path.relative_to(place)): path.read_text("utf-8").splitlines() for path in files}
 
 

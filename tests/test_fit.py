@@ -63,7 +63,9 @@ def batches_of(plan, splits):
 def network_of(plan, splits):
     *size, channels = splits.train.image_shape
     counts = {"num_classes": splits.train.num_classes, "in_channels": channels}
-    return build(plan.model.name, "keras", image_size=tuple(size), seed=plan.seed, **counts)
+    return build(
+        plan.model.name, "keras", image_size=tuple(size), seed=plan.seed, dtype=plan.runtime.dtype, **counts
+    )
 
 
 def squeeze_model(plan, splits, **compiling):
@@ -184,10 +186,12 @@ def usual():
 
 @pytest.mark.parametrize("compiling", [{"steps_per_execution": 2}, {"run_eagerly": True}], ids=str)
 def test_how_the_steps_are_run_changes_nothing(usual, compiling, traces):
-    """But for rounding, eagerly, and the signs it decides; other noise would show in the third digit."""
-    received = weights(fitted(make_plan(**ODD), compiling=compiling)[0])
-    assert_close(received, usual, 1e-4 if "run_eagerly" in compiling else 1e-7)
-    assert len(traces) == (6 if "run_eagerly" in compiling else 1)
+    """Eagerly in float64: in float32 the sums of a traced and an eager step differ, and some signs with them."""
+    eager = "run_eagerly" in compiling
+    plan = make_plan(**ODD, dtype="float64" if eager else "float32")
+    received = weights(fitted(plan, compiling=compiling)[0])
+    assert len(traces) == (6 if eager else 1)
+    assert_close(received, weights(fitted(plan)[0]) if eager else usual, 1e-7)
 
 
 def arrays(batches, epoch=1):

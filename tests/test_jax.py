@@ -20,18 +20,17 @@ if missing := [name for name in ("keras", "jax") if importlib.util.find_spec(nam
     pytest.skip(f"Keras on JAX: {' and '.join(missing)} not installed", allow_module_level=True)
 
 HERE = Path(__file__).parent
-SHARED = (
-    "test_conformance.py",
-    "test_squeeze.py",
-    "test_divergences.py",
+QUICK = (
+    "on_jax.py",
     "test_protocol.py",
+    "test_divergences.py",
     "test_losses.py",
-    "test_modes.py",
-    "test_perturbation.py",
     "test_averaging.py",
     "test_sgd.py",
 )
-"""These speak for the rest, most of which tests the methods rather than the engine."""
+"""JAX's own tests, with the operations, losses and updates of the shared suite."""
+STEPS = ("test_conformance.py", "test_squeeze.py", "test_modes.py", "test_perturbation.py")
+"""Searches and whole steps. Both speak for the rest, most of which tests the methods rather than the engine."""
 QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """Has LLVM compile as it comes: a network this small takes longer to compile than to run."""
 
@@ -46,7 +45,14 @@ def on_jax(*command, engine="jax", **options):
     )
 
 
-@pytest.mark.parametrize("files", [("on_jax.py", *SHARED[:1]), SHARED[1:]], ids=" ".join)
+@pytest.mark.parametrize(
+    "files",
+    [
+        QUICK,
+        pytest.param(STEPS, marks=pytest.mark.slow),  # four minutes, nearly all of them XLA's compilation
+    ],
+    ids=" ".join,
+)
 def test_the_shared_suite_and_its_own(files):
     """With the tolerances that torch and TensorFlow keep to each other in float64: JAX needs none of its own."""
     wanted = "keras or test_conformance or on_jax"
@@ -57,7 +63,8 @@ def test_the_shared_suite_and_its_own(files):
 
 
 def test_killed_and_resumed_it_ends_as_without_a_break(tmp_path, monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    for variable, value in {"KERAS_BACKEND": "jax", "PJRT_NPROC": "1", "XLA_FLAGS": QUICKLY}.items():
+        monkeypatch.setenv(variable, value)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     on_jax("stcore.cli.main", "train", "--backend", "keras", *RUN, "--out", whole, check=True)
     command = [sys.executable, "-m", "stcore.cli.main", "train", "--backend", "keras", *RUN, "--out", str(broken)]

@@ -362,7 +362,7 @@ def test_it_fools_as_many_as_pyautoattacks(monkeypatch, norm, epsilon):
         return Windows(lanes, top, left, height, width)
 
     def mean(fooled):
-        return np.mean([fooled(seed) for seed in range(4)])
+        return np.mean([fooled(seed) for seed in range(8)])
 
     with torch.random.fork_rng():  # which the reference seeds
         reference = mean(theirs)

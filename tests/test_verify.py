@@ -256,7 +256,9 @@ def test_reasons_are_printed(tmp_path, capsys):
 
 def test_what_cannot_be_read_is_a_usage_error(tmp_path):
     run = write(tmp_path / "run", record())
-    with pytest.raises(UsageError, match="expected a row of the paper; received 'table9'"):
+    with pytest.raises(
+        UsageError, match=r"expected a row of the paper \(stcli presets lists them\); received 'table9'"
+    ):
         main([str(run), "--preset", "table9"])
     with pytest.raises(UsageError, match=r"expected a folder with config\.toml"):
         main([str(tmp_path), "--preset", ROW])

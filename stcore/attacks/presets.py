@@ -58,5 +58,7 @@ def preset(name: str, epsilon: float, norm: str = "linf") -> Attack:
     if name in _SCALED:
         return _SCALED[name](epsilon, norm)
     if norm != "linf":
-        raise UsageError(f"norm: expected linf with {name}, whose settings are l∞ lengths; received {norm!r}")
+        raise UsageError(
+            f"norm: expected linf with the attack {name}, whose settings are l∞ lengths; received {norm!r}"
+        )
     return _LINF[name](epsilon)
