@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import read_toml, write_file, writing
+from stcore.base.files import read_toml, write_file, write_json, writing
 from stcore.base.weights_file import save_weights
 from stcore.errors import UsageError
 from stcore.protocols import Array
@@ -74,7 +74,7 @@ class RunFolder:
         return read_toml(self.path / CONFIG)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        write_file(self.path / name, json.dumps(content, indent=2) + "\n")
+        write_json(self.path / name, content)
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         path = self.path / METRICS
