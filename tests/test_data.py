@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stcore.data import Batches, ImageData, Splits, hold_out, in_order, load, load_digits, load_parquet
 from stcore.data.augment import AUGMENT, HOLE, PAD, augmented, crop_flip, draw
+from stcore.data.readers import digits
 from stcore.errors import DataError, UsageError
 
 
@@ -31,9 +32,10 @@ labellings = st.lists(st.integers(0, 4), min_size=2, max_size=60)
 # The package
 
 
-def test_import_is_light():
+def test_the_package_and_the_digits_are_light():
     heavy = ["torch", "keras", "tensorflow", "jax", "sklearn", "scipy", "pyarrow", "PIL", "pandas"]
-    code = f"import sys, stcore.data, stcore.base.seeding; print([m for m in {heavy} if m in sys.modules])"
+    code = "import sys, stcore.data, stcore.base.seeding; stcore.data.load_digits();"
+    code += f"print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert run.stdout.strip() == "[]"
 
@@ -568,6 +570,18 @@ def test_load_limits_the_parts(folder):
     assert np.bincount(splits.train.labels).min() >= 9
     assert load("digits", train_size=1200).train.fingerprint() == whole.train.fingerprint()
     assert len(load(f"parquet:{folder}", validation=3, train_size=6).train) == 6
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_digits_are_scikit_learns_whether_its_file_is_read_or_its_function_called(monkeypatch, there):
+    from sklearn.datasets import load_digits as embedded
+
+    if not there:
+        monkeypatch.setattr(digits, "find_spec", lambda _: None)
+    bunch = embedded()
+    for ours, theirs in zip(digits._embedded(), (bunch.images, bunch.target), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
 
 
 def test_digits_hold_nothing_out_where_the_test_set_chooses():
