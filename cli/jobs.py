@@ -111,8 +111,9 @@ def train(
 
     def lane(device: str | None) -> None:
         while True:
-            with taking:  # runs begun on another device come last: theirs may become free
-                waiting.sort(key=lambda job: on[job.name] not in (None, device))
+            with taking:
+                if device is not None:  # runs begun on another device come last: theirs may become free
+                    waiting.sort(key=lambda job: on[job.name] not in (None, device))
                 if not waiting:
                     return
                 job = waiting.pop(0)
