@@ -64,8 +64,9 @@ $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.tx
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*,hub,plots]'
 	touch $@
 
+# Byte code is made at a module's first import, by several processes: most modules here are never imported.
 $(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[torch,keras,jax,timm,hub,datasets,autoattack,tensorboard,plots,docs,dev]'
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[torch,keras,jax,timm,hub,datasets,autoattack,tensorboard,plots,docs,dev]'
 	touch $@
 
 clean:
