@@ -273,7 +273,9 @@ BRIEF = {
 def two_steps(published, monkeypatch, name, backend, **settings):
     """`stcli train --preset NAME` for an epoch of two batches, its weight perturbation in force."""
     monkeypatch.chdir(published)
-    brief = BRIEF | settings | ({"perturbation_warmup": 1} if "perturbation_warmup" in PRESETS[name].settings else {})
+    brief = (
+        BRIEF | settings | ({"perturbation_warmup": 1} if "perturbation_warmup" in PRESETS[name].settings else {})
+    )
     brief |= {"test_size": 20} if "test_size" in PRESETS[name].settings else {}
     words = [word for key, value in brief.items() for word in (f"--{key.replace('_', '-')}", value)]
     out = f"runs/{backend}/{name}"

@@ -1,15 +1,13 @@
 """`stcli report`: its numbers against the run's JSON, and that nothing in a run's folder becomes markup."""
 
 import base64
-import contextlib
 import json
 import re
 import shlex
 import shutil
-from unittest import mock
 
 import pytest
-from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown
+from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown, undrawn
 from small import contents, stcli, trained
 
 from stcore.cli.training_plan import plan_from
@@ -27,15 +25,10 @@ RESULTS = "Accuracy on the test split"
 LATER = "Evaluated later, by stcli evaluate"
 
 
-def blank(picture):
-    """In place of a figure, whose drawing takes longer than all else on a page."""
-    return {**dict.fromkeys(("light", "dark"), "data:image/svg+xml;base64,"), "width": 1, "height": 1}
-
-
 def report(out, *runs, examples=False, drawn=False):
     """The page of a report; drawn: with its figures."""
     words = ("report", *runs, "--out", out, "--examples" if examples else "--no-examples")
-    with contextlib.nullcontext() if drawn else mock.patch("stcore.report.html.sources", blank):
+    with undrawn(not drawn):
         said = stcli(*words)
     assert said.code == 0, said.err
     return Page.of(out)
