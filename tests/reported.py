@@ -1,8 +1,10 @@
 """Run folders made up for a report, and a report's page as its reader sees it."""
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from unittest import mock
 
 from stcore.base.weights_file import load_weights, save_weights
 from stcore.evaluation.accuracy import Accuracy
@@ -117,6 +119,12 @@ def make_evaluation(
         }
         (path / "result.json").write_text(json.dumps(found))
     return path
+
+
+def undrawn(whether=True):
+    """Context in which reports have blanks in place of figures, whose drawing takes longer than all else."""
+    nothing = {**dict.fromkeys(("light", "dark"), "data:image/svg+xml;base64,"), "width": 1, "height": 1}
+    return mock.patch("stcore.report.html.sources", return_value=nothing) if whether else contextlib.nullcontext()
 
 
 @dataclass

@@ -23,6 +23,8 @@ SETTINGS = {
     "validation_size": 32,
     "test_size": 32,
 }
+EAGER = {"compile": "off", "steps": 1, "attacks": "fgsm"}
+"""For a Keras run that is not about its graphs: tracing them takes longer than all else that a tiny run does."""
 
 
 class Said(NamedTuple):

@@ -165,8 +165,14 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_what_is_wrong_is_named_and_nothing_else(backend, name):
+@pytest.mark.parametrize(
+    ("name", "framework"),
+    [*((name, "torch") for name in EXPECTED), *((name, "keras") for name in ("honest", "shattered", "diverged"))],
+)
+def test_what_is_wrong_is_named_and_nothing_else(framework, name):
+    """With Keras, which traces each question anew: a network all of whose answers pass, one that gradients do not
+    see through, and one where they end early. The questions know the protocol alone."""
+    backend = load(framework)
     load("torch")  # which makes the examples to transfer
     found = statuses(backend, name)
     assert warned(found) == EXPECTED[name]

@@ -619,6 +619,7 @@ def test_digits_take_no_option_of_another_set(option):
 CIFAR10 = Path(os.environ.get("STCORE_CIFAR10", Path(__file__).parents[2] / "shared" / "data" / "cifar10"))
 
 
+@pytest.mark.slow  # ten seconds, to decode 60 000 pictures; the tests above read parquet files of a few
 @pytest.mark.skipif(
     not CIFAR10.is_dir(), reason=f"no CIFAR-10 parquet folder at {CIFAR10}; set STCORE_CIFAR10 to one"
 )

@@ -7,7 +7,7 @@ import shlex
 import shutil
 
 import pytest
-from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown
+from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown, undrawn
 from small import contents, stcli, trained
 
 from stcore.cli.training_plan import plan_from
@@ -25,9 +25,11 @@ RESULTS = "Accuracy on the test split"
 LATER = "Evaluated later, by stcli evaluate"
 
 
-def report(out, *runs, examples=False):
-    """The page of a report."""
-    said = stcli("report", *runs, "--out", out, "--examples" if examples else "--no-examples")
+def report(out, *runs, examples=False, drawn=False):
+    """The page of a report; drawn: with its figures."""
+    words = ("report", *runs, "--out", out, "--examples" if examples else "--no-examples")
+    with undrawn(not drawn):
+        said = stcli(*words)
     assert said.code == 0, said.err
     return Page.of(out)
 
@@ -48,7 +50,7 @@ def evaluated(evaluated_once, tmp_path):
 
 
 def test_a_report_shows_the_numbers_of_the_runs_files(evaluated, tmp_path):
-    page = report(tmp_path / "report.html", evaluated, examples=True)
+    page = report(tmp_path / "report.html", evaluated, examples=True, drawn=True)
     result = json.loads((evaluated / "result.json").read_text())
     titles, *rows = page.table(RESULTS)
     attacks = ["natural", "fgsm", "pgd20"]
@@ -97,7 +99,7 @@ def addresses(page):
 def test_the_page_asks_for_nothing(tmp_path):
     run = make_run(tmp_path / "run")
     make_evaluation(run)
-    page = report(tmp_path / "report.html", run, make_run(tmp_path / "other", method="trades"))
+    page = report(tmp_path / "report.html", run, make_run(tmp_path / "other", method="trades"), drawn=True)
     loaded, links = addresses(page)
     assert loaded
     assert all(address.startswith("data:image/svg+xml;base64,") for address in loaded)
@@ -122,7 +124,7 @@ def test_what_a_run_is_called_and_says_is_text(tmp_path):
     rows = [make_row(1), make_row(2, trouble={"collapse": f"epoch 2: {HOSTILE}"})]
     run = make_run(tmp_path / HOSTILE, dataset=f"npz:{HOSTILE}", rows=rows, epochs=2, result={"stopped": HOSTILE})
     make_evaluation(run, attack=HOSTILE.replace("/", ""), subset=HOSTILE)
-    page = report(tmp_path / "report.html", run)
+    page = report(tmp_path / "report.html", run, drawn=True)
     assert page.text.count(HOSTILE) > 5
     assert all(image["src"].startswith("data:") for image in page.all("img"))
     assert not any(name.startswith("on") for tag in page.tags for name in tag.attributes)
