@@ -141,8 +141,8 @@ def test_three_training_steps(twins, net):
 
 # --- The strict backend ---
 
-# Finite differences cost two forwards for every pixel and weight: so images are 3×3, the batch is 3 and K is 2,
-# and what the strict backend found is kept for the other backend that it is compared with.
+# Finite differences cost four forwards for every pixel and two for every weight: so images are 3×3, the batch is 3
+# and K is 2, and what the strict backend found is kept for the other backend that it is compared with.
 SMALL = {"batch": 3, "side": 3}
 
 
