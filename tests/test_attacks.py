@@ -134,7 +134,7 @@ def test_a_preset_does_what_its_row_says(every_backend, name, which):
     attack = preset(name, epsilon)
     assert (attack.epsilon, attack.noise_laws) == (radius, ("uniform",) * restarts)
 
-    x, y, noise = flat_problem(10 if every_backend.name == "strict" else 40, restarts)
+    x, y, noise = flat_problem(4 if every_backend.name == "strict" else 40, restarts)
     net = Linear(every_backend)
     starts = [x + radius * one for one in noise] or [x]
     searches = [

@@ -62,7 +62,7 @@ def test_one_graph_serves_lanes_of_any_number(attack, kind, monkeypatch):
     monkeypatch.setattr(
         _NativeLanes, "step", lambda self, body, *rest: sizes.add(len(rest[0])) or original(self, body, *rest)
     )
-    run(backend, Short(EPSILON, version="custom", attacks=(attack,)), batch_size=7)
+    run(backend, Short(EPSILON, version="custom", attacks=(attack,)), of=task(backend), batch_size=7)
     assert len(traced) == 1
     assert len(sizes) > 2
 

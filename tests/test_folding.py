@@ -5,7 +5,7 @@ from functools import reduce
 import numpy as np
 import pytest
 from harness import assert_same, load, worst
-from test_cascade import EPSILON, FEW, assessment, close_examples, run, same_records, task
+from test_cascade import EPSILON, FEW, Short, assessment, close_examples, run, same_records, task
 
 import stcore
 from stcore.autoattack import AutoAttack
@@ -100,7 +100,7 @@ def test_an_assessment_attacks_the_weights_it_finds(backend, monkeypatch):
     assert (one.predictions.predicted["natural"] != other.predictions.predicted["natural"]).any()
 
 
-@pytest.mark.parametrize("attack", [AutoAttack(EPSILON, queries=FEW), AutoAttack(EPSILON * 10, "l2", queries=FEW)])
+@pytest.mark.parametrize("attack", [Short(EPSILON, queries=FEW), Short(EPSILON * 10, "l2", queries=FEW)])
 def test_the_cascade_gives_the_same_verdicts(backend, attack, monkeypatch):
     of = task(backend)
     folded, examples = run(backend, attack, of=of)
