@@ -124,7 +124,7 @@ def squeeze_loss(
     The natural and the adversarial forward update running statistics, as a training forward does; the
     collaborative one does not.
     """
-    classifier = checked_classifier(model, x, y, config)
+    classifier = checked_classifier(model, x, y, config, training=True)
     ops = classifier.ops
     if pair is None:
         pair = find_examples(config, classifier, x, y, noise, rng)
@@ -155,7 +155,7 @@ def train_step(
     Raises TypeError, DataError or UsageError if objective, batch or noise do not fit (see `stcore.api`).
     """
     validation.check_objective(objective)
-    check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)))
+    check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True)
     start_noise = resolve_noise(learner, objective, x, noise, rng)
     return training_step(learner, objective, x, y, start_noise, phase, perturbation)
 
@@ -181,7 +181,7 @@ def training_loss(
     """
     classifier = make_classifier(model)
     validation.check_objective(objective)
-    check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)))
+    check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True)
     ops, start_noise = classifier.ops, resolve_noise(classifier, objective, x, noise, rng)
     examples = ops.unrecorded(lambda: objective.find(classifier, x, y, start_noise, phase))
     losses, metrics = objective.losses(classifier, x, y, examples, phase)

@@ -178,6 +178,12 @@ class Classifier(Network, Protocol):
         Nothing is recorded for differentiation.
         """
 
+    def trial_logits(self, x: Tensor) -> Array | None:
+        """Returns the logits (B, C) of one forward in training mode, dropout included, or None as `eval_logits`.
+
+        It leaves no trace: neither statistics nor random state change.
+        """
+
     def pixels(self, array: Array) -> Tensor:
         """Converts a host array in the model's own layout to its dtype and device; divides uint8 by 255."""
 

@@ -304,6 +304,9 @@ class StrictClassifier:
     def eval_logits(self, x):
         return ops.to_numpy(self.logits(x, Mode.EVAL))
 
+    def trial_logits(self, x):
+        return ops.to_numpy(self.logits(x, Mode.BATCH))
+
     def images(self, array):
         return StrictTensor(np.asarray(array, np.float64).transpose(0, 3, 1, 2))
 

@@ -10,6 +10,7 @@ from rows import ROWS, found, noise
 
 import stcore
 from stcore import AWP, RWP, SqueezeConfig
+from stcore.core.entry import check_batch
 from stcore.core.objective import training_step
 from stcore.methods import METHODS
 from stcore.protocols import Mode
@@ -101,11 +102,13 @@ def trained(backend, config, change=None):
     """
     model, masks, state = NETWORKS[backend.name]()
     learner, losses = backend.learner(model), []
+    images, labels, _ = next(iter(oracle.batches()))
+    check_batch(learner, learner, backend.tensor(images), backend.tensor(labels), config.bounds, training=True)
+    masks.drawn = 0  # of the checks of a new model, whose draws leave no trace in a generator
     logits, numbers = learner.logits, iter(())
 
     def changed(x, mode, *, dropout=False):
-        if mode is not Mode.EVAL:  # the one look at a new model
-            mode, dropout = change(next(numbers), mode, dropout)
+        mode, dropout = change(next(numbers), mode, dropout)
         return logits(x, mode, dropout=dropout)
 
     if change is not None:

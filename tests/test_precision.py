@@ -227,7 +227,7 @@ def test_pixels_are_normalised_before_they_are_rounded():
     for layer in model.layers:
         if isinstance(layer, keras.layers.Rescaling):
             layer.call = lambda x, own=layer.call: (values.append(x.dtype.name), own(x))[1]
-    out = precision.in_bfloat16(model, "float32", model)(np.zeros((1, 8, 8, 3), "float32"))
+    out = precision.as_logits(precision.in_bfloat16(model, model)(np.zeros((1, 8, 8, 3), "float32")), "float32")
     assert (values[-1], seen["inside"], out.dtype.name) == ("float32", "bfloat16", "float32")
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 

@@ -239,7 +239,7 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         learner, shape = self._learner, tuple(n or SIDE for n in shape)
 
         def classes() -> int | None:
-            return validation.check_model(learner, ops.full((2, *shape), 0.5, dtype=learner.dtype))
+            return validation.check_model(learner, ops.full((2, *shape), 0.5, dtype=learner.dtype), training=True)
 
         result: int | None = native.in_thread(classes)
         return result

@@ -15,6 +15,7 @@ from stcore.backends.keras import ops as keras_ops
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.recomputing import checkpointed
 from stcore.backends.keras.resident import Resident
+from stcore.backends.keras.scope import Scope
 from stcore.core.equivalence import same_function
 from stcore.data.pixels import unit_interval
 from stcore.errors import HALF, UsageError
@@ -45,7 +46,7 @@ class KerasClassifier:
         native.enable_dtype(self.dtype)
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
-        return modes.forward(self.model, x, mode, dropout)
+        return precision.as_logits(modes.forward(self.model, x, mode, dropout), self.dtype)
 
     def shape(self, x: Any) -> tuple[int | None, ...]:
         native.check_tensor(x, self.dtype)
@@ -59,6 +60,13 @@ class KerasClassifier:
 
     def eval_logits(self, x: Tensor) -> Array | None:
         return native.to_numpy(keras_ops.unrecorded(lambda: self.logits(x, Mode.EVAL)))
+
+    def trial_logits(self, x: Tensor) -> Array | None:
+        def trial() -> Tensor:
+            with Scope():  # discards the seeds that dropout writes
+                return self.logits(x, Mode.BATCH, dropout=True)
+
+        return native.to_numpy(keras_ops.unrecorded(trial))
 
     def pixels(self, array: Array) -> Tensor:
         return native.distribute(ops.convert_to_tensor(self.host_pixels(array), dtype=self.dtype))
@@ -160,7 +168,7 @@ class KerasLearner(KerasClassifier):
         """Logits of one training forward, outer or in the search, in this precision."""
         forward: Callable[[Tensor], Tensor] = partial(super().logits, mode=mode, dropout=dropout)
         if in_precision == "bf16":
-            forward = precision.in_bfloat16(self.model, self.dtype, forward)
+            forward = precision.in_bfloat16(self.model, forward)
         if not self.gradient_checkpointing:
             return forward(x)
         return checkpointed(self.model, forward, x, weights=self._outer)

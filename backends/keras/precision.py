@@ -1,6 +1,6 @@
 """Numeric precision of the forward passes: float32, TensorFloat-32 on GPUs, or bfloat16 by layer policies.
 
-Weights, logits, losses and projections stay in the weights' dtype.
+Weights, losses and projections stay in the weights' dtype; logits leave `as_logits` in float32 or float64.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from keras import ops
 
 from stcore.backends.keras import ops as keras_ops
 from stcore.backends.keras.engine import native
+from stcore.core.outputs import FLOOR, logits_of
 from stcore.errors import DeviceError, UsageError
 from stcore.models.keras_layers import Normalization
 from stcore.protocols import Mode, Ops, Tensor
@@ -50,12 +51,24 @@ def in_tensor_float_32(fn: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def in_bfloat16(model: Any, dtype: str, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`forward` of the model in bfloat16, its logits in `dtype`."""
+def as_logits(output: Any, weights: str) -> Tensor:
+    """Returns the logits of a network's output, at least in float32: float64 if the weights are.
+
+    However coarse the forward was, losses and searches are not. Raises UsageError if there is no reading.
+    """
+    logits = logits_of(output, ops.is_tensor)
+    dtype = keras.backend.standardize_dtype(logits.dtype)
+    if not keras.backend.is_float_dtype(dtype):
+        raise UsageError(f"model: expected floating logits; received {dtype}, as argmax returns")
+    return ops.maximum(ops.cast(logits, "float64" if weights == "float64" else "float32"), FLOOR)
+
+
+def in_bfloat16(model: Any, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`forward` of the model in bfloat16."""
 
     def logits(x: Tensor) -> Tensor:
         with _mixed_bfloat16(model):
-            return ops.cast(forward(x), dtype)
+            return forward(x)
 
     return logits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -52,9 +52,9 @@ class TorchClassifier:
             raise UsageError(HALF)
         if self._is_compiled:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
-        with compiled.keep_saved_tensors(), in_mode(self.model, mode, dropout):
-            logits: Tensor = self.model(x)
-        return logits
+        with compiled.keep_saved_tensors(), in_mode(self.model, mode, dropout), precision.callers_autocast(kind):
+            output = self.model(x)
+        return precision.as_logits(output, self.dtype)
 
     def shape(self, x: Any) -> tuple[int | None, ...]:
         if not isinstance(x, Tensor) or x.dtype != self.dtype:
@@ -73,10 +73,17 @@ class TorchClassifier:
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
     def eval_logits(self, x: Tensor) -> Array | None:
-        # One forward does not justify compiling a graph.
-        eager = torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
-        with torch.no_grad(), eager:
+        with torch.no_grad(), self._eager():
             return torch_ops.to_numpy(self.logits(x, Mode.EVAL))
+
+    def trial_logits(self, x: Tensor) -> Array | None:
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.no_grad(), self._eager(), torch.random.fork_rng(devices):
+            return torch_ops.to_numpy(self.logits(x, Mode.BATCH, dropout=True))
+
+    def _eager(self) -> AbstractContextManager[Any]:
+        """Context for one forward, which does not justify compiling a graph."""
+        return torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
 
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
@@ -166,7 +173,7 @@ class TorchLearner(TorchClassifier):
         """Logits of one training forward, outer or in the search, in this precision."""
         logits = partial(super().logits, x, mode, dropout=dropout)
         with checkpointed(self.model, mode, dropout) if self.gradient_checkpointing else nullcontext():
-            return precision.forward(in_precision, self.device, self.dtype, logits)
+            return precision.forward(in_precision, self.device, logits)
 
     def snapshot(self) -> dict[str, Array]:
         return super().snapshot() | snapshots.optimizer_state(self.optimizer) | snapshots.generator_states()

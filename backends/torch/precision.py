@@ -1,6 +1,6 @@
 """Numeric precision of the forward passes: float32, TensorFloat-32 on CUDA, or bfloat16 by autocast.
 
-Weights, logits, losses and projections stay in the weights' dtype.
+Weights, losses and projections stay in the weights' dtype; logits leave `as_logits` in float32 or float64.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from stcore.backends.torch import ops as torch_ops
-from stcore.errors import DeviceError
+from stcore.core.outputs import FLOOR, logits_of
+from stcore.errors import DeviceError, UsageError
 from stcore.protocols import Mode, Ops, Pullback
 
 Forward: TypeAlias = Callable[[str, Tensor, Mode, bool], Tensor]
@@ -56,11 +57,29 @@ def _in_tensor_float_32() -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def forward(precision: str, device: torch.device, dtype: torch.dtype, logits: Callable[[], Tensor]) -> Tensor:
-    """Logits in `dtype`, that of the weights, computed in this precision."""
+def as_logits(output: Any, weights: torch.dtype) -> Tensor:
+    """Returns the logits of a network's output, at least in float32: float64 if the weights are.
+
+    However coarse the forward was, losses and searches are not. Raises UsageError if there is no reading.
+    """
+    logits = logits_of(output, torch.is_tensor)
+    if not logits.is_floating_point():
+        raise UsageError(f"model: expected floating logits; received {logits.dtype}, as argmax returns")
+    return logits.to(torch.float64 if weights is torch.float64 else torch.float32).clamp_min(FLOOR)
+
+
+def callers_autocast(kind: str) -> AbstractContextManager[None]:
+    """The caller's autocast without its cache, whose weights may lack a gradient or a later perturbation."""
+    if not torch.is_autocast_enabled(kind):
+        return nullcontext()
+    return torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False)
+
+
+def forward(precision: str, device: torch.device, logits: Callable[[], Tensor]) -> Tensor:
+    """Logits computed in this precision."""
     if precision == "bf16":
         with torch.autocast(device.type, torch.bfloat16):
-            return logits().to(dtype)
+            return logits()
     with backward_context(precision):
         return logits()
 

@@ -52,10 +52,12 @@ def attack_batch(
     return find_examples(attack, checked_classifier(model, x, y, attack), x, y, noise, rng)
 
 
-def checked_classifier(model: Any, x: Tensor, y: Tensor, search: HasBounds) -> Classifier:
+def checked_classifier(
+    model: Any, x: Tensor, y: Tensor, search: HasBounds, *, training: bool = False
+) -> Classifier:
     """Checks model and batch against the pixel bounds; returns the classifier."""
     classifier = make_classifier(model)
-    check_batch(classifier, model, x, y, search.bounds)
+    check_batch(classifier, model, x, y, search.bounds, training=training)
     return classifier
 
 
@@ -72,14 +74,17 @@ def find_examples(
     return classifier.ops.unrecorded(lambda: search.find(classifier, x, y, start_noise))
 
 
-_num_classes: weakref.WeakKeyDictionary[Any, tuple[Hashable, int]] = weakref.WeakKeyDictionary()
-"""Signature and number of classes of each model that was checked."""
+_checked: weakref.WeakKeyDictionary[Any, tuple[Hashable, bool, int]] = weakref.WeakKeyDictionary()
+"""Of each model that was checked: its signature, whether in training mode too, and the number of classes."""
 
 
-def check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float]) -> None:
-    """Checks x (B, …), y (B,) and, by one forward if `key` is new or has a new head, the model's logits.
+def check_batch(
+    classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float], *, training: bool = False
+) -> None:
+    """Checks x (B, …), y (B,) and, if `key` is new or has a new head, the model's logits, by one forward.
 
     key: what stands for the model in the cache of checked models: the model, or its learner.
+    training: checks the logits in training mode too, by another forward.
     Raises TypeError, DataError or UsageError as the public functions document.
     """
     classifier.shape(x)
@@ -90,9 +95,11 @@ def check_batch(classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: 
         return
     validation.check_pixels(pixels, bounds)
     signature = classifier.signature()
-    if key not in _num_classes or _num_classes[key][0] != signature:
-        _num_classes[key] = signature, validation.check_model(classifier, x) or 0
-    validation.check_labels(labels, _num_classes[key][1], len(pixels))
+    known = _checked.get(key)
+    if known is None or known[0] != signature or training > known[1]:
+        known = signature, training, validation.check_model(classifier, x, training=training) or 0
+        _checked[key] = known
+    validation.check_labels(labels, known[2], len(pixels))
 
 
 def check_shapes(classifier: Classifier, name: str, x: Tensor, given: Any, count: int) -> None:

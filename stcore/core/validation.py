@@ -59,7 +59,7 @@ def check_logits(values: Array, num_classes: int | None = None) -> None:
             "model: expected finite logits; received NaN or +∞. Its weights have diverged: load others"
         )
     rows = values.astype(np.float64).sum(axis=1)
-    if (values >= 0).all() and np.allclose(rows, 1.0, atol=1e-3):
+    if (values >= 0).all() and np.allclose(rows, 1.0, atol=1e-2):
         raise UsageError(
             "model: expected logits; received rows that are non-negative and sum to 1, which are probabilities. "
             "Remove the final softmax"
@@ -96,9 +96,12 @@ def check_objective(objective: object) -> None:
         )
 
 
-def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) -> int | None:
+def check_model(
+    model: Classifier, x: Tensor, num_classes: int | None = None, *, training: bool = False
+) -> int | None:
     """Checks the logits of one forward of x (B, …); returns the number of classes, or None inside a traced graph.
 
+    training: also checks a forward in training mode, which may return something else. It writes nothing.
     Raises UsageError for a model that changes its input, or whose output is not finite logits.
     """
     before = model.to_numpy(x)
@@ -114,4 +117,11 @@ def check_model(model: Classifier, x: Tensor, num_classes: int | None = None) ->
             "Write x = x - mean rather than x -= mean"
         )
     check_logits(logits, num_classes)
+    if training and len(before) > 1:  # a batch norm may refuse to normalise a single image
+        trial = model.trial_logits(x)
+        if trial is not None and trial.shape != logits.shape:
+            raise UsageError(
+                f"model: expected logits of one shape in training and in evaluation; received {trial.shape} "
+                f"and {logits.shape}"
+            )
     return int(logits.shape[1])

@@ -1,0 +1,219 @@
+"""What a network returns: one reading of its logits, in the weights' precision, whatever the caller's context."""
+
+import contextlib
+from collections import namedtuple
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from harness import assert_close, assert_same, load, problem, worst
+
+import stcore
+from stcore import AWP, SqueezeConfig
+from stcore.core.dispatch import load_backend
+from stcore.errors import UsageError
+from stcore.methods import METHODS
+from stcore.models import export_weights, load_weights
+from stcore.protocols import Mode
+from stcore.runs.plan import make_plan
+
+CONFIG = SqueezeConfig(epsilon=0.05, step_size=0.02, steps=3)
+Output = namedtuple("Output", ["logits", "aux"])
+
+ONE_READING = {
+    "mapping": lambda z: {"logits": z, "features": 2 * z},
+    "mapping of one": lambda z: {"out": z},
+    "tuple of one": lambda z: (z,),
+    "list of one": lambda z: [z],
+    "object": lambda z: SimpleNamespace(logits=z),
+    "named tuple": lambda z: Output(z, 2 * z),
+}
+NO_READING = {
+    "tuple of two": (lambda z: (z, 2 * z), r"received tuple of shape \(.*, 3\), shape \(.*, 3\). Wrap the model"),
+    "mapping of two": (lambda z: {"a": z, "b": z}, "received dict of 'a', 'b'"),
+    "empty": (lambda z: [], "received list of nothing"),
+    "object": (lambda z: SimpleNamespace(scores=z), "received types.SimpleNamespace"),
+    "nothing": (lambda z: None, "received NoneType"),
+}
+
+
+def wrapped(backend, model, change):
+    """The network with another output: `change(logits, training)`."""
+    if backend.name == "torch":
+        import torch
+
+        class Wrapped(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = model
+
+            def forward(self, x):
+                return change(self.inner(x), self.inner.training)
+
+        return Wrapped()
+    import keras
+
+    class Wrapped(keras.Model):
+        def __init__(self):
+            super().__init__(dtype=next(v.dtype for v in model.weights if "float" in v.dtype))
+            self.inner = model
+
+        def call(self, x, training=False):
+            return change(self.inner(x, training=training), training)
+
+    outer = Wrapped()
+    outer.built = True
+    return outer
+
+
+def loss_of(backend, model, given, dtype="float64"):
+    batch = backend.batch(given, dtype)
+    loss = stcore.squeeze_loss(model, batch.x, batch.y, config=CONFIG, noise=batch.noise)
+    return float(backend.array(loss.total))
+
+
+@pytest.mark.parametrize("kind", ONE_READING)
+def test_a_container_with_one_reading_is_opened(backend, kind):
+    model, given = backend.build(), problem()
+    plain = loss_of(backend, model, given)
+    assert loss_of(backend, wrapped(backend, model, lambda z, _: ONE_READING[kind](z)), given) == plain
+
+
+@pytest.mark.parametrize("kind", NO_READING)
+@pytest.mark.parametrize("always", [True, False], ids=["always", "in training"])
+def test_any_other_is_refused_by_name_before_any_work(backend, kind, always):
+    """Also if the evaluation returns the logits alone, as with an auxiliary head."""
+    change, message = NO_READING[kind]
+    model = backend.build()
+    network = wrapped(backend, model, lambda z, training: change(z) if always or training else z)
+    before = backend.statistics(model)
+    with pytest.raises(UsageError, match=f"model: expected logits .*; {message}"):
+        loss_of(backend, network, problem())
+    assert_same(backend.statistics(model), before)
+
+
+# Precision
+
+
+def confident(backend, dtype="float32"):
+    """A network sure of its classes: in bfloat16 the differences of its losses vanish."""
+    model = backend.build(dtype=dtype)
+    weights = export_weights(model)
+    weights["linear.weight"] = weights["linear.weight"] * 20
+    load_weights(model, weights)
+    return model
+
+
+def to(backend, z, dtype):
+    if backend.name == "torch":
+        import torch
+
+        return z.to(getattr(torch, dtype))
+    import keras
+
+    return keras.ops.cast(z, dtype)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_coarse_logits_are_brought_to_float32_before_any_loss(backend, method):
+    """The losses are those of the same logits in float32, for every method."""
+    objective = make_plan({"method": method}).objective
+
+    def loss(change):
+        network = wrapped(backend, confident(backend), change)
+        batch = backend.batch(problem(), "float32")
+        noise = batch.noise[: len(objective.noise_laws)]
+        result = stcore.training_loss(network, objective, batch.x, batch.y, noise=noise)
+        assert "float32" in str(result.total.dtype)
+        return float(backend.array(result.total))
+
+    coarse = loss(lambda z, _: to(backend, z, "bfloat16"))
+    assert coarse == loss(lambda z, _: to(backend, to(backend, z, "bfloat16"), "float32"))
+
+
+@pytest.mark.parametrize("perturbation", [None, AWP(gamma=0.05)], ids=["plain", "awp"])
+def test_a_step_in_the_callers_autocast_is_the_step_in_bf16(perturbation):
+    """Autocast also keeps cast weights: those before a perturbation or, of the caller's forward here, without
+    gradients."""
+    torch, backend = pytest.importorskip("torch"), load("torch")
+    given, weights = problem(), []
+    for ours in (True, False):
+        learner = backend.learner(confident(backend))
+        if ours:
+            learner = load_backend("torch").prepare_training(learner, "off", "bf16", "bf16")
+        batch = backend.batch(given, "float32")
+        with contextlib.nullcontext() if ours else torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                learner.model.eval()(batch.x)
+            learner.model.train()
+            stcore.train_step(learner, CONFIG, batch.x, batch.y, noise=batch.noise, perturbation=perturbation)
+        weights.append(learner.weights())
+    assert_close(*weights, 1e-6)
+    assert worst(weights[0]["conv1.weight"], export_weights(confident(backend))["conv1.weight"]) > 1e-4
+
+
+def test_a_mixed_policy_trains_in_float32_at_the_border():
+    keras, backend = pytest.importorskip("keras"), load("keras")
+    network = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Flatten(dtype="mixed_bfloat16"),
+            keras.layers.Dense(3, dtype="mixed_bfloat16"),
+        ]
+    )
+    classifier = backend.classifier(network)
+    logits = classifier.logits(backend.images(problem().x, "float32"), Mode.EVAL)
+    assert logits.dtype.name == "float32" if hasattr(logits.dtype, "name") else str(logits.dtype) == "float32"
+    assert np.isfinite(loss_of(backend, network, problem(), "float32"))
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "apgd-ce", "apgd-t", "fab-t", "deepfool", "square"])
+def test_float64_logits_of_a_float32_network_are_attacked_as_float32(backend, attack):
+    model, batch = backend.build(dtype="float32"), backend.batch(problem(), "float32")
+    network = wrapped(backend, model, lambda z, _: to(backend, z, "float64"))
+    data = (batch.x, batch.y)
+    assert stcore.evaluate(network, data, [attack]) == stcore.evaluate(model, data, [attack])
+
+
+# Domain
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_masked_class_counts_as_probability_zero(backend, method):
+    """-∞ as a logit is what masks a class; 0 · -∞ in a divergence would be NaN."""
+    objective, given = make_plan({"method": method}).objective, problem()
+    mask, labels = np.array([0.0, 0.0, 1.0]), given.y % 2  # no label is masked
+
+    def loss(low):
+        batch = backend.batch(given._replace(y=labels))
+        network = wrapped(backend, backend.build(), lambda z, _: z + backend.tensor(np.where(mask, low, 0.0)))
+        noise = batch.noise[: len(objective.noise_laws)]
+        return float(backend.array(stcore.training_loss(network, objective, batch.x, batch.y, noise=noise).total))
+
+    masked = loss(-np.inf)
+    assert np.isfinite(masked)
+    assert masked == pytest.approx(loss(-1e8), rel=1e-9)
+
+
+def test_a_logit_that_is_no_number_stays_one(backend):
+    model = wrapped(backend, backend.build(), lambda z, _: z + backend.tensor(np.array([0.0, np.nan, 0.0])))
+    logits = backend.classifier(model).logits(backend.images(problem().x), Mode.EVAL)
+    assert np.isnan(backend.array(logits)[:, 1]).all()
+
+
+def test_integers_are_no_logits(backend):
+    model = wrapped(backend, backend.build(), lambda z, _: to(backend, z, "int64"))
+    with pytest.raises(UsageError, match=r"expected floating logits; received .*int64, as argmax returns"):
+        loss_of(backend, model, problem())
+
+
+def test_a_softmax_in_bfloat16_is_told_from_logits(backend):
+    def softmax(z, _):
+        if backend.name == "torch":
+            return to(backend, z.softmax(-1), "bfloat16")
+        import keras
+
+        return to(backend, keras.ops.softmax(z), "bfloat16")
+
+    with pytest.raises(UsageError, match="which are probabilities"):
+        loss_of(backend, wrapped(backend, backend.build(), softmax), problem())
