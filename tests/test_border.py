@@ -217,3 +217,30 @@ def test_a_softmax_in_bfloat16_is_told_from_logits(backend):
 
     with pytest.raises(UsageError, match="which are probabilities"):
         loss_of(backend, wrapped(backend, backend.build(), softmax), problem())
+
+
+def test_the_trial_in_training_mode_leaves_no_trace(backend):
+    """Neither in statistics nor in what dropout draws next."""
+    if backend.name == "torch":
+        import torch
+
+        model = torch.nn.Sequential(
+            torch.nn.Flatten(),
+            torch.nn.BatchNorm1d(192),
+            torch.nn.Dropout(0.5),
+            torch.nn.Linear(192, 3),
+        ).double()
+        state = lambda: [*model.state_dict().values(), torch.get_rng_state()]  # noqa: E731
+    else:
+        import keras
+
+        layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.BatchNormalization()]
+        model = keras.Sequential([*layers, keras.layers.Dropout(0.5), keras.layers.Dense(3)])
+        state = lambda: model.variables  # noqa: E731
+        assert any("seed" in variable.path for variable in model.variables)
+    images = backend.images(problem().x, "float64" if backend.name == "torch" else "float32")
+    classifier, before = backend.classifier(model), [backend.array(each) for each in state()]
+    trial = classifier.trial_logits(images)
+    assert np.abs(trial - classifier.eval_logits(images)).max() > 1e-3
+    for then, now in zip(before, state(), strict=True):
+        np.testing.assert_array_equal(backend.array(now), then)
