@@ -268,7 +268,7 @@ def test_data_folders_that_are_none(place):
     ("images", "labels", "message"),
     [
         ([PICTURE, PICTURE[:6]], [0, 1], "row 1: expected an image of 8x8 pixels like those before it"),
-        ([PICTURE, b"no image"], [0, 1], "row 1: expected a PNG, JPEG or other image pillow reads"),
+        ([PICTURE, b"no image"], [0, 1], "row 1: expected an image in one of PNG, JPEG, WEBP"),
         ([PICTURE, None], [0, 1], "row 1: expected an encoded image, received no bytes"),
         ([PICTURE] * 2, [0, -1], "expected labels in [0, 2), received -1 at position 1"),
         ([PICTURE] * 2, [0.5, 1.0], "expected integer labels, received a column of double"),

@@ -15,6 +15,9 @@ from stcore.errors import DataError, UsageError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Suffixes of the image files that are read."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+"""What is decoded, whatever a file is called. Pillow starts other programs for some formats: Ghostscript for EPS."""
+
 _GREY = ("1", "L", "LA")
 _DEEP = ("I", "F")  # more than 8 bits per pixel, without a standard scale
 
@@ -45,21 +48,27 @@ def decode(rows: Iterable[tuple[str, bytes | None]], image_size: int | None = No
 
 
 def decode_one(origin: str, encoded: bytes | None, image_size: int | None = None) -> Pixels:
-    """Decodes one image to uint8 (H, W, C), C 1 or 3; image_size and errors as in `decode`."""
+    """Decodes one image to uint8 (H, W, C), C 1 or 3, upright as its EXIF orientation says.
+
+    image_size and errors as in `decode`.
+    """
     pillow: Any = import_optional("PIL.Image")
+    ops: Any = import_optional("PIL.ImageOps")
     if not encoded:
         raise DataError(
             f"{origin}: expected an encoded image, received no bytes; the file must hold the images "
             "themselves, not only their paths"
         )
     try:
-        with pillow.open(io.BytesIO(encoded)) as image:
+        with pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:
             mode = image.mode
+            ops.exif_transpose(image, in_place=True)
             pixels = _pixels(image.convert("L" if mode in _GREY else "RGB"), image_size)
     except Exception as error:  # pillow's decoders raise many kinds of errors on invalid bytes
+        reason = "of no such image" if isinstance(error, pillow.UnidentifiedImageError) else f"with: {error}"
         raise DataError(
-            f"{origin}: expected a PNG, JPEG or other image pillow reads, received {len(encoded)} bytes that "
-            f"are none ({error}); fetch the file again or drop the row"
+            f"{origin}: expected an image in one of {', '.join(FORMATS)}; received {len(encoded)} bytes {reason}. "
+            "Fetch it again, convert it, or leave it out"
         ) from error
     if mode.startswith(_DEEP):
         raise DataError(
