@@ -34,6 +34,7 @@ class Forked:
     """
 
     def __init__(self, *args, backend="torch", env=None, new_session=False, joined=False):
+        server = _server(backend)  # first: it is not to hold the pipes' ends
         (in_end, given), (out, out_end), (err, err_end), (status, theirs) = (os.pipe() for _ in range(4))
         request = {
             "args": [str(arg) for arg in args],
@@ -43,7 +44,7 @@ class Forked:
             "folder": os.getcwd(),
         }
         ends = [in_end, out_end, err_end, theirs]
-        socket.send_fds(_server(backend), [json.dumps(request).encode()], ends)
+        socket.send_fds(server, [json.dumps(request).encode()], ends)
         for end in ends:
             os.close(end)
         self._status, self.stdin = os.fdopen(status), os.fdopen(given, "w")
@@ -114,6 +115,12 @@ class _Child(Forked):
 
 CHILDREN = SimpleNamespace(Popen=_Child, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
 """As `stcore.cli.children.subprocess`, it has the runs of `stcli sweep` and of `--seeds` forked."""
+STCLI = [
+    "-c",
+    "import sys, forked; from stcore.cli import children, main; children.subprocess = forked.CHILDREN; "
+    "sys.exit(main.main())",
+]
+"""`stcli` with such runs."""
 
 
 @cache
