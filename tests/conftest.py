@@ -25,6 +25,7 @@ from skips import Skips
 
 # `make test` takes this profile: a test without a number of its own has 40 examples there, and 100 otherwise.
 settings.register_profile("ci", max_examples=40, deadline=None)
+settings.register_profile("few", max_examples=15, deadline=None)  # on JAX, whose eager operations take longest
 
 LONGEST = ("test_jax.py", "test_docs_site.py", "test_main_job.py", "test_resume.py", "test_ranks.py")
 """Files with the longest tests. They begin first, so that no worker ends long after the others."""

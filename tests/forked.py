@@ -14,22 +14,40 @@ import subprocess
 import sys
 import threading
 from functools import cache
+from types import SimpleNamespace
 
 IMPORTS = ("stcore.cli.main", "stcore.runs.training_run", "stcore.cli.evaluate", "sklearn.datasets", "harness")
+JAX = {
+    "KERAS_BACKEND": "jax",
+    "PJRT_NPROC": "1",
+    # Nothing is optimised: a network this small takes longer to compile than to run.
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false",
+}
 
 
 class Forked:
-    """A process that runs `python ARGS`: `-m MODULE WORDS`, `-c CODE` or `FILE WORDS`. Its output is piped."""
+    """A process that runs `python ARGS`: `-m MODULE WORDS`, `-c CODE` or `FILE WORDS`. Its output is piped.
 
-    def __init__(self, *args, backend="torch", env=None, new_session=False):
-        status, theirs = os.pipe()
-        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        request = {"args": [str(arg) for arg in args], "env": env or {}, "new_session": new_session}
-        ends = [out_end, err_end, theirs]
-        socket.send_fds(_server(backend), [json.dumps(request).encode()], ends)
+    Its standard input is a pipe too; this process holds the other end, `stdin`, and writes nothing.
+    joined: what it says on stderr comes on stdout.
+    """
+
+    def __init__(self, *args, backend="torch", env=None, new_session=False, joined=False):
+        server = _server(backend)  # first: it is not to hold the pipes' ends
+        (in_end, given), (out, out_end), (err, err_end), (status, theirs) = (os.pipe() for _ in range(4))
+        request = {
+            "args": [str(arg) for arg in args],
+            "env": env or {},
+            "new_session": new_session,
+            "joined": joined,
+            "folder": os.getcwd(),
+        }
+        ends = [in_end, out_end, err_end, theirs]
+        socket.send_fds(server, [json.dumps(request).encode()], ends)
         for end in ends:
             os.close(end)
-        self._status = os.fdopen(status)
+        self._status, self.stdin = os.fdopen(status), os.fdopen(given, "w")
         self.stdout, self.stderr = (os.fdopen(end, encoding="utf-8") for end in (out, err))
         self.pid, self.returncode = int(self._status.readline()), None
         self._ended = threading.Thread(target=self._wait, daemon=True)
@@ -80,42 +98,94 @@ def forked(*args, code=0, **options):
     return ended(Forked(*args, **options), code)
 
 
+class _Child(Forked):
+    """Stands for the `subprocess.Popen` of `stcore.cli.children`."""
+
+    def __init__(self, command, *, env, start_new_session, **pipes):
+        super().__init__(*command[2:], env=env, new_session=start_new_session, joined=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stdin.close()
+        self.stdout.close()
+        self.wait()
+
+
+CHILDREN = SimpleNamespace(Popen=_Child, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+"""As `stcore.cli.children.subprocess`, it has the runs of `stcli sweep` and of `--seeds` forked."""
+STCLI = [
+    "-c",
+    "import sys, forked; from stcore.cli import children, main; children.subprocess = forked.CHILDREN; "
+    "sys.exit(main.main())",
+]
+"""`stcli` with such runs."""
+
+
 @cache
 def _server(backend):
-    ours, theirs = socket.socketpair()
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    if backend == _imported:  # this process is forked itself
+        if os.fork() == 0:
+            ours.close()
+            _serve(theirs)
+        theirs.close()
+        return ours
     command = [sys.executable, __file__, str(theirs.fileno()), backend]
-    subprocess.Popen(command, pass_fds=[theirs.fileno()])  # ends when our end is closed: with this process
+    env = os.environ | (JAX if backend == "jax" else {})
+    subprocess.Popen(command, pass_fds=[theirs.fileno()], env=env)  # ends with this process, when ours is closed
     theirs.close()
     return ours
 
 
 # The server's side
 
+_imported = None  # the backend, in a server and in what it forks
+_guards = set()
 
-def _serve(requests, backend):
-    __import__(f"stcore.backends.{backend}")
+
+class _NoTensorFlow:
+    def find_spec(self, name, *_):
+        if name == "tensorflow":
+            raise ModuleNotFoundError(name)
+
+
+def _load(backend):
+    global _imported
+    if backend == "jax":
+        sys.meta_path.insert(0, _NoTensorFlow())
+    __import__(f"stcore.backends.{'keras' if backend == 'jax' else backend}")
     for name in IMPORTS:
         __import__(name)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guardians
-    while True:
-        message, ends, _, _ = socket.recv_fds(requests, 1 << 20, 3)
-        if not message:
-            return
-        if os.fork() == 0:
-            requests.close()
-            _guard(json.loads(message), *ends)
-        for end in ends:
-            os.close(end)
+    _imported = backend
+    sys.modules["forked"] = sys.modules[__name__]
 
 
-def _guard(request, out, err, status):
+def _serve(requests):
+    try:
+        while True:
+            message, ends, _, _ = socket.recv_fds(requests, 1 << 20, 4)
+            if not message:
+                return
+            while _guards and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+                _guards.remove(ended)
+            if (guard := os.fork()) == 0:
+                requests.close()
+                _guard(json.loads(message), *ends)
+            _guards.add(guard)
+            for end in ends:
+                os.close(end)
+    finally:
+        os._exit(0)
+
+
+def _guard(request, given, out, err, status):
     """Forks the process and says its number, then how it ended, as `Popen.returncode` has it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
-        os.close(status)
-        _become(request, out, err)
-    for end in (out, err):
+        _become(request, given, out, err)
+    for end in (given, out, err):
         os.close(end)
     os.write(status, f"{child}\n".encode())
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -123,13 +193,14 @@ def _guard(request, out, err, status):
     os._exit(0)
 
 
-def _become(request, out, err):
+def _become(request, given, out, err):
+    _guards.clear()
     if request["new_session"]:
         os.setsid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
+    for number, end in enumerate((given, out, out if request["joined"] else err)):
+        os.dup2(end, number)
     os.closerange(3, 256)
+    os.chdir(request["folder"])
     sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, encoding="utf-8", closefd=False) for number in (1, 2))
     os.environ.update(request["env"])
     code = 1
@@ -159,4 +230,5 @@ def _run(first, second, *words):
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+    _load(sys.argv[2])
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -17,6 +17,7 @@ from stcore.core.objective import training_step
 from stcore.core.perturbation import AWP
 from stcore.errors import DeviceError, UsageError
 from stcore.methods.squeeze import SqueezeConfig
+from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
 from stcore.protocols import Mode
 
@@ -33,6 +34,12 @@ def weights(model):
     return [np.asarray(variable) for variable in model.variables]
 
 
+def linear(*layers, dtype="float32"):
+    """No more than a matrix, behind these layers: all that a test needs which is not about convolutions."""
+    shape = [keras.Input((8, 8, 3), dtype=dtype), keras.layers.Flatten(dtype=dtype)]
+    return keras.Sequential([*shape, *layers, keras.layers.Dense(3, dtype=dtype)])
+
+
 def steps_of(learner, compiled, batches, perturbation=None, config=SHORT):
     step = lambda x, y, noise: training_step(learner, config, x, y, noise, 0, perturbation)  # noqa: E731
     run = learner.compile(step) if compiled else step
@@ -41,7 +48,7 @@ def steps_of(learner, compiled, batches, perturbation=None, config=SHORT):
 
 @pytest.mark.parametrize("perturbation", [None, AWP(0.01)], ids=["plain", "awp"])
 def test_a_compiled_step_is_the_eager_one(backend, perturbation):
-    batches = [backend.batch(problem(size, seed=size)) for size in (6, 6, 4)]
+    batches = [backend.batch(problem(seed=seed)) for seed in range(2)]
     results = []
     for compiled in (False, True):
         model = backend.build()
@@ -54,7 +61,7 @@ def test_a_compiled_step_is_the_eager_one(backend, perturbation):
 
 
 def test_a_step_is_compiled_once_for_each_batch_size(backend, monkeypatch):
-    learner, traced = backend.learner(backend.build("tiny")), []
+    learner, traced = backend.learner(backend.build()), []
     logits = type(learner).logits
     monkeypatch.setattr(
         type(learner),
@@ -62,22 +69,20 @@ def test_a_step_is_compiled_once_for_each_batch_size(backend, monkeypatch):
         lambda self, x, *rest, **k: (traced.append(x.shape), logits(self, x, *rest, **k))[1],
     )
     sizes = (4, 4, 3, 4, 3)
-    steps_of(learner, True, [backend.batch(problem(size)) for size in sizes])
+    steps_of(learner, True, [backend.batch(problem(size)) for size in sizes], config=StandardConfig())
     seen = len(traced)
     assert {shape[0] for shape in traced} == {4, 3}
     run = learner.compile(lambda x: learner.logits(x, Mode.EVAL), rowwise=True)
+    x = backend.images(problem(8).x)
+    expected = learner.logits(x, Mode.EVAL)
+    traced.pop()
     for size in (5, 6, 7, 8, 5):
-        x = backend.images(problem(size).x)
-        expected = learner.logits(x, Mode.EVAL)
-        traced.pop()
-        np.testing.assert_allclose(run(x), expected, rtol=1e-12)
+        np.testing.assert_allclose(run(x[:size]), expected[:size], rtol=1e-12)
     assert [shape[0] for shape in traced[seen:]] == [8, 8]  # the rehearsal, and the trace
 
 
 def test_dropout_moves_on_in_a_compiled_step(backend):
-    pixels = keras.Input((8, 8, 3))
-    x = keras.layers.Dropout(0.5, seed=1)(keras.layers.Flatten()(pixels))
-    model = keras.Model(pixels, keras.layers.Dense(3)(x))
+    model = linear(keras.layers.Dropout(0.5, seed=1))
     learner = stcore.make_learner(model, make_sgd(model, 0.0, 0.0, 0.0, False))
     batch = backend.batch(problem(), "float32")
     first, second = steps_of(learner, True, [batch, batch], config=TradesConfig(steps=1))
@@ -107,11 +112,11 @@ def test_a_model_of_float32_stays_so(backend):
 
 
 def test_float64_needs_jaxs_64_bit_numbers(backend):
-    model = backend.build("tiny")
+    model = linear(dtype="float64")
     with jax.enable_x64(False):
         with pytest.raises(UsageError, match="JAX_ENABLE_X64=1"):
             stcore.make_classifier(model)
-        small = backend.build("tiny", dtype="float32")
+        small = linear()
         x, y = backend.images(problem().x, "float32"), jnp.asarray(problem().y, "int32")
         pair = stcore.find_squeeze_pair(small, x, y, SHORT, rng=0)
         assert {one.dtype.name for one in pair} == {"float32"}

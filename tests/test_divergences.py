@@ -92,11 +92,11 @@ logits = st.lists(
 ).map(np.array)  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(one=logits, two=logits)
 def test_divergences_are_divergences(backend, one, two):
     def value(name, a, b):
-        return value_and_gradients(backend, name, a, b, True)[0]
+        return backend.array(DIVERGENCES[name](backend.ops, backend.tensor(a), backend.tensor(b), True))
 
     for name in DIVERGENCES:
         assert (value(name, one, two) >= -1e-14).all(), name

@@ -1,15 +1,15 @@
-"""Keras on JAX: the shared suite, and what is JAX's alone, in processes of their own."""
+"""Keras on JAX: the shared suite, and what is JAX's alone, in processes of their own that find no TensorFlow."""
 
 import importlib.util
-import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import JAX, Forked, forked
+from small import stcli
 from test_resume import RUN, WEIGHTS, kill_at, metrics
 
 from stcore.base.weights_file import load_weights
@@ -31,18 +31,13 @@ QUICK = (
 """JAX's own tests, with the operations, losses and updates of the shared suite."""
 STEPS = ("test_conformance.py", "test_squeeze.py", "test_modes.py", "test_perturbation.py")
 """Searches and whole steps. Both speak for the rest, most of which tests the methods rather than the engine."""
-QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-"""Has LLVM compile as it comes: a network this small takes longer to compile than to run."""
 
 
-def on_jax(*command, engine="jax", **options):
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, command)],
-        env=os.environ | {"KERAS_BACKEND": engine, "PJRT_NPROC": "1", "XLA_FLAGS": QUICKLY},
-        capture_output=True,
-        text=True,
-        **options,
-    )
+def on_engine(monkeypatch, engine):
+    """As in a process that has not imported Keras yet."""
+    for module in ("keras", "stcore.backends.keras"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setenv("KERAS_BACKEND", engine)
 
 
 @pytest.mark.parametrize(
@@ -55,23 +50,34 @@ def on_jax(*command, engine="jax", **options):
 )
 def test_the_shared_suite_and_its_own(files):
     """With the tolerances that torch and TensorFlow keep to each other in float64: JAX needs none of its own."""
-    wanted = "keras or test_conformance or on_jax"
-    paths = [f"tests/{file}" for file in files]
-    run = on_jax("pytest", "-q", "-p", "no:cacheprovider", *paths, "-k", wanted, cwd=HERE.parent)
-    assert run.returncode == 0, run.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", run.stdout)[1]) > 0
+    options = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=few"]
+    wanted = ["-k", "keras or test_conformance or on_jax"]
+    run = Forked("-m", "pytest", *options, *(HERE / file for file in files), *wanted, backend="jax")
+    out, _ = run.communicate(timeout=1200)
+    assert run.returncode == 0, out[-3000:]
+    assert int(re.search(r"(\d+) passed", out)[1]) > 0
 
 
-def test_killed_and_resumed_it_ends_as_without_a_break(tmp_path, monkeypatch):
-    for variable, value in {"KERAS_BACKEND": "jax", "PJRT_NPROC": "1", "XLA_FLAGS": QUICKLY}.items():
-        monkeypatch.setenv(variable, value)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    on_jax("stcore.cli.main", "train", "--backend", "keras", *RUN, "--out", whole, check=True)
-    command = [sys.executable, "-m", "stcore.cli.main", "train", "--backend", "keras", *RUN, "--out", str(broken)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    first = kill_at(broken, "00000001-000003", process)
+CACHED = """
+import sys
+import jax
+from stcore.cli.main import main
+jax.config.update("jax_compilation_cache_dir", sys.argv.pop(1))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+sys.exit(main())
+"""
+"""`stcli`; what a process has compiled, the next need not."""
+
+
+def test_killed_and_resumed_it_ends_as_without_a_break(tmp_path):
+    whole, broken, cached = tmp_path / "whole", tmp_path / "broken", ["-c", CACHED, tmp_path / "cache", "train"]
+    short = ["--epochs", "2", "--train-size", "192", "--select-by", "fgsm", "--attacks", "fgsm"]
+    run = [*cached, "--backend", "keras", *RUN, *short]
+    forked(*run, "--out", whole, backend="jax")
+    first = kill_at(broken, "00000001-000003", Forked(*run, "--out", broken, backend="jax"))
     assert first == -signal.SIGKILL
-    on_jax("stcore.cli.main", "train", "--resume", broken, check=True)
+    forked(*cached, "--resume", broken, backend="jax")
     for checkpoint in WEIGHTS:
         one, other = (load_weights(run / f"{checkpoint}.safetensors")[0] for run in (whole, broken))
         assert one.keys() == other.keys()
@@ -81,43 +87,39 @@ def test_killed_and_resumed_it_ends_as_without_a_break(tmp_path, monkeypatch):
 
 
 def test_two_replicas_are_one_device(tmp_path):
-    """Five steps in float64, on a network with batch norms: their statistics are those of the whole batch."""
-    weights = []
-    for count in (1, 2):
-        code = f"""
-import sys; sys.path.insert(0, {str(HERE)!r})
-import jax, numpy as np, keras
+    """Steps in float64, on a network with batch norms: their statistics are those of the whole batch."""
+    code = """
+import sys
+import jax, numpy as np
 from harness import load, problem
 import stcore
 from stcore.core.objective import training_step
 from stcore.backends.keras import jax as engine
-jax.config.update("jax_enable_x64", True)
-if {count} > 1:
-    engine.use_replicas({count})
-    try:
-        engine.use_replicas(3)
-    except stcore.errors.DeviceError as error:
-        print(error)
 backend = load("keras")
-model = backend.build("tiny-smooth")
-learner = backend.learner(model)
-step = learner.compile(lambda *given: training_step(learner, stcore.SqueezeConfig(steps=2), *given))
-for seed in range(5):
-    given = problem(6 if seed < 4 else 5, seed=seed)
-    x, y = learner.images(given.x), learner.labels(given.y)
-    if seed < 4:
-        assert len(x.sharding.device_set) == {count} and x.addressable_shards[0].data.shape[0] == 6 // {count}
-    step(x, y, tuple(map(learner.images, given.noise)))
-assert {{len(v.value.sharding.device_set) for v in model.variables}} == {{{count}}}
-np.savez({str(tmp_path / str(count))!r}, **learner.weights())
+batches = [problem(6 if seed < 2 else 5, seed=seed) for seed in range(3)]
+for count in (1, 2):
+    if count > 1:
+        engine.use_replicas(count)
+        try:
+            engine.use_replicas(3)
+        except stcore.errors.DeviceError as error:
+            print(error)
+    model = backend.build("tiny-smooth")
+    learner = backend.learner(model)
+    step = learner.compile(lambda *given: training_step(learner, stcore.SqueezeConfig(steps=1), *given))
+    for given in batches:
+        x, y = learner.images(given.x), learner.labels(given.y)
+        if len(given.y) == 6:
+            assert len(x.sharding.device_set) == count and x.addressable_shards[0].data.shape[0] == 6 // count
+        step(x, y, tuple(map(learner.images, given.noise)))
+    assert {len(v.value.sharding.device_set) for v in model.variables} == {count}
+    np.savez(sys.argv[count], **learner.weights())
 """
-        flags = "--xla_force_host_platform_device_count=2"
-        environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_ENABLE_X64": "1", "XLA_FLAGS": flags}
-        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr[-2000:]
-        weights.append(np.load(tmp_path / f"{count}.npz"))
-    assert "replicas: expected at most 2" in run.stdout
-    one, two = weights
+    files = [tmp_path / f"{count}.npz" for count in (1, 2)]
+    flags = f"{JAX['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    said, _ = forked("-c", code, *files, backend="jax", env={"XLA_FLAGS": flags})
+    assert "replicas: expected at most 2" in said
+    one, two = map(np.load, files)
     assert max(np.abs(one[name] - two[name]).max() for name in one) <= 1e-10
 
 
@@ -126,37 +128,33 @@ def test_replicas_where_there_are_none():
         make_plan({"backend": "torch", "replicas": 2})
     with pytest.raises(dispatch.UsageError, match="expected a divisor of the batch size 128"):
         make_plan({"backend": "keras", "replicas": 3, "batch_size": 128})
-    run = on_jax("stcore.cli.main", "train", "--backend", "keras", "--replicas", "2", engine="tensorflow")
-    assert run.returncode == 2
-    assert "KERAS_BACKEND=jax" in run.stderr
+    assert dispatch.keras_engine() == "tensorflow"
+    run = stcli("train", "--backend", "keras", "--replicas", "2")
+    assert run.code == 2
+    assert "KERAS_BACKEND=jax" in run.err
 
 
 def test_tensorflow_is_neither_needed_nor_imported():
+    """In a process that cannot import it, as all are here in which Keras is on JAX."""
     code = """
 import sys
-class NoTensorFlow:
-    def find_spec(self, name, *_):
-        if name == "tensorflow":
-            raise ImportError(name)
-sys.meta_path.insert(0, NoTensorFlow())
 from stcore.cli.doctor import check
 print(check("keras"))
 print("tensorflow" in sys.modules)
 """
-    environment = os.environ | {"KERAS_BACKEND": "jax"}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    said = run.stdout.splitlines()
-    assert "jax " in said[0], run.stderr
+    said = forked("-c", code, backend="jax")[0].splitlines()
+    assert "jax " in said[0]
     assert "tensorflow" not in said[0]
     assert said[1] == "False"
 
 
 @pytest.mark.parametrize(("engine", "hint"), [("torch", "use --backend torch"), ("nonsense", "received nonsense")])
-def test_another_engine_is_declined(tmp_path, engine, hint):
-    run = on_jax("stcore.cli.main", "train", "--backend", "keras", "--out", tmp_path / "run", engine=engine)
-    assert run.returncode == 2
-    assert "expected KERAS_BACKEND=tensorflow or jax" in run.stderr
-    assert hint in " ".join(run.stderr.split())
+def test_another_engine_is_declined(tmp_path, monkeypatch, engine, hint):
+    on_engine(monkeypatch, engine)
+    run = stcli("train", "--backend", "keras", "--out", tmp_path / "run")
+    assert run.code == 2
+    assert "expected KERAS_BACKEND=tensorflow or jax" in run.err
+    assert hint in " ".join(run.err.split())
 
 
 def test_the_engine_is_found_without_importing_keras(tmp_path, monkeypatch):
@@ -173,9 +171,7 @@ def test_the_engine_is_found_without_importing_keras(tmp_path, monkeypatch):
 
 
 def test_a_missing_engine_is_named_with_its_extra(monkeypatch):
-    monkeypatch.delitem(sys.modules, "keras", raising=False)
-    monkeypatch.delitem(sys.modules, "stcore.backends.keras", raising=False)
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    on_engine(monkeypatch, "jax")
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "jax" else find(name, *rest)

@@ -4,12 +4,13 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
+import forked
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,8 +33,9 @@ def torch():
 
 
 def train_seeds(out, *args, **settings):
-    """Tiny runs; with two devices, two at a time."""
-    return stcli("train", *words({**SMALL, "epochs": 1, "threads": 1, "out": out, **settings}), *args)
+    """Tiny runs, forked; with two devices, two at a time."""
+    with mock.patch("stcore.cli.children.subprocess", forked.CHILDREN):
+        return stcli("train", *words({**SMALL, "epochs": 1, "threads": 1, "out": out, **settings}), *args)
 
 
 # What is asked for
@@ -268,30 +270,23 @@ def test_a_command_that_is_killed_has_a_shells_code_and_its_last_lines():
 
 
 def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(tmp_path):
-    settings = {**SMALL, "epochs": 15, "threads": 1, "seeds": "1..2"}
-    command = [sys.executable, "-m", "stcore.cli.main", "train", *words({**settings, "out": tmp_path / "runs"})]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as run:
-        try:
-            for line in run.stdout:
-                if line.startswith("[seed 1] epoch   2/"):
-                    break
-            run.send_signal(signal.SIGINT)
-            out, err = run.communicate(timeout=60)
-        finally:
-            run.kill()
-    assert run.returncode == 130
+    settings = {**SMALL, "epochs": 8, "threads": 1, "seeds": "1..2"}
+    command = [*forked.STCLI, "train", *words({**settings, "out": tmp_path / "runs"})]
+    run = forked.Forked(*command, new_session=True)
+    for line in run.stdout:
+        if line.startswith("[seed 1] epoch   2/"):
+            break
+    run.send_signal(signal.SIGINT)
+    out, err = forked.ended(run, 130)
     assert "[seed 1] interrupted after" in out
     assert "stcli: interrupted; run the same command again to resume" in err
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["seed1"]
 
-    again = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert again.returncode == 0, again.stderr
-    assert "[seed 1] epoch   1/" not in again.stdout
-    assert "[seed 2] epoch   1/" in again.stdout
-    assert "| 1, 2 |" in again.stdout
-    alone = stcli("train", *words({**settings, "out": tmp_path / "alone", "seeds": "1"}))
+    again, _ = forked.forked(*command)
+    assert "[seed 1] epoch   1/" not in again
+    assert "[seed 2] epoch   1/" in again
+    assert "| 1, 2 |" in again
+    alone = train_seeds(tmp_path / "alone", **{**settings, "seeds": "1"})
     assert alone.code == 0
     runs, alone = (load_weights(tmp_path / name / "seed1" / "last.safetensors")[0] for name in ("runs", "alone"))
     assert runs.keys() == alone.keys()

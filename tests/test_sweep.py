@@ -5,11 +5,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 
 import factories
+import forked
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,8 +142,10 @@ def test_a_file_of_something_else_is_a_usage_error(tmp_path):
 
 
 def sweep_in(out, *args):
+    """Tiny runs, forked."""
     pytest.importorskip("torch")
-    return stcli("sweep", *SMALL, "--out", out, *args)
+    with mock.patch("stcore.cli.children.subprocess", forked.CHILDREN):
+        return stcli("sweep", *SMALL, "--out", out, *args)
 
 
 def test_a_sweep_goes_on_that_an_earlier_version_began(tmp_path):
@@ -204,25 +206,25 @@ def test_a_kill_before_anything_was_trained_is_no_failure(tmp_path):
 def test_six_runs_killed_in_the_middle_and_resumed_lose_none(tmp_path):
     """SIGKILL to the process group in the third run; then the same command. Each run ends as it does alone."""
     pytest.importorskip("torch")
-    settings = {**SETTINGS, "threads": 1, "epochs": 8}
-    command = [sys.executable, "-m", "stcore.cli.main", "sweep", *words({**settings, "out": tmp_path / "sweep"})]
+    settings = {**SETTINGS, "threads": 1, "epochs": 5}
+    command = ["sweep", *words({**settings, "out": tmp_path / "sweep"})]
     command += ["--vary", "method=trades,st", "--vary", "beta=1,2,6"]
     names = [f"method={method},beta={beta}" for method in ("trades", "st") for beta in (1, 2, 6)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
-        for line in run.stdout:
-            if line.startswith(f"[3/6 {names[2]}] epoch   2/"):
-                os.killpg(run.pid, signal.SIGKILL)
-                break
+    run = forked.Forked(*forked.STCLI, *command, new_session=True)
+    for line in run.stdout:
+        if line.startswith(f"[3/6 {names[2]}] epoch   2/"):
+            os.killpg(run.pid, signal.SIGKILL)
+            break
+    assert run.wait() == -signal.SIGKILL
     finished = [(tmp_path / "sweep" / name / "result.json").is_file() for name in names]
     assert finished == [True, True, False, False, False, False]
-    states = [run["state"] for run in dry(*command[4:]).values()]
+    states = [run["state"] for run in dry(*command[1:]).values()]
     assert states[:2] + states[3:] == ["finished"] * 2 + ["to train"] * 3
-    assert re.fullmatch(r"resumes after [1-8] of 8 epochs", states[2])
+    assert re.fullmatch(r"resumes after [1-5] of 5 epochs", states[2])
 
-    again = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout.count("finished before") == 2
-    assert "epoch   1/" not in "".join(line for line in again.stdout.splitlines() if line.startswith("[3/6"))
+    again, _ = forked.forked(*forked.STCLI, *command)
+    assert again.count("finished before") == 2
+    assert "epoch   1/" not in "".join(line for line in again.splitlines() if line.startswith("[3/6"))
     for name in names:
         method, beta = (word.partition("=")[2] for word in name.split(","))
         assert train(tmp_path / name, **{**settings, "method": method, "beta": beta}).code == 0
@@ -237,11 +239,14 @@ def test_six_runs_killed_in_the_middle_and_resumed_lose_none(tmp_path):
 
 def test_a_sweep_runs_where_a_folder_hides_the_package(tmp_path, monkeypatch):
     """As from the root of a checkout, while another stcore is installed. User modules are found there."""
+    pytest.importorskip("torch")
     (tmp_path / "stcore").mkdir()
     (tmp_path / "stcore" / "__init__.py").write_text("raise RuntimeError('the decoy was imported')\n")
     shutil.copy(Path(factories.__file__), tmp_path / "mine.py")
     monkeypatch.chdir(tmp_path)
-    said = sweep_in(tmp_path / "sweep", "--vary", "beta=1", "--model", "mine:torch_transformer")
+    said = stcli(
+        "sweep", *SMALL, "--out", tmp_path / "sweep", "--vary", "beta=1", "--model", "mine:torch_transformer"
+    )
     assert said.code == 0, said.err
     assert (tmp_path / "sweep" / "beta=1" / "result.json").is_file()
 
@@ -252,12 +257,12 @@ def test_a_child_ends_when_its_parent_is_gone(tmp_path):
     command = child_command(
         ["train", *words({**SETTINGS, "threads": 1, "epochs": 10_000, "out": tmp_path / "run"})]
     )
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
-        try:
-            for line in run.stdout:
-                if line.startswith("epoch"):
-                    break
-            run.stdin.close()
-            assert run.wait(timeout=20) == 137
-        finally:
-            run.kill()
+    run = forked.Forked(*command[2:])
+    try:
+        for line in run.stdout:
+            if line.startswith("epoch"):
+                break
+        run.stdin.close()
+        assert run.wait(timeout=20) == 137
+    finally:
+        run.kill()
