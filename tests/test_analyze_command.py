@@ -43,6 +43,12 @@ def record_of(folder, what):
     return json.loads((folder / f"{what}.json").read_text())
 
 
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Figures are not rendered, which takes longer than the tiny networks' numbers."""
+    monkeypatch.setattr("stcore.figures.style.save", lambda figure, path, formats: [])
+
+
 @pytest.mark.parametrize("what", QUICK)
 def test_the_figure_and_its_numbers_are_written(what, tmp_path):
     run = trained("torch")
@@ -157,7 +163,7 @@ def test_no_figure_is_cut_off_on_a_terminal(what):
             assert below is None or below in cells
 
 
-def test_the_terminal_s_angles_are_those_of_the_file(tmp_path):
+def test_the_terminal_s_angles_are_those_of_the_file(tmp_path, unsaved):
     said = analyze("angles", trained("torch").path, out=tmp_path)
     rows = rows_of(tmp_path, "angles")
     assert rows[0].keys() > {"mean", "deviation", "quartile1", "median", "quartile3", "median_off_border"}
@@ -171,7 +177,7 @@ def test_the_terminal_s_angles_are_those_of_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("what", QUICK)
-def test_a_run_of_one_backend_is_analysed_by_the_other_alike(what, tmp_path):
+def test_a_run_of_one_backend_is_analysed_by_the_other_alike(what, tmp_path, unsaved):
     load("keras")
     found = {}
     for backend in NAMES:
@@ -191,7 +197,7 @@ def test_a_run_of_one_backend_is_analysed_by_the_other_alike(what, tmp_path):
 
 
 @ON_EACH
-def test_several_runs_by_their_names(backend, tmp_path):
+def test_several_runs_by_their_names(backend, tmp_path, unsaved):
     run = trained(backend).path
     said = analyze("angles", run, run / "last.safetensors", out=tmp_path, names="one,two", dataset="digits")
     assert said.code == 0, said.err
@@ -202,7 +208,7 @@ def test_several_runs_by_their_names(backend, tmp_path):
     assert "one" in said.out
 
 
-def test_settings_go_by_the_runs_epsilon(tmp_path):
+def test_settings_go_by_the_runs_epsilon(tmp_path, unsaved):
     """The digits' is 0.2."""
     run = trained("torch").path
     assert stcli("analyze", "collaborative", run, "--subset", 2, "--steps", 1, "--out", tmp_path).code == 0
@@ -214,13 +220,13 @@ def test_settings_go_by_the_runs_epsilon(tmp_path):
     assert (settings["epsilon"], settings["step_size"]) == pytest.approx((16 / 255, 2 / 255))
 
 
-def test_which_images(tmp_path):
+def test_which_images(tmp_path, unsaved):
     run = trained("torch").path
     assert stcli("analyze", "examples", run, "--images", "7,3", "--steps", 3, "--out", tmp_path).code == 0
     assert [row["image"] for row in rows_of(tmp_path, "examples")[::3]] == ["7", "3"]
     drawn = []
     for seed in (0, 0, 1, 2, 3):
-        analyze("examples", run, out=tmp_path, seed=seed)
+        analyze("examples", run, out=tmp_path, seed=seed, steps=1)
         drawn.append([(row["image"], row["label"]) for row in rows_of(tmp_path, "examples")[::3]])
     assert drawn[0] == drawn[1]
     assert len({str(one) for one in drawn}) > 1
@@ -281,7 +287,7 @@ def test_what_is_refused(words_, said, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_of_several_radii_need_one(tmp_path):
+def test_runs_of_several_radii_need_one(tmp_path, unsaved):
     run = trained("torch")
     (tmp_path / "other").mkdir()
     config = (run.path / "config.toml").read_text()

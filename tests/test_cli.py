@@ -373,7 +373,7 @@ def test_an_l2_run(tmp_path):
 def test_selection_on_the_test_split_trains_on_all_the_rest(backend, tmp_path):
     load(backend)  # or skip
     quick = {"backend": backend, "select": "test", "select_by": "natural", "method": "standard", "attacks": ""}
-    small = {"model": "tiny", "epochs": 1, "batch_size": 64, "compile": "off", "out": tmp_path / "run"}
+    small = {"model": "tiny", "epochs": 1, "batch_size": 725, "compile": "off", "out": tmp_path / "run"}
     said = stcli("train", *words({**small, **quick}))
     assert said.code == 0, said.err
     run = Run(tmp_path / "run", said)
@@ -516,10 +516,10 @@ def test_a_weights_file_can_be_evaluated_by_itself():
     assert scores["fgsm"] == run.json("result.json")["checkpoints"]["best"]["fgsm"]
 
 
-def predictions(run, backend, dtype, place):
+def predictions(run, backend, dtype, attack, place):
     file = place / f"{backend}-{dtype}.json"
-    options = ["--backend", backend, "--dtype", dtype, "--attacks", "pgd20", "--predictions", file]
-    said = stcli("evaluate", run.path, *options)
+    options = ["--backend", backend, "--dtype", dtype, "--attacks", attack, "--checkpoint", "last"]
+    said = stcli("evaluate", run.path, *options, "--predictions", file)
     assert said.code == 0, said.err
     return json.loads(file.read_text())
 
@@ -530,8 +530,8 @@ def test_the_other_framework_sees_the_same(backend, tmp_path):
     for name in NAMES:
         trained(name)  # both, or skip
     run = trained(backend)
-    for dtype, which in (("float32", ["natural"]), ("float64", ["natural", "pgd20"])):
-        torch, keras = (predictions(run, name, dtype, tmp_path) for name in NAMES)
+    for dtype, attack, which in (("float32", "fgsm", ["natural"]), ("float64", "pgd20", ["natural", "pgd20"])):
+        torch, keras = (predictions(run, name, dtype, attack, tmp_path) for name in NAMES)
         assert torch.keys() == keras.keys()
         for checkpoint in torch:
             for attack in which:

@@ -8,6 +8,7 @@ from harness import NAMES, assert_same, load
 from published import write_all
 from small import EAGER, SETTINGS, Run, stcli, train, trained
 
+from stcore.analysis import losses, ratio
 from stcore.base.weights_file import load_weights
 from stcore.cli.training_plan import plan_from
 from stcore.data import load_digits, load_extra, save_arrays
@@ -46,6 +47,8 @@ def test_a_method_trains(tmp_path, method, backend):
     rows = run.metrics
     assert len(rows) == 2
     assert_metrics_of(method, rows)
+    assert all(("collaborative_share" in row) == (method in ratio.LOGGED_BY) for row in rows)
+    losses.compute({method: run.path}, losses.Settings())
     config = make_plan(json.loads(json.dumps(config_of(run))))
     assert config.method.name == method
     assert set(run.json("result.json")["checkpoints"]) == {"best", "last"}
@@ -93,13 +96,20 @@ def test_a_methods_beta_is_its_own_on_every_data_set():
 @pytest.mark.parametrize("wrapper", PERTURBED.values(), ids=PERTURBED)
 def test_a_weight_perturbation_changes_training_from_its_first_epoch_on(tmp_path, backend, wrapper):
     load(backend)
+    small = {
+        "model": f"factories:{backend}_few_weights",
+        "batch_size": 64,
+        "method": "trades",
+        "epochs": 2,
+        **EAGER,
+    }
     runs = {}
     for name, settings in {
         "without": {},
         "late": {**wrapper, "perturbation_warmup": 2},
         "whole": {**wrapper},
     }.items():
-        said = train(tmp_path / name, backend=backend, method="trades", epochs=2, **EAGER, **settings)
+        said = train(tmp_path / name, backend=backend, **small, **settings)
         assert said.code == 0, said.err
         runs[name] = Run(tmp_path / name, said).metrics
     losses = {name: [row["loss"] for row in rows] for name, rows in runs.items()}
@@ -110,7 +120,7 @@ def test_a_weight_perturbation_changes_training_from_its_first_epoch_on(tmp_path
 @ON_EACH
 def test_averaged_weights_are_evaluated_and_kept_beside_the_raw_ones(tmp_path, backend):
     load(backend)
-    plain, said = trained(backend), train(tmp_path / "run", backend=backend, epochs=2, ema=0.5)
+    plain, said = trained(backend), train(tmp_path / "run", backend=backend, epochs=2, ema=0.5, attacks="fgsm")
     assert said.code == 0, said.err
     run = Run(tmp_path / "run", said)
     assert_same(run.weights(), plain.weights())  # averaging changes nothing of the training
@@ -122,7 +132,7 @@ def test_averaged_weights_are_evaluated_and_kept_beside_the_raw_ones(tmp_path, b
     assert all(np.any(averaged[name] != run.weights()[name]) for name in averaged)
     assert {"ema_natural_accuracy", "ema_pgd20_accuracy", "ema_best_epoch"} <= set(run.metrics[0])
     assert "best-ema" in said.out
-    again = stcli("evaluate", run.path, "--json", "--attacks", "fgsm,pgd20")
+    again = stcli("evaluate", run.path, "--json", "--attacks", "fgsm", "--checkpoint", "last-ema")
     scores = json.loads(again.out)
     assert scores["last-ema (epoch 2)"] == result["checkpoints"]["last-ema"]
 
@@ -152,15 +162,16 @@ def more_digits(tmp_path_factory):
 def test_extra_data_is_mixed_into_every_batch(tmp_path, backend, more_digits):
     """64 images in batches of 40: two full batches, half of each extra."""
     load(backend)
-    settings = {"backend": backend, "method": "trades", "extra_data": f"npz:{more_digits}"}
-    said = train(tmp_path / "run", "--adversarial-first", "--share-natural", "--nesterov", **settings)
+    settings = {"backend": backend, "method": "trades", **EAGER}
+    flags = ("--adversarial-first", "--share-natural", "--nesterov")
+    said = train(tmp_path / "run", *flags, **settings, extra_data=f"npz:{more_digits}")
     assert said.code == 0, said.err
     run = Run(tmp_path / "run", said)
     row = run.metrics[0]
     assert row["images_per_second"] * row["seconds"] == pytest.approx(80, rel=0.05)
     assert config_of(run)["extra_fraction"] == 0.5
     assert run.json("environment.json")["data"]["extra"]["images"] == 347
-    without = train(tmp_path / "without", "--adversarial-first", "--share-natural", "--nesterov", method="trades")
+    without = train(tmp_path / "without", *flags, **settings)
     assert without.code == 0, without.err
     other = Run(tmp_path / "without", without)
     assert other.metrics[0]["loss"] != pytest.approx(row["loss"], rel=1e-3)
@@ -188,11 +199,12 @@ def test_pseudo_labels_are_what_the_network_predicts(tmp_path, backend, more_dig
     extra = load_extra(f"npz:{out}")
     assert "347 of 347 images" in said.out
     predictions = tmp_path / "predictions.json"
-    again = stcli("evaluate", run.path, "--attacks", "fgsm", "--subset", "347", "--predictions", predictions)
+    words = ("--checkpoint", "last", "--attacks", "fgsm", "--subset", "347", "--predictions", predictions)
+    again = stcli("evaluate", run.path, *words)
     assert again.code == 0, again.err
     expected = json.loads(predictions.read_text())["last (epoch 2)"]["natural"]
     np.testing.assert_array_equal(extra.labels, expected)
-    assert train(tmp_path / "next", backend=backend, extra_data=f"npz:{out}").code == 0
+    assert train(tmp_path / "next", backend=backend, extra_data=f"npz:{out}", **EAGER).code == 0
 
 
 @pytest.mark.parametrize(
@@ -266,7 +278,7 @@ BRIEF = {
     "train_size": 20,
     "batch_size": 10,
     "attacks": "fgsm",
-    "eval_batch_size": 20,
+    "eval_batch_size": 100,
 }
 
 

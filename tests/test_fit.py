@@ -28,6 +28,8 @@ from stcore.training.schedules import make_schedule
 from stcore.training.trainer import Schedules
 
 QUICK = {"steps": 2}
+SHALLOW = {"model": "factories:keras_few_weights"}
+"""A convolution with batch norm before the last layer: tracing the steps is most of the time."""
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data")  # generators do not say their length
 
 
@@ -130,9 +132,9 @@ def traces(monkeypatch):
     ("settings", "stages"),
     [
         ({"method": "st"}, [(0, False)]),
-        ({"method": "trades", "awp": 0.05}, [(0, True)]),
-        ({"method": "gairat", "begin_epoch": 2}, [(0, False), (1, False)]),
-        ({"method": "at", "awp": 0.05, "perturbation_warmup": 2}, [(0, False), (0, True)]),
+        ({"method": "trades", "awp": 0.05, **SHALLOW}, [(0, True)]),
+        ({"method": "gairat", "begin_epoch": 2, **SHALLOW}, [(0, False), (1, False)]),
+        ({"method": "at", "awp": 0.05, "perturbation_warmup": 2, **SHALLOW}, [(0, False), (0, True)]),
     ],
     ids=["st", "trades with awp", "gairat from epoch 2", "awp from epoch 2"],
 )
@@ -142,7 +144,7 @@ def test_fit_makes_the_steps_of_the_command_line_bit_for_bit(tmp_path, traces, s
 
     from stcore.backends.keras import RobustEvaluation
 
-    settings = {"backend": "keras", "epochs": 2, **QUICK, **settings}
+    settings = {"backend": "keras", "epochs": 2, "attacks": "", **QUICK, **settings}
     said = train(tmp_path / "run", **settings)
     assert said.code == 0, said.err
     plan, best = make_plan(**settings), tmp_path / "best.keras"
@@ -164,9 +166,9 @@ def test_fit_makes_the_steps_of_the_command_line_bit_for_bit(tmp_path, traces, s
     assert history.keys() >= {"loss", "adversarial_loss", "learning_rate"}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_fits(keras, method, traces, global_random_state):
-    """One layer and one batch, as tracing is most of the time; a method's steps with batch norm are above."""
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"st", "trades", "gairat", "at"}))
+def test_every_other_method_fits(keras, method, traces, global_random_state):
+    """One layer and one batch; methods whose weights are compared with the command line's are above."""
     objective = make_objective(method, {})
     if hasattr(objective, "steps"):
         objective = dataclasses.replace(objective, steps=2, epsilon=0.2, step_size=0.1)
@@ -181,22 +183,33 @@ def test_every_method_fits(keras, method, traces, global_random_state):
 
 # --- Keras' ways to run and to feed it ---
 
-ODD = {"backend": "keras", "epochs": 2, "batch_size": 24, **QUICK}  # 24, 24, 16: not a multiple of 2 steps
+ODD = {"backend": "keras", "method": "at", "epochs": 2, "batch_size": 24, **QUICK, **SHALLOW}
+"""Batches of 24, 24 and 16: not a multiple of 2 steps."""
 
 
 @pytest.fixture(scope="module")
 def usual():
-    return weights(fitted(make_plan(**ODD))[0])
+    """The weights after each epoch."""
+    import keras
+
+    plan, seen = make_plan(**ODD), []
+    splits = set_up(plan).splits
+    model = squeeze_model(plan, splits)
+    note = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(weights(model)))
+    fit(plan, model, pipeline(batches_of(plan, splits)), callbacks=[note])
+    return seen
 
 
 @pytest.mark.parametrize("compiling", [{"steps_per_execution": 2}, {"run_eagerly": True}], ids=str)
 def test_how_the_steps_are_run_changes_nothing(usual, compiling, traces):
-    """Eagerly in float64: in float32 the sums of a traced and an eager step differ, and some signs with them."""
+    """Eagerly in float64: in float32 the sums of a traced and an eager step differ, and some signs with them.
+
+    And of a network without biases before batch norm, whose gradients are nothing but rounding."""
     eager = "run_eagerly" in compiling
-    plan = make_plan(**ODD, dtype="float64" if eager else "float32")
+    plan = make_plan(**{**ODD, "model": "tiny", "dtype": "float64"} if eager else ODD)
     received = weights(fitted(plan, compiling=compiling)[0])
     assert len(traces) == (6 if eager else 1)
-    assert_close(received, weights(fitted(plan)[0]) if eager else usual, 1e-7)
+    assert_close(received, weights(fitted(plan)[0]) if eager else usual[1], 1e-7)
 
 
 def arrays(batches, epoch=1):
@@ -205,12 +218,10 @@ def arrays(batches, epoch=1):
 
 
 @pytest.mark.parametrize("source", ["arrays", "PyDataset", "generator"])
-def test_what_the_batches_come_from_changes_nothing(keras, source):
-    plan = make_plan(**{**ODD, "epochs": 1})
+def test_what_the_batches_come_from_changes_nothing(keras, usual, source):
+    plan = make_plan(**ODD)
     splits = set_up(plan).splits
     batches = batches_of(plan, splits)
-    expected = weights(fitted(plan)[0])
-
     items = list(map(pixels, batches.epoch(1)))
 
     class Sequence(keras.utils.PyDataset):
@@ -223,10 +234,10 @@ def test_what_the_batches_come_from_changes_nothing(keras, source):
     model = squeeze_model(plan, splits)
     if source == "arrays":
         x, y = arrays(batches)
-        fit(plan, model, x, y=y, batch_size=plan.optimisation.batch_size)
+        fit(plan, model, x, y=y, batch_size=plan.optimisation.batch_size, epochs=1)
     else:
-        fit(plan, model, Sequence() if source == "PyDataset" else (item for item in items))
-    assert_same(weights(model), expected)
+        fit(plan, model, Sequence() if source == "PyDataset" else (item for item in items), epochs=1)
+    assert_same(weights(model), usual[0])
 
 
 def test_training_goes_on_from_saved_weights(usual, tmp_path):
@@ -239,14 +250,14 @@ def test_training_goes_on_from_saved_weights(usual, tmp_path):
     second.load_weights(tmp_path / "state.weights.h5")
     assert_same(weights(second), weights(first))
     fit(plan, second, pipeline(batches, first=2), initial_epoch=1)
-    assert_same(weights(second), usual)
+    assert_same(weights(second), usual[1])
 
 
 def test_keras_own_optimizers_and_callbacks_work(keras):
     from stcore.backends.keras import SqueezeModel
 
     x, y = problem()
-    model = SqueezeModel(network(keras), SqueezeConfig(steps=1))
+    model = SqueezeModel(network(keras), AdversarialConfig(steps=1))
     model.compile("adam")
     plateau = keras.callbacks.ReduceLROnPlateau(monitor="loss", factor=0.5, patience=1, min_delta=1e9)
     history = model.fit(x, y, epochs=3, verbose=0, callbacks=plateau).history
@@ -481,7 +492,7 @@ def test_robust_evaluation_serves_any_model(keras):
 
 
 def test_evaluate_and_predict_are_the_networks_own(keras, global_random_state):
-    plan = make_plan(backend="keras", **QUICK)
+    plan = make_plan(backend="keras", method="standard")
     splits = set_up(plan).splits
     x, y = splits.test.images.astype("float32") / 255, splits.test.labels
     model = squeeze_model(plan, splits, metrics=["accuracy"])

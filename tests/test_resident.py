@@ -5,7 +5,7 @@ import pytest
 from harness import assert_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import stcli, train
+from small import EAGER, stcli, train
 
 from stcore.base.weights_file import load_weights
 from stcore.data import Batches, ImageData, MixedBatches, Rows
@@ -114,14 +114,7 @@ def test_a_run_with_it_is_the_run_without(backend, settings, tmp_path, monkeypat
         return send(self, array)
 
     monkeypatch.setattr(kind, "images", noted)
-    common = {
-        "backend": backend.name,
-        "augment": "crop-flip",
-        "epochs": 2,
-        "steps": 1,
-        "attacks": "fgsm",
-        **settings,
-    }
+    common = {"backend": backend.name, "augment": "crop-flip", "epochs": 2, **EAGER, **settings}
     images = {}
     for wish in ("off", "on"):
         sent.clear()

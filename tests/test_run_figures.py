@@ -6,11 +6,10 @@ import math
 
 import pytest
 from harness import NAMES
-from small import stcli, train, trained
+from small import stcli, trained
 
 from stcore.analysis import curves, losses, ratio, tradeoff
 from stcore.errors import UsageError
-from stcore.methods import METHODS
 from stcore.runs.folder import RunFolder
 from stcore.runs.plan import make_plan
 
@@ -199,15 +198,6 @@ def test_a_method_without_a_share_is_told_which_have_one(tmp_path):
         ratio.compute({"a": tmp_path / "a"}, ratio.Settings())
 
 
-def test_the_methods_with_a_share_are_those_that_log_one(tmp_path):
-    pytest.importorskip("torch")
-    for method in METHODS:
-        assert train(tmp_path / method, method=method).code == 0
-        row = json.loads((tmp_path / method / "metrics.jsonl").read_text())
-        assert ("collaborative_share" in row) == (method in ratio.LOGGED_BY), method
-        losses.compute({method: tmp_path / method}, losses.Settings())
-
-
 # tradeoff
 
 
@@ -364,7 +354,7 @@ def test_a_trade_off_has_a_panel_for_each_divergence_and_the_original_in_all(log
 def test_the_command_writes_the_figure_and_its_numbers(logged, tmp_path, name):
     pytest.importorskip("matplotlib")
     args = ["--intervals"] if name == "tradeoff" else []
-    runs = logged / "t*" if name == "ratio" else logged
+    runs = logged / "t*" if name in ("ratio", "losses") else logged
     said = stcli("analyze", name, runs, "--out", tmp_path, "--formats", "png,svg,pdf", *args)
     assert said.code == 0, said.err
     assert {path.name for path in tmp_path.iterdir()} == {

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from harness import problem
-from small import Run, train
+from small import EAGER, Run, train
 
 from stcore import GairatConfig, SqueezeConfig, StandardConfig, TradesConfig
 from stcore.core.objective import training_step
@@ -79,7 +79,8 @@ def test_a_method_that_searches_nothing_is_refused():
 
 
 def test_the_command_trains_so_on_each_backend(tmp_path, backend):
-    said = train(tmp_path / "run", "--early-steps", "1@0.5", backend=backend.name, epochs=2)
+    settings = {"backend": backend.name, "epochs": 2, **EAGER, "steps": 2}
+    said = train(tmp_path / "run", "--early-steps", "1@0.5", **settings)
     assert said.code == 0, said.err
     early, late = Run(tmp_path / "run", said).metrics
     assert early["divergence"] > 0
