@@ -16,7 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 """Suffixes of the image files that are read."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""What is decoded, whatever a file is called. Pillow starts other programs for some others: Ghostscript for EPS."""
+"""What is decoded, whatever a file is called: for some other formats pillow starts a program, as Ghostscript."""
 
 _GREY = ("1", "L", "LA")
 _DEEP = ("I", "F")  # more than 8 bits per pixel, without a standard scale
