@@ -92,7 +92,7 @@ logits = st.lists(
 ).map(np.array)  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(one=logits, two=logits)
 def test_divergences_are_divergences(backend, one, two):
     def value(name, a, b):
