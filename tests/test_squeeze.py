@@ -99,7 +99,7 @@ def images(kind, seed):
     return {"random": x, "black": 0 * x, "white": 0 * x + 1, "binary": (x > 0.5) * 1.0}[kind]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @example(config=SqueezeConfig(steps=2, norm="l2", epsilon=0.0), kind="random", seed=0)
 @example(config=SqueezeConfig(steps=2, step_size=0.0), kind="binary", seed=0)
 @given(config=configs, kind=pixels, seed=st.integers(0, 99))
@@ -199,7 +199,7 @@ def test_the_search_changes_its_pair_in_both_places(backend, divergence):
     """Both points climb: neither is left where the noise put it, and the divergence between them grows."""
     model, batch = small_model(backend), backend.batch(problem(6, 4))
     gaps = []
-    for steps in (0, 5, 10):
+    for steps in (0, 2, 4):
         config = SqueezeConfig(steps=steps, divergence=divergence)
         pair = stcore.find_squeeze_pair(model, batch.x, batch.y, config, noise=batch.noise)
         gaps.append(float(stcore.squeeze_loss(model, batch.x, batch.y, pair, config).divergence))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import load, problem
+from harness import built, load, problem
 from rows import SHORT, noise
 
 import stcore
@@ -21,8 +21,8 @@ def given(backend, objective):
 def test_the_loss_is_that_of_a_training_step(backend, objective):
     batch, drawn = given(backend, objective)
     phase = objective.phase(1)
-    loss = stcore.training_loss(backend.build("tiny"), objective, batch.x, batch.y, noise=drawn, phase=phase)
-    learner = backend.learner(backend.build("tiny"))
+    loss = stcore.training_loss(built(backend), objective, batch.x, batch.y, noise=drawn, phase=phase)
+    learner = backend.learner(built(backend))
     step = stcore.train_step(learner, objective, batch.x, batch.y, noise=drawn, phase=phase)
     assert float(backend.array(loss.total)) == float(backend.array(step.loss))
     assert loss.metrics.keys() == step.metrics.keys()
@@ -69,21 +69,21 @@ def test_ones_own_keras_loop_is_the_training_step(traced):
 
 def test_it_is_the_squeeze_loss(backend):
     batch, drawn = given(backend, SqueezeConfig())
-    one = stcore.training_loss(backend.build("tiny"), SqueezeConfig(), batch.x, batch.y, noise=drawn)
-    other = stcore.squeeze_loss(backend.build("tiny"), batch.x, batch.y, noise=drawn)
+    one = stcore.training_loss(built(backend), SqueezeConfig(), batch.x, batch.y, noise=drawn)
+    other = stcore.squeeze_loss(built(backend), batch.x, batch.y, noise=drawn)
     assert float(backend.array(one.total)) == float(backend.array(other.total))
 
 
 def test_a_seed_draws_the_same_noise_and_nothing_global(backend, global_random_state):
     batch, _ = given(backend, TRADES)
-    loss = lambda seed: stcore.training_loss(backend.build("tiny"), TRADES, batch.x, batch.y, rng=seed)  # noqa: E731
+    loss = lambda seed: stcore.training_loss(built(backend), TRADES, batch.x, batch.y, rng=seed)  # noqa: E731
     values = [float(backend.array(loss(seed).total)) for seed in (1, 1, 2)]
     assert values[0] == values[1] != values[2]
 
 
 def test_what_does_not_fit_is_refused(backend):
     batch, drawn = given(backend, TRADES)
-    model = backend.build("tiny")
+    model = built(backend)
     with pytest.raises(DataError, match=r"expected pixels in \[0, 1\]"):
         stcore.training_loss(model, TRADES, batch.x * 255.0, batch.y)
     with pytest.raises(UsageError, match="noise: expected 2 tensors shaped like x; received 1"):
