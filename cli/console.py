@@ -73,10 +73,6 @@ class _Console(Console):
         narrow = self.width < NARROW
         super().print(*(listed(one) if narrow and isinstance(one, Table) else one for one in objects), **options)
 
-    def on_broken_pipe(self) -> None:
-        """Raises, so that `main` ends the command; rich itself would exit with 1."""
-        raise BrokenPipeError
-
 
 def listed(table: Table) -> str:
     """A table's rows one below the other, a line per cell that is not empty."""

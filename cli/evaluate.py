@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,11 +118,13 @@ def evaluated(
 ) -> dict[str, Found] | None:
     """Each checkpoint under all attacks, then audited; skips what is stored already. None after Ctrl-C."""
     found: dict[str, Found] = {}
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, ExitStack() as holding:
         for name, arrays in weights.items():
             store, before = None, None
             if base is not None:
                 store = EvaluationFolder(base / name, work.identity(arrays), options.save_every)
+                if store.result is None:
+                    holding.enter_context(store.alone())
                 before = store.result
                 if store.begun:
                     say(console, f"{'finished before' if before else 'resumes'}: {store.path}")

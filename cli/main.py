@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import keyword
 import os
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 
 from stcore import errors
 from stcore.base import checks
-from stcore.cli import ranks
+from stcore.cli import ranks, streams
 
 COMMANDS = {
     "train": "train a classifier by squeeze training (or another method) and evaluate it",
@@ -55,7 +54,15 @@ exit codes: 0 ok, 1 a bug, 2 usage, 3 data, 4 device or memory, 5 training diver
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    words = list(sys.argv[1:] if args is None else args)
+    with streams.lasting() as output:
+        code = _run(list(sys.argv[1:] if args is None else args))
+        output.flush()
+        if output.lost:
+            code = _say(f"what it printed is not complete ({output.lost})", code or errors.UsageError.exit_code)
+    return code
+
+
+def _run(words: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow also raises what it logs
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -80,10 +87,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return _say(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _say("interrupted", errors.INTERRUPTED)
-    except BrokenPipeError:  # the reader of the pipe has closed it
-        with contextlib.suppress(OSError):  # or Python reports it again at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return errors.OK
     except Exception as error:
         if _is_of_memory(error):
             reason = str(error).splitlines()[0] if str(error) else "no reason given"

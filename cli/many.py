@@ -9,28 +9,43 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from stcore import errors
+from stcore.base.files import held
 from stcore.cli.children import Ended
 from stcore.cli.jobs import Job, train
 from stcore.cli.options import TrainOptions
 from stcore.cli.table import read_runs
 from stcore.cli.training_plan import run_options_from
+from stcore.errors import UsageError
 from stcore.results.tables.table import make_table
 from stcore.results.tables.text import FORMATS
 from stcore.runs.folder import CHECKPOINTS
 from stcore.runs.record import read_record
+from stcore.runs.states import tidy
 
 
 def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: TrainOptions) -> int:
     """Trains what is unfinished and prints tables over all runs, or JSON.
 
     Returns 0, the first failure's exit code, or 130 if interrupted.
-    Raises UsageError, before any run starts, if a folder holds a run with other settings.
+    Raises UsageError, before any run starts, if a folder holds a run with other settings, or if another process
+    runs these.
     """
     for job in jobs:
         job.check_same(devices)
+    root = Path(options.out) if options.out else jobs[0].folder.parent
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out: {root} cannot be made ({error.strerror}). Choose another folder") from error
+    with held(root, "running several runs"):
+        return _carry_out(jobs, devices, options)
+
+
+def _carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: TrainOptions) -> int:
     stream = sys.stderr if options.json else sys.stdout
 
     def say(text: str) -> None:
@@ -39,6 +54,7 @@ def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: Train
 
     before = [job for job in jobs if job.finished]
     for job in before:
+        tidy(job.folder)
         say(f"[{job.name}] finished before: {job.folder}")
     left = [job for job in jobs if job not in before]
     ended = train(left, devices, say, run_options_from(options, say).seconds)

@@ -21,6 +21,7 @@ from stcore.results.names import radius
 from stcore.runs.folder import RESULT, RunFolder
 from stcore.runs.plan import Plan
 from stcore.runs.record import read_record
+from stcore.runs.states import tidy
 from stcore.runs.training_run import Outcome, run
 
 
@@ -37,6 +38,7 @@ def main(args: Sequence[str]) -> int:
     if peek(args, "resume") is not None:
         plan, folder, options = resumed(args)
         if (folder / RESULT).is_file():
+            tidy(folder)
             say(f"{folder} is finished: nothing to resume")
             return print_result(folder) if as_json and ranks.is_first() else errors.OK
     else:

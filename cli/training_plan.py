@@ -16,11 +16,11 @@ from stcore.results.names import radius
 from stcore.runs.folder import CONFIG, RunFolder
 from stcore.runs.plan import Plan, make_plan
 from stcore.runs.plan_changes import over
+from stcore.runs.states import MOVABLE
 from stcore.runs.training_run import RunOptions
 
 KEEPING = ("resume", "save_every", "max_hours", "tensorboard")  # do not change the numbers
 FLAGS = ("seeds", "devices", "json", *KEEPING)  # not in a file: they concern one invocation
-MOVABLE = ("dataset", "device", "threads", "resident")  # may change when a run is resumed
 NOT_SETTINGS = ("config", "out", *FLAGS)
 
 Options = TypeVar("Options", bound=TrainOptions)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 
 import numpy as np
@@ -597,14 +596,6 @@ def test_paths_with_brackets_are_printed_as_they_are(monkeypatch):
     monkeypatch.setattr("sys.stdout", said)
     console.make_console().print("→ /data/[bold]/:smile:/x")
     assert said.getvalue() == "→ /data/[bold]/:smile:/x\n"
-
-
-def test_a_closed_pipe_is_no_error(monkeypatch):
-    def closed(args):
-        raise BrokenPipeError(32, os.strerror(32))
-
-    monkeypatch.setattr("stcore.cli.doctor.main", closed)
-    assert stcli("doctor") == (0, "", "")
 
 
 # What a file does not give

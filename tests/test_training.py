@@ -1,5 +1,6 @@
 """The loop: what it selects, logs, keeps, and how it ends."""
 
+import copy
 import dataclasses
 import gc
 import os
@@ -121,6 +122,44 @@ def test_one_cycle_sets_its_rate_before_each_step():
     expected = [0.1 * (m / 0.4 if m < 0.4 else (1 - m) / 0.6) for m in middles]
     assert recorder.rates[1:6] + recorder.rates[7:] == pytest.approx(expected)  # an epoch begins with one, too
     assert recorder.rows[-1]["learning_rate"] == recorder.rates[-1]
+
+
+class Killed(Recorder):
+    """Keeps the states, and is killed in the evaluation after this epoch."""
+
+    def __init__(self, after=None):
+        super().__init__(accuracies=[3, 3])
+        self.states, self.after = [], after
+
+    def keep(self, state):
+        self.states.append(copy.deepcopy(state))
+
+    def restore(self, snapshot):
+        """There are no weights."""
+
+    def run(self, batches, advance):
+        if self.states[-1].progress["under_way"]["epoch"] == self.after:
+            raise RuntimeError("killed")
+        return super().run(batches, advance)
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_killed_in_an_evaluation_one_cycle_logs_the_rates_of_a_run_without_a_break(after):
+    def begun(recorder):
+        run = trainer(recorder, epochs=2, schedule=make_schedule("one-cycle", ()), images=200)
+        run.schedules = dataclasses.replace(run.schedules, by_step=True)
+        return run
+
+    whole, killed, resumed = Killed(), Killed(after), Killed()
+    begun(whole).run()
+    with pytest.raises(RuntimeError, match="killed"):
+        begun(killed).run()
+    on = begun(resumed)
+    on.restore(killed.states[-1])
+    on.run()
+    rates = [[row["learning_rate"] for row in run.rows] for run in (whole, killed, resumed)]
+    assert rates[0] == rates[1] + rates[2]
+    assert min(rates[0]) > 0
 
 
 def saved(recorder, name):

@@ -90,10 +90,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+LEFT = ".*.part"
+"""Temporary files of `replacing`, which a killed process leaves."""
+
+
 def sweep(folder: Path) -> None:
     """Removes temporary files that a killed process left in `folder`; nobody else may be writing there."""
-    for left in folder.glob(".*.part"):
+    for left in folder.glob(LEFT):
         left.unlink(missing_ok=True)
+
+
+def is_vacant(folder: Path) -> bool:
+    """Whether a folder holds nothing but what killed processes left."""
+    return all(path.match(LEFT) for path in folder.iterdir())
 
 
 @contextlib.contextmanager
@@ -107,9 +116,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, doing: str = "training") -> Iterator[None]:
     """Locks a folder for this process during the block. Raises UsageError if another process holds it.
 
+    doing: what such a process does there, as the error says.
     An advisory lock on the folder itself, which leaves no file and ends with the process. A system or file system
     without such locks excludes nobody.
     """
@@ -124,7 +134,7 @@ def held(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UsageError(
-                f"run: another process is training in {folder}, and two would overwrite each other's files. Wait "
+                f"run: another process is {doing} in {folder}, and two would overwrite each other's files. Wait "
                 "until it ends, or stop it"
             ) from None
         except OSError:  # some network file systems

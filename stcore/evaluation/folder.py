@@ -15,15 +15,16 @@ Every file is written under a temporary name and then renamed, so none is ever h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stcore.base.files import read_arrays, read_json, write_arrays, write_json
+from stcore.base.files import held, is_vacant, read_arrays, read_json, sweep, write_arrays, write_json
 from stcore.errors import UsageError
 from stcore.protocols import Array
 
@@ -44,7 +45,7 @@ class EvaluationFolder:
         identity = json.loads(json.dumps(identity))
         if (path / IDENTITY).is_file():
             _check_same(path, read_json(path / IDENTITY), identity)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif path.exists() and not (path.is_dir() and is_vacant(path)):
             raise UsageError(
                 f"out: expected a new or empty folder, or one of an evaluation; received {path}. Choose another"
             )
@@ -54,6 +55,16 @@ class EvaluationFolder:
             except OSError as error:
                 raise UsageError(f"out: {path} cannot be made ({error.strerror}). Choose another") from error
             write_json(path / IDENTITY, identity)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Context in which no other process evaluates here; sweeps up what killed ones left.
+
+        Raises UsageError if another one does.
+        """
+        with held(self.path, "evaluating"):
+            sweep(self.path)
+            yield
 
     @property
     def begun(self) -> bool:

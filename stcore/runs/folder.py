@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import read_toml, write_file, write_json, writing
+from stcore.base.files import is_vacant, read_toml, write_file, write_json, writing
 from stcore.base.weights_file import save_weights
 from stcore.errors import UsageError
 from stcore.protocols import Array
@@ -37,7 +37,7 @@ class RunFolder:
     @staticmethod
     def check_free(path: Path) -> None:
         """UsageError unless `path` does not exist or is empty, so that nothing earlier is lost."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not (path.is_dir() and is_vacant(path)):
             what = "holds other files" if path.is_dir() else "is a file"
             raise UsageError(f"out: expected a new or empty folder; {path} {what}. Choose another folder")
 

@@ -7,22 +7,23 @@ state/good.safetensors               with --on-trouble rollback, the state that 
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from stcore.base.files import sweep, writing
-from stcore.base.weights_file import load_weights, save_weights
+from stcore.base.files import held, sweep, writing
+from stcore.base.weights_file import digest, load_weights, save_weights
 from stcore.errors import UsageError
-from stcore.protocols import Array
+from stcore.runs.folder import CONFIG
 from stcore.training.state import State
 
 FOLDER, KEPT, GOOD = "state", 2, "good.safetensors"
+SETTINGS = "settings"  # the entry of what a state depends on
+MOVABLE = ("dataset", "device", "threads", "resident")
+"""Settings that may change when a run is resumed."""
 FORMAT = "stcore-state-1"
 
 
@@ -30,12 +31,15 @@ class RunStates:
     """A run's states.
 
     every: seconds between two states within an epoch.   about: what the numbers depend on beside the settings,
-    such as the number of threads.
+    such as the number of threads.   settings: the run's, which its states keep.
     """
 
-    def __init__(self, run: Path, every: float, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self, run: Path, every: float, about: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+    ) -> None:
         self._folder = run / FOLDER
         self._every, self._about = every, dict(about)
+        self._settings = json.loads(json.dumps(dict(settings or {})))
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -74,15 +78,14 @@ class RunStates:
     def _write(self, name: str, state: State) -> None:
         with writing(self._folder):
             self._folder.mkdir(exist_ok=True)
-        place = json.dumps({"place": state.progress, "about": self._about})
-        about = {"format": FORMAT, "place": place, "sha256": checksum(state.arrays, place)}
-        save_weights(self._folder / name, state.arrays, about)
+        place = json.dumps({"place": state.progress, "about": {**self._about, SETTINGS: self._settings}})
+        save_weights(self._folder / name, state.arrays, {"format": FORMAT, "place": place})
 
     def latest(self, warn: Callable[[str], None]) -> State | None:
         """The last undamaged state; None if there is no state yet.
 
         warn: is given what is damaged, and what the state depended on that differs now.
-        Raises UsageError if all states are damaged.
+        Raises UsageError if all states are damaged, or if a setting has changed since.
         """
         files = self._files()
         for path in files:
@@ -91,6 +94,7 @@ class RunStates:
             except UsageError as error:
                 warn(f"{error}; resuming from the one before it")
                 continue
+            self._check_settings(about.pop(SETTINGS, {}))
             for name in {**about, **self._about}:
                 then, now = about.get(name), self._about.get(name)
                 if then != now:
@@ -102,6 +106,16 @@ class RunStates:
         if files:
             raise UsageError(f"resume: expected a whole state in {self._folder}; all are damaged. Start a new run")
         return None
+
+    def _check_settings(self, then: Mapping[str, Any]) -> None:
+        """Raises UsageError unless the settings are those that the state was made with, as far as it has them."""
+        for name in sorted(then.keys() & self._settings.keys() - {*MOVABLE}):
+            was, now = then[name], self._settings[name]
+            if was != now:
+                raise UsageError(
+                    f"resume: {self._folder.parent / CONFIG} was changed: its {name} is {now!r}, the run was "
+                    f"trained with {was!r}. Restore it, or start a new run by --config"
+                )
 
     def clear(self) -> None:
         """Deletes all states of a finished run, and temporary files that a kill left."""
@@ -116,21 +130,19 @@ class RunStates:
         return sorted(self._folder.glob("[0-9]*.safetensors"), reverse=True)
 
 
+def tidy(run: Path) -> None:
+    """Clears a finished run of what a kill at its very end left: states and temporary files."""
+    with contextlib.suppress(UsageError), held(run):
+        sweep(run)
+        RunStates(run, 0.0, {}).clear()
+
+
 def read(path: Path) -> tuple[State, dict[str, Any]]:
     """A state with what it depended on; UsageError if the file is damaged."""
     arrays, metadata = load_weights(path)
     place = metadata.get("place", "")
-    if metadata.get("format") != FORMAT or metadata.get("sha256") != checksum(arrays, place):
+    old = metadata.get("sha256")  # of states before weights files had a checksum
+    if metadata.get("format") != FORMAT or old not in (None, digest(place, arrays)):
         raise UsageError(f"state: {path} is damaged: its contents are not what its checksum says")
     content = json.loads(place)
     return State(arrays, content["place"]), content["about"]
-
-
-def checksum(arrays: Mapping[str, Array], place: str) -> str:
-    """SHA-256 of names, types, shapes and values, and of the progress."""
-    digest = hashlib.sha256(place.encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()

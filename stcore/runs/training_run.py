@@ -124,7 +124,8 @@ def train(
     started, plan = datetime.now(UTC), setup.plan
     until = None if options.seconds is None else time.monotonic() + options.seconds
     setup.check_data()
-    states = RunStates(out, options.save_every, setup.dependencies() | {"ranks": ranks.count})
+    dependencies = setup.dependencies() | {"ranks": ranks.count}
+    states = RunStates(out, options.save_every, dependencies, plan.flat())
     state = states.latest(options.warn) if options.resume else None
     learner = ranks.join(setup.learner(options.warn, resumed=state is not None))
     batches = setup.batches_of(learner)
@@ -136,6 +137,8 @@ def train(
     if options.resume:
         check_same_data(folder, environment)
     on_begin()
+    if not ranks.rank:
+        sweep(out)
     if not options.resume and not ranks.rank:
         folder.write_config(plan.flat())
     if folder.read_json(ENVIRONMENT) is None and not ranks.rank:  # a kill may have come between the two
@@ -152,7 +155,6 @@ def train(
         trainer.restore(state)
         trainer.failure_policy.good = states.good(options.warn)
     if options.resume and not ranks.rank:
-        sweep(out)
         folder.write_metrics(trainer.history)  # without the epochs that are trained again
     trainer.run()
     finished = len(trainer.history)

@@ -245,7 +245,8 @@ class Trainer:
 
     def _set_rate(self, epoch: int) -> float:
         """Sets the learner's learning rate to that of the next step, and returns it."""
-        done = (self._under_way.steps + 0.5) / len(self.batches)  # the middle of the step: no step has rate 0
+        step = min(self._under_way.steps, len(self.batches) - 1)  # a resumed epoch may lack its evaluation alone
+        done = (step + 0.5) / len(self.batches)  # the middle of the step: no step has rate 0
         rate = self.schedules.rate(epoch, done) * self.failure_policy.factor
         self.learner.set_learning_rate(rate)
         return rate
