@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from stcore.backends.keras.scope import Scope
 from stcore.protocols import Mode, Tensor
 
-_STRENGTH = ("rate", "stddev")  # attributes of Dropout-like layers and of GaussianNoise that set their strength
-
 
 def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
-    """Logits of x. BATCH is training behaviour in a scope that discards every write to a variable."""
-    if mode is Mode.EVAL:
-        return model(x, training=False)
-    with _switched_off([] if dropout else dropout_layers(model)):
+    """Logits of x. In EVAL and BATCH a scope discards every write to a variable."""
+    training = mode is not Mode.EVAL
+    with _switched_off(drawing_layers(model) if training and not dropout else []):
         if mode is Mode.TRAIN:
             return model(x, training=True)
         with Scope() as scope:
-            logits = model(x, training=True)
-    if dropout:  # keep the writes to the seeds, or the next forward would draw the same mask
-        for layer in dropout_layers(model):
-            state = layer.seed_generator.state
-            state.assign(scope.get_current_value(state))
+            logits = model(x, training=training)
+    if training and dropout:  # keep the writes to the seeds, or the next forward would draw the same mask
+        for layer in drawing_layers(model):
+            for generator in layer._seed_generators:
+                generator.state.assign(scope.get_current_value(generator.state))
     return logits
 
 
-def dropout_layers(model: Any) -> list[Any]:
-    """The layers with random training behaviour."""
-    return [layer for layer in model._flatten_layers() if _strength(layer) and hasattr(layer, "seed_generator")]
-
-
-def _strength(layer: Any) -> str | None:
-    return next((name for name in _STRENGTH if getattr(layer, name, 0)), None)
+def drawing_layers(model: Any) -> list[Any]:
+    """The layers that draw in training: those with a seed generator, such as Dropout and RandomFlip."""
+    return [layer for layer in model._flatten_layers() if layer._seed_generators]
 
 
 @contextmanager
 def _switched_off(layers: list[Any]) -> Iterator[None]:
-    before = [(layer, name, getattr(layer, name)) for layer in layers if (name := _strength(layer))]
+    """Context in which these layers are called as in evaluation."""
+    own = [(layer, vars(layer).get("call")) for layer in layers]
     try:
-        for layer, name, _ in before:
-            setattr(layer, name, 0.0)
+        for layer, _ in own:
+            layer.call = _in_evaluation(layer.call)
         yield
     finally:
-        for layer, name, value in before:
-            setattr(layer, name, value)
+        for layer, call in own:
+            if call is None:
+                del layer.call
+            else:
+                layer.call = call
+
+
+def _in_evaluation(call: Callable[..., Any]) -> Callable[..., Any]:
+    def called(*args: Any, **options: Any) -> Any:
+        return call(*args, **(options | {"training": False} if "training" in options else options))
+
+    return called

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stcore.backends.torch import compiled, folding, precision, snapshots
 from stcore.backends.torch import ops as torch_ops
-from stcore.backends.torch.modes import in_mode
+from stcore.backends.torch.modes import in_mode, note_statistics
 from stcore.backends.torch.recomputing import checkpointed
 from stcore.backends.torch.resident import Resident
 from stcore.core.equivalence import same_function
@@ -52,6 +52,8 @@ class TorchClassifier:
             raise UsageError(HALF)
         if self._is_compiled:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
+        if mode is not Mode.EVAL:
+            note_statistics(self.model, x)
         with compiled.keep_saved_tensors(), in_mode(self.model, mode, dropout), precision.callers_autocast(kind):
             output = self.model(x)
         return precision.as_logits(output, self.dtype)

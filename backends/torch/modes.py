@@ -1,16 +1,21 @@
-"""Forwards of a module in a given `Mode`; all flags are restored afterwards."""
+"""Forwards of a module in a given `Mode`; restores flags, and buffers that the mode must not write."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from stcore.protocols import Mode
+
+_statistical: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+"""Of each module with `own_buffers`: whether it writes them in training, as a norm does."""
 
 
 @contextmanager
@@ -18,7 +23,8 @@ def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
     """Sets training flags and statistics tracking for `mode`, and always restores them.
 
     If the root is in training mode, submodules in evaluation mode were frozen by the user and stay so; if the root
-    is in evaluation mode, all follow `mode`.
+    is in evaluation mode, all follow `mode`. Normalisation layers are PyTorch's own and all that write their
+    buffers in training, which `note_statistics` has noted.
     """
     modules: list[Any] = list(model.modules())
     before = [(module, module.training, getattr(module, "track_running_stats", None)) for module in modules]
@@ -27,14 +33,16 @@ def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
     try:
         for module, _, tracks in before:
             normalises = isinstance(module, _NormBase)
-            on = mode is not Mode.EVAL and (normalises or dropout) and module not in frozen
+            statistical = normalises or _statistical.get(module, False)
+            on = mode is not Mode.EVAL and (statistical or dropout) and module not in frozen
             module.training = on
             if normalises and on and tracks and mode is Mode.BATCH:
                 module.track_running_stats = False
                 if isinstance(module, _InstanceNorm):  # it ignores the flag and writes its statistics
                     hidden.append((module, module.running_mean, module.running_var))
                     module.running_mean = module.running_var = None
-        yield
+        with _unwritten(modules if mode is not Mode.TRAIN else []):
+            yield
     finally:
         for module, mean, variance in hidden:
             module.running_mean, module.running_var = mean, variance
@@ -42,3 +50,55 @@ def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
             module.training = training
             if tracks is not None:
                 module.track_running_stats = tracks
+
+
+def own_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers that a forward may write in any mode: all but those of PyTorch's own batch and instance norms.
+
+    The user's modules have them, and any module under `spectral_norm`.
+    """
+    known = isinstance(module, _NormBase) and type(module).__module__.startswith("torch.nn.modules.")
+    return {} if known else {name: buffer for name, buffer in module._buffers.items() if buffer is not None}
+
+
+@contextmanager
+def _unwritten(modules: list[nn.Module]) -> Iterator[None]:
+    """Context in which writes to such buffers go into copies."""
+    kept = [(module._buffers, name, value) for module in modules for name, value in own_buffers(module).items()]
+    try:
+        for owner, name, value in kept:
+            owner[name] = value.clone()
+        yield
+    finally:
+        for owner, name, value in kept:
+            owner[name] = value
+
+
+def note_statistics(model: nn.Module, x: Tensor) -> None:
+    """Notes which modules of the user's write their buffers in training, by one forward that leaves no trace.
+
+    Their statistics are to be the batch's wherever a norm's are. Does nothing for modules that are known.
+    """
+    unknown = [module for module in model.modules() if own_buffers(module) and module not in _statistical]
+    if not unknown:
+        return
+    for module in unknown:
+        _statistical[module] = False  # also if the trial fails: then no other is made
+    devices = [x.device] if x.is_cuda else []
+    flags = [(module, module.training) for module in model.modules()]
+    with torch.no_grad(), torch.random.fork_rng(devices), _unwritten(list(model.modules())):
+        before = {module: dict(module._buffers) for module in unknown}
+        copies = {module: {n: b.clone() for n, b in own_buffers(module).items()} for module in unknown}
+        try:
+            for module, _ in flags:
+                module.training = not isinstance(module, _NormBase)
+            with suppress(Exception):  # of the user's code, which the real forward raises again
+                model(x)
+        finally:
+            for module, training in flags:
+                module.training = training
+        for module in unknown:
+            _statistical[module] = any(
+                module._buffers[name] is not before[module][name] or not torch.equal(module._buffers[name], copy)
+                for name, copy in copies[module].items()
+            )
