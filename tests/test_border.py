@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from harness import assert_close, assert_same, load, problem, worst
+from harness import NAMES, assert_close, assert_same, load, problem, worst
 
 import stcore
 from stcore import AWP, SqueezeConfig
@@ -94,6 +94,9 @@ def test_any_other_is_refused_by_name_before_any_work(backend, kind, always):
 
 # Precision
 
+KINDS = ("st", "trades", "mart", "gairat")
+"""Each formula of a loss once, on Keras; on PyTorch every method."""
+
 
 def confident(backend, dtype="float32"):
     """A network sure of its classes: in bfloat16 the differences of its losses vanish."""
@@ -114,7 +117,10 @@ def to(backend, z, dtype):
     return keras.ops.cast(z, dtype)
 
 
-@pytest.mark.parametrize("method", METHODS)
+LOSSES = [(name, method) for name in NAMES for method in METHODS if name == "torch" or method in KINDS]
+
+
+@pytest.mark.parametrize(("backend", "method"), LOSSES, indirect=["backend"])
 def test_coarse_logits_are_brought_to_float32_before_any_loss(backend, method):
     """The losses are those of the same logits in float32, for every method."""
     objective = make_plan({"method": method}).objective
@@ -167,7 +173,7 @@ def test_a_mixed_policy_trains_in_float32_at_the_border():
     assert np.isfinite(loss_of(backend, network, problem(), "float32"))
 
 
-@pytest.mark.parametrize("attack", ["fgsm", "apgd-ce", "apgd-t", "fab-t", "deepfool", "square"])
+@pytest.mark.parametrize("attack", ["apgd-ce", "fab-t", "deepfool"])
 def test_float64_logits_of_a_float32_network_are_attacked_as_float32(backend, attack):
     model, batch = backend.build(dtype="float32"), backend.batch(problem(), "float32")
     network = wrapped(backend, model, lambda z, _: to(backend, z, "float64"))
@@ -178,7 +184,7 @@ def test_float64_logits_of_a_float32_network_are_attacked_as_float32(backend, at
 # Domain
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("backend", "method"), LOSSES, indirect=["backend"])
 def test_a_masked_class_counts_as_probability_zero(backend, method):
     """-∞ as a logit is what masks a class; 0 · -∞ in a divergence would be NaN."""
     objective, given = make_plan({"method": method}).objective, problem()

@@ -36,16 +36,17 @@ def test_any_other_file_still_keeps_a_run_out(tmp_path):
         (tmp_path / name).unlink()
 
 
-EVALUATE = ["--attacks", "fgsm", "--dataset", "digits", "--test-size", 32, "--out"]
+EVALUATE = ["--attacks", "fgsm", "--dataset", "digits", "--subset", "32", "--out"]
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "state.npz", "records.npz", "result.json"])
 def test_an_evaluation_begins_where_a_kill_left_half_a_file(tmp_path, name):
-    left = tmp_path / "it" / PART.format(name)
-    left.parent.mkdir()
+    left = tmp_path / "it" / "last" / PART.format(name)
+    left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     said = stcli("evaluate", trained("torch").path / "last.safetensors", *EVALUATE, tmp_path / "it", "--no-audit")
     assert said.code == 0, said.err
+    assert (left.parent / "result.json").is_file()
     assert not left.exists()
 
 

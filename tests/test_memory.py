@@ -145,6 +145,7 @@ def measured(what):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow  # twenty seconds: two processes whose allocator is set up for it; the tests above count bytes
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
 def test_the_peak_of_an_eager_keras_loss_is_that_of_its_search():
     load("keras")

@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from small import SETTINGS, contents, trained, words
+from harness import assert_same
+from small import SETTINGS, trained, words
 
+from stcore.base.weights_file import load_weights
 from stcore.cli.main import main
 from stcore.cli.streams import lasting
 
@@ -54,15 +56,15 @@ def test_training_goes_on_and_ends_as_it_would(tmp_path, stream):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["checkpoints"] == run.json("result.json")["checkpoints"]
     for name in ("best.safetensors", "last.safetensors"):
-        assert contents(tmp_path / "run")[name] == contents(run.path)[name]
+        assert_same(load_weights(tmp_path / "run" / name)[0], run.weights(name))
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 def test_an_evaluation_goes_on(tmp_path, stream):
     weights = trained("torch").path / "last.safetensors"
-    given = ["--attacks", "fgsm", "--dataset", "digits", "--test-size", 32, "--out", tmp_path / "it"]
+    given = ["--attacks", "fgsm", "--dataset", "digits", "--subset", "32", "--out", tmp_path / "it"]
     assert said_into(stream(), "evaluate", weights, *given) == 0
-    assert (tmp_path / "it" / "evaluation.json").is_file()
+    assert next((tmp_path / "it").rglob("result.json")).is_file()
 
 
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)

@@ -167,6 +167,7 @@ def cpu_of(*args, cwd):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
 
+@pytest.mark.slow  # half a minute, and a bound on processor time, which other work on the machine moves
 @ON_EACH
 def test_the_forecast_is_near_the_runs_cpu_time(backend, tmp_path):
     """Loosely, on a machine that does other things; benchmarks/plan.py measures how near."""

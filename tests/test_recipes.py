@@ -53,7 +53,15 @@ def commands(block):
     return [line for line in block.replace("\\\n", " ").splitlines() if line.strip() and line[0] != "#"]
 
 
-@pytest.mark.parametrize("page", FOLLOWED, ids=name)
+LONG = ("researcher.md", "student.md")
+"""Half a minute of training each, and notebooks too, which the slow tier runs; the engineer's stays."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow) if page.name in LONG else page for page in FOLLOWED],
+    ids=name,
+)
 def test_a_page_can_be_followed_to_its_end(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # as Python itself does for the folder it is started in

@@ -198,6 +198,7 @@ print(json.dumps(peak() - before))
 """
 
 
+@pytest.mark.slow  # half a minute: two processes, each traces a ResNet's step; the tests above compare its numbers
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from Linux's /proc")
 def test_keras_keeps_one_forward_of_three():
     """In a graph, which is pruned of what was computed twice unless it is kept apart."""

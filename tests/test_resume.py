@@ -43,6 +43,10 @@ RUN = [
     "0.005",
     "--save-every",
     "0",
+    "--select-by",
+    "fgsm",
+    "--attacks",
+    "fgsm",
 ]
 TIMES = ("seconds", "images_per_second")
 WEIGHTS = ("best", "last", "best-ema", "last-ema")
@@ -143,7 +147,7 @@ def test_what_has_become_otherwise_is_said(tmp_path):
 def test_a_state_says_where_it_stands(tmp_path):
     state, about = read(states(tmp_path)[-1])
     assert state.progress["under_way"]["steps"] == 3
-    assert about == {"threads": 1}
+    assert about == {"threads": 1, "settings": {}}
 
 
 # What a run that goes on asks for
