@@ -67,7 +67,7 @@ def lasting() -> Iterator[Lasting]:
     before = sys.stdout, sys.stderr
     streams = [Lasting(stream if stream is not None else open(os.devnull, "w")) for stream in before]  # noqa: SIM115
     try:
-        sys.stdout, sys.stderr = streams  # type: ignore[assignment]
+        sys.stdout, sys.stderr = streams
         yield streams[0]
     finally:
         for stream in streams:

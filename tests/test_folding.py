@@ -4,7 +4,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from harness import assert_same, load, worst
+from harness import assert_same, load, problem, worst
 from test_cascade import EPSILON, FEW, Short, assessment, close_examples, run, same_records, task
 
 import stcore
@@ -398,3 +398,24 @@ def test_likeness_is_a_matter_of_rounding(backend, dtype, tolerance):
     load_weights(other, weights | {"linear.bias": weights["linear.bias"] * np.nan})
     assert not same_function(one, two, x)
     assert not same_function(two, two, x)
+
+
+def test_no_draw_of_a_random_network_is_folded():
+    """A coin tossed in Python is traced into one side; a copy that holds it equals the network every other time."""
+    torch, backend = pytest.importorskip("torch"), load("torch")
+
+    class Tossed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4)
+            self.linear = torch.nn.Linear(4 * 64, 3)
+
+        def forward(self, x):
+            x = x.flip(3) if float(torch.rand(())) < 0.5 else x
+            return self.linear(self.norm(self.conv(x)).flatten(1))
+
+    x = backend.batch(problem(batch=4)).x
+    for seed in range(30):
+        torch.manual_seed(seed)
+        classifier = backend.classifier(Tossed().double())
+        assert classifier.folded(x) is classifier

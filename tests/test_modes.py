@@ -384,3 +384,28 @@ def test_searches_work_where_torch_records_nothing_at_all():
         np.testing.assert_array_equal(backend.array(one), backend.array(two))
         np.testing.assert_array_equal(backend.array(one), backend.array(three))
     assert scores == stcore.evaluate(model, (batch.x, batch.y), ["pgd20"])
+
+
+def test_threads_that_share_a_model_do_not_mix_their_modes(backend):
+    """Forwards under batch statistics beside evaluations: as one after another; the model is left as it was."""
+    model, batch = with_dropout(backend), backend.batch(problem())
+    classifier, before = backend.classifier(model), state(backend, model)
+
+    def logits(mode):
+        return backend.array(classifier.logits(batch.x, mode))
+
+    expected = {mode: logits(mode) for mode in (Mode.EVAL, Mode.BATCH)}
+    wrong = []
+
+    def work(mode):
+        for _ in range(25):
+            if not np.array_equal(logits(mode), expected[mode]):
+                wrong.append(mode)
+
+    threads = [threading.Thread(target=work, args=[mode]) for mode in (Mode.EVAL, Mode.BATCH) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert_same_state(state(backend, model), before)

@@ -264,3 +264,18 @@ def test_the_facade_takes_a_perturbation(backend):
     learner, batch = backend.learner(backend.build("tiny")), backend.batch(problem())
     result = stcore.train_step(learner, StandardConfig(), batch.x, batch.y, perturbation=AWP())
     assert np.isfinite(backend.array(result.loss))
+
+
+def test_a_layer_that_is_unfrozen_later_is_perturbed_too():
+    torch, backend = pytest.importorskip("torch"), load("torch")
+    model = backend.build("tiny-smooth")
+    model.linear.weight.requires_grad_(False)
+    learner = backend.learner(model)
+    moved = {}
+    for frozen in (True, False):
+        model.linear.weight.requires_grad_(not frozen)
+        before = learner.weights()["linear.weight"].copy()
+        AWP(gamma=0.05).perturb(standard(learner, backend.batch(problem())))
+        moved[frozen] = not np.array_equal(learner.weights()["linear.weight"], before)
+    assert moved == {True: False, False: True}
+    assert isinstance(learner.trainable[0], torch.nn.Parameter)

@@ -321,3 +321,18 @@ def test_what_goes_wrong_unrecorded_is_raised_here(backend):
     with pytest.raises(Mishap, match="this"):
         backend.ops.unrecorded(fail)
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("strange", ["big-endian", "mirrored", "strided"])
+def test_host_arrays_of_any_layout_become_the_same_tensors(backend, strange):
+    images = problem().x.astype("float32")
+    classifier = backend.classifier(backend.build(dtype="float32"))
+    given = {
+        "big-endian": images.astype(">f4"),
+        "mirrored": np.ascontiguousarray(images[:, ::-1])[:, ::-1],
+        "strided": np.repeat(images, 2, axis=0)[::2],
+    }[strange]
+    assert np.array_equal(given, images)
+    np.testing.assert_array_equal(backend.nhwc(classifier.images(given)), images)
+    labels = np.arange(6, dtype=">i8")[::-1]
+    np.testing.assert_array_equal(backend.array(classifier.labels(labels)), labels)

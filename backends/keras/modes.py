@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,9 +11,23 @@ from typing import Any
 from stcore.backends.keras.scope import Scope
 from stcore.protocols import Mode, Tensor
 
+_locks: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def _lock_of(model: Any) -> threading.RLock:
+    """The lock of a model: layers that are switched off for one thread are not for another."""
+    with _making:
+        return _locks.setdefault(model, threading.RLock())
+
 
 def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
     """Logits of x. In EVAL and BATCH a scope discards every write to a variable."""
+    with _lock_of(model):
+        return _forward(model, x, mode, dropout)
+
+
+def _forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
     training = mode is not Mode.EVAL
     with _switched_off(drawing_layers(model) if training and not dropout else []):
         if mode is Mode.TRAIN:

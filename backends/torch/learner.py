@@ -26,6 +26,13 @@ NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 """The dtypes that numpy has too."""
 
 
+def _native(array: Array) -> Array:
+    """The array in this machine's byte order, without negative strides, which torch does not know."""
+    array = np.asarray(array)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return native if min(native.strides, default=0) >= 0 else native.copy()
+
+
 class TorchClassifier:
     """`stcore.protocols.Classifier` over any `nn.Module` that maps pixels (B, …) to logits (B, C).
 
@@ -90,7 +97,7 @@ class TorchClassifier:
     def pixels(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
             array = unit_interval(array, np.float32 if self.dtype is torch.float32 else np.float64)
-        return torch.as_tensor(array, dtype=self.dtype, device=self.device)
+        return torch.as_tensor(_native(array), dtype=self.dtype, device=self.device)
 
     def host_pixels(self, array: Array) -> Array:
         if self.dtype not in NUMPY:
@@ -110,7 +117,7 @@ class TorchClassifier:
         return Resident(images, self.device, self.dtype)
 
     def labels(self, array: Array) -> Tensor:
-        return torch.as_tensor(array, dtype=torch.int64, device=self.device)
+        return torch.as_tensor(_native(array), dtype=torch.int64, device=self.device)
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         return fn  # torch compiles the model instead: make_learner(torch.compile(model), …)
@@ -163,8 +170,12 @@ class TorchLearner(TorchClassifier):
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(model)
         self.optimizer = optimizer
-        self.trainable = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
         self._outer = False
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The optimizer's weights that have gradients now: layers may be unfrozen between two steps."""
+        return [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
         if self._outer:

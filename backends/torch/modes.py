@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,16 @@ _statistical: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictio
 """Of each module with `own_buffers`: whether it writes them in training, as a norm does."""
 
 
+_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def _lock_of(model: nn.Module) -> threading.RLock:
+    """The lock of a model's flags: threads that share a model make its forwards one after another."""
+    with _making:
+        return _locks.setdefault(model, threading.RLock())
+
+
 @contextmanager
 def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
     """Sets training flags and statistics tracking for `mode`, and always restores them.
@@ -26,6 +37,11 @@ def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
     is in evaluation mode, all follow `mode`. Normalisation layers are PyTorch's own and all that write their
     buffers in training, which `note_statistics` has noted.
     """
+    with _lock_of(model):
+        yield from _in_mode(model, mode, dropout)
+
+
+def _in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
     modules: list[Any] = list(model.modules())
     before = [(module, module.training, getattr(module, "track_running_stats", None)) for module in modules]
     frozen = {module for module, training, _ in before if model.training and not training}

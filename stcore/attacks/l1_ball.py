@@ -27,8 +27,8 @@ def project(x: Array, offset: Array, epsilon: float, bounds: tuple[float, float]
         return np.minimum(kept, room, out=kept)
 
     def outside(cut: Array) -> Array:
-        total: Array = shrunk(cut).sum(axis=1, keepdims=True)
-        return total > epsilon
+        beyond: Array = shrunk(cut).sum(axis=1, keepdims=True) > epsilon
+        return beyond
 
     below = np.zeros_like(size[:, :1])
     above = np.where(outside(below), size.max(axis=1, keepdims=True), below)

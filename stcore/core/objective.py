@@ -186,8 +186,8 @@ def accumulated_step(
     perturbed = [] if perturbation is None else _copies(learner.matrix_weights())
     learner.apply_gradients(gradients)
     if perturbation is not None:  # by value: the forward of a spectral norm assigns the weight itself
-        triples = zip(shifts, own, perturbed, strict=True)
-        learner.shift([None if shift is None else before - now for shift, before, now in triples])
+        back = added(own, [None if now is None else -now for now in perturbed])
+        learner.shift([None if shift is None else move for shift, move in zip(shifts, back, strict=True)])
     return StepResult(loss, metrics)
 
 
