@@ -401,7 +401,7 @@ def test_likeness_is_a_matter_of_rounding(backend, dtype, tolerance):
 
 
 def test_no_draw_of_a_random_network_is_folded():
-    """A coin tossed in Python is traced into one side; a copy that holds it equals the network every other time."""
+    """A coin tossed in Python is traced into one side; a copy that holds it is right every other time."""
     torch, backend = pytest.importorskip("torch"), load("torch")
 
     class Tossed(torch.nn.Module):
