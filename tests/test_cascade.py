@@ -720,3 +720,25 @@ def test_every_attack_that_is_over_is_kept_at_once(backend):
     store = Counting()
     assessment(backend, Short(EPSILON, queries=FEW), images=6).run(Silent(), store)
     assert store.saves == 4 + 1
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5, 2)], ids=["without channels", "volumes"])
+def test_images_that_an_attack_does_not_take_are_refused_before_any_pass(backend, shape):
+    """Square moves windows over (H, W, C); APGD and FAB would have worked for hours before it."""
+    classes, size = 3, int(np.prod(shape))
+    if backend.name == "torch":
+        import torch
+
+        model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(size, classes)).double()
+        x = torch.rand(6, *shape, dtype=torch.float64)
+    else:
+        import keras
+
+        flat = [keras.layers.Flatten(dtype="float64"), keras.layers.Dense(classes, dtype="float64")]
+        model = keras.Sequential([keras.Input(shape, dtype="float64"), *flat])
+        x = keras.random.uniform((6, *shape), dtype="float64")
+    y = np.arange(6) % classes
+    with pytest.raises(UsageError, match=r"for square; received images of .*apgd-ce\+apgd-t\+fab-t"):
+        stcore.evaluate(model, (x, y), {"aa": WHOLE})
+    others = Short(EPSILON, version="custom", attacks=("apgd-ce", "fab-t"))
+    assert stcore.evaluate(model, (x, y), {"aa": others})["aa"].total == 6

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -44,6 +45,9 @@ class Square:
     queries: int = 5000
     p_init: float = 0.8
     rescale_schedule: bool = False
+
+    ranks: ClassVar[tuple[int, ...]] = (1, 3)
+    """The ranks of images that it takes: flat (d,), or (H, W, C)."""
 
     def __post_init__(self) -> None:
         checks.ball(self, ("linf", *LAWS))

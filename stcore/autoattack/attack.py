@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,8 @@ class AutoAttack:
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   norm: linf, l2 or l1.
     bounds: the range of pixels.
-    version: `standard`, `plus`, `rand` (for random networks), `fast` (the verdict of `standard` for a fraction of
-        its passes, see `stcore.autoattack.versions`) or `custom`, with the names of its `attacks`.
+    version: `standard`, `plus`, `rand` (for random networks), `fast` (two of the attacks of `standard`, in fewer
+        steps, see `stcore.autoattack.versions`) or `custom`, with the names of its `attacks`.
     queries: iterations of Square, whose schedule is not rescaled.
     Raises UsageError for a value out of range, or for `attacks` beside another version than custom.
     """
@@ -51,6 +52,17 @@ class AutoAttack:
             queries=self.queries,
         )
 
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raises UsageError if one of its attacks does not take images of this shape, before any of them works."""
+        for stage in self.stages(10):
+            ranks = getattr(stage.attack, "ranks", None)
+            if ranks is not None and len(shape) not in ranks:
+                others = "+".join(dict.fromkeys(each.name for each in self.stages(10) if each.name != stage.name))
+                raise UsageError(
+                    f"attacks: expected images (H, W, C), or flat, for {stage.name}; received images of shape "
+                    f"{tuple(shape)}. Leave it out" + (f": {others}" if others else "")
+                )
+
     def __call__(
         self,
         model: Any,
@@ -72,6 +84,7 @@ class AutoAttack:
         labels = classifier.to_numpy(y)
         if labels is None:
             raise UsageError("x: expected tensors with values; AutoAttack cannot be traced. Call it eagerly")
+        self.check_images(classifier.host_images(x).shape[1:])
         images, seed = classifier.host_images(x), int(np.random.default_rng(rng).integers(2**63))
 
         def logits(points: Array) -> Array:

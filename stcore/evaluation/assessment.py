@@ -101,6 +101,8 @@ class Assessment:
         positions: Array | None = None,
         keep_examples: bool = False,
     ) -> None:
+        for attack in cascades.values():
+            attack.check_images(images.shape[1:])
         self._evaluator, self._cascades, self._batch_size = evaluator, dict(cascades), batch_size
         self._images, self._labels, self._keeps_examples = images, labels, keep_examples
         self._positions = np.arange(len(images)) if positions is None else positions
