@@ -20,10 +20,8 @@ except ImportError:
 else:
     torch.set_num_threads(1)
 
-from harness import NAMES, load, optimise_graphs
+from harness import NAMES, load
 from skips import Skips
-
-from stcore.core.dispatch import keras_engine, missing_packages
 
 # `make test` takes this profile: a test without a number of its own has 40 examples there, and 100 otherwise.
 settings.register_profile("ci", max_examples=40, deadline=None)
@@ -54,19 +52,6 @@ def backend(request):
 def every_backend(request):
     """PyTorch, Keras and the numpy backend that knows the protocol alone."""
     return load(request.param)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def graphs_as_users_have_them(request):
-    """TensorFlow's graph optimizer, in the files that compare compiled steps."""
-    used = request.path.name in ("test_compile.py", "test_conformance.py") and not missing_packages("keras")
-    if used and keras_engine() == "tensorflow":
-        load("keras")
-        optimise_graphs(True)
-        yield
-        optimise_graphs(False)
-    else:
-        yield
 
 
 @pytest.fixture

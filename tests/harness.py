@@ -145,8 +145,6 @@ def load(name):
 def _load(name):
     if name == "strict":
         return Backend(name, _strict().ops)
-    if name == "keras" and keras_engine() == "tensorflow":
-        optimise_graphs(False)
     return Backend(name, importlib.import_module(f"stcore.backends.{name}.ops"))
 
 
@@ -165,16 +163,6 @@ def built(backend, net="tiny", **size):
 @cache
 def _kept(net, **size):
     return load("keras").build(net, **size)
-
-
-def optimise_graphs(on):
-    """Whether TensorFlow rewrites the graphs it traces. For a tiny network that takes a fifth of a run.
-
-    Off here, but for the tests of compiled steps and of conformance; what is started or forked has it on.
-    """
-    import tensorflow as tf
-
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not on})
 
 
 def _strict():

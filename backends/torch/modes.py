@@ -115,6 +115,6 @@ def note_statistics(model: nn.Module, x: Tensor) -> None:
                 module.training = training
         for module in unknown:
             _statistical[module] = any(
-                module._buffers[name] is not before[module][name] or not torch.equal(module._buffers[name], copy)
+                module._buffers[name] is not before[module][name] or not torch.equal(getattr(module, name), copy)
                 for name, copy in copies[module].items()
             )

@@ -65,7 +65,8 @@ def as_logits(output: Any, weights: torch.dtype) -> Tensor:
     logits = logits_of(output, torch.is_tensor)
     if not logits.is_floating_point():
         raise UsageError(f"model: expected floating logits; received {logits.dtype}, as argmax returns")
-    return logits.to(torch.float64 if weights is torch.float64 else torch.float32).clamp_min(FLOOR)
+    fine: Tensor = logits.to(torch.float64 if weights is torch.float64 else torch.float32)
+    return fine.clamp_min(FLOOR)
 
 
 def callers_autocast(kind: str) -> AbstractContextManager[None]:

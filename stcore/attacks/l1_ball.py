@@ -24,7 +24,8 @@ def project(x: Array, offset: Array, epsilon: float, bounds: tuple[float, float]
     def shrunk(cut: Array) -> Array:
         np.subtract(size, cut, out=kept)
         np.maximum(kept, 0, out=kept)
-        return np.minimum(kept, room, out=kept)
+        np.minimum(kept, room, out=kept)
+        return kept
 
     def outside(cut: Array) -> Array:
         beyond: Array = shrunk(cut).sum(axis=1, keepdims=True) > epsilon
