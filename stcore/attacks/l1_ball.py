@@ -19,7 +19,7 @@ def project(x: Array, offset: Array, epsilon: float, bounds: tuple[float, float]
     size = np.abs(offset)
     room = np.where(offset > 0, bounds[1] - x, x - bounds[0])
 
-    kept = np.empty_like(size)  # one place for all cuts: it is filled 34 times
+    kept: Array = np.empty_like(size)  # one place for all cuts: it is filled 34 times
 
     def shrunk(cut: Array) -> Array:
         np.subtract(size, cut, out=kept)
