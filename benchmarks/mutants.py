@@ -79,6 +79,9 @@ TESTS = [
     "search",
     "dispatch",
     "ranks",
+    "torch_parts",
+    "border",
+    "writes",
 ]
 """The test files that concern them; each is noted once."""
 EXCEPT = ("backends/torch/ranks.py",)
