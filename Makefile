@@ -7,7 +7,7 @@
 #   make docs                   the documentation's site, in build/docs, and its notebooks
 #   make mutants ROOM=core      small errors put into a room of stcore: does a test notice? SAMPLE of them, by SEED
 #
-# Tests run in WORKERS processes, 2 by default, of up to 2.5 GB each. A skip without a name in tests/skips.py fails them.
+# Tests run in WORKERS processes, 2 by default, of up to 6 GB each. A skip without a name in tests/skips.py fails them.
 
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
 VENV ?= .venv
@@ -64,9 +64,10 @@ $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.tx
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*,hub,plots]'
 	touch $@
 
-# Byte code is made at a module's first import, by several processes: most modules here are never imported.
+# Byte code is made by all cores at once: pip makes it by one, and takes as long for it as for all else.
 $(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[torch,keras,jax,timm,hub,datasets,autoattack,tensorboard,plots,docs,dev]'
+	-$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1  # some packages bring templates that are no Python
 	touch $@
 
 clean:
