@@ -84,11 +84,16 @@ def test_a_container_with_one_reading_is_opened(backend, kind):
 def test_any_other_is_refused_by_name_before_any_work(backend, kind, always):
     """Also if the evaluation returns the logits alone, as with an auxiliary head."""
     change, message = NO_READING[kind]
-    model = backend.build()
-    network = wrapped(backend, model, lambda z, training: change(z) if always or training else z)
+    model, forwards = backend.build(), []
+
+    def output(z, training):
+        forwards.append(training)
+        return change(z) if always or training else z
+
     before = backend.statistics(model)
     with pytest.raises(UsageError, match=f"model: expected logits .*; {message}"):
-        loss_of(backend, network, problem())
+        loss_of(backend, wrapped(backend, model, output), problem())
+    assert forwards == ([False] if always else [False, True])
     assert_same(backend.statistics(model), before)
 
 

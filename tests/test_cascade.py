@@ -412,7 +412,9 @@ def test_the_versions_are_the_published_ones():
     ]
 
 
-@pytest.mark.parametrize(("classes", "said"), [(2, "2 classes"), (3, "3 classes"), (7, "6 targets"), (10, None)])
+@pytest.mark.parametrize(
+    ("classes", "said"), [(2, "plain difference"), (3, "denominator"), (7, "6 targets"), (10, None)]
+)
 def test_few_classes_are_said(classes, said):
     assert "FAB-T and Square left out" in notes(classes, ["standard", "fast"])[-1]
     assert (notes(classes) == []) if said is None else (said in notes(classes)[0])
@@ -707,6 +709,39 @@ def test_a_state_that_was_loaded_stays_as_it_was(backend):
             cascade.advance()
         for name, array in before.items():
             np.testing.assert_array_equal(state[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_what_waits_counts_down_and_no_batch_is_larger_than_asked_for(backend, batch_size):
+    """Of images that all hold, each step takes one evaluation off each lane."""
+    model, x, y = task(backend, images=5)
+    classifier = backend.classifier(model)
+    logits = classifier.eval_logits(classifier.images(x))
+    attack = Short(1e-6, version="custom", attacks=("square", "apgd-t"), queries=4)
+    cascade = Cascade(
+        classifier,
+        attack.stages(CLASSES),
+        x,
+        y,
+        logits,
+        lambda p: classifier.eval_logits(classifier.images(p)).argmax(1),
+        batch_size=batch_size,
+    )
+    right = int((logits.argmax(1) == y).sum())
+    jobs = [right, right * (CLASSES - 1)]
+    for stage, evaluations in enumerate((5, 21)):
+        assert cascade.stage == stage
+        left = jobs[stage] * evaluations
+        assert cascade.waiting == left
+        while left:
+            before = cascade.forwards[stage]
+            cascade.advance()
+            lanes = cascade.forwards[stage] - before
+            assert 1 <= lanes <= batch_size
+            left -= lanes
+            assert cascade.waiting == left
+        cascade.advance()
+    assert cascade.stage == 2
 
 
 def test_every_attack_that_is_over_is_kept_at_once(backend):
