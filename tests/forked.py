@@ -145,16 +145,12 @@ _imported = None  # the backend, in a server and in what it forks
 _guards = set()
 
 
-class _NoTensorFlow:
-    def find_spec(self, name, *_):
-        if name == "tensorflow":
-            raise ModuleNotFoundError(name)
-
-
 def _load(backend):
     global _imported
     if backend == "jax":
-        sys.meta_path.insert(0, _NoTensorFlow())
+        sys.modules["tensorflow"] = (
+            None  # counts as not installed; to look for it finds nothing, and raises nothing
+        )
     __import__(f"stcore.backends.{'keras' if backend == 'jax' else backend}")
     for name in IMPORTS:
         __import__(name)
