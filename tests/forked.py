@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from functools import cache
+from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
 
 IMPORTS = ("stcore.cli.main", "stcore.runs.training_run", "stcore.cli.evaluate", "sklearn.datasets", "harness")
@@ -145,12 +146,23 @@ _imported = None  # the backend, in a server and in what it forks
 _guards = set()
 
 
+class _NoTensorFlow:
+    """TensorFlow cannot be imported; who only looks for it, as torch.compile does, finds it."""
+
+    def find_spec(self, name, *_):
+        return ModuleSpec(name, self) if name == "tensorflow" else None
+
+    def create_module(self, spec):
+        raise ModuleNotFoundError(spec.name)
+
+    def exec_module(self, module):
+        """Nothing comes this far."""
+
+
 def _load(backend):
     global _imported
     if backend == "jax":
-        sys.modules["tensorflow"] = (
-            None  # counts as not installed; to look for it finds nothing, and raises nothing
-        )
+        sys.meta_path.insert(0, _NoTensorFlow())
     __import__(f"stcore.backends.{'keras' if backend == 'jax' else backend}")
     for name in IMPORTS:
         __import__(name)
