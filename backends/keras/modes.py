@@ -22,19 +22,20 @@ def _lock_of(model: Any) -> threading.RLock:
 
 
 def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
-    """Logits of x. In EVAL and BATCH a scope discards every write to a variable."""
+    """Logits of x. BATCH is training behaviour in a scope that discards every write to a variable."""
     with _lock_of(model):
         return _forward(model, x, mode, dropout)
 
 
 def _forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
-    training = mode is not Mode.EVAL
-    with _switched_off(drawing_layers(model) if training and not dropout else []):
+    if mode is Mode.EVAL:
+        return model(x, training=False)
+    with _switched_off([] if dropout else drawing_layers(model)):
         if mode is Mode.TRAIN:
             return model(x, training=True)
         with Scope() as scope:
-            logits = model(x, training=training)
-    if training and dropout:  # keep the writes to the seeds, or the next forward would draw the same mask
+            logits = model(x, training=True)
+    if dropout:  # keep the writes to the seeds, or the next forward would draw the same mask
         for layer in drawing_layers(model):
             for generator in layer._seed_generators:
                 generator.state.assign(scope.get_current_value(generator.state))

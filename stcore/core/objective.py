@@ -180,19 +180,12 @@ def accumulated_step(
         return losses, part.share
 
     outer = OuterLoss(learner, [losses_of(part) for part in parts])
-    own = [] if perturbation is None else _copies(learner.matrix_weights())
-    shifts = [] if perturbation is None else perturbation.perturb(outer)
+    shifts = perturbation.perturb(outer) if perturbation is not None else None
     (loss, metrics), gradients = outer.value_and_grad(lambda losses: mean_loss(learner, losses))
-    perturbed = [] if perturbation is None else _copies(learner.matrix_weights())
     learner.apply_gradients(gradients)
-    if perturbation is not None:  # by value: the forward of a spectral norm assigns the weight itself
-        back = added(own, [None if now is None else -now for now in perturbed])
-        learner.shift([None if shift is None else move for shift, move in zip(shifts, back, strict=True)])
+    if shifts is not None:
+        learner.shift([None if amount is None else -amount for amount in shifts])
     return StepResult(loss, metrics)
-
-
-def _copies(weights: Sequence[Tensor | None]) -> list[Tensor | None]:
-    return [None if weight is None else weight + 0.0 for weight in weights]
 
 
 def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
