@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -57,7 +57,7 @@ def _in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
                 if isinstance(module, _InstanceNorm):  # it ignores the flag and writes its statistics
                     hidden.append((module, module.running_mean, module.running_var))
                     module.running_mean = module.running_var = None
-        with _unwritten(modules if mode is not Mode.TRAIN else []):
+        with in_copies(modules if mode is not Mode.TRAIN else [], own_buffers):
             yield
     finally:
         for module, mean, variance in hidden:
@@ -74,13 +74,18 @@ def own_buffers(module: nn.Module) -> dict[str, Tensor]:
     The user's modules have them, and any module under `spectral_norm`.
     """
     known = isinstance(module, _NormBase) and type(module).__module__.startswith("torch.nn.modules.")
-    return {} if known else {name: buffer for name, buffer in module._buffers.items() if buffer is not None}
+    return {} if known else all_buffers(module)
+
+
+def all_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers of a module itself, without its children's."""
+    return {name: buffer for name, buffer in module._buffers.items() if buffer is not None}
 
 
 @contextmanager
-def _unwritten(modules: list[nn.Module]) -> Iterator[None]:
-    """Context in which writes to such buffers go into copies."""
-    kept = [(module._buffers, name, value) for module in modules for name, value in own_buffers(module).items()]
+def in_copies(modules: Iterable[nn.Module], buffers: Callable[[nn.Module], dict[str, Tensor]]) -> Iterator[None]:
+    """Context in which writes to these buffers go into copies.   buffers: those of one module."""
+    kept = [(module._buffers, name, value) for module in modules for name, value in buffers(module).items()]
     try:
         for owner, name, value in kept:
             owner[name] = value.clone()
@@ -102,7 +107,7 @@ def note_statistics(model: nn.Module, x: Tensor) -> None:
         _statistical[module] = False  # also if the trial fails: then no other is made
     devices = [x.device] if x.is_cuda else []
     flags = [(module, module.training) for module in model.modules()]
-    with torch.no_grad(), torch.random.fork_rng(devices), _unwritten(list(model.modules())):
+    with torch.no_grad(), torch.random.fork_rng(devices), in_copies(model.modules(), own_buffers):
         before = {module: dict(module._buffers) for module in unknown}
         copies = {module: {n: b.clone() for n, b in own_buffers(module).items()} for module in unknown}
         try:

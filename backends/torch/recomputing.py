@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from stcore.backends.torch.modes import in_mode
+from stcore.backends.torch.modes import all_buffers, in_copies, in_mode
 from stcore.protocols import Mode
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -75,17 +75,5 @@ class _Reusable(AbstractContextManager[None]):
 @contextmanager
 def _recomputation(model: nn.Module, block: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
     """The modes of the finished first forward; writes to buffers go into copies."""
-    with in_mode(model, mode, dropout):
-        buffers = [
-            (module._buffers, name, buffer)
-            for module in block.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
-        ]
-        try:
-            for owner, name, buffer in buffers:
-                owner[name] = buffer.clone()
-            yield
-        finally:
-            for owner, name, buffer in buffers:
-                owner[name] = buffer
+    with in_mode(model, mode, dropout), in_copies(block.modules(), all_buffers):
+        yield
