@@ -42,7 +42,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def parts(made, tmp_path):
-    """Copies of so many shards, to damage."""
+    """Copies of the first shards, to damage."""
 
     def of(count):
         return [Path(shutil.copytree(made(count) / f"{i}", tmp_path / f"{i}")) for i in range(1, count + 1)]

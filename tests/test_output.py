@@ -17,7 +17,7 @@ from stcore.cli.streams import lasting
 
 
 class Gone(io.StringIO):
-    """A stream whose reader goes away after so many writes."""
+    """A stream whose reader goes away after `writes` writes."""
 
     def __init__(self, writes):
         super().__init__()

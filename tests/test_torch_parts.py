@@ -92,7 +92,7 @@ def test_without_glibc_nothing_is_done(glibc, monkeypatch):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with so many GPUs, and Apple's or not; what is kept of freed memory is noted."""
+    """A machine with `gpus` GPUs, with or without Apple's; what is kept of freed memory is noted."""
 
     def given(gpus=0, mps=False):
         kept = []
