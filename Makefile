@@ -67,7 +67,7 @@ $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.tx
 # Byte code is made by all cores at once: pip makes it by one, and takes as long for it as for all else.
 $(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[torch,keras,jax,timm,hub,datasets,autoattack,tensorboard,plots,docs,dev]'
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null 2>&1 || true  # some packages bring templates that are no Python
+	$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true  # some packages bring templates that are no Python
 	touch $@
 
 clean:

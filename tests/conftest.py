@@ -1,7 +1,10 @@
 # ruff: noqa: E402  (the environment is set before a framework is loaded)
 """Fixtures of the shared suite. What runs on a backend takes `backend`; on the strict one too, `every_backend`."""
 
+import gc
 import os
+
+gc.disable()  # until all tests are collected: what is imported for them stays
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("JAX_ENABLE_X64", "1")  # where KERAS_BACKEND=jax: most problems are in float64
@@ -34,6 +37,12 @@ LONGEST = ("test_jax.py", "test_docs_site.py", "test_main_job.py", "test_resume.
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_collection_finish():
+    """Two frameworks are a million objects. The collector need not walk through them again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_configure(config):

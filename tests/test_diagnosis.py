@@ -9,7 +9,7 @@ from forked import Forked, forked
 from harness import assert_same, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import stcli, train
+from small import EAGER, stcli, train
 from test_resume import command, kill_at, metrics
 from test_training import CONSTANT, Recorder
 
@@ -386,10 +386,11 @@ def test_whose_robustness_is_watched(settings, expected):
 
 HOT = ["--learning-rate", "300", "--threads", "1", "--steps", "1", "--train-size", "200", "--batch-size", "32"]
 HOT += ["--model", "tiny", "--validation-size", "40", "--test-size", "40", "--epochs", "3", "--ema", "0.9"]
+HOT += ["--select-by", "fgsm", "--attacks", "fgsm"]
 
 
 def test_a_rate_far_too_high_ends_with_the_cause_or_goes_back(backend, tmp_path):
-    settings = {"backend": backend.name, "learning_rate": 1e30, "steps": 1, "attacks": "fgsm"}
+    settings = {"backend": backend.name, "learning_rate": 1e30, **EAGER}
     said = train(tmp_path / "warn", **settings)
     assert said.code == 5
     said = train(tmp_path / "back", **settings, on_trouble="rollback")
@@ -398,7 +399,8 @@ def test_a_rate_far_too_high_ends_with_the_cause_or_goes_back(backend, tmp_path)
     assert "back to the start, at 0.01 of the learning rate" in said.out
 
 
-@pytest.mark.parametrize("name", ["torch", "keras"])
+# Keras' three runs are traced, 14 s; that its states hold all that a run needs, test_resume.py shows.
+@pytest.mark.parametrize("name", ["torch", pytest.param("keras", marks=pytest.mark.slow)])
 def test_killed_after_a_rollback_it_ends_as_without_a_break(name, tmp_path):
     load(name)
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -186,6 +186,7 @@ def page_faults(how, **environment):
     return int(done.stdout)
 
 
+@pytest.mark.slow  # three processes that train, 9 s; benchmarks/allocator.py measures the same
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_freed_memory_is_kept_on_a_cpu_unless_the_environment_says_otherwise():
     load("torch")

@@ -53,13 +53,13 @@ def commands(block):
     return [line for line in block.replace("\\\n", " ").splitlines() if line.strip() and line[0] != "#"]
 
 
-LONG = ("researcher.md", "student.md")
-"""Half a minute of training each, and notebooks too, which the slow tier runs; the engineer's stays."""
+TUTORIALS = DOCS / "tutorials"
+"""Half a minute of training each, and notebooks too, which the slow tier runs. Shorter pages of each kind stay."""
 
 
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, marks=pytest.mark.slow) if page.name in LONG else page for page in FOLLOWED],
+    [pytest.param(page, marks=pytest.mark.slow) if page.parent == TUTORIALS else page for page in FOLLOWED],
     ids=name,
 )
 def test_a_page_can_be_followed_to_its_end(page, tmp_path, monkeypatch):

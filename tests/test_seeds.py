@@ -270,7 +270,7 @@ def test_a_command_that_is_killed_has_a_shells_code_and_its_last_lines():
 
 
 def test_ctrl_c_keeps_what_was_trained_and_the_same_command_goes_on(tmp_path):
-    settings = {**SMALL, "epochs": 8, "threads": 1, "seeds": "1..2"}
+    settings = {**SMALL, "epochs": 5, "threads": 1, "seeds": "1..2"}
     command = [*forked.STCLI, "train", *words({**settings, "out": tmp_path / "runs"})]
     run = forked.Forked(*command, new_session=True)
     for line in run.stdout:

@@ -203,28 +203,28 @@ def test_a_kill_before_anything_was_trained_is_no_failure(tmp_path):
         assert {"result.json", "environment.json"} <= {path.name for path in (tmp_path / f"beta={beta}").iterdir()}
 
 
-def test_six_runs_killed_in_the_middle_and_resumed_lose_none(tmp_path):
+def test_runs_killed_in_the_middle_and_resumed_lose_none(tmp_path):
     """SIGKILL to the process group in the third run; then the same command. Each run ends as it does alone."""
     pytest.importorskip("torch")
-    settings = {**SETTINGS, "threads": 1, "epochs": 5}
+    settings = {**SETTINGS, "threads": 1, "epochs": 4, "steps": 2}
     command = ["sweep", *words({**settings, "out": tmp_path / "sweep"})]
-    command += ["--vary", "method=trades,st", "--vary", "beta=1,2,6"]
-    names = [f"method={method},beta={beta}" for method in ("trades", "st") for beta in (1, 2, 6)]
+    command += ["--vary", "method=trades,st", "--vary", "beta=1,6"]
+    names = [f"method={method},beta={beta}" for method in ("trades", "st") for beta in (1, 6)]
     run = forked.Forked(*forked.STCLI, *command, new_session=True)
     for line in run.stdout:
-        if line.startswith(f"[3/6 {names[2]}] epoch   2/"):
+        if line.startswith(f"[3/4 {names[2]}] epoch   2/"):
             os.killpg(run.pid, signal.SIGKILL)
             break
     assert run.wait() == -signal.SIGKILL
     finished = [(tmp_path / "sweep" / name / "result.json").is_file() for name in names]
-    assert finished == [True, True, False, False, False, False]
+    assert finished == [True, True, False, False]
     states = [run["state"] for run in dry(*command[1:]).values()]
-    assert states[:2] + states[3:] == ["finished"] * 2 + ["to train"] * 3
-    assert re.fullmatch(r"resumes after [1-5] of 5 epochs", states[2])
+    assert states[:2] + states[3:] == ["finished"] * 2 + ["to train"]
+    assert re.fullmatch(r"resumes after [1-4] of 4 epochs", states[2])
 
     again, _ = forked.forked(*forked.STCLI, *command)
     assert again.count("finished before") == 2
-    assert "epoch   1/" not in "".join(line for line in again.splitlines() if line.startswith("[3/6"))
+    assert "epoch   1/" not in "".join(line for line in again.splitlines() if line.startswith("[3/4"))
     for name in names:
         method, beta = (word.partition("=")[2] for word in name.split(","))
         assert train(tmp_path / name, **{**settings, "method": method, "beta": beta}).code == 0
