@@ -241,7 +241,8 @@ def run(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "audit", ["--no-audit", pytest.param("--audit", marks=pytest.mark.slow)]  # ten seconds of Keras' tracing
+    "audit",
+    ["--no-audit", pytest.param("--audit", marks=pytest.mark.slow)],  # ten seconds of Keras' tracing
 )
 def test_a_factorys_network_trains_and_is_evaluated_audited_and_attacked(run, audit, tmp_path):
     framework, folder = run

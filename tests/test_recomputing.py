@@ -46,7 +46,8 @@ def test_weights_and_statistics_are_the_same(backend, objective, net):
 def test_so_they_are_with_a_perturbation_and_in_bf16_and_compiled(backend):
     results = [after_two_steps(backend, on, SHORT, perturbation=AWP(), net="tiny") for on in (False, True)]
     assert_close(*results, 1e-12)
-    results = [after_two_steps(backend, on, SHORT, net="tiny", precision="bf16", dtype="float32") for on in (False, True)]
+    rough = {"net": "tiny", "precision": "bf16", "dtype": "float32"}
+    results = [after_two_steps(backend, on, SHORT, **rough) for on in (False, True)]
     assert_close(*results, 1e-6)
     if backend.name == "keras":
         from stcore.backends.keras.engine import NAME
