@@ -17,7 +17,6 @@ from stcore.base import checks
 from stcore.base.files import write_file
 from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress
-from stcore.base.weights_file import load_weights
 from stcore.cli.console import findings_table, make_console, make_progress, say, score_table, stage_table
 from stcore.cli.evaluation_plan import checkpoints, plan_from
 from stcore.cli.options import EvaluateOptions
@@ -29,6 +28,7 @@ from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import AssessmentResult, CascadeResult
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation.results import as_json, record_arrays, result_json
+from stcore.models.weights_files import read_weights
 from stcore.protocols import Array
 from stcore.results import names
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
@@ -50,7 +50,7 @@ def main(args: Sequence[str]) -> int:
     if options.predictions and not Path(options.predictions).parent.is_dir():
         raise UsageError(f"predictions: expected a file in an existing folder; received {options.predictions}")
     load_quietly(plan.runtime.backend)
-    known = {name: load_weights(path) for name, path in files.items()}
+    known = {name: read_weights(path) for name, path in files.items()}
     _, metadata = next(iter(known.values()))
     work = CheckpointEvaluation(set_up(plan, metadata), options.subset, options.shard, options.save_examples)
     console = make_console(stderr=options.json)  # stdout holds only the JSON

@@ -8,10 +8,10 @@ from typing import Any
 
 from stcore import models
 from stcore.base import checks
-from stcore.base.weights_file import load_weights
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
 from stcore.errors import UsageError
+from stcore.models.weights_files import is_torch, read_weights
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 from stcore.runs.plan import Plan, make_plan
 
@@ -80,15 +80,19 @@ def plan_from(options: EvaluateOptions) -> Plan:
 
 def of_weights(options: EvaluateOptions) -> dict[str, Any]:
     """The settings from a weights file's metadata. Raises UsageError if --dataset is missing."""
-    _, about = load_weights(options.run)
+    _, about = read_weights(options.run)
     if options.dataset is None:
         raise UsageError("dataset: expected the data to evaluate a weights file on, such as cifar10:DIR")
-    if "model" not in about:
+    if is_torch(options.run) and options.model is not None:
+        about = {"model": options.model, "backend": options.backend or "torch"}
+    elif "model" not in about:
         raise UsageError(
-            f"weights: {options.run} does not say which network it is of. Evaluate it as --weights of its run, or "
-            "import it by stcli import"
+            f"weights: {options.run} does not say which network it is of. Evaluate it as --weights of its run, "
+            "import it by stcli import, or, if torch.save wrote it, give --model"
         )
-    if options.model != (about["model"] if models.is_factory(about["model"]) else None):
+    if not is_torch(options.run) and options.model != (
+        about["model"] if models.is_factory(about["model"]) else None
+    ):
         raise UsageError(
             f"model: {options.run} is of {about['model']}; received {options.model or 'none'}. Give --model for a "
             "package.module:factory that you trust, as its code is run, and for no other network"

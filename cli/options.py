@@ -129,7 +129,7 @@ class TrainOptions:
     pretrained: bool = False
     """Start from the weights that timm or keras.applications publishes; downloaded if not cached."""
     init_weights: MaybeText = None
-    """Start from this .safetensors file of the same network."""
+    """Start from this .safetensors file, or state dict of PyTorch (.pt, .pth), of the same network."""
     new_head: bool = False
     """With --init-weights of a network with other classes: initialise a new head."""
 
@@ -320,11 +320,12 @@ class EvaluateOptions:
     )
 
     run: tyro.conf.Positional[Path]
-    """A run's folder, as `stcli train` leaves it, or a .safetensors file, which needs --dataset."""
+    """A run's folder, as `stcli train` leaves it, or a .safetensors or PyTorch file, which needs --dataset."""
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
     model: MaybeText = None
-    """For a weights file of a package.module:factory network: that factory. A file alone never runs code."""
+    """For a weights file of a package.module:factory network: that factory. A file alone never runs code. For a
+    state dict of PyTorch (.pt, .pth): its network."""
     attacks: str = "fgsm,pgd20"
     """Attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool, collaborative;
     pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus, autoattack-rand,
@@ -336,7 +337,7 @@ class EvaluateOptions:
     norm: MaybeText = None
     """linf, l2 or l1 (autoattack's attacks only); by default the run's. Another norm needs its own --epsilon."""
     weights: MaybeText = None
-    """Evaluate this .safetensors file instead of the run's checkpoints."""
+    """Evaluate this .safetensors or PyTorch file instead of the run's checkpoints."""
     checkpoint: MaybeText = None
     """Checkpoint of the run: best, last, best-ema or last-ema; by default all that exist."""
     batch_size: MaybeInt = None

@@ -176,6 +176,10 @@ SILU = "-silu"
 WRN_EXAMPLES = ("wrn-10-1", "wrn-28-10", "wrn-34-5", "wrn-34-10")
 
 
+DEEPEST, WIDEST = 1000, 64
+"""Of a WRN, so that a name in a file cannot ask for a network that takes minutes to describe."""
+
+
 def known_names() -> tuple[str, ...]:
     """The names that `describe` accepts, without -silu; of wrn-D-K only those of the paper and the tests."""
     return (*ARCHITECTURES, *WRN_EXAMPLES)
@@ -195,11 +199,12 @@ def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
         return cast(Sequence, replaced(plain, ReLU(), SiLU()))
     if name in ARCHITECTURES:
         return ARCHITECTURES[name](num_classes, in_channels)
-    if match := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
+    if match := re.fullmatch(r"wrn-(\d{1,9})-(\d{1,9})", name):
         depth, width = map(int, match.groups())
-        if depth < 10 or depth % 6 != 4 or width < 1:
+        if not 10 <= depth <= DEEPEST or depth % 6 != 4 or not 1 <= width <= WIDEST:
             raise UsageError(
-                f"expected wrn-D-K with D = 6n + 4 (10, 16, 22, 28, 34, …) and K > 0, received {name!r}"
+                f"expected wrn-D-K with D = 6n + 4 (10, 16, 22, 28, 34, … up to {DEEPEST}) and K from 1 to "
+                f"{WIDEST}, received {name!r}"
             )
         return wide_resnet(num_classes, in_channels, depth=depth, width=width)
     raise UsageError(

@@ -8,7 +8,7 @@ writes them. No framework is imported: a model's framework is in sys.modules alr
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from stcore.errors import UsageError
 
 Array = NDArray[Any]
+COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,31 @@ def export_weights(model: Any) -> dict[str, Array]:
 def load_weights(model: Any, weights: Mapping[str, Array]) -> None:
     """Loads `weights`, as `export_weights` returns them, into `model` in place, in the model's dtype.
 
+    A state dict of PyTorch may hold counters of batches too, with which no network computes, and what a wrapper
+    (DataParallel, torch.compile, Lightning) put before all names: both are left out.
     Raises UsageError, with nothing changed, for missing, unexpected or misshapen weights.
     """
     slots = _slots(model)
-    arrays = {name: np.asarray(array) for name, array in weights.items()}
+    arrays = {name: np.asarray(array) for name, array in weights.items() if not name.endswith(COUNTER)}
+    arrays = _unwrapped(arrays, slots)
     _check(slots, arrays)
     for name, slot in slots.items():
         slot.write(arrays[name])
     for layer in model._flatten_layers() if hasattr(model, "_flatten_layers") else ():
         if hasattr(layer, "finalize_state"):  # such a layer computes with values derived from its weights
             layer.finalize_state()
+
+
+def _unwrapped(arrays: dict[str, Array], slots: Collection[str]) -> dict[str, Array]:
+    """The arrays without what stands before all of their names, if the names then fit, and did not before."""
+    bare = arrays
+    while (
+        bare.keys() != set(slots)
+        and len({name.partition(".")[0] for name in bare}) == 1
+        and all("." in name for name in bare)
+    ):
+        bare = {name.partition(".")[2]: array for name, array in bare.items()}
+    return bare if bare.keys() == set(slots) else arrays
 
 
 def _check(slots: dict[str, _Slot], arrays: dict[str, Array]) -> None:
@@ -104,7 +120,7 @@ def _torch_slots(model: Any, torch: Any) -> dict[str, _Slot]:
     return {
         name.replace("_orig_mod.", ""): slot(tensor)
         for name, tensor in model.state_dict().items()
-        if not name.endswith("num_batches_tracked")
+        if not name.endswith(COUNTER)
     }
 
 

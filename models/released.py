@@ -6,7 +6,8 @@ torch.compile, averaging, a Sequential) are removed first.
 """
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +46,7 @@ def recognise(state: Mapping[str, Array], model: str | None = None) -> Released:
     bare, normalising = _unwrap(state)
     unused = tuple(name for name in bare if name.startswith(_UNUSED))
     used = {name: array for name, array in bare.items() if name not in unused}
-    models = [model] if model else [*ARCHITECTURES, _wide_resnet(used)]
-    layouts = [(name, layout) for name in models for layout in _LAYOUTS if name.startswith(layout.networks)]
-    fits = sorted((_fit(name, layout, used) for name, layout in layouts), key=lambda fit: fit.mismatches)
+    fits = _fits(used, model)
     best = fits[0]
     if best.mismatches:
         which = best.model if model else f"a known network (the nearest is {best.model})"
@@ -59,7 +58,19 @@ def recognise(state: Mapping[str, Array], model: str | None = None) -> Released:
         raise UsageError(f"model: expected one of {', '.join(sorted(same))}, which all fit. Give --model")
     normalize = _normalisation(normalising, best.in_channels)
     weights = {ours: used[theirs] for ours, theirs in best.names.items()}
+    if broken := [best.names[ours] for ours, array in weights.items() if not np.isfinite(array).all()]:
+        raise UsageError(
+            f"file: expected finite weights; received NaN or infinity in {len(broken)} tensors, such as "
+            f"{broken[0]}. The training that wrote them had diverged"
+        )
     return Released(best.model, best.num_classes, best.in_channels, weights, unused, normalize)
+
+
+def _fits(state: Mapping[str, Array], model: str | None) -> list["_Fit"]:
+    """The match with each network in each layout that it may have, the nearest first."""
+    models = [model] if model else [*ARCHITECTURES, _wide_resnet(state)]
+    layouts = [(name, layout) for name in models for layout in _LAYOUTS if name.startswith(layout.networks)]
+    return sorted((_fit(name, layout, state) for name, layout in layouts), key=_Fit.likeness, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -116,9 +127,16 @@ def _unwrap(state: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Arr
             normalising[name] = array
         elif last not in _COUNTERS:
             weights[name] = array
-    while len({name.partition(".")[0] for name in weights}) == 1 and all("." in name for name in weights):
-        weights = {name.partition(".")[2]: array for name, array in weights.items()}
+    while wrapper := _wrapper(weights):
+        weights = {name.removeprefix(wrapper): array for name, array in weights.items()}
     return weights, normalising
+
+
+def _wrapper(names: Collection[str]) -> str:
+    """What a wrapper put before nine of ten names or more, as a stray tensor may stand beside them; or nothing."""
+    first = [before + dot for before, dot, _ in (name.partition(".") for name in names) if dot]
+    common, count = Counter(first).most_common(1)[0] if first else ("", 0)
+    return common if count >= 0.9 * len(names) else ""
 
 
 def _normalisation(tensors: Mapping[str, Array], channels: int) -> str:
@@ -167,6 +185,11 @@ class _Fit:
     @property
     def mismatches(self) -> int:
         return sum(map(len, self.wrong.values()))
+
+    def likeness(self) -> float:
+        """Of all names, the network's and the file's, the share that fit, in [0, 1]; 1 where all do."""
+        missing, unexpected, misshapen = (len(names) for names in self.wrong.values())
+        return 1 - (missing + unexpected + misshapen) / (len(self.names) + unexpected)
 
     def problems(self) -> str:
         return "; ".join(

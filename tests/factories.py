@@ -43,6 +43,14 @@ def keras_transformer(num_classes, in_channels, image_size):
     return keras.Model(pixels, layers.Dense(num_classes)(x))
 
 
+def torch_norms(num_classes, in_channels):
+    """A network with batch norms, which count their batches."""
+    from torch import nn
+
+    norm = [nn.Conv2d(in_channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+    return nn.Sequential(*norm, nn.Linear(16, num_classes))
+
+
 def torch_tied(num_classes, **rest):
     """A module that stands in two places, with batch norm before it; takes any argument."""
     from torch import nn

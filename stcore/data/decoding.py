@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stcore.base.declared import check_pixels, npy_bytes
 from stcore.data.rows import Pixels
 from stcore.errors import DataError, UsageError
 
@@ -62,8 +63,11 @@ def decode_one(origin: str, encoded: bytes | None, image_size: int | None = None
     try:
         with pillow.open(io.BytesIO(encoded), formats=FORMATS) as image:
             mode = image.mode
+            check_pixels(origin, *image.size)
             ops.exif_transpose(image, in_place=True)
             pixels = _pixels(image.convert("L" if mode in _GREY else "RGB"), image_size)
+    except DataError:
+        raise
     except Exception as error:  # pillow's decoders raise many kinds of errors on invalid bytes
         reason = "of no such image" if isinstance(error, pillow.UnidentifiedImageError) else f"with: {error}"
         raise DataError(
@@ -84,7 +88,12 @@ def decode_npy(origin: str, encoded: bytes, image_size: int | None = None) -> Pi
     image_size and errors as in `decode`.
     """
     try:
-        pixels = np.lib.format.read_array(io.BytesIO(encoded), allow_pickle=False)
+        file = io.BytesIO(encoded)
+        declared, held = npy_bytes(file), len(encoded) - file.tell()
+        if declared != held:
+            raise ValueError(f"{held} bytes, where its header declares {declared}")
+        file.seek(0)
+        pixels = np.lib.format.read_array(file, allow_pickle=False)
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
             raise ValueError(f"{pixels.dtype} of shape {pixels.shape}")
     except Exception as error:  # numpy raises many kinds of errors on invalid bytes

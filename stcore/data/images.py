@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.pixels import to_labels, to_pixels
+from stcore.data.pixels import check_classes, count_classes, to_labels, to_pixels
 from stcore.data.rows import Pixels, Rows
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError
@@ -56,11 +56,8 @@ class ImageData:
         checked = to_labels(np.array(labels), len(pixels), name)
         names = None if class_names is None else tuple(class_names)
         if num_classes is None:
-            num_classes = int(checked.max()) + 1 if names is None else len(names)
-        if num_classes < 2:
-            raise DataError(
-                f"{name}: expected at least 2 classes, received {num_classes}; a classifier needs a choice"
-            )
+            num_classes = count_classes(int(checked.max()), len(checked), name) if names is None else len(names)
+        check_classes(num_classes, name)
         if names is not None and len(names) != num_classes:
             raise DataError(
                 f"{name}: expected {num_classes} class names, received {len(names)}; give one per class"

@@ -1,4 +1,4 @@
-"""Checks and conversion of user arrays: images to uint8, labels to int64."""
+"""Checks and conversion of user arrays: images to uint8, labels to int64; the number of classes."""
 
 from typing import Any
 
@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from stcore.errors import DataError
+
+FEW_CLASSES, MOST_CLASSES = 1000, 1_000_000
+"""Classes that any set may have, and that a large one may have."""
 
 
 def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
@@ -76,3 +79,24 @@ def to_labels(labels: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np
             "and give labels.astype(np.int64)"
         )
     return labels.astype(np.int64, copy=False)
+
+
+def count_classes(largest: int, images: int, origin: object) -> int:
+    """The number of classes of labels that nobody counted or named: the largest plus one.
+
+    images: of all parts together.   origin: names the data in the error.
+    Raises DataError for a label beyond the number of images, unless it is small: it is a mistake, or no label.
+    """
+    if largest >= max(FEW_CLASSES, images):
+        raise DataError(
+            f"{origin}: expected labels below the number of images ({images}), or below {FEW_CLASSES}, received "
+            f"{largest}; number the classes from 0, or give their names or their number in the data"
+        )
+    return largest + 1
+
+
+def check_classes(count: int, origin: object) -> None:
+    """Raises DataError unless there are 2 to `MOST_CLASSES` classes."""
+    if not 2 <= count <= MOST_CLASSES:
+        why = "a classifier needs a choice" if count < 2 else f"there may be {MOST_CLASSES}"
+        raise DataError(f"{origin}: expected at least 2 classes, received {count}; {why}")

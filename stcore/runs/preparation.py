@@ -20,7 +20,6 @@ from stcore.attacks import Attack
 from stcore.base.progress import Progress
 from stcore.base.ranks import Alone, Ranks
 from stcore.base.version import __version__
-from stcore.base.weights_file import load_weights
 from stcore.core.dispatch import load_backend
 from stcore.core.validation import check_model
 from stcore.data import Batches, ImageData, MixedBatches, Splits
@@ -33,6 +32,7 @@ from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
+from stcore.models.weights_files import read_weights
 from stcore.protocols import Classifier, Learner
 from stcore.runs.folder import ENVIRONMENT, RunFolder
 from stcore.runs.plan import Plan
@@ -184,7 +184,7 @@ class Setup:
         )
         num_classes = self.splits.train.num_classes
         if plan.model.init_weights is not None and not resumed:
-            weights, metadata = load_weights(Path(plan.model.init_weights))
+            weights, metadata = read_weights(Path(plan.model.init_weights))
             models.check_weights(metadata, plan.runtime.backend, plan.model.normalize)
             if plan.model.new_head:
                 weights, head = models.with_new_head(weights, learner.weights(), num_classes)

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stcore.data.images import ImageData
+from stcore.data.pixels import count_classes
 from stcore.data.readers.shards import Known
 from stcore.data.rows import Pixels
 from stcore.errors import DataError
@@ -46,7 +47,8 @@ def parts_of(
     Raises DataError for what `ImageData.from_arrays` refuses.
     """
     largest = max(int(labels.max(initial=0)) for _, labels in read.values())
-    num_classes = len(class_names) if class_names else max(1 + largest, known.num_classes)
+    count = sum(len(labels) for _, labels in read.values())
+    num_classes = len(class_names) if class_names else max(count_classes(largest, count, place), known.num_classes)
     channels = max(*(images.shape[-1] for images, _ in read.values()), known.channels)
     return {
         part: ImageData.from_arrays(

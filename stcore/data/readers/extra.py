@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from stcore.base.checks import did_you_mean
 from stcore.data.images import ImageData
-from stcore.data.pixels import to_labels, to_pixels
+from stcore.data.pixels import count_classes, to_labels, to_pixels
 from stcore.data.readers.archive import Arrays
 from stcore.data.readers.named import labelled, largest_label
 from stcore.data.readers.npz import read_npz
@@ -36,7 +36,8 @@ def load_extra(spec: str) -> ImageData:
     arrays, name = _read(spec)
     num_classes = arrays.num_classes
     if num_classes is None and arrays.class_names is None and arrays.labels is not None:
-        num_classes = max(2, 1 + largest_label(arrays.labels))  # all may be of one class
+        found = count_classes(largest_label(arrays.labels), arrays.labels.size, name)
+        num_classes = max(2, found)  # all may be of one class
     return labelled(arrays, name, num_classes, arrays.class_names)
 
 

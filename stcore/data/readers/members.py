@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from stcore.base.declared import check_expansion
 from stcore.data.readers.shards import contents
 from stcore.errors import DataError
 
@@ -87,8 +88,11 @@ def _read_folder(folder: Path, names: set[str]) -> dict[str, bytes]:
 
 def _read_archive(archive: Path, names: set[str]) -> dict[str, bytes]:
     files = {}
+    stored, declared = archive.stat().st_size, 0
     with tarfile.open(archive) as tar:
         for member in tar:
+            declared += member.size
+            check_expansion(archive, declared, stored)
             name = Path(member.name).name
             if name in names and member.isfile():  # no links: they may point anywhere
                 stream = tar.extractfile(member)

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from stcore.data.images import ImageData, Splits
+from stcore.data.pixels import count_classes
 from stcore.data.readers.archive import IMAGES, LABELS, Arrays, Format, find, read_named
 from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known, contents
 from stcore.data.split import Validation, check_validation, three_parts
@@ -88,6 +90,8 @@ def _classes(place: Path, read: Mapping[str, Arrays], known: Known) -> tuple[int
         )
     if not numbers and not names:
         labels = [arrays.labels for arrays in read.values() if arrays.labels is not None]
-        counts = [largest_label(each) + 1 for each in labels]
-        return (max(*counts, known.num_classes) if counts else None), None
+        if not labels:
+            return None, None
+        largest, images = max(map(largest_label, labels)), sum(map(np.size, labels))
+        return max(count_classes(largest, images, place), known.num_classes), None
     return next(iter(numbers), None), next(iter(names), None)

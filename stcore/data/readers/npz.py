@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stcore.base.declared import check_npz
 from stcore.data.images import Splits
 from stcore.data.readers.archive import Archive, Arrays, Format, read_named
 from stcore.data.readers.named import load_named
@@ -39,6 +40,7 @@ def read_npz(path: Path) -> Arrays:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Archive]:
+    check_npz(path)
     archive: Any = np.load(path, allow_pickle=False)
     if isinstance(archive, np.ndarray):
         raise ValueError("a single array, without a name")

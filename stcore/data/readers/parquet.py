@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stcore.base.declared import check_expansion
 from stcore.data.decoding import decode, import_optional
 from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
 from stcore.data.readers.shards import NOTHING, PARTS, Known, find_shards
 from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
+
+ROWS = 1024
+"""Rows that are read at a time."""
 
 
 def load_parquet(
@@ -97,7 +101,10 @@ def _schema(shard: Path) -> Any:
 
 def _batches(shard: Path, columns: list[str]) -> Iterator[Any]:
     with _reading(shard) as parquet:
-        yield from parquet.ParquetFile(shard).iter_batches(1024, columns=columns)
+        file = parquet.ParquetFile(shard)
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        check_expansion(shard, sum(group.total_byte_size for group in groups), shard.stat().st_size)
+        yield from file.iter_batches(ROWS, columns=columns)
 
 
 def _encoded(column: Any, shard: Path) -> list[bytes | None]:

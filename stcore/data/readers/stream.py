@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stcore.data.images import ImageData, Splits
+from stcore.data.pixels import count_classes
 from stcore.data.readers.shards import NOTHING, PARTS, Known, find_shards
 from stcore.data.split import Validation
 from stcore.data.streams.dataset import StreamData
@@ -71,7 +72,10 @@ def _count(shards: Mapping[str, Sequence[Shard]], names: tuple[str, ...] | None,
             f"{last.path} {last.largest}: expected a label in [0, {len(names)}), as {NAMES} has {len(names)} "
             f"names, received {largest}; correct one of them"
         )
-    return max(largest + 1, known.num_classes) if names is None else len(names)
+    if names is not None:
+        return len(names)
+    images = sum(shard.samples for shard in all_shards)
+    return max(count_classes(largest, images, f"{last.path} {last.largest}"), known.num_classes)
 
 
 def _stream(

@@ -1,17 +1,20 @@
 """SVHN's cropped digits (Netzer et al., 2011) as published, in MATLAB files."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stcore.base.declared import check_expansion
 from stcore.data.images import ImageData, Splits
 from stcore.data.readers.shards import NOTHING, REQUIRED, Known, contents
 from stcore.data.split import Validation, three_parts
 from stcore.errors import DataError
 
 SHAPE = (32, 32, 3)
+_BYTES = {"uint8": 1, "int8": 1, "logical": 1, "char": 2, "uint16": 2, "int16": 2, "uint32": 4, "single": 4}
 
 
 def load_svhn(folder: str | Path, *, validation: Validation = None) -> Splits:
@@ -72,12 +75,14 @@ def _read(folder: Path, part: str) -> ImageData:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
+        sizes = [math.prod(shape) * _BYTES.get(kind, 8) for _, shape, kind in whosmat(path)]
+        check_expansion(path, sum(sizes), path.stat().st_size)
         found: dict[str, Any] = loadmat(path, variable_names=["X", "y"])
         return found
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # scipy raises many kinds of errors on invalid bytes
         raise DataError(f"{path}: expected a whole MATLAB 5 file, received: {error}; fetch it again") from error
