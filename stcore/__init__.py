@@ -15,10 +15,10 @@ from stcore.api import (
     train_step,
     training_loss,
 )
+from stcore.audit.evaluation import evaluate
 from stcore.base.version import __version__ as __version__
 from stcore.core.dispatch import available_backends, make_classifier, make_learner
 from stcore.core.perturbation import AWP, RWP
-from stcore.evaluation.api import evaluate
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
 from stcore.methods.collaborative import CollaborativeConfig

@@ -38,6 +38,10 @@ class DivergedError(StcoreError, ArithmeticError):
     exit_code = 5
 
 
+class AuditWarning(UserWarning):
+    """A reason not to believe an accuracy that `stcore.evaluate` returns."""
+
+
 # Hints that several messages share.
 DIVIDE = "Divide 0–255 images by 255"
 

@@ -1,5 +1,7 @@
 """The audit: networks whose robust accuracy should not be believed are told from honest ones, on both backends."""
 
+import pickle
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -9,13 +11,14 @@ from harness import load, problem
 
 import stcore
 from stcore.attacks import PGD
-from stcore.audit import CHECKS, Finding, audit
+from stcore.audit import CHECKS, QUICK, Finding, audit
 from stcore.audit.gradients import _gradients
+from stcore.audit.network import ignores_neighbours
 from stcore.audit.strength import more_steps, other_loss_wins
 from stcore.audit.subject import Subject
 from stcore.core.losses import cross_entropy, difference_of_logits_ratio
 from stcore.data.batches import Batch
-from stcore.errors import UsageError
+from stcore.errors import AuditWarning, UsageError
 from stcore.evaluation.evaluator import Evaluator
 
 PAGE = Path(__file__).parents[1] / "docs" / "audit.md"
@@ -79,6 +82,15 @@ def operations(backend):
     return keras.ops.round, keras.ops.sin, keras.ops.softmax
 
 
+def means(x):
+    """Of the batch, for each pixel: what a norm without running statistics takes off."""
+    if hasattr(x, "detach"):
+        return x.mean(0, keepdim=True)
+    import keras
+
+    return keras.ops.mean(x, 0, keepdims=True)
+
+
 def noise(backend):
     """Adds other noise in every forward, if the same in every run of the tests."""
     if backend.name == "torch":
@@ -104,6 +116,7 @@ def networks(backend):
         "honest": lambda: linear(backend, ridge()),
         "probabilities": lambda: linear(backend, ridge(), after=softmax),
         "randomised": lambda: linear(backend, ridge(), before=noise(backend)),
+        "batch statistics": lambda: linear(backend, ridge(), before=lambda x: x + (x - means(x)) / 4),
         "quantised": lambda: linear(backend, ridge(), before=lambda x: rounded(8 * x) / 8),
         "saturated": lambda: linear(backend, ridge(scale=3e7)),
         "shattered": lambda: linear(backend, ridge(), before=lambda x: x + 0.02 * sine(5000 * x)),
@@ -116,6 +129,7 @@ NETWORKS = (
     "honest",
     "probabilities",
     "randomised",
+    "batch statistics",
     "quantised",
     "saturated",
     "shattered",
@@ -157,6 +171,7 @@ BLIND = {"whole range as budget", "no gradients (Square)", "transfer"}
 EXPECTED = {
     "honest": set(),
     "probabilities": {"logits, not probabilities"},
+    "batch statistics": {"each image by itself"},
     "quantised": {"gradient of cross-entropy", "gradient of DLR", *BLIND},
     "saturated": {"gradient of cross-entropy", "whole range as budget", "another loss"},
     "shattered": {"no gradients (Square)", "transfer"},
@@ -294,7 +309,7 @@ def test_where_nothing_is_right_nothing_is_asked_of_it():
     classifier = networks(load("torch"))["honest"]()
     wrong = subject(classifier).logits.argmin(axis=1)
     findings = audit(classifier, test.images, wrong, epsilon=EPSILON)
-    assert [f.status for f in findings] == ["pass"] * 5 + ["skipped"] * 2 + ["pass"] + ["skipped"] * 5
+    assert [f.status for f in findings] == ["pass"] * 6 + ["skipped"] * 2 + ["pass"] + ["skipped"] * 5
 
 
 class Counts:
@@ -397,3 +412,86 @@ def test_the_printed_table_explains_what_did_not_pass():
         ["two", "warn", "9 of 64", "Doubt it."],
         ["three", "skipped", "", "No examples."],
     ]
+
+
+# What stcore.evaluate says of it
+
+
+def pixels(backend, test):
+    x = (test.images / 255).astype("float32")
+    return x if backend.name == "keras" else x.transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["honest", "batch statistics", "quantised", "saturated"])
+def test_accuracies_carry_their_audit_and_warn_of_it(backend, name, recwarn):
+    """What `stcli evaluate` says of a run, `stcore.evaluate` says too, as far as it takes no attack."""
+    _, test = digits()
+    model = networks(backend)[name]().model
+    data = pixels(backend, test), test.labels
+    found = stcore.evaluate(model, data, ["fgsm"], epsilon=EPSILON)
+    assert list(found) == ["natural", "fgsm"]
+    assert [one.check for one in found.audit] == [check.name for check in QUICK]
+    expected = EXPECTED[name] & {check.name for check in QUICK}
+    assert {one.check for one in found.doubts} == expected
+    warned_of = [str(one.message) for one in recwarn if one.category is AuditWarning]
+    assert len(warned_of) == len(expected)
+    assert all(any(said.startswith(check) for said in warned_of) for check in expected)
+    np.testing.assert_array_equal(found.records["label"], test.labels)
+    for attack, accuracy in found.items():
+        assert (found.records[f"predicted/{attack}"] == test.labels).sum() == accuracy.correct
+    assert pickle.loads(pickle.dumps(found)).audit == found.audit
+
+
+def test_a_network_that_detaches_its_input_is_not_called_robust(backend):
+    """Its gradients are zero: FGSM moves nothing, and says so."""
+    _, test = digits()
+    if backend.name == "torch":
+        cut = lambda x: x.detach() + 0 * x  # noqa: E731
+    else:
+        import keras
+
+        cut = keras.layers.Lambda(lambda x: keras.ops.stop_gradient(x))
+    model = linear(backend, ridge(), before=cut).model
+    data = pixels(backend, test), test.labels
+    with pytest.warns(AuditWarning, match="gradient of cross-entropy: .* images have none"):
+        found = stcore.evaluate(model, data, ["fgsm"], epsilon=EPSILON)
+    assert found["fgsm"] == found["natural"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert stcore.evaluate(model, data, ["fgsm"], epsilon=EPSILON, audit=False).audit == ()
+
+
+def test_the_whole_audit_is_that_of_the_command():
+    backend = load("torch")
+    _, test = digits()
+    classifier = networks(backend)["honest"]()
+    found = stcore.evaluate(
+        classifier.model, (pixels(backend, test), test.labels), ["fgsm"], epsilon=EPSILON, audit=True
+    )
+    few = test.head(64)
+    assert found.audit == tuple(audit(classifier, few.images, few.labels, epsilon=EPSILON))
+    cascade = stcore.evaluate(
+        classifier.model, (pixels(backend, few), few.labels), ["apgd-ce"], epsilon=EPSILON, audit=False
+    )
+    fell = cascade.records["apgd-ce/attack"] >= 0
+    assert fell.sum() == cascade["natural"].correct - cascade["apgd-ce"].correct
+
+
+def test_neighbours_count_whatever_the_batch_size():
+    """One image a batch is no batch to be compared with; two and more are."""
+    backend = load("torch")
+    _, test = digits()
+    for size in (1, 3, 100):
+        of = Subject(
+            networks(backend)["batch statistics"](),
+            test.images,
+            test.labels,
+            epsilon=EPSILON,
+            norm="linf",
+            bounds=(0, 1),
+            seed=0,
+            batch_size=size,
+            queries=1,
+            transfer={},
+        )
+        assert not ignores_neighbours(of).good

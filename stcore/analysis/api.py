@@ -13,7 +13,7 @@ from stcore.base import checks
 from stcore.base.progress import Progress, Silent
 from stcore.core.dispatch import make_classifier
 from stcore.errors import UsageError
-from stcore.evaluation.api import on_host
+from stcore.evaluation.given import on_host
 
 if TYPE_CHECKING:  # its import is slow
     from stcore.analysis.subject import Subject

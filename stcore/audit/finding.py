@@ -44,12 +44,16 @@ class Unmeasured(NamedTuple):
 
 @dataclass(frozen=True)
 class Check:
-    """A check of a network, with the meaning of success (`fine`) and of failure (`doubt`)."""
+    """A check of a network, with the meaning of success (`fine`) and of failure (`doubt`).
+
+    quick: whether it takes a few passes and no attack.
+    """
 
     name: str
     measure: Callable[[Subject], Measured | Unmeasured]
     fine: str
     doubt: str
+    quick: bool = False
 
     def run(self, subject: Subject) -> Finding:
         """Runs the check; logits that become non-finite are a warning too."""

@@ -67,7 +67,8 @@ def _gradients(subject: Subject, loss: _Loss) -> Array:
         value, pullback = ops.vjp(lambda logits: loss(ops, logits, y), natural.logits)
         return natural.pullback(pullback(ops.ones_like(value))[0])[0]
 
-    compiled = model.compile(lambda x, y: ops.unrecorded(lambda: find(x, y)))
+    # Eagerly: a batch or two, which take less than tracing does.
     batches = ((model.images(batch.images), model.labels(batch.labels)) for batch in subject.batches())
-    gradients = np.concatenate([ops.to_numpy(compiled(*batch)) for batch in batches])
+    found = [ops.to_numpy(ops.unrecorded(lambda x=x, y=y: find(x, y))) for x, y in batches]
+    gradients = np.concatenate(found)
     return gradients.reshape(len(gradients), -1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from stcore.audit.finding import Measured, Unmeasured
-from stcore.audit.subject import Subject
+from stcore.audit.subject import REPEATS, Subject
 from stcore.errors import DivergedError
 from stcore.protocols import Array
 
-REPEATS = 4
-_TOLERANCE = 1e-6  # of the largest logit: changes from rounding between two runs
+_TOLERANCE_OF_BATCHES = (
+    1e-3  # of the largest logit: kernels round otherwise in another batch, bfloat16 by a hundredth
+)
 
 
 def logits_are_finite(subject: Subject) -> Measured | Unmeasured:
@@ -42,15 +43,19 @@ def outputs_are_logits(subject: Subject) -> Measured | Unmeasured:
 
 def is_deterministic(subject: Subject) -> Measured | Unmeasured:
     """Whether repeated forwards give the same logits."""
-    first, changed = subject.logits, np.zeros(len(subject.images), bool)
-    largest = np.abs(first[np.isfinite(first)]).max(initial=0.0)
-    for _ in range(REPEATS):
-        logits = subject.forward()
-        differs = logits != first
-        change = np.abs(np.subtract(logits, first, where=differs, out=np.zeros_like(first)))
-        changed |= (change > _TOLERANCE * largest).any(axis=1)
-    count = int(changed.sum())
-    return Measured(count == 0, f"logits of {count} of {len(changed)} images change in {REPEATS} more forwards")
+    count, total = int(subject.changes.sum()), len(subject.images)
+    return Measured(count == 0, f"logits of {count} of {total} images change in {REPEATS} more forwards")
+
+
+def ignores_neighbours(subject: Subject) -> Measured | Unmeasured:
+    """Whether an image's logits are the same in a smaller batch, among other images."""
+    if len(subject.images) < 3:
+        return Unmeasured("It takes at least three images.")
+    if subject.changes.any():
+        return Unmeasured("The network is random.")
+    moved = subject.changed(subject.among_others(), _TOLERANCE_OF_BATCHES)
+    count, total = int(moved.sum()), len(moved)
+    return Measured(count == 0, f"logits of {count} of {total} images change with the rest of the batch")
 
 
 def _is_one(sums: Array) -> bool:

@@ -9,7 +9,13 @@ from stcore.audit.gradients import (
     unbounded_attack_fails,
     zero_budget_changes_predictions,
 )
-from stcore.audit.network import is_deterministic, logits_are_finite, outputs_are_logits, predicts_several_classes
+from stcore.audit.network import (
+    ignores_neighbours,
+    is_deterministic,
+    logits_are_finite,
+    outputs_are_logits,
+    predicts_several_classes,
+)
 from stcore.audit.strength import more_steps, noise_wins, other_loss_wins, square_wins, transfer_wins
 
 CHECKS = (
@@ -19,6 +25,7 @@ CHECKS = (
         "All logits are finite.",
         "Logits are NaN or +∞, so predictions are arbitrary. The weights have diverged, or the images are not in "
         "the range that the network expects. Load another checkpoint.",
+        quick=True,
     ),
     Check(
         "several classes",
@@ -26,6 +33,7 @@ CHECKS = (
         "The network predicts several classes.",
         "Every image gets the same class, whatever the attack, so an accuracy is that class's share and means "
         "nothing. Training has collapsed: train again with a smaller β or ε, or a lower learning rate.",
+        quick=True,
     ),
     Check(
         "logits, not probabilities",
@@ -33,6 +41,7 @@ CHECKS = (
         "The outputs are logits, as the losses expect.",
         "The outputs are probabilities. The losses apply a second softmax, gradients vanish, and attacks are "
         "weaker than they should be. Remove the final softmax.",
+        quick=True,
     ),
     Check(
         "same answer each time",
@@ -40,6 +49,16 @@ CHECKS = (
         "The network is deterministic.",
         "The network is random: an accuracy is a random draw, and one lucky draw ends an attack. Evaluate with "
         "autoattack-rand, which averages gradients and decides every success by a vote of repeated forwards.",
+        quick=True,
+    ),
+    Check(
+        "each image by itself",
+        ignores_neighbours,
+        "An image's logits do not depend on the rest of its batch.",
+        "An image's logits depend on the rest of its batch, so that accuracies change with the batch size: layers "
+        "normalise by the batch also in evaluation, as with track_running_stats=False. Train with running "
+        "statistics, or report the batch size beside each accuracy.",
+        quick=True,
     ),
     Check(
         "no budget, no harm",
@@ -54,6 +73,7 @@ CHECKS = (
         "PGD and APGD-CE have a gradient to follow.",
         "The gradient is zero or non-finite, so PGD and APGD-CE do not move. If the gradient of DLR is in order, "
         "the logits are too large for the softmax: trust cw100, apgd-dlr and apgd-t. If not, see that check.",
+        quick=True,
     ),
     Check(
         "gradient of DLR",
@@ -61,6 +81,7 @@ CHECKS = (
         "Attacks on differences of logits have a gradient to follow.",
         "The gradient is zero or non-finite: part of the network, such as rounding, blocks it. Gradient attacks "
         "mean nothing. Use Square, transfer, and attacks on a differentiable approximation of that part.",
+        quick=True,
     ),
     Check(
         "whole range as budget",
@@ -106,3 +127,6 @@ CHECKS = (
     ),
 )
 """All checks, in the order in which they run."""
+
+QUICK = tuple(check for check in CHECKS if check.quick)
+"""Those that take no attack: eleven forwards and two backward passes in all."""

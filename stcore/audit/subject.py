@@ -15,6 +15,10 @@ from stcore.errors import UsageError
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array, Classifier
 
+REPEATS = 4
+"""Forwards that are compared with the first."""
+_TOLERANCE = 1e-6  # of the largest logit: changes from rounding between two runs
+
 
 class Subject:
     """A network with N images. Arguments as in `stcore.audit.audit`; all arrays are on the host."""
@@ -57,6 +61,30 @@ class Subject:
     def logits(self) -> Array:
         """The logits (N, C) of the natural images."""
         return self.forward()
+
+    @cached_property
+    def changes(self) -> Array:
+        """Which images have other logits in one of `REPEATS` more forwards, (N,) booleans."""
+        changed = np.zeros(len(self.images), bool)
+        for _ in range(REPEATS):
+            changed |= self.changed(self.forward(), _TOLERANCE)
+        return changed
+
+    def changed(self, logits: Array, tolerance: float) -> Array:
+        """Which images' logits are others than at first, by more than this share of the largest, (N,) booleans."""
+        first = self.logits
+        largest = np.abs(first[np.isfinite(first)]).max(initial=0.0)
+        change = np.abs(np.subtract(logits, first, where=logits != first, out=np.zeros_like(first)))
+        moved: Array = (change > tolerance * largest).any(axis=1)
+        return moved
+
+    def among_others(self) -> Array:
+        """The logits (N, C) of the images in batches of half the size, of every second image."""
+        logits, size = np.empty_like(self.logits), max(2, self.batch_size // 2)
+        for half in (np.arange(0, len(self.images), 2), np.arange(1, len(self.images), 2)):
+            for rows in (half[begin : begin + size] for begin in range(0, len(half), size)):
+                logits[rows] = self.evaluator.logits(self.classifier.images(self.images[rows]))
+        return logits
 
     @cached_property
     def correct(self) -> Array:

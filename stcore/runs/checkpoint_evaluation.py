@@ -8,6 +8,7 @@ from typing import Any
 
 from stcore.attacks import preset
 from stcore.audit import CHECKS, Finding, audit
+from stcore.audit.evaluation import AUDITED
 from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress, stretch
 from stcore.core.validation import check_model
@@ -19,9 +20,6 @@ from stcore.evaluation.subset import select_indices
 from stcore.protocols import Array
 from stcore.runs.evaluation_identity import identity
 from stcore.runs.preparation import Setup
-
-AUDITED = 64
-"""The number of images of the audit, the first ones: gradient masking shows on few."""
 
 
 @dataclass
