@@ -386,6 +386,29 @@ def test_searches_work_where_torch_records_nothing_at_all():
     assert scores == stcore.evaluate(model, (batch.x, batch.y), ["pgd20"])
 
 
+@pytest.mark.parametrize("attack", ["apgd-t", "fab", "fab-t", "square", "deepfool", "pgd20"])
+def test_attacks_are_the_same_bit_for_bit_where_torch_records_nothing(attack):
+    """FAB was not: its network could not be folded there."""
+    backend = load("torch")
+    import torch
+    from test_cascade import task
+
+    from stcore.autoattack import AutoAttack
+    from stcore.autoattack.versions import IDS
+
+    model, pixels, labels = task(backend, 12, dtype="float32")
+    x, y = backend.images(pixels, "float32"), backend.tensor(labels)
+    if attack in IDS:
+        attack = AutoAttack(0.02, version="custom", attacks=(attack,), queries=30)
+    else:
+        attack = stcore.attacks.preset(attack, 0.02)
+    outside = attack(model, x, y, rng=3)
+    with torch.inference_mode():
+        inside = attack(model, x, y, rng=3)
+    np.testing.assert_array_equal(outside.numpy(), inside.numpy())
+    assert (outside != x).any()
+
+
 def test_threads_that_share_a_model_do_not_mix_their_modes(backend):
     """Forwards under batch statistics beside evaluations: as one after another; the model is left as it was."""
     model, batch = with_dropout(backend), backend.batch(problem())

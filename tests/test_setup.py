@@ -10,7 +10,8 @@ import test_memory_map
 import test_more_readers
 import test_readers
 import test_streams
-from small import stcli
+from harness import load as load_backend
+from small import EAGER, SETTINGS, stcli, words
 
 from stcore.data import decoding, load
 from stcore.data.images import ImageData
@@ -197,3 +198,21 @@ def test_a_checkpoint_that_says_no_shape_takes_that_of_the_data(metadata):
     setup = set_up(make_plan({"model": "tiny"}), {})
     assert setup.network_shape == ((8, 8, 1), 10)
     assert isinstance(setup.test, ImageData)
+
+
+@pytest.mark.parametrize(
+    ("images", "asked", "said"), [(440, (), 9), (440, ("--validation-size", 9), None), (2500, (), None)]
+)
+def test_a_best_epoch_chosen_on_few_images_is_said(images, asked, said, tmp_path):
+    """2 % of 440 are 9: one of them more or less decides."""
+    load_backend("torch")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", images), ("test", 40)):
+        pixels = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
+        np.savez(tmp_path / f"{part}.npz", images=pixels, labels=np.arange(count) % 10)
+    settings = {**SETTINGS, **EAGER, "dataset": f"npz:{tmp_path}", "out": tmp_path / "run"}
+    del settings["validation_size"], settings["test_size"]
+    run = stcli("train", *words(settings), *asked)
+    assert run.code == 0, run.err
+    assert (f"chosen on {said} validation images: each is 11 points" in run.out + run.err) == (said is not None)
+    assert ("validation images: each" in run.out + run.err) == (said is not None)

@@ -82,12 +82,12 @@ class TorchClassifier:
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
     def eval_logits(self, x: Tensor) -> Array | None:
-        with torch.no_grad(), self._eager():
+        with torch.inference_mode(False), torch.no_grad(), self._eager():
             return torch_ops.to_numpy(self.logits(x, Mode.EVAL))
 
     def trial_logits(self, x: Tensor) -> Array | None:
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.no_grad(), self._eager(), torch.random.fork_rng(devices):
+        with torch.inference_mode(False), torch.no_grad(), self._eager(), torch.random.fork_rng(devices):
             return torch_ops.to_numpy(self.logits(x, Mode.BATCH, dropout=True))
 
     def _eager(self) -> AbstractContextManager[Any]:
@@ -152,11 +152,13 @@ class TorchClassifier:
         return module
 
     def copy(self) -> TorchClassifier:
-        return TorchClassifier(copy.deepcopy(self._module))
+        with torch.inference_mode(False):  # or the copy's tensors would be of no use outside of it
+            return TorchClassifier(copy.deepcopy(self._module))
 
     def folded(self, x: Tensor) -> TorchClassifier:
-        copies = map(TorchClassifier, folding.candidates(self.model))
-        return next((candidate for candidate in copies if same_function(self, candidate, x)), self)
+        with torch.inference_mode(False):
+            copies = map(TorchClassifier, folding.candidates(self.model))
+            return next((candidate for candidate in copies if same_function(self, candidate, x)), self)
 
 
 class TorchLearner(TorchClassifier):

@@ -43,6 +43,9 @@ from stcore.training.schedules import BY_STEP, make_schedule
 from stcore.training.state import TrainingStore
 from stcore.training.trainer import Average, Schedules, Trainer
 
+FEW = 50
+"""Validation images below which a run says that there are few: their 95 % interval is wider than ± 14 points."""
+
 
 @dataclass(frozen=True, eq=False)
 class Setup:
@@ -161,6 +164,23 @@ class Setup:
         """A new network to load weights into."""
         classifier: Classifier = self.backend.make_classifier(self.network())
         return classifier
+
+    def doubt_of_selection(self) -> str | None:
+        """What is said where so few images choose the best epoch that chance does, and nobody asked for so few."""
+        validation = self.splits.validation
+        if (
+            self.plan.evaluation.select == "test"
+            or validation is None
+            or self.plan.data.validation_size is not None
+        ):
+            return None
+        count = len(validation)
+        if count >= FEW:
+            return None
+        return (
+            f"best is chosen on {count} validation images: each is {100 / count:.0f} points of accuracy. "
+            "Add some, or rely on the last epoch"
+        )
 
     def learner(self, warn: Callable[[str], None] = warnings.warn, *, resumed: bool = False) -> Learner:
         """A new network with its optimizer, from its initial weights or those that the plan names.

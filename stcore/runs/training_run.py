@@ -137,6 +137,8 @@ def train(
     if options.resume:
         check_same_data(folder, environment)
     on_begin()
+    if not options.resume and (doubt := setup.doubt_of_selection()):
+        options.warn(doubt)
     if not ranks.rank:
         sweep(out)
     if not options.resume and not ranks.rank:
