@@ -14,7 +14,7 @@ from stcore.api import train_step
 from stcore.base.version import __version__
 from stcore.cli.console import make_console
 from stcore.cli.quiet import load_quietly
-from stcore.core.dispatch import BACKENDS, available_backends, extra, missing_packages
+from stcore.core.dispatch import BACKENDS, available_backends, missing_packages, remedy
 from stcore.data import load_digits
 from stcore.presets import SQUEEZE
 
@@ -33,7 +33,7 @@ def main(args: Sequence[str]) -> int:
     for name in BACKENDS:
         if missing := missing_packages(name):
             console.print(
-                f"{name}: not installed ({', '.join(missing)}): pip install '.[{extra(name)}]'",
+                f"{name}: not installed ({', '.join(missing)}); {remedy(name)}",
                 markup=False,
             )
             continue
@@ -43,6 +43,8 @@ def main(args: Sequence[str]) -> int:
             healthy = False
             console.print(f"{name}: FAILED: {type(error).__name__}: {error}", markup=False)
     if not available_backends():
+        if "KERAS_BACKEND" in remedy("keras"):
+            raise errors.UsageError(f"no backend is ready: {remedy('keras')}")
         raise errors.UsageError("no backend is installed: in the repository, pip install '.[torch]' or '.[keras]'")
     return errors.OK if healthy else errors.BUG
 

@@ -128,7 +128,9 @@ def squeeze_loss(
     ops = classifier.ops
     if pair is None:
         pair = find_examples(config, classifier, x, y, noise, rng)
-    losses, metrics = config.losses(classifier, x, y, _checked_pair(classifier, x, pair))
+    pair = _checked_pair(classifier, x, pair)
+    with classifier.same_draws():
+        losses, metrics = config.losses(classifier, x, y, pair)
     names = ("natural_loss", "adversarial_loss", "collaborative_loss", "divergence")
     return SqueezeLoss(ops.mean(losses), *(ops.stop_gradient(ops.mean(metrics[name])) for name in names))
 
@@ -184,7 +186,8 @@ def training_loss(
     check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True)
     ops, start_noise = classifier.ops, resolve_noise(classifier, objective, x, noise, rng)
     examples = ops.unrecorded(lambda: objective.find(classifier, x, y, start_noise, phase))
-    losses, metrics = objective.losses(classifier, x, y, examples, phase)
+    with classifier.same_draws():
+        losses, metrics = objective.losses(classifier, x, y, examples, phase)
     return TrainingLoss(ops.mean(losses), {n: ops.stop_gradient(ops.mean(m)) for n, m in metrics.items()})
 
 

@@ -15,6 +15,7 @@ are numpy's; host images are (B, H, W, C), or (B, d) for flat input. Pixels are 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
@@ -172,6 +173,12 @@ class Classifier(Network, Protocol):
     def to_numpy(self, x: Tensor) -> Array | None:
         """Copies x to the host, or returns None while a graph is traced and tensors have no values."""
 
+    def same_draws(self) -> AbstractContextManager[None]:
+        """Context of a step's outer forwards: layers that augment images draw once for all of them.
+
+        A divergence then compares an image with its neighbours, not with another crop of it. Dropout draws anew.
+        """
+
     def eval_logits(self, x: Tensor) -> Array | None:
         """Returns the logits (B, C) of one EVAL forward on the host, or None while a graph is traced.
 
@@ -274,6 +281,9 @@ class Learner(Classifier, Protocol):
 
     def shift(self, amounts: Sequence[Tensor | None]) -> None:
         """Adds `amounts` to the trainable weights, without the optimizer; None leaves a weight unchanged."""
+
+    def perturbed(self) -> AbstractContextManager[None]:
+        """Context for the gradients at shifted weights: what a forward assigns to a trainable weight is undone."""
 
     def searching(self) -> Network:
         """Returns the network that the search for examples uses; its forwards may compute in another precision."""

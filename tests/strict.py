@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from types import SimpleNamespace
 
@@ -329,6 +329,9 @@ class StrictClassifier:
         for array, value in zip(self.model.weights.values(), values, strict=True):
             array[:] = _raw(value)
 
+    def same_draws(self):
+        return nullcontext()
+
     def copy(self):
         return StrictClassifier(copy.deepcopy(self.model))
 
@@ -368,6 +371,9 @@ class StrictLearner(StrictClassifier):
     def matrix_weights(self):
         weights = [self.model.weights[name] for name in self.trainable]
         return [StrictTensor(w) if w.ndim > 1 else None for w in weights]
+
+    def perturbed(self):
+        return nullcontext()
 
     def shift(self, amounts):
         for name, amount in zip(self.trainable, amounts, strict=True):

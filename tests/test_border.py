@@ -1,6 +1,7 @@
 """What a network returns: one reading of its logits, in the weights' precision, whatever the caller's context."""
 
 import contextlib
+import warnings
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from harness import NAMES, assert_close, assert_same, load, problem, worst
 import stcore
 from stcore import AWP, SqueezeConfig
 from stcore.core.dispatch import load_backend
-from stcore.errors import UsageError
+from stcore.errors import DataError, UsageError
 from stcore.methods import METHODS
 from stcore.models import export_weights, load_weights
 from stcore.protocols import Mode
@@ -255,3 +256,104 @@ def test_the_trial_in_training_mode_leaves_no_trace(backend):
     assert np.abs(trial - classifier.eval_logits(images)).max() > 1e-3
     for then, now in zip(before, state(), strict=True):
         np.testing.assert_array_equal(backend.array(now), then)
+
+
+# What PyTorch has beside plain modules and one optimizer
+
+
+def test_torchscript_is_evaluated_and_not_trained():
+    """Its layers cannot be switched; with a batch norm it failed half-way, and its dropout stayed off."""
+    backend = load("torch")
+    import torch
+
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5), torch.nn.Flatten()]
+    plain = torch.nn.Sequential(*layers, torch.nn.Linear(4 * 36, 3)).double()
+    batch = backend.batch(problem())
+    scripted = torch.jit.script(plain)
+    attack = stcore.attacks.preset("pgd20", 0.1)
+    y = plain.eval()(batch.x).argmax(1)
+    expected = attack(plain, batch.x, y, rng=0)
+    np.testing.assert_array_equal(attack(scripted.eval(), batch.x, y, rng=0).numpy(), expected.numpy())
+    scripted.train()
+    attack(scripted, batch.x, y, rng=0)
+    assert scripted.training
+    assert all(module.training for module in scripted.modules())
+    with pytest.raises(UsageError, match="received TorchScript"):
+        stcore.squeeze_loss(scripted, batch.x, batch.y)
+    assert all(module.training for module in scripted.modules())
+
+
+@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
+def test_a_module_whose_hooks_computed_its_weights_is_copied(norm):
+    """After a forward the weight is no leaf, which PyTorch does not copy; folding and averaging need copies."""
+    backend = load("torch")
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        first = getattr(torch.nn.utils, norm)(torch.nn.Linear(192, 8))
+    model = torch.nn.Sequential(torch.nn.Flatten(), first, torch.nn.ReLU(), torch.nn.Linear(8, 3)).double()
+    batch = backend.batch(problem())
+    model(batch.x).sum().backward()
+    copy = backend.classifier(model).copy()
+    one, other = (np.asarray(each.eval_logits(batch.x)) for each in (backend.classifier(model), copy))
+    np.testing.assert_array_equal(one, other)
+    with torch.no_grad():
+        next(iter(copy.model.parameters())).add_(1.0)
+    np.testing.assert_array_equal(np.asarray(backend.classifier(model).eval_logits(batch.x)), one)
+
+
+def test_what_is_no_single_optimizer_or_has_no_weights_is_refused():
+    backend = load("torch")
+    import torch
+
+    model = backend.build("tiny")
+    for optimizer, said in (
+        ([torch.optim.SGD(model.parameters(), 0.1)], "received list"),
+        (torch.optim.LBFGS(model.parameters()), "received LBFGS"),
+        (torch.optim.SGD, "received type"),
+        (None, "received NoneType"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            stcore.make_learner(model, optimizer)
+    with pytest.raises(UsageError, match="received a lazy layer"):
+        stcore.make_classifier(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(3)))
+
+
+def test_a_keras_model_of_two_inputs_is_refused():
+    load("keras")
+    import keras
+
+    pixels, other = keras.Input((8, 8, 3)), keras.Input((4,))
+    both = keras.layers.Concatenate()([keras.layers.Flatten()(pixels), other])
+    with pytest.raises(UsageError, match="expected one input, the pixels; received a model of 2"):
+        stcore.make_classifier(keras.Model([pixels, other], keras.layers.Dense(3)(both)))
+
+
+@pytest.mark.parametrize("rng", ["x", 1.5, -1, object()])
+def test_what_is_no_source_of_noise_is_refused(backend, rng):
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    with pytest.raises(UsageError, match="rng: expected a whole number of at least 0, or a numpy Generator"):
+        stcore.find_squeeze_pair(model, batch.x, batch.y, rng=rng)
+
+
+def test_another_order_of_channels_is_said(backend):
+    """The framework's own error names neither the model nor what to do."""
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    turned = batch.x.permute(0, 2, 3, 1) if backend.name == "torch" else batch.x[:, :, :, :2]
+    with pytest.raises(UsageError, match="own layout"):
+        stcore.squeeze_loss(model, turned, batch.y)
+    pixels = backend.array(turned)
+    with pytest.raises(UsageError, match="own layout"):
+        stcore.evaluate(model, (pixels, backend.array(batch.y)), ["fgsm"])
+
+
+@pytest.mark.parametrize(("much", "remedy"), [(1e-7, "Clip them"), (254.0, "Divide"), (1.5, "Divide")])
+def test_pixels_a_little_out_of_range_are_said_as_such(backend, much, remedy):
+    model, batch = backend.build("tiny"), backend.batch(problem())
+    x = backend.array(batch.x).copy()
+    x.reshape(-1)[0] = 1 + much
+    with pytest.raises(DataError, match=remedy) as said:
+        stcore.evaluate(model, (x, backend.array(batch.y)), ["fgsm"])
+    assert f"{1 + much:.9g}]" in str(said.value)

@@ -92,7 +92,7 @@ def test_doctor_says_what_is_missing_or_ill(monkeypatch):
     monkeypatch.setattr("stcore.cli.doctor.check", ill)
     said = stcli("doctor")
     assert said.code == 1
-    assert "keras: not installed (keras): pip install '.[keras]'" in said.out
+    assert "keras: not installed (keras); in the repository: pip install '.[keras]'" in said.out
     assert "torch: FAILED: RuntimeError: the loss did not fall" in said.out
 
 
@@ -102,7 +102,7 @@ def test_doctor_without_any_backend_says_how_to_get_one(monkeypatch):
     said = stcli("doctor")
     assert said.code == 2
     for backend in NAMES:
-        assert f"{backend}: not installed ({backend}): pip install '.[{backend}]'" in said.out
+        assert f"{backend}: not installed ({backend}); in the repository: pip install '.[{backend}]'" in said.out
     assert said.err == "stcli: no backend is installed: in the repository, pip install '.[torch]' or '.[keras]'\n"
 
 

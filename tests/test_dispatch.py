@@ -36,3 +36,17 @@ def test_another_engine_is_refused(engine, hinted):
     with pytest.raises(UsageError, match=f"received {engine}") as caught:
         dispatch.check_engine(engine)
     assert ("--backend torch" in str(caught.value)) is hinted
+
+
+@pytest.mark.parametrize(("missing", "there"), [("tensorflow", "jax"), ("jax", "tensorflow")])
+def test_keras_on_its_other_engine_is_said_how_to_select(monkeypatch, missing, there):
+    """With keras and jax alone, KERAS_BACKEND is what is missing, not a package."""
+    find = dispatch.importlib.util.find_spec
+    monkeypatch.setattr(dispatch, "keras_engine", lambda: missing)
+    monkeypatch.setattr(
+        dispatch.importlib.util, "find_spec", lambda name, *rest: None if name == missing else find(name, *rest)
+    )
+    assert dispatch.remedy("keras") == f"{there} is installed: set KERAS_BACKEND={there}"
+    monkeypatch.delitem(dispatch.sys.modules, "stcore.backends.keras", raising=False)
+    with pytest.raises(UsageError, match=f"set KERAS_BACKEND={there}"):
+        dispatch.load_backend("keras")

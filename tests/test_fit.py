@@ -544,3 +544,18 @@ def test_batches_by_hand(keras):
         np.testing.assert_allclose(one, other, atol=1e-6)
     logits = stcore.make_classifier(model.net).logits(keras.ops.convert_to_tensor(x), Mode.EVAL)
     np.testing.assert_allclose(model.predict_on_batch(x), logits, atol=1e-6)
+
+
+def test_what_is_exported_predicts_as_the_network(tmp_path):
+    """By TensorFlow alone."""
+    backend = load("keras")
+    import tensorflow as tf
+
+    from stcore.backends.keras import SqueezeModel
+
+    model = SqueezeModel(backend.build("tiny", dtype="float32"), SqueezeConfig(steps=1))
+    model.compile(optimizer="sgd")
+    model.export(tmp_path / "it", verbose=False)
+    x = np.random.default_rng(0).uniform(size=(4, 8, 8, 3)).astype("float32")
+    loaded = tf.saved_model.load(tmp_path / "it")
+    np.testing.assert_allclose(loaded.serve(tf.constant(x)).numpy(), model.predict(x, verbose=0), atol=1e-6)

@@ -176,6 +176,9 @@ def test_a_missing_engine_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "jax" else find(name, *rest)
     )
-    with pytest.raises(dispatch.UsageError, match=r"jax not installed; in the repository: pip install '.\[jax\]'"):
+    remedy = r"tensorflow is installed: set KERAS_BACKEND=tensorflow"
+    if find("tensorflow") is None:
+        remedy = r"in the repository: pip install '.\[jax\]'"
+    with pytest.raises(dispatch.UsageError, match=f"jax not installed; {remedy}"):
         dispatch.load_backend("keras")
     assert dispatch.missing_packages("keras") == ("jax",)

@@ -5,7 +5,7 @@ import pytest
 from harness import assert_same, load, problem, worst
 
 import stcore
-from stcore import AWP, SqueezeConfig
+from stcore import AWP, RWP, SqueezeConfig
 from stcore.core.objective import training_step
 from stcore.protocols import Mode
 
@@ -122,6 +122,23 @@ def test_a_norm_of_ones_own_is_a_norm(kind):
         assert worst(results[1][1][name], value) < 1e-10, name
 
 
+@pytest.mark.parametrize("perturbation", [AWP(gamma=0.05), RWP(gamma=0.05, steps=2, threshold=9.0)])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "traced"])
+def test_a_perturbation_is_removed_from_weights_that_a_forward_assigns(perturbation, compiled):
+    """Keras' spectral norm assigns its kernel in every training forward; half of a perturbation stayed in it."""
+    backend, model = load("keras"), keras_network("spectral norm")
+    learner, batch = backend.learner(model, lr=0.0, weight_decay=0.0), backend.batch(problem())
+    before = state(backend, model)
+    step = lambda *given: training_step(learner, CONFIG, *given, perturbation=perturbation)  # noqa: E731
+    for _ in range(2):
+        (learner.compile(step) if compiled else step)(batch.x, batch.y, batch.noise)
+    after = state(backend, model)
+    kernels = [name for name in before if name.endswith("kernel")]
+    assert len(kernels) == 2
+    for name in kernels:
+        assert worst(after[name], before[name]) < 1e-12, name
+
+
 # What draws
 
 
@@ -147,6 +164,28 @@ def drawing(kind):
     }[kind]()
     flat = [keras.layers.Flatten(dtype="float64"), keras.layers.Dense(3, dtype="float64")]
     return keras.Sequential([keras.Input((8, 8, 3), dtype="float64"), layer, *flat])
+
+
+@pytest.mark.parametrize("kind", ["flip", "translation"])
+@pytest.mark.parametrize("way", ["step", "loss", "traced"])
+def test_images_are_augmented_alike_in_all_outer_forwards_and_anew_in_the_next_step(kind, way):
+    """With next to no ball an image and its neighbours are the same: a divergence would be that of two flips."""
+    backend, model = load("keras"), drawing(kind)
+    config = SqueezeConfig(epsilon=1e-6, step_size=1e-7, steps=1)
+    learner, batch = backend.learner(model, lr=0.0, weight_decay=0.0), backend.batch(problem())
+    noise = tuple(1e-8 * one for one in batch.noise)
+    losses = []
+    for _ in range(4):
+        if way == "loss":
+            found = stcore.squeeze_loss(model, batch.x, batch.y, config=config, noise=noise)
+            loss, divergence = found.total, found.divergence
+        else:
+            step = lambda *given: training_step(learner, config, *given)  # noqa: E731
+            result = (learner.compile(step) if way == "traced" else step)(batch.x, batch.y, noise)
+            loss, divergence = result.loss, result.metrics["divergence"]
+        assert float(divergence) < 1e-9
+        losses.append(float(loss))
+    assert len(set(losses)) > 1  # each step draws for itself
 
 
 @pytest.mark.parametrize("kind", ["flip", "translation", "noise", "dropout", "one's own"])

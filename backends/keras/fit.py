@@ -154,6 +154,10 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         with self._data_errors():
             return super().train_on_batch(*args, **kwargs)
 
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `export` of the network alone: what predicts is of use without the training around it."""
+        self.net.export(*args, **kwargs)
+
     def begin_epoch(self, epoch: int) -> None:
         """Sets the epoch (from 1) and resets the count of its examples; `fit` calls this itself."""
         self._clock.begin(epoch)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -40,13 +41,27 @@ class KerasClassifier:
             raise UsageError(
                 "model: expected a built keras.Model; call it once on a batch, or give it a keras.Input"
             )
+        if len(inputs := getattr(model, "inputs", None) or [None]) != 1:
+            raise UsageError(f"model: expected one input, the pixels; received a model of {len(inputs)}")
+        self._draws: list[tuple[Any, Tensor]] = []
         self.dtype: str = next((v.dtype for v in model.weights if "float" in v.dtype), "float32")
         if "float16" in {layer.compute_dtype for layer in model._flatten_layers()}:  # mixed precision, too
             raise UsageError(HALF)
         native.enable_dtype(self.dtype)
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        if dropout:
+            for variable, value in self._draws:
+                variable.assign(value)
         return precision.as_logits(modes.forward(self.model, x, mode, dropout), self.dtype)
+
+    @contextmanager
+    def same_draws(self) -> Iterator[None]:
+        self._draws = [(variable, ops.copy(variable)) for variable in modes.augmentation_seeds(self.model)]
+        try:
+            yield
+        finally:
+            self._draws = []
 
     def shape(self, x: Any) -> tuple[int | None, ...]:
         native.check_tensor(x, self.dtype)
@@ -139,6 +154,7 @@ class KerasLearner(KerasClassifier):
     def __init__(self, model: Any, optimizer: Any) -> None:
         super().__init__(model)
         self._outer = False
+        self._assigned = modes.assigned_weights(model)
         self.optimizer = optimizer
         if not optimizer.built:
             optimizer.build(model.trainable_variables)  # a traced step cannot create variables
@@ -189,6 +205,13 @@ class KerasLearner(KerasClassifier):
         for variable, amount in zip(self.model.trainable_variables, amounts, strict=True):
             if amount is not None:
                 variable.assign_add(amount)
+
+    @contextmanager
+    def perturbed(self) -> Iterator[None]:
+        before = [(variable, ops.copy(variable)) for variable in self._assigned]
+        yield
+        for variable, value in before:
+            variable.assign(value)
 
     def searching(self) -> Network:
         plain = self.inner_precision != "bf16" and not self.gradient_checkpointing

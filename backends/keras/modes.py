@@ -8,6 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import keras
+from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing_layer import (
+    BaseImagePreprocessingLayer,
+)
+
 from stcore.backends.keras.scope import Scope
 from stcore.protocols import Mode, Tensor
 
@@ -45,6 +50,29 @@ def _forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
 def drawing_layers(model: Any) -> list[Any]:
     """The layers that draw in training: those with a seed generator, such as Dropout and RandomFlip."""
     return [layer for layer in model._flatten_layers() if layer._seed_generators]
+
+
+def augmentation_seeds(model: Any) -> list[Any]:
+    """The seeds of the layers that augment images at random, such as RandomFlip; dropout and noise are none."""
+    layers = [layer for layer in drawing_layers(model) if isinstance(layer, BaseImagePreprocessingLayer)]
+    return [generator.state for layer in layers for generator in layer._seed_generators]
+
+
+def assigned_weights(model: Any) -> list[Any]:
+    """The trainable weights that a forward in training assigns, as SpectralNormalization does with its kernel.
+
+    Found by one forward whose writes are discarded, if the model has a layer that could.
+    """
+    layers = model._flatten_layers(include_self=False)
+    could = any(
+        isinstance(each, keras.layers.Wrapper) or not type(each).__module__.startswith("keras.") for each in layers
+    )
+    if not could or not getattr(model, "inputs", None):
+        return []
+    x = [keras.ops.zeros((2, *each.shape[1:]), each.dtype) for each in model.inputs]
+    with Scope() as scope:
+        model(x if len(x) > 1 else x[0], training=True)
+    return [variable for variable in model.trainable_variables if id(variable) in scope.written]
 
 
 @contextmanager

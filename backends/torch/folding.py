@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -35,9 +35,18 @@ def _is_bound(module: Any) -> bool:
     return compiled or any(getattr(module, name) for name in _HOOKS)
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy; what hooks computed in the last forward, as `weight_norm` does, loses its history."""
+    computed = (
+        value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)
+    )
+    memo = {id(value): value.detach().clone() for value in computed if not value.is_leaf}
+    return copy.deepcopy(model, memo)
+
+
 def _frozen_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode, without weight gradients."""
-    model = copy.deepcopy(model).requires_grad_(False)
+    model = copied(model).requires_grad_(False)
     for module in model.modules():
         module.training = False
     return model

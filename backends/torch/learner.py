@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -47,6 +46,10 @@ class TorchClassifier:
         self.device, self.dtype = first.device, first.dtype
         if self.dtype is torch.float16:
             raise UsageError(HALF)
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+            raise UsageError(
+                "model: expected weights; received a lazy layer without any. Call the model on a batch once"
+            )
 
     @property
     def _is_compiled(self) -> bool:
@@ -80,6 +83,9 @@ class TorchClassifier:
         if torch.compiler.is_compiling():
             return None
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
+
+    def same_draws(self) -> AbstractContextManager[None]:
+        return nullcontext()  # all modules draw from one generator: to repeat it would repeat dropout too
 
     def eval_logits(self, x: Tensor) -> Array | None:
         with torch.inference_mode(False), torch.no_grad(), self._eager():
@@ -153,7 +159,7 @@ class TorchClassifier:
 
     def copy(self) -> TorchClassifier:
         with torch.inference_mode(False):  # or the copy's tensors would be of no use outside of it
-            return TorchClassifier(copy.deepcopy(self._module))
+            return TorchClassifier(folding.copied(self._module))
 
     def folded(self, x: Tensor) -> TorchClassifier:
         with torch.inference_mode(False):
@@ -171,6 +177,11 @@ class TorchLearner(TorchClassifier):
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__(model)
+        if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
+            raise UsageError(
+                "optimizer: expected one torch.optim optimizer whose step takes no closure; received "
+                f"{type(optimizer).__name__}. Put all weights into one, in groups if their settings differ"
+            )
         self.optimizer = optimizer
         self._outer = False
 
@@ -231,6 +242,11 @@ class TorchLearner(TorchClassifier):
             for parameter, amount in zip(self.trainable, amounts, strict=True):
                 if amount is not None:
                     parameter.add_(amount)
+
+    def perturbed(self) -> AbstractContextManager[None]:
+        return (
+            nullcontext()
+        )  # a module computes with weights, and assigns none: `spectral_norm` keeps the original
 
     def searching(self) -> Network:
         plain = self.inner_precision == "fp32" and not self.gradient_checkpointing

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from stcore.errors import UsageError
 from stcore.protocols import Mode
 
 _statistical: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
@@ -43,6 +44,11 @@ def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
 
 def _in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
     modules: list[Any] = list(model.modules())
+    if mode is not Mode.EVAL and any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+        raise UsageError(
+            "model: expected a module whose layers can be switched between training and evaluation; received "
+            "TorchScript, which has them fixed. Give the module that it was made of; evaluation takes either"
+        )
     before = [(module, module.training, getattr(module, "track_running_stats", None)) for module in modules]
     frozen = {module for module, training, _ in before if model.training and not training}
     hidden = []
@@ -64,7 +70,7 @@ def _in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
             module.running_mean, module.running_var = mean, variance
         for module, training, tracks in before:
             module.training = training
-            if tracks is not None:
+            if tracks is not None and module.track_running_stats != tracks:
                 module.track_running_stats = tracks
 
 

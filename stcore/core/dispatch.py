@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from stcore.base import checks
+from stcore.base.files import from_json
 from stcore.errors import UsageError
 from stcore.protocols import Classifier, Learner
 
@@ -28,7 +28,7 @@ def keras_engine() -> str:
         return named
     try:
         home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-        return str(json.loads((home / "keras.json").read_bytes())["backend"])
+        return str(from_json((home / "keras.json").read_bytes())["backend"])
     except (OSError, RuntimeError, ValueError, KeyError, TypeError):  # missing, or it names no backend
         return "tensorflow"
 
@@ -60,6 +60,16 @@ def extra(backend: str) -> str:
     return "jax" if backend == "keras" and keras_engine() == "jax" else backend
 
 
+def remedy(backend: str) -> str:
+    """Returns what installs a backend that is missing, or selects the engine of Keras that is there."""
+    packages = set(missing_packages(backend))
+    for engine in packages & {"tensorflow", "jax"}:
+        other = "jax" if engine == "tensorflow" else "tensorflow"
+        if packages == {engine} and importlib.util.find_spec(other) is not None:
+            return f"{other} is installed: set KERAS_BACKEND={other}"
+    return f"in the repository: pip install '.[{extra(backend)}]'"
+
+
 def load_backend(name: str) -> Any:
     """Imports and returns a backend by its name. Raises UsageError if it is unknown or not installed."""
     if loaded := sys.modules.get(f"stcore.backends.{name}"):
@@ -68,10 +78,7 @@ def load_backend(name: str) -> Any:
     if name == "keras":
         check_engine(keras_engine())
     if missing := missing_packages(name):
-        raise UsageError(
-            f"backend {name}: {' and '.join(missing)} not installed; in the repository: "
-            f"pip install '.[{extra(name)}]'"
-        )
+        raise UsageError(f"backend {name}: {' and '.join(missing)} not installed; {remedy(name)}")
     return importlib.import_module(f"stcore.backends.{name}")
 
 

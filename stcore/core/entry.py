@@ -56,6 +56,8 @@ def checked_classifier(
     model: Any, x: Tensor, y: Tensor, search: HasBounds, *, training: bool = False
 ) -> Classifier:
     """Checks model and batch against the pixel bounds; returns the classifier."""
+    if not hasattr(search, "bounds"):
+        raise UsageError(f"config: expected settings, such as stcore.SqueezeConfig(); received {search!r:.100}")
     classifier = make_classifier(model)
     check_batch(classifier, model, x, y, search.bounds, training=training)
     return classifier
@@ -88,7 +90,7 @@ def check_batch(
     Raises TypeError, DataError or UsageError as the public functions document.
     """
     classifier.shape(x)
-    if isinstance(y, (np.ndarray, list, tuple)):
+    if not hasattr(y, "shape") or isinstance(y, np.ndarray):
         raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
     pixels, labels = classifier.to_numpy(x), classifier.to_numpy(y)
     if pixels is None or labels is None:
@@ -130,7 +132,13 @@ def resolve_noise(
         return tuple(noise)
     if laws and classifier.to_numpy(x) is None:
         raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")
-    seed = int(np.random.default_rng(rng).integers(2**63))
+    try:
+        seed = int(np.random.default_rng(rng).integers(2**63))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"rng: expected a whole number of at least 0, or a numpy Generator; received {rng!r}. Give "
+            "rng=np.random.default_rng(seed), or draw the noise yourself"
+        ) from error
     batch, *shape = (int(n) for n in classifier.shape(x) if n is not None)
     arrays = sample(laws, seed, Stream.NOISE, np.arange(batch), tuple(shape), dtype="float64")
     return tuple(classifier.images(array) for array in arrays)

@@ -7,6 +7,7 @@ step finds the examples, takes the mean loss and its gradients, and updates the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -174,14 +175,16 @@ def accumulated_step(
         examples = learner.ops.unrecorded(lambda: objective.find(model, part.x, part.y, part.noise, phase))
 
         def losses(model: Network) -> PerExample:
-            result = objective.losses(model, part.x, part.y, examples, phase)
+            with learner.same_draws():
+                result = objective.losses(model, part.x, part.y, examples, phase)
             return result if part.weights is None else result._replace(losses=part.weights * result.losses)
 
         return losses, part.share
 
     outer = OuterLoss(learner, [losses_of(part) for part in parts])
     shifts = perturbation.perturb(outer) if perturbation is not None else None
-    (loss, metrics), gradients = outer.value_and_grad(lambda losses: mean_loss(learner, losses))
+    with nullcontext() if shifts is None else learner.perturbed():
+        (loss, metrics), gradients = outer.value_and_grad(lambda losses: mean_loss(learner, losses))
     learner.apply_gradients(gradients)
     if shifts is not None:
         learner.shift([None if amount is None else -amount for amount in shifts])

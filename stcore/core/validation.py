@@ -5,11 +5,12 @@ Nothing here runs inside a training or attack step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
-from stcore.errors import DIVIDE, DataError, DivergedError, UsageError
+from stcore.errors import DIVIDE, DataError, DivergedError, StcoreError, UsageError
 from stcore.protocols import Array, Classifier, Tensor
 
 
@@ -25,9 +26,12 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
     if not np.isfinite(low + high):
         raise DataError("x: expected finite pixels; received NaN or infinity")
     if low < bounds[0] or high > bounds[1]:
+        span = bounds[1] - bounds[0]
+        near = bounds[0] - low < span / 100 and high - bounds[1] < span / 100
+        remedy = "Clip them: an interpolation goes a little beyond" if near else DIVIDE
         raise DataError(
-            f"x: expected pixels in [{bounds[0]:g}, {bounds[1]:g}]; received [{low:.4g}, {high:.4g}]. "
-            f"{DIVIDE}; make mean/std normalisation a layer of the model"
+            f"x: expected pixels in [{bounds[0]:g}, {bounds[1]:g}]; received [{low:.9g}, {high:.9g}]. "
+            f"{remedy}; make mean/std normalisation a layer of the model"
         )
 
 
@@ -96,6 +100,23 @@ def check_objective(objective: object) -> None:
         )
 
 
+@contextmanager
+def _answering(shape: tuple[int, ...]) -> Iterator[None]:
+    """Turns an error of the model's own code into a UsageError that says what it was given."""
+    try:
+        yield
+    except (StcoreError, MemoryError):
+        raise
+    except Exception as error:
+        if "out of memory" in str(error).lower():  # has an exit code of its own
+            raise
+        raise UsageError(
+            f"model: expected logits of images of shape {shape}; its forward raised {type(error).__name__}: "
+            f"{error}. Give images of its size and channels in its own layout: (B, C, H, W) in PyTorch, mostly "
+            "(B, H, W, C) in Keras"
+        ) from error
+
+
 def check_model(
     model: Classifier, x: Tensor, num_classes: int | None = None, *, training: bool = False
 ) -> int | None:
@@ -108,7 +129,8 @@ def check_model(
     if before is None:
         return None
     copy = x + 0.0
-    logits = model.eval_logits(copy)
+    with _answering(before.shape):
+        logits = model.eval_logits(copy)
     if logits is None:
         return None
     if not np.array_equal(np.asarray(model.to_numpy(copy)), before):
@@ -118,7 +140,8 @@ def check_model(
         )
     check_logits(logits, num_classes)
     if training and len(before) > 1:  # a batch norm may refuse to normalise a single image
-        trial = model.trial_logits(x)
+        with _answering(before.shape):
+            trial = model.trial_logits(x)
         if trial is not None and trial.shape != logits.shape:
             raise UsageError(
                 f"model: expected logits of one shape in training and in evaluation; received {trial.shape} "

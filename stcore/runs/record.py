@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stcore.base.files import from_json
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.runs.folder import CONFIG, ENVIRONMENT, METRICS, RESULT, RunFolder
@@ -132,6 +132,6 @@ def read_metrics(path: Path) -> list[Any]:
     """A run's metrics, a row per epoch, without a last line that is being written or was cut by a kill."""
     try:
         *lines, _ = (path / METRICS).read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines]
+        return [from_json(line) for line in lines]
     except (OSError, ValueError) as error:
         raise UsageError(f"{path / METRICS} is missing or damaged ({error})") from error

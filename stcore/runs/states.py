@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import held, sweep, writing
+from stcore.base.files import from_json, held, sweep, writing
 from stcore.base.weights_file import digest, load_weights, save_weights
 from stcore.errors import UsageError
 from stcore.runs.folder import CONFIG
@@ -144,5 +144,5 @@ def read(path: Path) -> tuple[State, dict[str, Any]]:
     old = metadata.get("sha256")  # of states before weights files had a checksum
     if metadata.get("format") != FORMAT or old not in (None, digest(place, arrays)):
         raise UsageError(f"state: {path} is damaged: its contents are not what its checksum says")
-    content = json.loads(place)
+    content = from_json(place)
     return State(arrays, content["place"]), content["about"]

@@ -1,6 +1,5 @@
 """Parquet files of encoded images and labels, as the Hugging Face hub writes them."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stcore.base.declared import check_expansion
+from stcore.base.files import from_json
 from stcore.data.decoding import decode, import_optional
 from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
@@ -27,6 +27,7 @@ def load_parquet(
     validation: Validation = None,
     columns: Columns | None = None,
     image_size: int | None = None,
+    skip_broken: bool = False,
 ) -> Splits:
     """Reads train-*.parquet, test-*.parquet and, if any, validation-*.parquet in `folder` or its data/.
 
@@ -40,6 +41,7 @@ def load_parquet(
     image_size: make images square with this side in pixels: resize the shorter side, crop the centre. By default
         all
         images must have one size.
+    skip_broken: leave out images that cannot be decoded, with a BrokenImageWarning, instead of an error.
 
     Images become uint8 (N, H, W, C), with C = 1 only if all are grey. The class names come from the hub's
     metadata; without it the number of classes is the largest label plus one.
@@ -49,7 +51,8 @@ def load_parquet(
     """
     folder = Path(folder)
     check_validation(folder, validation, own=bool(find_shards(folder, "parquet")["validation"]))
-    return three_parts(read_parquet(folder, columns=columns, image_size=image_size), validation=validation)
+    read = read_parquet(folder, columns=columns, image_size=image_size, skip_broken=skip_broken)
+    return three_parts(read, validation=validation)
 
 
 def read_parquet(
@@ -59,15 +62,16 @@ def read_parquet(
     *,
     columns: Columns | None = None,
     image_size: int | None = None,
+    skip_broken: bool = False,
 ) -> dict[str, ImageData]:
     """Reads these parts alone; see `load_parquet`."""
     shards = {part: files for part, files in find_shards(folder, "parquet", parts).items() if files}
-    read = {part: _read(files, columns, image_size) for part, files in shards.items()}
+    read = {part: _read(files, columns, image_size, skip_broken) for part, files in shards.items()}
     first, *_ = next(iter(shards.values()))
     return parts_of(folder, read, _class_names(first, columns), known)
 
 
-def _read(shards: list[Path], columns: Columns | None, image_size: int | None) -> Decoded:
+def _read(shards: list[Path], columns: Columns | None, image_size: int | None, skip_broken: bool) -> Decoded:
     """Images and labels of one part."""
     labels = [np.empty(0, np.int64)]
 
@@ -81,8 +85,8 @@ def _read(shards: list[Path], columns: Columns | None, image_size: int | None) -
                     yield f"{shard} row {row}", encoded
                     row += 1
 
-    images = decode(rows(), image_size)
-    return images, np.concatenate(labels)
+    images, sound = decode(rows(), image_size, skip_broken)
+    return images, np.concatenate(labels)[sound]
 
 
 @contextmanager
@@ -136,7 +140,7 @@ def _class_names(shard: Path, columns: Columns | None) -> list[str] | None:
     """The class names of the label column in the hub's metadata, if any."""
     _, label = columns_of(shard, _schema(shard).names, columns)
     try:
-        names = json.loads(_schema(shard).metadata[b"huggingface"])["info"]["features"][label]["names"]
+        names = from_json(_schema(shard).metadata[b"huggingface"])["info"]["features"][label]["names"]
         return [str(name) for name in names] or None
     except (KeyError, TypeError, ValueError):  # optional: no metadata, or another tool's
         return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stcore.base.files import replacing
+from stcore.base.files import from_json, replacing
 from stcore.data.streams.tar import read_labels
 from stcore.errors import UsageError
 
@@ -64,7 +64,7 @@ def _load_index(index_path: Path) -> dict[str, Shard]:
     """The entries of unchanged files; an unreadable index is written again."""
     indexed = {}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        for entry in json.loads(index_path.read_bytes()):
+        for entry in from_json(index_path.read_bytes()):
             path = index_path.parent / Path(entry["name"]).name
             labels = {int(label): int(count) for label, count in entry["labels"].items()}
             status = path.stat()
