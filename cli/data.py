@@ -168,7 +168,7 @@ def loaded(options: DataInfoOptions | DataConvertOptions) -> Splits:
     if given.count(None) == 1:
         raise UsageError(f"image_column, label_column: expected both or neither; received {given}")
     columns = None if options.image_column is None else (options.image_column, str(options.label_column))
-    return load(options.dataset, columns=columns, image_size=options.image_size)
+    return load(options.dataset, columns=columns, image_size=options.image_size, skip_broken=options.skip_broken)
 
 
 def class_table(parts: dict[str, ImageData | StreamData]) -> Table:

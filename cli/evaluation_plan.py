@@ -10,6 +10,7 @@ from stcore import models
 from stcore.base import checks
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
+from stcore.data.readers.sources import READERS
 from stcore.errors import UsageError
 from stcore.models.weights_files import is_torch, read_weights
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
@@ -67,6 +68,7 @@ def plan_from(options: EvaluateOptions) -> Plan:
         if options.image_size is not None:
             raise UsageError("image_size: expected none with a run, whose config names it; leave it out")
         settings = from_file(TrainOptions, options.run / CONFIG)
+        settings["dataset"] = RunFolder.open(options.run).located(settings.get("dataset", "digits"))
         if "threads" not in changes:
             settings.pop("threads", None)
         if options.subset is not None:  # counts from all test images, not from the run's
@@ -102,6 +104,15 @@ def of_weights(options: EvaluateOptions) -> dict[str, Any]:
         "dataset": options.dataset,
         "model": about["model"],
         "normalize": about.get("normalize", "none"),
-        "image_size": options.image_size,
+        "image_size": options.image_size or image_size_of(about, options.dataset),
         "method": "standard",
     }
+
+
+def image_size_of(about: Mapping[str, str], dataset: str) -> int | None:
+    """The side to which pictures of several sizes are brought, as the weights' metadata has it."""
+    reader = READERS.get(dataset.partition(":")[0])
+    height, width, *_ = (*about.get("image_shape", "").split("x"), "", "")
+    return (
+        int(height) if reader and "image_size" in reader.options and height.isdigit() and height == width else None
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import keyword
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from stcore import errors
 from stcore.base import checks
@@ -79,7 +82,8 @@ def _run(words: list[str]) -> int:
         ranks.check(words[0])
         module = words[0].replace("-", "_") + "_" * keyword.iskeyword(words[0])  # import_
         command = importlib.import_module(f"stcore.cli.{module}")
-        code: int = command.main(words[1:])
+        with _notes():
+            code: int = command.main(words[1:])
         return code
     except SystemExit as end:  # after --help
         return int(end.code or 0)
@@ -95,6 +99,23 @@ def _run(words: list[str]) -> int:
             reason = f"{error.filename or 'a file'} cannot be read or written ({error.strerror})"
             return _say(f"{reason}. Choose another place", errors.UsageError.exit_code)
         return _say(A_BUG, errors.BUG, before=traceback.format_exc())
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Prints our own warnings as notes, without the place in the code that Python adds."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def say(message: Any, category: Any, *place: Any, **more: Any) -> None:
+            if issubclass(category, errors.BrokenImageWarning):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = say
+        warnings.simplefilter("always", errors.BrokenImageWarning)
+        yield
 
 
 def _is_of_memory(error: Exception) -> bool:

@@ -18,7 +18,7 @@ _OF_TRAINING: Groups = (
     (
         "data",
         "augment train_size validation_size test_size image_column label_column image_size "
-        "extra_data extra_fraction",
+        "skip_broken extra_data extra_fraction",
     ),
     ("model", "normalize pretrained init_weights new_head"),
     (
@@ -261,6 +261,9 @@ class TrainOptions:
     image_size: MaybeInt = None
     """Resize the shorter side of each image to this many pixels and crop the centre square (folder, parquet, hub,
     stream)."""
+    skip_broken: bool = False
+    """Leave out images that cannot be decoded, and say which (folder, parquet, hub); by default the first is an
+    error."""
 
 
 @dataclass(frozen=True)
@@ -496,6 +499,8 @@ class Reading:
     """Column of labels, with --image-column."""
     image_size: MaybeInt = None
     """As in training: resize the shorter side and crop the centre square (folder, parquet, hub, stream)."""
+    skip_broken: bool = False
+    """As in training: leave out images that cannot be decoded (folder, parquet, hub)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,6 +87,7 @@ def main(args: Sequence[str]) -> int:
 def load_classifier(options: PseudoLabelOptions, folder: RunFolder, about: Mapping[str, str]) -> Classifier:
     """The checkpoint's network, built from its file's metadata."""
     settings: dict[str, Any] = from_file(TrainOptions, folder.path / CONFIG)
+    settings["dataset"] = folder.located(settings.get("dataset", "digits"))
     settings |= {"device": options.device, "threads": options.threads}
     plan = make_plan(settings | ({} if options.backend is None else {"backend": options.backend}))
     load_quietly(plan.runtime.backend)

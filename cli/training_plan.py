@@ -52,6 +52,7 @@ def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
     folder = RunFolder.open(Path(peek(args, "resume") or ""))
     config = folder.path / CONFIG
     settings = _settings(from_file(TrainOptions, config))
+    settings["dataset"] = folder.located(settings.get("dataset", "digits"))
     options = parse(TrainOptions, args, "stcli train", default=_defaults(TrainOptions, make_plan(settings)))
     named = named_in(args, TrainOptions)
     if strange := named - {*KEEPING, *MOVABLE, "json"}:

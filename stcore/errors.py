@@ -38,6 +38,10 @@ class DivergedError(StcoreError, ArithmeticError):
     exit_code = 5
 
 
+class BrokenImageWarning(UserWarning):
+    """Images of a data set that could not be read, and were left out as asked."""
+
+
 class AuditWarning(UserWarning):
     """A reason not to believe an accuracy that `stcore.evaluate` returns."""
 

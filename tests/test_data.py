@@ -175,10 +175,16 @@ def test_hold_out_is_fixed_unless_seeded():
     assert (hold_out(whole, 20, seed=1)[1].images != same[0]).any()
 
 
-@pytest.mark.parametrize("size", [0, 4, -1, 0.0, 1.0, 1.5, 0.01, 0.99, float("nan"), "all"])
+@pytest.mark.parametrize("size", [0, 4, -1, 0.0, 1.0, 1.5, 0.99, float("nan"), "all"])
 def test_a_hold_out_that_does_not_fit_is_refused(size):
     with pytest.raises(UsageError, match="expected a hold-out of 1 to 3 examples, or a fraction"):
         hold_out(numbered([0, 1, 0, 1]), size)
+
+
+def test_a_share_of_few_images_is_one_at_least():
+    """2 % of a dozen; that it is one is said when a run begins."""
+    rest, held = hold_out(numbered([0, 1] * 6), 0.02)
+    assert (len(rest), len(held)) == (11, 1)
 
 
 # Batches

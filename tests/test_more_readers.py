@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from small import stcli, train
+from small import stcli, train, words
 from test_data import encoded, write
 from test_readers import Calls
 
 from stcore.data import ImageData, load
 from stcore.data.decoding import decode
-from stcore.errors import DataError, UsageError
+from stcore.data.readers.shards import NOTHING
+from stcore.data.readers.sources import load_test
+from stcore.errors import BrokenImageWarning, DataError, UsageError
 
 NAMES = ["cat", "dog", "eel"]
 
@@ -164,6 +167,91 @@ def test_the_first_image_of_another_size_is_named(tmp_path, part):
     assert load(f"folder:{tmp_path}", image_size=4, validation=1).train.image_shape == (4, 4, 3)
 
 
+def test_a_folder_of_classes_alone_is_split(tmp_path):
+    """A fifth of each class is the test set, always the same; junk of other systems is no image."""
+    write_folder(tmp_path, {"train": (pictures(30, 4), np.arange(30) % 3)})
+    flat = (tmp_path / "train").rename(tmp_path / "flat")
+    for junk in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (flat / NAMES[0] / junk).write_bytes(b"junk")
+    (flat / "__MACOSX").mkdir()
+    splits = load(f"folder:{flat}", validation=3)
+    parts = (splits.train, splits.validation, splits.test)
+    assert [part.class_counts().tolist() for part in parts] == [[7] * 3, [1] * 3, [2] * 3]
+    assert splits.test.class_names == tuple(NAMES)
+    assert "a fifth" in splits.test.name
+    np.testing.assert_array_equal(load_test(f"folder:{flat}", NOTHING).images, splits.test.images)
+    assert len({image.tobytes() for part in parts for image in part.images}) == 30
+
+
+def folder_of(folder, broken):
+    """Twelve and six pictures, of which these of the training part are broken; returns what is to be read."""
+    write_folder(folder)
+    files = sorted((folder / "train").rglob("*.png"), key=lambda path: path.name)
+    for number in broken:
+        files[number].write_bytes(b"<html>")
+    return f"folder:{folder}"
+
+
+def parquet_of(folder, broken):
+    for part, (images, labels) in PARTS.items():
+        rows = [encoded(image) for image in images]
+        for number in broken if part == "train" else ():
+            rows[number] = b"<html>" if number % 2 else b""
+        write(folder / f"{part}-0.parquet", rows, labels.tolist())
+    return f"parquet:{folder}"
+
+
+@pytest.mark.parametrize("made", [folder_of, parquet_of])
+@pytest.mark.parametrize("broken", [(), (0,), (3, 11), (0, 1, 2, 3, 5)])
+def test_broken_images_are_left_out_where_asked_and_said(tmp_path, made, broken):
+    """One corrupt file a run, with a run between two of them, is no way to find them."""
+    spec = made(tmp_path, broken)
+    if broken:
+        with pytest.raises(DataError, match="expected an"):
+            load(spec, validation="test")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        splits = load(spec, validation="test", skip_broken=True)
+    images, labels = PARTS["train"]
+    kept = np.setdiff1d(np.arange(12), broken)
+    order = kept[np.argsort(labels[kept], kind="stable")] if made is folder_of else kept
+    np.testing.assert_array_equal(splits.train.images, images[order])
+    np.testing.assert_array_equal(splits.train.labels, labels[order])
+    assert len(splits.test) == 6
+    warned = [str(one.message) for one in said if one.category is BrokenImageWarning]
+    assert len(warned) == bool(broken)
+    if broken:
+        total = 18 if made is folder_of else 12
+        assert warned[0].startswith(f"{len(broken)} of {total} images were left out: {tmp_path}")
+        assert ("and 2 more" in warned[0]) == (len(broken) == 5)
+
+
+def test_the_command_skips_broken_images_in_training_and_in_evaluation(tmp_path):
+    """The run keeps the setting, so that its evaluation reads the same images."""
+    spec = folder_of(tmp_path / "data", (1,))
+    (tmp_path / "data" / "test" / "eel" / "004.png").write_bytes(b"x")
+    settings = {"dataset": spec, "model": "tiny", "batch_size": 4, "epochs": 1, "steps": 1, "attacks": "fgsm"}
+    asked = ["train", *words({**settings, "image_size": 8, "select": "test", "out": tmp_path / "run"})]
+    assert stcli(*asked).code == 3
+    said = stcli(*asked, "--skip-broken")
+    assert said.code == 0, said.err
+    assert "note: 2 of 18 images were left out" in said.err
+    said = stcli("evaluate", tmp_path / "run", "--attacks", "fgsm", "--no-audit", "--json")
+    assert said.code == 0, said.err
+    assert {score["natural"]["total"] for score in json.loads(said.out).values()} == {5}
+    said = stcli("train", "--dataset", "digits", "--skip-broken")
+    assert said.code == 2
+    assert "skip_broken" in said.err
+
+
+def test_a_validation_part_without_a_test_part_is_told_what_to_do(tmp_path):
+    write_folder(tmp_path, {"train": PARTS["train"], "val": PARTS["test"]})
+    with pytest.raises(
+        DataError, match=r"expected test/ .* received train/, val/; rename the validation part to test"
+    ):
+        load(f"folder:{tmp_path}")
+
+
 def test_folders_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"with train/ and test/, received .*nowhere'; check the path"):
         load(f"folder:{tmp_path / 'nowhere'}")
@@ -197,7 +285,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
 @settings(max_examples=60)
 def test_images_of_any_size_become_square(height, width, size, grey):
     image = pictures(1, size=(height, width), channels=1 if grey else 3)[0]
-    found = decode([("here", encoded(image.squeeze(-1) if grey else image))], size)
+    found, _ = decode([("here", encoded(image.squeeze(-1) if grey else image))], size)
     assert found.shape == (1, size, size, 1 if grey else 3)
     if height == width == size:
         np.testing.assert_array_equal(found[0], image)
@@ -207,9 +295,9 @@ def test_the_shorter_side_is_resized_and_the_middle_kept():
     """Of a wide image, three even squares side by side, the middle one is left, at half its size."""
     wide = np.concatenate([np.full((8, 8, 3), level, np.uint8) for level in (0, 100, 255)], axis=1)
     for image in (wide, wide.transpose(1, 0, 2)):
-        (found,) = decode([("here", encoded(image))], 4)
+        (found,), _ = decode([("here", encoded(image))], 4)
         assert np.abs(found.astype(int) - 100).max() <= 40  # the bicubic kernel sees a little of what is beside it
-        (found,) = decode([("here", encoded(image))], 8)
+        (found,), _ = decode([("here", encoded(image))], 8)
         np.testing.assert_array_equal(found, np.full((8, 8, 3), 100))
 
 

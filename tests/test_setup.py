@@ -216,3 +216,39 @@ def test_a_best_epoch_chosen_on_few_images_is_said(images, asked, said, tmp_path
     assert run.code == 0, run.err
     assert (f"chosen on {said} validation images: each is 11 points" in run.out + run.err) == (said is not None)
     assert ("validation images: each" in run.out + run.err) == (said is not None)
+
+
+def test_a_run_finds_its_data_from_another_folder(tmp_path, monkeypatch):
+    """A relative path is relative to where the run was begun, unless there is something here."""
+    load_backend("torch")
+    begun, elsewhere = tmp_path / "begun", tmp_path / "elsewhere"
+    begun.mkdir()
+    elsewhere.mkdir()
+    test_readers.write_npz(begun)
+    (begun / "photos").mkdir()
+    for path in begun.glob("*.npz"):
+        path.rename(begun / "photos" / path.name)
+    monkeypatch.chdir(begun)
+    settings = {**EAGER, "dataset": "npz:photos", "model": "tiny", "epochs": 1, "out": "run", "batch_size": 8}
+    assert stcli("train", *words(settings), "--max-hours", 0).code in (0, 130)
+    assert stcli("train", "--resume", "run").code == 0
+    monkeypatch.chdir(elsewhere)
+    said = stcli("evaluate", begun / "run", "--attacks", "fgsm", "--no-audit")
+    assert said.code == 0, said.err
+    (begun / "photos").rename(begun / "moved")
+    said = stcli("evaluate", begun / "run", "--attacks", "fgsm", "--no-audit", "--checkpoint", "best")
+    assert said.code == 3
+    assert "photos" in said.err
+
+
+def test_weights_alone_know_the_size_of_pictures(tmp_path):
+    """Pictures of several sizes are brought to the side of the network's."""
+    load_backend("torch")
+    pytest.importorskip("PIL")
+    test_more_readers.write_folder(tmp_path / "data")
+    settings = {**EAGER, "dataset": f"folder:{tmp_path / 'data'}", "model": "tiny", "epochs": 1, "batch_size": 4}
+    said = stcli("train", *words(settings), "--image-size", 8, "--augment", "none", "--out", tmp_path / "run")
+    assert said.code == 0, said.err
+    alone = ("evaluate", tmp_path / "run" / "last.safetensors", "--dataset", f"folder:{tmp_path / 'data'}")
+    said = stcli(*alone, "--attacks", "fgsm", "--epsilon", 0.1, "--no-audit")
+    assert said.code == 0, said.err

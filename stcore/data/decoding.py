@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import warnings
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from stcore.base.declared import check_pixels, npy_bytes
 from stcore.data.rows import Pixels
-from stcore.errors import DataError, UsageError
+from stcore.errors import BrokenImageWarning, DataError, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Suffixes of the image files that are read."""
@@ -19,33 +20,57 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is decoded, whatever a file is called: for some other formats pillow starts a program, as Ghostscript."""
 
+NAMED = 3
+"""Broken images that a warning names."""
+
 _GREY = ("1", "L", "LA")
 _DEEP = ("I", "F")  # more than 8 bits per pixel, without a standard scale
 
 
-def decode(rows: Iterable[tuple[str, bytes | None]], image_size: int | None = None) -> Pixels:
-    """Decodes (origin, encoded bytes) of each image to one uint8 array (N, H, W, C).
+def decode(
+    rows: Iterable[tuple[str, bytes | None]], image_size: int | None = None, skip_broken: bool = False
+) -> tuple[Pixels, npt.NDArray[np.bool_]]:
+    """Decodes (origin, encoded bytes) of each image to one uint8 array (N, H, W, C), and says which rows it has.
 
     C is 1 if all images are grey, else 3. The origin, such as a file and a row, names an image in errors.
     image_size: make all images square with this side in pixels: resize the shorter side, crop the centre.
+    skip_broken: leave out images that are missing or cannot be decoded, with a BrokenImageWarning that counts them
+        and names some.
     Raises DataError, with the origin, if an image is missing, cannot be decoded or differs in size.
     """
     images: list[Pixels] = []
+    sound: list[bool] = []
+    broken: list[str] = []
     for origin, encoded in rows:
-        image = decode_one(origin, encoded, image_size)
+        try:
+            image = decode_one(origin, encoded, image_size)
+        except DataError as error:
+            if not skip_broken:
+                raise
+            sound.append(False)
+            broken.append(str(error))
+            continue
+        sound.append(True)
         if images and image.shape[:2] != images[0].shape[:2]:
             raise DataError(
                 f"{origin}: expected an image of {_size(images[0])} pixels like those before it, "
                 f"received {_size(image)}; resize the images to one size, or give --image-size"
             )
         images.append(image)
+    if broken:
+        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        warnings.warn(
+            f"{len(broken)} of {len(sound)} images were left out: {'; '.join(broken[:NAMED])}{more}",
+            BrokenImageWarning,
+            stacklevel=2,
+        )
     if not images:
-        return np.empty((0, 0, 0, 1), np.uint8)
+        return np.empty((0, 0, 0, 1), np.uint8), np.array(sound, bool)
     channels = max(image.shape[-1] for image in images)
     out = np.empty((len(images), *images[0].shape[:2], channels), np.uint8)
     for slot, image in zip(out, images, strict=True):
         slot[:] = image  # a grey image among coloured ones is repeated over the channels
-    return out
+    return out, np.array(sound, bool)
 
 
 def decode_one(origin: str, encoded: bytes | None, image_size: int | None = None) -> Pixels:

@@ -48,14 +48,14 @@ def check_validation(path: Path, validation: Validation, *, own: bool) -> None:
 def hold_out(train: ImageData, size: int | float, *, seed: int = 0) -> tuple[ImageData, ImageData]:
     """Splits `train` into (the rest, the held-out part), stratified by class; both keep `train`'s order.
 
-    size: a count in [1, N), or a fraction in (0, 1) of the N examples, rounded to a count.
+    size: a count in [1, N), or a fraction in (0, 1) of the N examples, rounded to a count of at least 1.
     seed: of the draw within each class. Keep the default so that runs of all seeds share one split.
 
     Each class gives its proportional share, made whole by the largest remainder (ties to the lower class).
     Raises UsageError if the size does not fit.
     """
     total = len(train)
-    count = round(size * total) if isinstance(size, float) and 0 < size < 1 else size
+    count = max(1, round(size * total)) if isinstance(size, float) and 0 < size < 1 else size
     if not isinstance(count, int | np.integer) or not 1 <= count < total:
         raise UsageError(
             f"expected a hold-out of 1 to {total - 1} examples, or a fraction in (0, 1) that leaves some on "

@@ -19,12 +19,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import is_vacant, read_toml, write_file, write_json, writing
+from stcore.base.files import from_json, is_vacant, read_toml, write_file, write_json, writing
 from stcore.base.weights_file import save_weights
 from stcore.errors import UsageError
 from stcore.protocols import Array
 
 CONFIG, ENVIRONMENT, METRICS, RESULT = "config.toml", "environment.json", "metrics.jsonl", "result.json"
+WORKING_FOLDER = "folder"
+"""The entry of environment.json that says where the run was begun: relative paths are relative to it."""
 CHECKPOINTS = ("best", "last", "best-ema", "last-ema")  # each with .safetensors behind it
 
 
@@ -73,6 +75,15 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         return read_toml(self.path / CONFIG)
 
+    def located(self, dataset: str) -> str:
+        """The data set as it is named, or, if its path is relative and not here, below where the run was begun."""
+        kind, _, place = dataset.partition(":")
+        began = (self.read_json(ENVIRONMENT) or {}).get(WORKING_FOLDER)
+        if kind == "hub" or not place or not isinstance(began, str) or Path(place).exists():
+            return dataset
+        there = Path(began, place)
+        return f"{kind}:{there}" if there.exists() else dataset
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_json(self.path / name, content)
 
@@ -91,7 +102,7 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = from_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"run: {path} is not readable JSON ({error}). Train anew") from error
         if not isinstance(content, dict):

@@ -34,7 +34,7 @@ from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.models.weights_files import read_weights
 from stcore.protocols import Classifier, Learner
-from stcore.runs.folder import ENVIRONMENT, RunFolder
+from stcore.runs.folder import ENVIRONMENT, WORKING_FOLDER, RunFolder
 from stcore.runs.plan import Plan
 from stcore.runs.store import check_weights_metadata
 from stcore.training.diagnosis import Diagnosis
@@ -71,6 +71,7 @@ class Setup:
             validation="test" if self.plan.evaluation.select == "test" else None,
             columns=given.columns,
             image_size=given.image_size,
+            skip_broken=given.skip_broken,
             train_size=given.train_size,
             validation_size=given.validation_size,
             test_size=given.test_size,
@@ -93,6 +94,7 @@ class Setup:
             Known(num_classes, channels),
             columns=given.columns,
             image_size=given.image_size,
+            skip_broken=given.skip_broken,
             test_size=given.test_size,
         )
 
@@ -270,6 +272,7 @@ class Setup:
             **self.backend.versions(),
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
+            WORKING_FOLDER: os.getcwd(),
             "device": self.device,
             "data": {
                 part: {"images": len(split), "sha256": split.fingerprint()}

@@ -44,6 +44,7 @@ class Data:
     image_column: str | None = None
     label_column: str | None = None
     image_size: int | None = None
+    skip_broken: bool = False
     resident: str = "auto"
     extra_data: str | None = None
     extra_fraction: float | None = None

@@ -1,42 +1,64 @@
 """Image folders, with one folder per class."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stcore.data.decoding import SUFFIXES, decode
 from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import parts_of
 from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known, contents, listed
-from stcore.data.split import Validation, check_validation, three_parts
+from stcore.data.split import Validation, check_validation, hold_out, three_parts
 from stcore.errors import DataError
 
 NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx")
+"""What systems put into folders of pictures, in lower case."""
+TEST = 0.2
+"""The share of a folder without parts that becomes the test set."""
 
 
-def load_folder(folder: str | Path, *, validation: Validation = None, image_size: int | None = None) -> Splits:
+def load_folder(
+    folder: str | Path,
+    *,
+    validation: Validation = None,
+    image_size: int | None = None,
+    skip_broken: bool = False,
+) -> Splits:
     """Reads train/CLASS/*.png, test/CLASS/*.png and, if any, validation/CLASS/*.png (or val/…) in `folder`.
 
-    Classes and the images of each are in alphabetical order. png may be jpg or any other of `decoding.SUFFIXES`;
-    hidden files (.name) are ignored. Images are uint8 (N, H, W, C), with C = 1 only if all are grey.
+    A folder without parts, CLASS/*.png alone, is read too: a fifth of each class, always the same, is the test
+    set. Classes and the images of each are in alphabetical order. png may be jpg or any other of
+    `decoding.SUFFIXES`; hidden files (.name) and those of systems (Thumbs.db) are ignored. Images are uint8
+    (N, H, W, C), with C = 1 only if all are grey.
 
     validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
         out
         that much; "test" selects on the test set.
     image_size: make images square with this side in pixels; by default all images must have one size.
+    skip_broken: leave out images that cannot be decoded, with a BrokenImageWarning, instead of an error.
     Raises DataError, with the file, if the parts differ in classes, a class has no image, or a file is no image;
     UsageError for a setting that does not fit, or if pillow is not installed.
     """
     folder = Path(folder)
-    check_validation(folder, validation, own="validation" in _places(folder, PARTS))
-    return three_parts(read_folder(folder, image_size=image_size), validation=validation)
+    check_validation(folder, validation, own=not _is_flat(folder) and "validation" in _places(folder, PARTS))
+    return three_parts(read_folder(folder, image_size=image_size, skip_broken=skip_broken), validation=validation)
 
 
 def read_folder(
-    folder: Path, parts: Sequence[str] = PARTS, known: Known = NOTHING, *, image_size: int | None = None
+    folder: Path,
+    parts: Sequence[str] = PARTS,
+    known: Known = NOTHING,
+    *,
+    image_size: int | None = None,
+    skip_broken: bool = False,
 ) -> dict[str, ImageData]:
     """Reads these parts alone, and the names of the classes of all parts that exist; see `load_folder`."""
+    if _is_flat(folder):
+        return _split(folder, parts, known, image_size, skip_broken)
     places = _places(folder, parts)
     (first, names), *others = ((place, _classes(place)) for place in _places(folder, PARTS, parts).values())
     for place, found in others:
@@ -47,13 +69,43 @@ def read_folder(
                 f"differ in {listed(difference)}; give all parts the same folders"
             )
     files = {part: [_files(place / name) for name in names] for part, place in places.items()}
-    images = decode(_rows(files), image_size)  # all parts at once, to compare sizes across parts
+    images, sound = decode(_rows(files), image_size, skip_broken)  # all parts at once, to compare their sizes
     ends = np.cumsum([sum(map(len, of_classes)) for of_classes in files.values()])
+    sound_of = dict(zip(files, np.split(sound, ends[:-1]), strict=True))
+    pixels = np.split(images, np.cumsum([part.sum() for part in sound_of.values()])[:-1])
     read = {
-        part: (pixels, np.repeat(np.arange(len(names)), [len(each) for each in of_classes]))
-        for pixels, (part, of_classes) in zip(np.split(images, ends[:-1]), files.items(), strict=True)
+        part: (pixels_of, _labels(files[part])[sound_of[part]])
+        for part, pixels_of in zip(files, pixels, strict=True)
     }
     return parts_of(folder, read, names, known)
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether there are folders of classes alone, and none of a part."""
+    names = {path.name for path in _visible(folder) if path.is_dir()} if folder.is_dir() else set()
+    return len(names) > 1 and not names & {name for each in NAMES.values() for name in each}
+
+
+def _labels(files: list[list[Path]]) -> npt.NDArray[np.int64]:
+    """Of each file of a part the number of its class."""
+    return np.repeat(np.arange(len(files)), [len(each) for each in files])
+
+
+def _split(
+    folder: Path, parts: Sequence[str], known: Known, image_size: int | None, skip_broken: bool
+) -> dict[str, ImageData]:
+    """Train and test of a folder without parts."""
+    names = _classes(folder)
+    files = [_files(folder / name) for name in names]
+    images, sound = decode(_rows({"": files}), image_size, skip_broken)
+    labels = _labels(files)[sound]
+    whole = parts_of(folder, {"all": (images, labels)}, names, known)["all"]
+    train, test = hold_out(whole, TEST)
+    found = {
+        "train": dataclasses.replace(train, name=f"train of {folder} (four fifths of it)"),
+        "test": dataclasses.replace(test, name=f"test of {folder} (a fifth of it)"),
+    }
+    return {part: data for part, data in found.items() if part in parts}
 
 
 def _places(folder: Path, parts: Sequence[str], required: Sequence[str] = REQUIRED) -> dict[str, Path]:
@@ -69,9 +121,13 @@ def _places(folder: Path, parts: Sequence[str], required: Sequence[str] = REQUIR
         if found:
             places[part] = found[0]
         elif part in REQUIRED and part in required:
+            remedy = "name the folder that holds it, or give folders of classes alone"
+            if part == "test" and "validation" in places:
+                remedy = (
+                    "rename the validation part to test (another is then held out of train), or add a test part"
+                )
             raise DataError(
-                f"{folder}: expected {part}/ with a folder for each class, received {contents(folder)}; "
-                "name the folder that holds it"
+                f"{folder}: expected {part}/ with a folder for each class, received {contents(folder)}; {remedy}"
             )
     return places
 
@@ -91,7 +147,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(
+        path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in JUNK
+    )
 
 
 def _rows(files: Mapping[str, list[list[Path]]]) -> Iterator[tuple[str, bytes]]:

@@ -20,19 +20,21 @@ def load_hub(
     validation: Validation = None,
     columns: Columns | None = None,
     image_size: int | None = None,
+    skip_broken: bool = False,
 ) -> Splits:
     """Reads the splits train, test and, if any, validation of a set into memory as uint8 (N, H, W, C).
 
     name: OWNER/NAME, OWNER/NAME:CONFIG for one of several configurations, or a folder that the package reads.
         The package downloads it to its cache once; with HF_HUB_OFFLINE=1 in the environment only the cache is
         used. No code of the set is run.
-    validation, columns, image_size: as in `load_parquet`.
+    validation, columns, image_size, skip_broken: as in `load_parquet`.
     Raises DataError, with split and row, if the set cannot be loaded or its content does not fit; UsageError for a
     setting that does not fit, or if datasets or pillow is not installed.
     """
     found = _opened(name)
     check_validation(Path(name), validation, own="validation" in found)
-    return three_parts(_read_parts(name, found, PARTS, NOTHING, columns, image_size), validation=validation)
+    read = _read_parts(name, found, PARTS, NOTHING, columns, image_size, skip_broken)
+    return three_parts(read, validation=validation)
 
 
 def read_hub(
@@ -42,9 +44,10 @@ def read_hub(
     *,
     columns: Columns | None = None,
     image_size: int | None = None,
+    skip_broken: bool = False,
 ) -> dict[str, ImageData]:
     """Reads these parts alone; see `load_hub`."""
-    return _read_parts(str(name), _opened(str(name)), parts, known, columns, image_size)
+    return _read_parts(str(name), _opened(str(name)), parts, known, columns, image_size, skip_broken)
 
 
 def _opened(name: str) -> Mapping[str, Any]:
@@ -67,6 +70,7 @@ def _read_parts(
     known: Known,
     columns: Columns | None,
     image_size: int | None,
+    skip_broken: bool,
 ) -> dict[str, ImageData]:
     datasets: Any = import_optional("datasets", "datasets")
     for part in REQUIRED:
@@ -81,13 +85,15 @@ def _read_parts(
     # Encoded, as stored: all readers decode with the same code.
     stored = {part: split.cast_column(image, datasets.Image(decode=False)) for part, split in rows.items()}
     read = {
-        part: _read(f"hub:{name} {part}", split.select_columns([image, label]), image, label, image_size)
+        part: _read(
+            f"hub:{name} {part}", split.select_columns([image, label]), image, label, image_size, skip_broken
+        )
         for part, split in stored.items()
     }
     return parts_of(f"hub:{name}", read, getattr(features[label], "names", None), known)
 
 
-def _read(origin: str, rows: Any, image: str, label: str, image_size: int | None) -> Decoded:
+def _read(origin: str, rows: Any, image: str, label: str, image_size: int | None, skip_broken: bool) -> Decoded:
     labels: list[int] = []
 
     def encoded() -> Iterator[tuple[str, bytes | None]]:
@@ -100,8 +106,8 @@ def _read(origin: str, rows: Any, image: str, label: str, image_size: int | None
             labels.append(value)
             yield f"{origin} row {number}", _bytes(row[image] or {})
 
-    images = decode(encoded(), image_size)
-    return images, np.array(labels, np.int64)
+    images, sound = decode(encoded(), image_size, skip_broken)
+    return images, np.array(labels, np.int64)[sound]
 
 
 def _bytes(entry: Mapping[str, Any]) -> bytes | None:

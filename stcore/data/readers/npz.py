@@ -1,5 +1,6 @@
 """npz files of images and labels."""
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,10 @@ def read_npz(path: Path) -> Arrays:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Archive]:
+    with path.open("rb") as file:
+        begin = file.read(6)
+    if begin != b"\x93NUMPY" and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path.stat().st_size} bytes that begin with {begin!r}, which is no zip archive")
     check_npz(path)
     archive: Any = np.load(path, allow_pickle=False)
     if isinstance(archive, np.ndarray):

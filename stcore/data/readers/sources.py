@@ -41,12 +41,12 @@ class Reader(NamedTuple):
 
 
 READERS = {
-    "parquet": Reader(load_parquet, read_parquet, options=("columns", "image_size")),
+    "parquet": Reader(load_parquet, read_parquet, options=("columns", "image_size", "skip_broken")),
     "cifar10": Reader(load_cifar10, read_cifar10, "PATH"),
     "cifar100": Reader(load_cifar100, read_cifar100, "PATH"),
     "svhn": Reader(load_svhn, read_svhn),
-    "folder": Reader(load_folder, read_folder, options=("image_size",)),
-    "hub": Reader(load_hub, read_hub, "OWNER/NAME", ("columns", "image_size")),
+    "folder": Reader(load_folder, read_folder, options=("image_size", "skip_broken")),
+    "hub": Reader(load_hub, read_hub, "OWNER/NAME", ("columns", "image_size", "skip_broken")),
     "npy": Reader(load_npy, partial(read_parts, format=NPY)),
     "stream": Reader(load_stream, read_stream, options=("image_size",)),
     "safetensors": Reader(load_safetensors, partial(read_parts, format=SAFETENSORS), "PATH"),
@@ -62,6 +62,7 @@ def load(
     validation: Validation = None,
     columns: Columns | None = None,
     image_size: int | None = None,
+    skip_broken: bool = False,
     train_size: int | None = None,
     validation_size: int | None = None,
     test_size: int | None = None,
@@ -74,7 +75,7 @@ def load(
     validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
         out
         that much; "test" selects on the test set. `digits` takes None or "test".
-    columns, image_size: as in `load_parquet`, for the kinds whose `Reader` has them.
+    columns, image_size, skip_broken: as in `load_parquet`, for the kinds whose `Reader` has them.
     train_size: keep this many training examples, stratified by a fixed rule after validation is held out, so that
         it does not change the validation part. Not for a stream.
     validation_size, test_size: keep the first n examples in the set's own order (in a set sorted by class, these
@@ -87,7 +88,7 @@ def load(
             f"expected no validation and no columns for digits, whose split is fixed, "
             f"received {validation!r} and {columns!r}; leave them out"
         )
-    kind, place, options = _parsed(spec, columns, image_size)
+    kind, place, options = _parsed(spec, columns, image_size, skip_broken)
     reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind].load, place)
     splits = reader(validation=validation, **options)
     return Splits(
@@ -103,6 +104,7 @@ def load_test(
     *,
     columns: Columns | None = None,
     image_size: int | None = None,
+    skip_broken: bool = False,
     test_size: int | None = None,
 ) -> ImageData:
     """Loads the test part alone, equal to that of `load`; the files of the other parts may be missing.
@@ -110,7 +112,7 @@ def load_test(
     known: the whole set's number of classes and channels, which the test part alone may lack.
     Other arguments and errors: see `load`.
     """
-    kind, place, options = _parsed(spec, columns, image_size)
+    kind, place, options = _parsed(spec, columns, image_size, skip_broken)
     if spec == "digits":
         test = load_digits().test
     else:
@@ -118,7 +120,9 @@ def load_test(
     return _head(test, test_size, "test_size")
 
 
-def _parsed(spec: str, columns: Columns | None, image_size: int | None) -> tuple[str, str, dict[str, Any]]:
+def _parsed(
+    spec: str, columns: Columns | None, image_size: int | None, skip_broken: bool
+) -> tuple[str, str, dict[str, Any]]:
     """The kind and the place of a data set, and the options of its reader."""
     kind, _, place = spec.partition(":")
     if spec in PUBLISHED:
@@ -128,7 +132,7 @@ def _parsed(spec: str, columns: Columns | None, image_size: int | None) -> tuple
             f"expected a data set of the form {', '.join(FORMS)}, received {spec!r}; choose one of them, or "
             f"{', '.join(PUBLISHED)} alone for a fetched copy{did_you_mean(kind, ('digits', *READERS))}"
         )
-    given = {"columns": columns, "image_size": image_size}
+    given = {"columns": columns, "image_size": image_size, "skip_broken": skip_broken or None}
     options = {name: value for name, value in given.items() if value is not None}
     for name, value in options.items():
         if kind == "digits" or name not in READERS[kind].options:
