@@ -213,6 +213,7 @@ def _become(request, given, out, err):
     os.environ.update(request["env"])
     code = 1
     try:
+        exec(os.environ.get("FORKED_FIRST", ""), {"__name__": "forked_first"})  # what a test wants of each process
         _run(*request["args"])
         code = 0
     except SystemExit as stopped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from stcore.attacks import PRESETS, Attack, preset
 from stcore.autoattack import attack as cascades
@@ -47,12 +47,17 @@ def attacks_by_name(
         )
     if isinstance(attacks, Mapping):
         for name, attack in attacks.items():
-            if isinstance(attack, str) or "/" in name or name in RESERVED:
+            if not hasattr(attack, "epsilon") or not isinstance(name, str) or "/" in name or name in RESERVED:
                 raise UsageError(
                     f"attacks: expected a mapping of names, without / and none of {', '.join(RESERVED)}, to "
                     f"attacks; received {name!r}: {attack!r}"
                 )
         return dict(attacks)
+    if not isinstance(attacks, Iterable):
+        raise UsageError(f"attacks: expected a list of names or attacks; received {attacks!r}")
+    attacks = list(attacks)
+    if strange := [attack for attack in attacks if not (isinstance(attack, str) or hasattr(attack, "epsilon"))]:
+        raise UsageError(f"attacks: expected names or attacks; received {strange[0]!r} among them")
     return {
         attack if isinstance(attack, str) else repr(attack): (
             attack_of(attack, epsilon, norm) if isinstance(attack, str) else attack

@@ -79,7 +79,7 @@ def with_step_curriculum(objective: Any, early_steps: Sequence[str], epochs: int
 
 
 def _read(word: str) -> tuple[int, float]:
-    steps, _, share = word.partition("@")
+    steps, _, share = str(word).partition("@")
     try:
         number, until = int(steps), float(share)
     except ValueError:
