@@ -178,6 +178,13 @@ def _show_audits(
             console.print(findings_table(f"audit of {name}", signs))
     if options.audit and plan.norm == "l1":
         say(console, "audit: none for l1")
+    doubted = [name for name, signs in findings.items() if any(sign.status == "warn" for sign in signs or ())]
+    if options.fast and options.audit and doubted:
+        say(
+            console,
+            f"autoattack-fast has gradient attacks alone, and the audit of {', '.join(doubted)} warns: where "
+            "gradients mislead it leaves far more images than AutoAttack. Evaluate without --fast",
+        )
 
 
 def audits(

@@ -16,6 +16,7 @@ from small import contents, plan, stcli, train, words
 from test_training import PressesCtrlC
 
 from stcore import models
+from stcore.audit import Finding
 from stcore.base.files import read_arrays
 from stcore.base.weights_file import load_weights, save_weights
 from stcore.data import load_digits
@@ -371,6 +372,17 @@ def test_a_weights_file_alone_needs_the_data(run):
     save_weights(file, {name: array * 1.01 for name, array in weights.items()}, about)
     assert stcli("evaluate", file, "--no-audit", *words({**given, "dataset": "digits"})).code == 0
     assert len(list((run / "evaluations").iterdir())) == 2
+
+
+@pytest.mark.parametrize("status", ["pass", "warn"])
+def test_fast_is_not_enough_where_the_audit_warns(run, monkeypatch, status):
+    """On a network that masks its gradients it left 36 images of 60, AutoAttack 14."""
+    found = [Finding("no gradients (Square)", status, "3 of 12", "gradients are masked")]
+    monkeypatch.setattr("stcore.runs.checkpoint_evaluation.audit", lambda *_, **__: found)
+    for fast in ((), ("--fast",)):
+        said = evaluate(run, *fast, attacks="autoattack-fast" if not fast else "autoattack")
+        assert said.code == 0, said.err
+        assert ("Evaluate without --fast" in said.out) == (status == "warn" and fast != ())
 
 
 def test_fast_is_autoattacks(tmp_path):
