@@ -68,7 +68,9 @@ def plan_from(options: EvaluateOptions) -> Plan:
         if options.image_size is not None:
             raise UsageError("image_size: expected none with a run, whose config names it; leave it out")
         settings = from_file(TrainOptions, options.run / CONFIG)
-        settings["dataset"] = RunFolder.open(options.run).located(settings.get("dataset", "digits"))
+        if missing := {"backend", "model", "dataset"} - settings.keys():
+            raise UsageError(f"run: {options.run / CONFIG} is damaged: it lacks {', '.join(sorted(missing))}")
+        settings["dataset"] = RunFolder.open(options.run).located(settings["dataset"])
         if "threads" not in changes:
             settings.pop("threads", None)
         if options.subset is not None:  # counts from all test images, not from the run's

@@ -114,7 +114,7 @@ def begun(job, folder, count, at):
     return process, process.communicate()
 
 
-TIMES = ("second", "written", "started", "finished", "time", "created", "memory", "cpu")
+TIMES = ("second", "checksum", "written", "started", "finished", "time", "created", "memory", "cpu")
 
 
 def timeless(value):

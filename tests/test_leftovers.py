@@ -172,3 +172,25 @@ def test_a_folder_is_free_again_when_its_holder_is_killed(tmp_path):
     holder.wait()
     with store.alone():
         pass
+
+
+@pytest.mark.parametrize("name", ["result.json", "environment.json"])
+def test_a_number_that_was_changed_in_a_runs_file_is_refused(tmp_path, name):
+    """It is still JSON; a table would have printed it."""
+    run = shutil.copytree(trained("torch").path, tmp_path / "run")
+    text = (run / name).read_text()
+    at = max(i for i, letter in enumerate(text) if letter.isdigit() and '"checksum"' in text[i:])
+    (run / name).write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}")
+    said = stcli("report", run, "--format", "markdown", "--out", tmp_path / "page.md")
+    assert said.code == 2, said.out
+    assert "not what its checksum says" in said.err
+
+
+def test_json_of_earlier_versions_has_no_checksum_and_is_believed(tmp_path):
+    from stcore.base.files import read_json, write_json
+
+    given = {"b": [1, 2.5, None, float("inf")], "a": {"x": (1, 2), 3: "é"}}
+    write_json(tmp_path / "it.json", given)
+    assert read_json(tmp_path / "it.json") == {"b": [1, 2.5, None, float("inf")], "a": {"x": [1, 2], "3": "é"}}
+    (tmp_path / "it.json").write_text('{"a": 1}')
+    assert read_json(tmp_path / "it.json") == {"a": 1}

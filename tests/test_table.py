@@ -268,7 +268,7 @@ def test_what_is_no_finished_run_is_left_out_and_said(two_methods):
         in lines
     )
     for reason in (
-        "result.json is not readable JSON",
+        "result.json is missing or damaged",
         "metrics.jsonl is missing",
         "empty is no run",
         "train.log is no",

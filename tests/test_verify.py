@@ -267,7 +267,7 @@ def test_what_cannot_be_read_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="--preset"):
         main([str(run)])
     (run / "result.json").write_text("{")
-    with pytest.raises(UsageError, match=r"result\.json is not readable JSON"):
+    with pytest.raises(UsageError, match=r"result\.json is missing or damaged"):
         main([str(run), "--preset", ROW])
     (run / "result.json").unlink()
     (run / "config.toml").write_text('method = "none"\n')

@@ -6,6 +6,7 @@ A file is written beside its place and moved there when complete: readers see th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -27,17 +28,35 @@ def write_file(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes plain values as indented JSON. Raises UsageError if the file cannot be written."""
-    write_file(path, json.dumps(content, indent=2) + "\n")
+CHECKSUM = "checksum"
+"""The entry of a JSON object that covers all others."""
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises DataError if it is missing or damaged."""
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes plain values by name as indented JSON, with a checksum. Raises UsageError if it cannot be written."""
+    plain = json.loads(json.dumps(content))  # as it will be read: keys are text, tuples are lists
+    write_file(path, json.dumps({**plain, CHECKSUM: _sum(plain)}, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads what `write_json` wrote, or an object without a checksum, as earlier versions wrote it.
+
+    Raises DataError if it is missing or damaged, or holds something else.
+    """
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        content = from_json(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"a {type(content).__name__}, not an object")
+        if content.pop(CHECKSUM, None) not in (None, _sum(content)):
+            raise ValueError("its contents are not what its checksum says")
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
+    return content
+
+
+def _sum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values, whatever their order."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def from_json(text: str | bytes) -> Any:

@@ -47,7 +47,7 @@ def attacks_by_name(
         )
     if isinstance(attacks, Mapping):
         for name, attack in attacks.items():
-            if not hasattr(attack, "epsilon") or not isinstance(name, str) or "/" in name or name in RESERVED:
+            if not _is_attack(attack) or not isinstance(name, str) or "/" in name or name in RESERVED:
                 raise UsageError(
                     f"attacks: expected a mapping of names, without / and none of {', '.join(RESERVED)}, to "
                     f"attacks; received {name!r}: {attack!r}"
@@ -56,7 +56,7 @@ def attacks_by_name(
     if not isinstance(attacks, Iterable):
         raise UsageError(f"attacks: expected a list of names or attacks; received {attacks!r}")
     attacks = list(attacks)
-    if strange := [attack for attack in attacks if not (isinstance(attack, str) or hasattr(attack, "epsilon"))]:
+    if strange := [attack for attack in attacks if not (isinstance(attack, str) or _is_attack(attack))]:
         raise UsageError(f"attacks: expected names or attacks; received {strange[0]!r} among them")
     return {
         attack if isinstance(attack, str) else repr(attack): (
@@ -64,6 +64,10 @@ def attacks_by_name(
         )
         for attack in attacks
     }
+
+
+def _is_attack(attack: object) -> bool:
+    return isinstance(attack, AutoAttack) or hasattr(attack, "find")
 
 
 def split_cascades(

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from stcore.base.files import held, is_vacant, read_arrays, read_json, sweep, write_arrays, write_json
-from stcore.errors import UsageError
+from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
 
 IDENTITY, STATE, RECORDS, RESULT = "evaluation.json", "state.npz", "records.npz", "result.json"
@@ -91,9 +91,10 @@ class EvaluationFolder:
         self._last = time.monotonic()
 
     def finish(self, records: Mapping[str, Array], result: Mapping[str, Any]) -> None:
-        """Writes the records and the result."""
-        write_arrays(self.path / RECORDS, records)
-        write_json(self.path / RESULT, result)
+        """Writes the records and the result, unless the same result is there already."""
+        if self.result != json.loads(json.dumps(result)) or not (self.path / RECORDS).is_file():
+            write_arrays(self.path / RECORDS, records)
+            write_json(self.path / RESULT, result)
 
     @staticmethod
     def _add(path: Path, new: Mapping[int, Array]) -> None:
@@ -111,3 +112,22 @@ def _check_same(path: Path, saved: Mapping[str, Any], requested: Mapping[str, An
                 f"out: {path} holds another evaluation: its {name} is {saved.get(name)!r}, here it is "
                 f"{requested.get(name)!r}. Choose another folder"
             )
+
+
+def read_identity(folder: Path) -> dict[str, Any]:
+    """What the evaluation in a folder is of. Raises DataError if its file is damaged or of something else."""
+    identity = read_json(folder / IDENTITY)
+    if missing := {"weights", "data", "subset", "shard", "epsilon", "norm"} - identity.keys():
+        raise DataError(f"{folder / IDENTITY} is damaged: it lacks {', '.join(sorted(missing))}. Evaluate again")
+    return identity
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result of a finished evaluation. Raises DataError if its file is damaged or of something else."""
+    result = read_json(folder / RESULT)
+    scores = result.get("accuracies")
+    if not isinstance(scores, dict) or not all(
+        isinstance(score, dict) and {"correct", "total"} <= score.keys() for score in scores.values()
+    ):
+        raise DataError(f"{folder / RESULT} is damaged: it lacks accuracies. Evaluate again")
+    return result

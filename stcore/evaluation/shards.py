@@ -10,12 +10,12 @@ import numpy as np
 
 from stcore.autoattack.cascade import under
 from stcore.autoattack.records import Records
-from stcore.base.files import read_arrays, read_json
+from stcore.base.files import read_arrays
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import AssessmentResult, CascadeResult, StageResult
 from stcore.evaluation.evaluator import Predictions
-from stcore.evaluation.folder import IDENTITY, RECORDS, RESULT
+from stcore.evaluation.folder import IDENTITY, RECORDS, RESULT, read_identity, read_result
 from stcore.evaluation.results import record_arrays
 from stcore.protocols import Array
 
@@ -28,7 +28,7 @@ def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Asse
     parts: folders of finished evaluations.
     Raises UsageError if they are not all the shards 1/n … n/n of one evaluation, or if one is not finished.
     """
-    identities = [read_json(_required(part, IDENTITY)) for part in parts]
+    identities = [read_identity(_required(part, IDENTITY).parent) for part in parts]
     for identity, part in zip(identities, parts, strict=True):
         for name in {**identities[0], **identity}:
             if name not in MAY_DIFFER and identity.get(name) != identities[0].get(name):
@@ -38,7 +38,7 @@ def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Asse
                 )
     _check_complete([identity.get("shard") for identity in identities])
     records = [read_arrays(_required(part, RECORDS)) for part in parts]
-    costs = [read_json(_required(part, RESULT))["cascades"] for part in parts]
+    costs = [read_result(_required(part, RESULT).parent).get("cascades", {}) for part in parts]
     order = np.argsort(np.concatenate([record["position"] for record in records]), kind="stable")
 
     def joined(name: str) -> Array:

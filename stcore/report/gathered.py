@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import read_json
 from stcore.base.weights_file import load_weights
 from stcore.errors import UsageError
-from stcore.evaluation.folder import EVALUATIONS, IDENTITY
+from stcore.evaluation.folder import EVALUATIONS, IDENTITY, read_identity, read_result
 from stcore.evaluation.folder import RESULT as EVALUATION_RESULT
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.folder import CHECKPOINTS, METRICS, RESULT
@@ -108,8 +107,8 @@ def _gather(path: Path, name: str) -> GatheredRun:
 def _evaluations(path: Path, record: Record, prints: Mapping[str, str]) -> tuple[LaterEvaluation, ...]:
     found = []
     for file in sorted((path / EVALUATIONS).glob(f"*/*/{IDENTITY}")):
-        identity, folder = read_json(file), file.parent
-        result = read_json(folder / EVALUATION_RESULT) if (folder / EVALUATION_RESULT).is_file() else None
+        identity, folder = read_identity(file.parent), file.parent
+        result = read_result(folder) if (folder / EVALUATION_RESULT).is_file() else None
         mismatch = "" if identity["weights"] == prints.get(folder.name) else "other weights"
         mismatch = mismatch or ("" if _same_images(record, identity) else "other test images")
         found.append(LaterEvaluation(folder.parent.name, folder.name, identity, result, mismatch))

@@ -13,7 +13,7 @@ from typing import Any
 
 from stcore.base.files import read_json
 from stcore.errors import UsageError
-from stcore.evaluation.folder import IDENTITY, RESULT
+from stcore.evaluation.folder import IDENTITY, RESULT, read_result
 
 STANDARD, FAST = "autoattack", "autoattack-fast"
 BOARDS = {("cifar10", "linf"): "8/255", ("cifar10", "l2"): "0.5", ("cifar100", "linf"): "8/255"}
@@ -50,7 +50,7 @@ class Evaluation:
                 raise UsageError(
                     f"evaluation: expected the folder of a finished evaluation; {folder} has no {name}"
                 )
-        identity, accuracies = read_json(folder / IDENTITY), read_json(folder / RESULT)["accuracies"]
+        identity, accuracies = read_json(folder / IDENTITY), read_result(folder)["accuracies"]
         attack = next((name for name in (STANDARD, FAST) if name in accuracies), None)
         if attack is None:
             raise UsageError(f"evaluation: expected one with {STANDARD}; {folder} has {', '.join(accuracies)}")

@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import from_json, is_vacant, read_toml, write_file, write_json, writing
+from stcore.base.files import is_vacant, read_json, read_toml, write_file, write_json, writing
 from stcore.base.weights_file import save_weights
-from stcore.errors import UsageError
+from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
 
 CONFIG, ENVIRONMENT, METRICS, RESULT = "config.toml", "environment.json", "metrics.jsonl", "result.json"
@@ -102,12 +102,9 @@ class RunFolder:
         if not path.is_file():
             return None
         try:
-            content = from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"run: {path} is not readable JSON ({error}). Train anew") from error
-        if not isinstance(content, dict):
-            raise UsageError(f"run: expected an object in {path}, as stcli train leaves it; received {content!r}")
-        return content
+            return read_json(path)
+        except DataError as error:
+            raise UsageError(f"run: {error}") from error
 
     def write_weights(self, name: str, weights: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
         """Writes weights with the metadata from which their network is rebuilt."""

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import read_json
 from stcore.base.weights_file import load_weights
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
-from stcore.evaluation.folder import EVALUATIONS, IDENTITY, RESULT
+from stcore.evaluation.folder import EVALUATIONS, IDENTITY, RESULT, read_identity, read_result
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.record import FinishedRun
 
@@ -37,7 +36,7 @@ def with_evaluations(run: FinishedRun, checkpoint: str, leave_out: Callable[[str
 
 
 def _accuracies(run: FinishedRun, folder: Path, weights: str) -> dict[str, Accuracy]:
-    identity = read_json(folder / IDENTITY)
+    identity = read_identity(folder)
     if not (folder / RESULT).is_file():
         raise UsageError(f"{folder} is unfinished. To resume it, repeat its stcli evaluate command")
     if identity["shard"] is not None:
@@ -46,7 +45,7 @@ def _accuracies(run: FinishedRun, folder: Path, weights: str) -> dict[str, Accur
         raise UsageError(f"{folder} is of other weights than the run's. Evaluate again")
     if identity["data"] != run.data.get("test", {}).get("sha256"):
         raise UsageError(f"{folder} is of other test data than the run's. Evaluate again")
-    scores: Mapping[str, Any] = read_json(folder / RESULT)["accuracies"]
+    scores: Mapping[str, Any] = read_result(folder)["accuracies"]
     suffix = _suffix(run, identity)
     return {
         f"{attack}{suffix}": Accuracy(score["correct"], score["total"])
