@@ -125,6 +125,8 @@ def evaluated(
                 store = EvaluationFolder(base / name, work.identity(arrays), options.save_every)
                 if store.result is None:
                     holding.enter_context(store.alone())
+                else:
+                    store.tidy()
                 before = store.result
                 if store.begun:
                     say(console, f"{'finished before' if before else 'resumes'}: {store.path}")

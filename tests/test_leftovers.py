@@ -1,5 +1,6 @@
 """What a kill leaves is swept up by whoever comes next, in every folder; what was changed meanwhile is refused."""
 
+import os
 import shutil
 import signal
 
@@ -194,3 +195,25 @@ def test_json_of_earlier_versions_has_no_checksum_and_is_believed(tmp_path):
     assert read_json(tmp_path / "it.json") == {"b": [1, 2.5, None, float("inf")], "a": {"x": [1, 2], "3": "é"}}
     (tmp_path / "it.json").write_text('{"a": 1}')
     assert read_json(tmp_path / "it.json") == {"a": 1}
+
+
+def test_a_file_that_is_written_again_sweeps_up_after_itself(tmp_path):
+    """Wherever it is: a report's folder is not ours to sweep."""
+    from stcore.base.files import write_file
+
+    page, dead, alive = tmp_path / "page[1].html", 2**22 + 1, os.getppid()
+    names = [f".page[1].html.{dead}.part", f".page[1].html.{alive}.part", f".other.html.{dead}.part", ".page.part"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    write_file(page, "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([page.name, *names[1:]])
+
+
+def test_a_finished_evaluation_is_swept_too(tmp_path):
+    weights = trained("torch").path / "last.safetensors"
+    for _ in range(2):
+        said = stcli("evaluate", weights, *EVALUATE, tmp_path, "--no-audit")
+        assert said.code == 0, said.err
+        folder = next(tmp_path.rglob("result.json")).parent
+        assert not list(folder.glob(".*"))
+        (folder / PART.format("records.npz")).write_bytes(b"half")

@@ -6,6 +6,7 @@ A file is written beside its place and moved there when complete: readers see th
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import json
@@ -109,6 +110,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writing(path):
+            _sweep_of(path)
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
@@ -117,6 +119,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _sweep_of(path: Path) -> None:
+    """Removes what killed processes of this machine left of this file; those that still write it keep theirs."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = left.name.split(".")[-2]
+        if number.isdigit() and int(number) != os.getpid() and not _is_running(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this number runs; on Windows, where signal 0 is another's Ctrl-C, it may."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of somebody else
+        return True
+    return True
 
 
 LEFT = ".*.part"

@@ -66,6 +66,11 @@ class EvaluationFolder:
             sweep(self.path)
             yield
 
+    def tidy(self) -> None:
+        """Sweeps up what killed processes left, unless another process evaluates here."""
+        with contextlib.suppress(UsageError), self.alone():
+            pass
+
     @property
     def begun(self) -> bool:
         """Whether the folder holds a saved state."""
