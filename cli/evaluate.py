@@ -135,7 +135,7 @@ def evaluated(
             assessed = work.run(progress, store, interrupt)
             if assessed is None:
                 return None
-            signs = before["audit"] if before is not None else None
+            signs = before.get("audit") if before is not None else None
             found[name] = Found(assessed, signs and [Finding(**sign) for sign in signs], store)
             found[name].keep(work)
     if options.audit and work.plan.norm != "l1":

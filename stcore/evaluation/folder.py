@@ -79,7 +79,7 @@ class EvaluationFolder:
     @property
     def result(self) -> Mapping[str, Any] | None:
         """The result of a finished evaluation, or None."""
-        return read_json(self.path / RESULT) if (self.path / RESULT).is_file() else None
+        return read_result(self.path) if (self.path / RESULT).is_file() else None
 
     def load(self) -> Mapping[str, Array] | None:
         return read_arrays(self.path / STATE) if self.begun else None
