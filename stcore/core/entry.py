@@ -90,7 +90,7 @@ def check_batch(
     Raises TypeError, DataError or UsageError as the public functions document.
     """
     classifier.shape(x)
-    if not hasattr(y, "shape") or isinstance(y, np.ndarray):
+    if y is None or isinstance(y, np.ndarray | list | tuple | dict | str | int | float):
         raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
     pixels, labels = classifier.to_numpy(x), classifier.to_numpy(y)
     if pixels is None or labels is None:
