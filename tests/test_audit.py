@@ -387,6 +387,9 @@ def test_the_cost_is_what_is_said_and_the_progress_tells_of_all_of_it():
     square = 66 * 31  # images that withstand the gradient attacks
     assert 520 < (passes[0] - square) / len(test) <= 540
     assert told == [100] * len(CHECKS)
+    passes[0] = 0
+    audit(classifier, test.images, test.labels, epsilon=EPSILON, checks=QUICK)
+    assert passes[0] == (8 + 2) * len(test)  # forwards and backward passes
 
 
 def test_the_printed_table_explains_what_did_not_pass():

@@ -129,4 +129,4 @@ CHECKS = (
 """All checks, in the order in which they run."""
 
 QUICK = tuple(check for check in CHECKS if check.quick)
-"""Those that take no attack: eleven forwards and two backward passes in all."""
+"""Those that take no attack: eight forwards and two backward passes of the images in all."""

@@ -67,7 +67,7 @@ def attacks_by_name(
 
 
 def _is_attack(attack: object) -> bool:
-    return isinstance(attack, AutoAttack) or hasattr(attack, "find")
+    return isinstance(attack, AutoAttack) or (hasattr(attack, "find") and not isinstance(attack, str))
 
 
 def split_cascades(
