@@ -41,7 +41,7 @@ SETTINGS = (
     f"--model tiny --epochs {EPOCHS} --train-size {50 * STEPS} --batch-size 50 --validation-size 190 "
     "--test-size 340 --learning-rate 0.02 --steps 3 --ema 0.9 --awp 0.005 --attacks fgsm,pgd100 --save-every 0"
 ).split()
-TIMES = ("seconds", "images_per_second", "started")
+TIMES = ("seconds", "images_per_second", "started", "checksum")  # which is of the times too
 KINDS = ("any moment",) * 3 + ("evaluation", "writing")
 
 
