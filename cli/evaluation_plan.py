@@ -94,9 +94,7 @@ def of_weights(options: EvaluateOptions) -> dict[str, Any]:
             f"weights: {options.run} does not say which network it is of. Evaluate it as --weights of its run, "
             "import it by stcli import, or, if torch.save wrote it, give --model"
         )
-    if not is_torch(options.run) and options.model != (
-        about["model"] if models.is_factory(about["model"]) else None
-    ):
+    elif options.model != (about["model"] if models.is_factory(about["model"]) else None):
         raise UsageError(
             f"model: {options.run} is of {about['model']}; received {options.model or 'none'}. Give --model for a "
             "package.module:factory that you trust, as its code is run, and for no other network"

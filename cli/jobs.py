@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
 import time
@@ -64,7 +63,7 @@ class Job:
         if not self.begun:
             return
         there = _compared(_complete(RunFolder.open(self.folder).read_config()))
-        asked = _compared(json.loads(json.dumps(self.plan.flat())))
+        asked = _compared(files.as_plain(self.plan.flat()))
         for name in {**asked, **there}:
             if there.get(name) != asked.get(name) and not (name == "device" and any(devices)):
                 was, here = there.get(name, "none"), asked.get(name, "none")
@@ -77,7 +76,7 @@ class Job:
 def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
     """A run's settings, completed by the defaults of settings that later versions added."""
     made = make_plan({name: value for name, value in config.items() if name != "preset"}).flat()
-    return {**json.loads(json.dumps(made)), **config}
+    return {**files.as_plain(made), **config}
 
 
 def _compared(flat: Mapping[str, Any]) -> dict[str, Any]:

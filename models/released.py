@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stcore.errors import UsageError
 from stcore.models import normalization
 from stcore.models.architectures import ARCHITECTURES, describe
+from stcore.models.convert import COUNTER
 from stcore.models.description import weight_shapes
 
 Array = NDArray[Any]
@@ -113,7 +114,7 @@ _LAYOUTS = (
     _Ours(("",), "", {}),
 )
 _UNUSED = "sub_block1."  # a copy of block1 that the WRN of TRADES and its successors create but never call
-_COUNTERS = ("num_batches_tracked", "n_averaged")
+_COUNTERS = (COUNTER, "n_averaged")
 _MEANS, _DEVIATIONS = ("mean", "mu"), ("std", "sigma")  # buffers of a normalisation layer
 _INSTEAD = "Or build the network in PyTorch and give the module itself to stcore.evaluate"
 

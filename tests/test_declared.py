@@ -69,7 +69,7 @@ def header(*shape, kind="|u1"):
 
 
 def zeros(file, count):
-    """An npz file's member of so many zeros, a few at a time."""
+    """Writes an npz file of `count` zeros, in pieces."""
     archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
     with archive, archive.open("images.npy", "w") as member:
         member.write(header(count // 192, 8, 8, 3))

@@ -11,7 +11,7 @@ import pickle
 import resource
 import shutil
 import time
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -216,17 +216,14 @@ def test_any_config_file(examples, tmp_path):
 def parquet(folder):
     pytest.importorskip("pyarrow")
     for part, (images, labels) in test_more_readers.PARTS.items():
-        test_data.write(
-            folder / f"{part}-0.parquet", [test_data.encoded(image) for image in images], labels.tolist()
-        )
-    return "parquet"
+        rows = [test_data.encoded(image) for image in images]
+        test_data.write(folder / f"{part}-0.parquet", rows, labels.tolist())
 
 
 def npy(folder):
     for part, (images, labels) in test_more_readers.PARTS.items():
         np.save(folder / f"{part}_images.npy", images)
         np.save(folder / f"{part}_labels.npy", labels)
-    return "npy"
 
 
 def svhn(folder):
@@ -234,29 +231,27 @@ def svhn(folder):
 
     for part in ("train", "test"):
         images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 12), np.uint8)
-        savemat(
-            folder / f"{part}_32x32.mat", {"X": images, "y": np.arange(12)[:, None] % 10 + 1}, do_compression=True
-        )
-    return "svhn"
+        content = {"X": images, "y": np.arange(12)[:, None] % 10 + 1}
+        savemat(folder / f"{part}_32x32.mat", content, do_compression=True)
 
 
 def stream(folder):
     pytest.importorskip("PIL")
     test_streams.write(folder)
-    return "stream"
 
 
 SETS = {
-    "npz": lambda folder: (test_readers.write_npz(folder) and "npz") or "npz",
-    "safetensors": lambda folder: test_more_readers.write_safetensors(folder) and "safetensors",
-    "folder": lambda folder: test_more_readers.write_folder(folder) and "folder",
-    "cifar10": lambda folder: test_readers.write_folder(folder, 10, "python") and "cifar10",
-    "cifar100": lambda folder: test_readers.write_archive(folder, 100, "binary") and "cifar100",
+    "npz": test_readers.write_npz,
+    "safetensors": test_more_readers.write_safetensors,
+    "folder": test_more_readers.write_folder,
+    "cifar10": lambda folder: test_readers.write_folder(folder, 10, "python"),
+    "cifar100": lambda folder: test_readers.write_archive(folder, 100, "binary"),
     "npy": npy,
     "parquet": parquet,
     "svhn": svhn,
     "stream": stream,
 }
+"""By the word of a format: what writes a set of it into a folder."""
 
 
 @pytest.mark.parametrize("kind", SETS)
@@ -289,8 +284,7 @@ def test_any_damage_to_a_data_set(kind, examples, tmp_path):
 @fuzzed(40)
 def test_any_index_of_a_stream(examples, tmp_path):
     """It is written again where it cannot be read."""
-    pytest.importorskip("PIL")
-    test_streams.write(tmp_path)
+    stream(tmp_path)
     data.load(f"stream:{tmp_path}")
     index = next(tmp_path.rglob("stcore-index.json"))
     whole = index.read_bytes()
@@ -451,7 +445,7 @@ def test_any_arguments_of_the_api(backend, examples):
         st.sampled_from(range(len(odd))),
         max_size=3,
     )
-    functions = [stcore.squeeze_loss, stcore.squeeze_step, stcore.find_squeeze_pair, partial(stcore.training_loss)]
+    functions = [stcore.squeeze_loss, stcore.squeeze_step, stcore.find_squeeze_pair, stcore.training_loss]
     before = backend.classifier(model).weights()
 
     @on(examples, st.sampled_from(range(len(functions))), arguments)

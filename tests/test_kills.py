@@ -63,8 +63,8 @@ AutoAttack.stages = lambda self, classes: tuple(
 from stcore.cli import demo
 from stcore.runs.plan import make_plan
 
-_plan_of, _small = demo.plan_of, {settings!r}
-demo.plan_of = lambda *asked: make_plan({{**_plan_of(*asked).flat(), **_small}})
+_plan_of, _small = demo.plan_of, SMALL
+demo.plan_of = lambda *asked: make_plan({**_plan_of(*asked).flat(), **_small})
 """
 
 RUN = words({**SETTINGS, **EAGER, "epochs": 2, "threads": 1, "ema": 0.9, "save_every": 0})
@@ -96,9 +96,10 @@ def demo(folder):
 JOBS = {"train": train, "evaluate": evaluate, "sweep": sweep, "demo": demo}
 
 
-def environment(job, folder, count, at):
+def environment(folder, count, at):
+    """Of a job's processes: at which write below `folder` they are killed; `count` counts the writes."""
     small = {name: value for name, value in SETTINGS.items() if name != "epochs"}
-    first = SHORT.replace("{settings!r}", repr(small)).replace("{{", "{").replace("}}", "}") + SHIM
+    first = SHORT.replace("SMALL", repr(small)) + SHIM
     return {"FORKED_FIRST": first, "KILLS_IN": str(folder), "KILLS_COUNT": str(count), "KILLS_AT": str(at)}
 
 
@@ -110,7 +111,7 @@ def prepared(job, folder):
 
 
 def begun(job, folder, count, at):
-    process = Forked(*job(folder), env=environment(job, folder, count, at), new_session=True)
+    process = Forked(*job(folder), env=environment(folder, count, at), new_session=True)
     return process, process.communicate()
 
 
@@ -214,7 +215,7 @@ Path("in/file").unlink()
 Path("elsewhere").write_text("y")
 """
     here = Path.cwd()
-    env = environment(train, tmp_path / "in", tmp_path / "count", 0)
+    env = environment(tmp_path / "in", tmp_path / "count", 0)
     forked("-c", code.replace('"in/', f'"{tmp_path}/in/').replace('"elsewhere', f'"{tmp_path}/elsewhere'), env=env)
     assert (tmp_path / "count").stat().st_size >= 4
     assert not (here / "in").exists()

@@ -69,9 +69,9 @@ def assigned_weights(model: Any) -> list[Any]:
     )
     if not could or not getattr(model, "inputs", None):
         return []
-    x = [keras.ops.zeros((2, *each.shape[1:]), each.dtype) for each in model.inputs]
+    (pixels,) = model.inputs
     with Scope() as scope:
-        model(x if len(x) > 1 else x[0], training=True)
+        model(keras.ops.zeros((2, *pixels.shape[1:]), pixels.dtype), training=True)
     return [variable for variable in model.trainable_variables if id(variable) in scope.written]
 
 

@@ -88,13 +88,14 @@ class TorchClassifier:
         return nullcontext()  # all modules draw from one generator: to repeat it would repeat dropout too
 
     def eval_logits(self, x: Tensor) -> Array | None:
-        with torch.inference_mode(False), torch.no_grad(), self._eager():
-            return torch_ops.to_numpy(self.logits(x, Mode.EVAL))
+        with self._eager():
+            return torch_ops.to_numpy(torch_ops.unrecorded(self.logits, x, Mode.EVAL))
 
     def trial_logits(self, x: Tensor) -> Array | None:
         devices = [self.device] if self.device.type == "cuda" else []
-        with torch.inference_mode(False), torch.no_grad(), self._eager(), torch.random.fork_rng(devices):
-            return torch_ops.to_numpy(self.logits(x, Mode.BATCH, dropout=True))
+        forward = partial(self.logits, x, Mode.BATCH, dropout=True)
+        with self._eager(), torch.random.fork_rng(devices):
+            return torch_ops.to_numpy(torch_ops.unrecorded(forward))
 
     def _eager(self) -> AbstractContextManager[Any]:
         """Context for one forward, which does not justify compiling a graph."""
@@ -244,9 +245,8 @@ class TorchLearner(TorchClassifier):
                     parameter.add_(amount)
 
     def perturbed(self) -> AbstractContextManager[None]:
-        return (
-            nullcontext()
-        )  # a module computes with weights, and assigns none: `spectral_norm` keeps the original
+        # A module computes with weights, and assigns none: `spectral_norm` keeps the original.
+        return nullcontext()
 
     def searching(self) -> Network:
         plain = self.inner_precision == "fp32" and not self.gradient_checkpointing

@@ -9,9 +9,7 @@ from stcore.audit.subject import REPEATS, Subject
 from stcore.errors import DivergedError
 from stcore.protocols import Array
 
-_TOLERANCE_OF_BATCHES = (
-    1e-3  # of the largest logit: kernels round otherwise in another batch, bfloat16 by a hundredth
-)
+_TOLERANCE_OF_BATCHES = 1e-3  # of the largest logit: in another batch kernels round otherwise
 
 
 def logits_are_finite(subject: Subject) -> Measured | Unmeasured:

@@ -35,7 +35,7 @@ CHECKSUM = "checksum"
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes plain values by name as indented JSON, with a checksum. Raises UsageError if it cannot be written."""
-    plain = json.loads(json.dumps(content))  # as it will be read: keys are text, tuples are lists
+    plain = as_plain(content)
     write_file(path, json.dumps({**plain, CHECKSUM: _sum(plain)}, indent=2) + "\n")
 
 
@@ -58,6 +58,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def _sum(content: Mapping[str, Any]) -> str:
     """SHA-256 of plain values, whatever their order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def as_plain(value: Any) -> Any:
+    """Plain values as they come back from JSON: keys are text, tuples are lists."""
+    return json.loads(json.dumps(value))
 
 
 def from_json(text: str | bytes) -> Any:
@@ -138,7 +143,7 @@ def _is_running(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # of somebody else
-        return True
+        pass
     return True
 
 

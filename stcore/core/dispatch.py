@@ -62,11 +62,10 @@ def extra(backend: str) -> str:
 
 def remedy(backend: str) -> str:
     """Returns what installs a backend that is missing, or selects the engine of Keras that is there."""
-    packages = set(missing_packages(backend))
-    for engine in packages & {"tensorflow", "jax"}:
-        other = "jax" if engine == "tensorflow" else "tensorflow"
-        if packages == {engine} and importlib.util.find_spec(other) is not None:
-            return f"{other} is installed: set KERAS_BACKEND={other}"
+    others: dict[tuple[str, ...], str] = {("tensorflow",): "jax", ("jax",): "tensorflow"}
+    other = others.get(tuple(missing_packages(backend)))
+    if other is not None and importlib.util.find_spec(other) is not None:
+        return f"{other} is installed: set KERAS_BACKEND={other}"
     return f"in the repository: pip install '.[{extra(backend)}]'"
 
 

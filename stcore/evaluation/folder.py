@@ -16,7 +16,6 @@ Every file is written under a temporary name and then renamed, so none is ever h
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from stcore.base.files import held, is_vacant, read_arrays, read_json, sweep, write_arrays, write_json
+from stcore.base.files import as_plain, held, is_vacant, read_arrays, read_json, sweep, write_arrays, write_json
 from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
 
@@ -42,7 +41,7 @@ class EvaluationFolder:
 
     def __init__(self, path: Path, identity: Mapping[str, Any], every: float = 30.0) -> None:
         self.path, self._every, self._last = path, every, time.monotonic()
-        identity = json.loads(json.dumps(identity))
+        identity = as_plain(identity)
         if (path / IDENTITY).is_file():
             _check_same(path, read_json(path / IDENTITY), identity)
         elif path.exists() and not (path.is_dir() and is_vacant(path)):
@@ -97,7 +96,7 @@ class EvaluationFolder:
 
     def finish(self, records: Mapping[str, Array], result: Mapping[str, Any]) -> None:
         """Writes the records and the result, unless the same result is there already."""
-        if self.result != json.loads(json.dumps(result)) or not (self.path / RECORDS).is_file():
+        if self.result != as_plain(result) or not (self.path / RECORDS).is_file():
             write_arrays(self.path / RECORDS, records)
             write_json(self.path / RESULT, result)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import from_json, held, sweep, writing
+from stcore.base.files import as_plain, from_json, held, sweep, writing
 from stcore.base.weights_file import digest, load_weights, save_weights
 from stcore.errors import UsageError
 from stcore.runs.folder import CONFIG
@@ -39,7 +39,7 @@ class RunStates:
     ) -> None:
         self._folder = run / FOLDER
         self._every, self._about = every, dict(about)
-        self._settings = json.loads(json.dumps(dict(settings or {})))
+        self._settings = as_plain(dict(settings or {}))
         self._last = time.monotonic()
 
     def due(self) -> bool:
