@@ -72,7 +72,8 @@ def killed(due: Callable[[float], bool], *words: object) -> bool:
 def rows(run: Path) -> list[dict[str, Any]]:
     path = run / METRICS
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [timeless(json.loads(line)) for line in lines if line.endswith("\n")]  # the run may be writing the last one
+    whole = [line for line in lines if line.endswith("\n")]  # the run may be writing the last one
+    return [timeless(json.loads(line)) for line in whole]
 
 
 def timeless(record: dict[str, Any]) -> dict[str, Any]:

@@ -195,6 +195,7 @@ def test_the_page_keeps_the_projects_style(copy):
         )
 
 
+@pytest.mark.slow  # the shared suite in a process of its own, 13 s; the page that writes the row is followed above
 def test_the_row_passes_the_shared_suite(copy):
     for name in NAMES:
         load(name)

@@ -294,7 +294,34 @@ def two_steps(published, monkeypatch, name, backend, **settings):
     return stcli("train", "--preset", name, "--backend", backend, "--out", out, *words), published / out
 
 
-@pytest.mark.parametrize("name", PRESETS)
+SHAPING = ("method", "divergence", "init", "adversarial_first", "share_natural")
+"""What a step's graph depends on by its value; by whether it is there at all: `PRESENT`."""
+PRESENT = ("awp", "rwp", "extra_data")
+
+
+def shape(name):
+    row = PRESETS[name].settings
+    return frozenset({*((key, row.get(key)) for key in SHAPING), *((key, key in row) for key in PRESENT)})
+
+
+def kinds():
+    """Few presets that have every value of what shapes a step's graph."""
+    left = {name: shape(name) for name in PRESETS}
+    seen, chosen = set(), []
+    while any(each - seen for each in left.values()):
+        chosen.append(max(left, key=lambda name: len(left[name] - seen)))
+        seen |= left[chosen[-1]]
+    return chosen
+
+
+FIRST = {*kinds(), *{shape(name): name for name in reversed(PRESETS)}.values()}
+"""A preset of each shape."""
+
+
+@pytest.mark.parametrize(
+    "name",  # the others differ from these in numbers alone: half a minute together
+    [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS],
+)
 def test_a_preset_trains_on_the_published_formats(published, monkeypatch, name):
     load("torch")
     said, out = two_steps(published, monkeypatch, name, "torch")
@@ -311,24 +338,6 @@ def test_a_preset_trains_on_the_published_formats(published, monkeypatch, name):
     for setting in kept:
         value = preset.settings[setting]
         assert config[setting] == (list(value) if isinstance(value, tuple) else value), setting
-
-
-SHAPING = ("method", "divergence", "init", "adversarial_first", "share_natural")
-"""What a step's graph depends on by its value; by whether it is there at all: `PRESENT`."""
-PRESENT = ("awp", "rwp", "extra_data")
-
-
-def kinds():
-    """Few presets that have every value of what shapes a step's graph; all of them train with PyTorch above."""
-    left = {
-        name: {*((key, row.get(key)) for key in SHAPING), *((key, key in row) for key in PRESENT)}
-        for name, row in ((name, preset.settings) for name, preset in PRESETS.items())
-    }
-    seen, chosen = set(), []
-    while any(shape - seen for shape in left.values()):
-        chosen.append(max(left, key=lambda name: len(left[name] - seen)))
-        seen |= left[chosen[-1]]
-    return chosen
 
 
 @pytest.mark.parametrize("name", kinds())

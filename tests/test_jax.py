@@ -21,14 +21,13 @@ if missing := [name for name in ("keras", "jax") if importlib.util.find_spec(nam
 
 HERE = Path(__file__).parent
 QUICK = (
-    "on_jax.py",
     "test_protocol.py",
     "test_divergences.py",
     "test_losses.py",
     "test_averaging.py",
     "test_sgd.py",
 )
-"""JAX's own tests, with the operations, losses and updates of the shared suite."""
+"""The operations, losses and updates of the shared suite."""
 STEPS = ("test_conformance.py", "test_squeeze.py", "test_modes.py", "test_perturbation.py")
 """Searches and whole steps. Both speak for the rest, most of which tests the methods rather than the engine."""
 
@@ -43,7 +42,8 @@ def on_engine(monkeypatch, engine):
 @pytest.mark.parametrize(
     "files",
     [
-        QUICK,
+        ("on_jax.py",),
+        pytest.param(QUICK, marks=pytest.mark.slow),  # forty seconds, likewise
         pytest.param(STEPS, marks=pytest.mark.slow),  # four minutes, nearly all of them XLA's compilation
     ],
     ids=" ".join,
@@ -70,6 +70,7 @@ sys.exit(main())
 """`stcli`; what a process has compiled, the next need not."""
 
 
+@pytest.mark.slow  # three processes that compile, 15 s; a resumed run of the other engine: test_resume.py
 def test_killed_and_resumed_it_ends_as_without_a_break(tmp_path):
     whole, broken, cached = tmp_path / "whole", tmp_path / "broken", ["-c", CACHED, tmp_path / "cache", "train"]
     short = ["--epochs", "2", "--train-size", "192", "--select-by", "fgsm", "--attacks", "fgsm"]

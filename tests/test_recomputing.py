@@ -43,19 +43,19 @@ def test_weights_and_statistics_are_the_same(backend, objective, net):
     assert_close(*results, 1e-12)
 
 
-def test_so_they_are_with_a_perturbation_and_in_bf16_and_compiled(backend):
+def test_so_they_are_with_a_perturbation_and_in_bf16(backend):
     results = [after_two_steps(backend, on, SHORT, perturbation=AWP(), net="tiny") for on in (False, True)]
     assert_close(*results, 1e-12)
     rough = {"net": "tiny", "precision": "bf16", "dtype": "float32"}
     results = [after_two_steps(backend, on, SHORT, **rough) for on in (False, True)]
     assert_close(*results, 1e-6)
-    if backend.name == "keras":
-        from stcore.backends.keras.engine import NAME
 
-        compiled = [(SHORT, "on")] + [(StandardConfig(), "xla")] * (NAME == "tensorflow")  # jax has no other
-        for objective, choice in compiled:
-            results = [after_two_steps(backend, on, objective, net="tiny", choice=choice) for on in (False, True)]
-            assert_close(*results, 1e-12)
+
+@pytest.mark.slow  # Keras traces each step twice, XLA compiles it: 8 s
+@pytest.mark.parametrize(("objective", "choice"), [(SHORT, "on"), (StandardConfig(), "xla")], ids=["on", "xla"])
+def test_so_they_are_compiled(objective, choice):
+    results = [after_two_steps(load("keras"), on, objective, net="tiny", choice=choice) for on in (False, True)]
+    assert_close(*results, 1e-12)
 
 
 def with_dropout():
@@ -66,7 +66,14 @@ def with_dropout():
     return Sequential([Input((8, 8, 3)), *hidden, layers.Dropout(0.3), layers.Dense(3)])
 
 
-@pytest.mark.parametrize(("backend", "choice"), [("torch", "off"), ("keras", "off"), ("keras", "on")])
+@pytest.mark.parametrize(
+    ("backend", "choice"),
+    [
+        ("torch", "off"),
+        ("keras", "off"),
+        pytest.param("keras", "on", marks=pytest.mark.slow),  # 13 s of tracing, for the numbers of "off"
+    ],
+)
 def test_dropout_draws_the_same_masks_again(backend, choice):
     """The same masks in the way back, others in the next forward, and the generator where it would have been."""
     import factories
