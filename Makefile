@@ -76,7 +76,7 @@ UV = UV_INDEX_STRATEGY=unsafe-best-match \
 
 # Byte code is made by all cores at once.
 $(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt
-	$(PIP) install --quiet uv || true
+	$(PIP) install --quiet -c constraints.txt uv || true
 	$(UV) pip install --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]' || \
 		$(PIP) install --quiet --no-compile -c constraints.txt -e '.[$(EXTRAS)]'
 	$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true  # some packages bring templates that are no Python
