@@ -22,11 +22,16 @@ from stcore.results.robustbench import THREATS, Evaluation, Paper, entry_path, m
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 
+FORMATS = ("robustbench",)
+
 
 def main(args: Sequence[str]) -> int:
     """Writes the entry; returns the exit code."""
+    for word in args[:1]:
+        if not word.startswith("-"):  # before the arguments of a format that was not asked for are missed
+            checks.choice("to", word, FORMATS)
     options = parse(ExportOptions, args, "stcli export")
-    checks.choice("to", options.to, ("robustbench",))
+    checks.choice("to", options.to, FORMATS)
     RunFolder.check_free(options.out)
     evaluation = Evaluation.read(options.evaluation)
     if options.dataset is not None:

@@ -14,8 +14,9 @@ graph. On JAX a model's variables are arguments of the traced or differentiated 
 these functions within a `keras.StatelessScope` that maps them, then read the running statistics from the scope.
 
 Raises TypeError for a model of an unknown framework or a tensor that is not of the model's framework and dtype,
-DataError for pixels or labels out of range, and UsageError for a model that does not return logits, and for noise
-or a pair not shaped like x.
+DataError for pixels or labels out of range, for noise that is not finite and for a pair that is not finite or
+further from x than epsilon and its start noise, and UsageError for a model that does not return logits, and for
+noise or a pair not shaped like x.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def squeeze_step(
     pair = (
         config.start(x, resolve_noise(classifier, config, x, noise, rng))
         if pair is None
-        else _checked_pair(classifier, x, pair)
+        else _checked_pair(classifier, x, pair, config)
     )
     return SqueezePair(*classifier.ops.unrecorded(lambda: config.ascend(classifier, x, y, pair, steps=1)))
 
@@ -128,7 +129,8 @@ def squeeze_loss(
     ops = classifier.ops
     if pair is None:
         pair = find_examples(config, classifier, x, y, noise, rng)
-    pair = _checked_pair(classifier, x, pair)
+    else:
+        pair = _checked_pair(classifier, x, pair, config)
     with classifier.same_draws():
         losses, metrics = config.losses(classifier, x, y, pair)
     names = ("natural_loss", "adversarial_loss", "collaborative_loss", "divergence")
@@ -191,6 +193,10 @@ def training_loss(
     return TrainingLoss(ops.mean(losses), {n: ops.stop_gradient(ops.mean(m)) for n, m in metrics.items()})
 
 
-def _checked_pair(classifier: Classifier, x: Tensor, pair: SqueezePair) -> SqueezePair:
+def _checked_pair(classifier: Classifier, x: Tensor, pair: SqueezePair, config: SqueezeConfig) -> SqueezePair:
     check_shapes(classifier, "pair", x, pair, 2)
+    start = 10 * config.noise_std if config.init == "gaussian" else 0.0  # no normal number is further
+    pixels = classifier.to_numpy(x)
+    for tensor in pair:
+        validation.check_neighbour("pair", classifier.to_numpy(tensor), pixels, max(config.epsilon, start))
     return SqueezePair(*pair)

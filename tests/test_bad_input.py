@@ -1,5 +1,6 @@
 """Everything a user can get wrong: one clear sentence, the documented exit code, and nothing of theirs touched."""
 
+import dataclasses
 import importlib.util
 import io
 import os
@@ -671,14 +672,15 @@ def test_noise_that_does_not_fit(backend, model):
     x, y, (one, two) = given.x, given.y, given.noise
     learner = backend.learner(model)
 
-    def refused(noise, message):
+    def refused(noise, message, error=UsageError):
         for call in (
             lambda: stcore.squeeze_step(model, x, y, None, CONFIG, noise=noise),
             lambda: stcore.find_squeeze_pair(model, x, y, CONFIG, noise=noise),
             lambda: stcore.squeeze_loss(model, x, y, None, CONFIG, noise=noise),
             lambda: stcore.train_step(learner, CONFIG, x, y, noise=noise),
+            lambda: stcore.training_loss(model, CONFIG, x, y, noise=noise),
         ):
-            with pytest.raises(UsageError, match=message):
+            with pytest.raises(error, match=message):
                 call()
 
     refused((one,), "noise: expected 2 tensors shaped like x; received 1")
@@ -686,20 +688,47 @@ def test_noise_that_does_not_fit(backend, model):
     refused((one, two[:3]), r"noise: expected tensors shaped like x, \(6, .*received shape \(3,")
     refused(one, "noise: expected 2 tensors shaped like x; received 6")
     refused(one[:2], r"noise: expected tensors shaped like x, \(6, .*received shape \(\d+, \d+, \d+\)")
+    for number in (np.nan, np.inf):
+        refused((one, two * number), "noise: expected finite numbers; received NaN or infinity", DataError)
+    with pytest.raises(DataError, match="noise: expected finite"):
+        PGD()(model, x, y, noise=(one * np.nan,))
 
 
 def test_a_pair_that_does_not_fit(backend, model):
     given = backend.batch(BATCH)
     x, y = given.x, given.y
 
-    def refused(pair, message):
+    def refused(pair, message, error=UsageError, config=CONFIG):
         for call in (stcore.squeeze_step, stcore.squeeze_loss):
-            with pytest.raises(UsageError, match=message):
-                call(model, x, y, pair, CONFIG)
+            with pytest.raises(error, match=message):
+                call(model, x, y, pair, config)
 
     refused((x,), "pair: expected 2 tensors shaped like x; received 1")
     refused((x, x[:3]), r"pair: expected tensors shaped like x, \(6, .*received shape \(3,")
     refused(x, "pair: expected 2 tensors shaped like x; received 6")
+    refused((x, x * np.nan), "pair: expected finite numbers; received NaN or infinity", DataError)
+    refused((x - 2 * CONFIG.epsilon, x), "pair: expected points at most .* from x .*; received one at", DataError)
+    uniform = dataclasses.replace(CONFIG, init="uniform", epsilon=0.0)
+    refused((x + 0.02, x), "pair: expected points at most 0 from x", DataError, uniform)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-6, 0.3])
+def test_a_pair_that_was_found_fits(backend, model, epsilon):
+    """Its start noise, too, which may be further than epsilon, and a pair that was rounded."""
+    given, config = backend.batch(BATCH), dataclasses.replace(CONFIG, epsilon=epsilon, step_size=0.1)
+    for pair in (
+        stcore.find_squeeze_pair(model, given.x, given.y, dataclasses.replace(config, steps=0), rng=0),
+        stcore.find_squeeze_pair(model, given.x, given.y, config, rng=0),
+        tuple(backend.tensor(rounded(backend.array(given.x) + epsilon * sign)) for sign in (-1, 1)),
+    ):
+        stcore.squeeze_step(model, given.x, given.y, pair, config)
+        stcore.squeeze_loss(model, given.x, given.y, pair, config)
+
+
+def rounded(array):
+    """To bfloat16."""
+    bits = array.astype("float32").view("uint32")
+    return ((bits + 0x8000) & 0xFFFF0000).view("float32").astype(array.dtype)
 
 
 def test_evaluations_that_do_not_fit(backend, model):

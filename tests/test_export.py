@@ -308,3 +308,11 @@ def test_only_robustbench_is_known_and_the_command_has_help():
     assert "robustbench" in said.out
     wanted = words({**PAPER, "evaluation": "x", "out": "y"})
     assert "to: expected one of robustbench" in stcli("export", "onnx", "weights", *wanted).err
+
+
+def test_a_format_that_there_is_not_is_what_is_named():
+    """Not the arguments of another one."""
+    for given, hint in ((["onnx"], ""), (["RobustBench", "net.safetensors"], ". Did you mean 'robustbench'?")):
+        said = stcli("export", *given)
+        assert said.code == 2
+        assert said.err == f"stcli: to: expected one of robustbench; received '{given[0]}'{hint}\n"

@@ -124,11 +124,14 @@ def resolve_noise(
     """Returns the given noise, checked, or draws it from `rng`: a tensor shaped like x for each of `noise_laws`.
 
     It is drawn as host images, so that the model's layout does not change the numbers.
-    Raises UsageError for noise not shaped like x, and if it has to be drawn inside a traced graph.
+    Raises UsageError for noise not shaped like x, and if it has to be drawn inside a traced graph; DataError for
+    noise that is not finite.
     """
     laws = search.noise_laws
     if noise is not None:
         check_shapes(classifier, "noise", x, noise, len(laws))
+        for tensor in noise:
+            validation.check_numbers("noise", classifier.to_numpy(tensor))
         return tuple(noise)
     if laws and classifier.to_numpy(x) is None:
         raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")

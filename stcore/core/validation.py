@@ -13,6 +13,28 @@ import numpy as np
 from stcore.errors import DIVIDE, DataError, DivergedError, StcoreError, UsageError
 from stcore.protocols import Array, Classifier, Tensor
 
+ROUNDED = 0.01
+"""A pixel of x + epsilon in bfloat16 is this near, of the largest pixel: what is further was not found so."""
+
+
+def check_numbers(name: str, values: Array | None) -> None:
+    """Raises DataError for NaN or infinity; None, inside a traced graph, has no values to check."""
+    if values is not None and not np.isfinite(values).all():
+        raise DataError(f"{name}: expected finite numbers; received NaN or infinity")
+
+
+def check_neighbour(name: str, values: Array | None, pixels: Array | None, reach: float) -> None:
+    """Raises DataError unless a point is finite and no pixel of it is further than `reach` from its image's."""
+    check_numbers(name, values)
+    if values is None or pixels is None:
+        return
+    distance = float(np.abs(values - pixels).max(initial=0.0))
+    if distance > reach + ROUNDED * max(reach, float(np.abs(pixels).max(initial=0.0))):
+        raise DataError(
+            f"{name}: expected points at most {reach:g} from x in every pixel; received one at {distance:g}. "
+            "Give the neighbours of these images, found with this epsilon"
+        )
+
 
 def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
     """Raises DataError unless there is an image and every pixel is a finite float within the bounds."""
