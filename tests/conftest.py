@@ -40,8 +40,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Two frameworks are a million objects. The collector need not walk through them again and again."""
+    """Two frameworks are a million objects, and a graph that is traced is ten thousand that stay."""
     gc.freeze()
+    gc.set_threshold(100_000)
     gc.enable()
 
 

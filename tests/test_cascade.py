@@ -163,7 +163,14 @@ def test_verdicts_are_those_of_the_other_backend_sample_by_sample(attack):
     assert 0 < one.stages[-1].robust.correct < (one.records.natural == one.records.label).sum()
 
 
-@pytest.mark.parametrize("attack", [*members("linf"), *members("l2"), WHOLE])
+@pytest.mark.parametrize(
+    "attack",  # a third are of the slow tier: ten seconds, for attacks that differ from these in their norm alone
+    [
+        *members("linf"),
+        *(pytest.param(*one.values, id=one.id, marks=pytest.mark.slow) for one in members("l2")),
+        WHOLE,
+    ],
+)
 def test_the_batch_size_changes_nothing(backend, attack):
     whole, examples = of_one_batch(backend.name, attack)
     for batch_size in (1, 7) if attack == WHOLE else (1,) if attack.norm == "linf" else (7,):

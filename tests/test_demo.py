@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from harness import load
 from reported import Page, shown, undrawn
 from small import contents, stcli
 from terminal import on_a_terminal
@@ -43,6 +44,12 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "plan_of", lambda *asked: make_plan({**plan_of(*asked).flat(), **SMALL}))
         yield
+
+
+@pytest.fixture(scope="module", params=["torch", pytest.param("keras", marks=pytest.mark.slow)])
+def backend(request):
+    """Three runs of Keras take twenty seconds of tracing; its own runs and reports have their tests elsewhere."""
+    return load(request.param)
 
 
 @pytest.fixture(scope="module")

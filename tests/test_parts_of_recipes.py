@@ -30,7 +30,16 @@ STRONG = {
 }
 
 
-@pytest.mark.parametrize("recipe", [FAST, STRONG], ids=["fast", "strong"])
+@pytest.mark.parametrize(
+    ("backend", "recipe"),
+    [
+        pytest.param("torch", FAST, id="torch-fast"),
+        pytest.param("torch", STRONG, id="torch-strong"),
+        pytest.param("keras", FAST, id="keras-fast", marks=pytest.mark.slow),  # eight seconds of tracing each
+        pytest.param("keras", STRONG, id="keras-strong"),
+    ],
+    indirect=["backend"],
+)
 def test_they_go_together(backend, recipe, tmp_path, monkeypatch):
     """Resumed is a copy of the run's folder as it was when its second epoch began."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -226,7 +226,7 @@ def test_what_would_stop_the_run_stops_the_plan(tmp_path):
         assert message in said.err
 
 
-@ON_EACH
+@pytest.mark.parametrize("backend", ["torch", pytest.param("keras", marks=pytest.mark.slow)])  # 6 s of tracing
 def test_it_measures_the_runs_own_way_to_train(backend):
     """Images on the device, parts of batches, forwards computed again: options that change the cost of a step."""
     load(backend)

@@ -27,10 +27,12 @@ ONE_TEST = 'import pytest\ndef test_it(): pytest.skip("because")\n'
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [("test_module.py", WHOLE_MODULE, "could not import 'no_such_package'"), ("test_one.py", ONE_TEST, "because")],
+    ("workers", "name", "content", "said"),
+    [
+        (0, "test_module.py", WHOLE_MODULE, "could not import 'no_such_package'"),
+        (1, "test_one.py", ONE_TEST, "because"),
+    ],
 )
-@pytest.mark.parametrize("workers", [0, 1])
 def test_an_unnamed_skip_fails_a_strict_run_alone(pytester, monkeypatch, workers, name, content, said):
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("STCORE_STRICT_SKIPS", "1")

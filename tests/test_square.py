@@ -331,7 +331,10 @@ def convolutional():
         return model, x, model(x).argmax(1)
 
 
-@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.02), ("l2", 0.27), ("l1", 1.0)])
+@pytest.mark.parametrize(
+    ("norm", "epsilon"),
+    [("linf", 0.02), ("l2", 0.27), pytest.param("l1", 1.0, marks=pytest.mark.slow)],  # 6 s, for l2's windows
+)
 def test_it_fools_as_many_as_pyautoattacks(monkeypatch, norm, epsilon):
     """With its windows, which never touch the last row and column, as many; with windows everywhere, no fewer."""
     torch = pytest.importorskip("torch")
