@@ -238,8 +238,8 @@ class Classifier(Network, Protocol):
     def state(self) -> Sequence[Tensor]:
         """Returns the floating-point weights and running statistics, in a fixed order."""
 
-    def assign(self, values: Sequence[Tensor]) -> None:
-        """Sets what `state()` returns; as many values, in its order and shapes."""
+    def blend(self, values: Sequence[Tensor], share: float) -> None:
+        """Moves what `state()` returns towards as many values, in its order and shapes: w + share·(value − w)."""
 
     def snapshot(self) -> dict[str, Array]:
         """Returns everything the next step depends on, bit for bit, as host arrays under framework-specific names.

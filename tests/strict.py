@@ -325,9 +325,9 @@ class StrictClassifier:
     def state(self):
         return [StrictTensor(array) for array in self.model.weights.values()]
 
-    def assign(self, values):
+    def blend(self, values, share):
         for array, value in zip(self.model.weights.values(), values, strict=True):
-            array[:] = _raw(value)
+            array += share * (_raw(value) - array)
 
     def same_draws(self):
         return nullcontext()

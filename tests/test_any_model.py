@@ -235,8 +235,9 @@ def trained_on(framework, tmp_path, **settings):
     return out
 
 
-@pytest.fixture(scope="module", params=["torch", "keras"])
+@pytest.fixture(scope="module", params=["torch", pytest.param("keras", marks=pytest.mark.slow)])
 def run(request, tmp_path_factory):
+    """Keras traces a transformer for fifteen seconds; other factories of Keras train below."""
     return request.param, trained_on(request.param, tmp_path_factory.mktemp(request.param))
 
 

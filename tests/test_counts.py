@@ -82,7 +82,7 @@ def test_the_outer_forwards_are_collaborative_natural_adversarial(every_backend)
 def test_one_step_updates_the_statistics_by_natural_then_adversarial(backend):
     """Twice, by hand: natural first, so the adversarial weighs more."""
     given, model = problem(), backend.build("tiny")
-    batch, pair = backend.batch(given), backend.pair(given.noise)
+    batch, pair = backend.batch(given), backend.pair([given.x + 0.005 * noise for noise in given.noise])
     stcore.squeeze_loss(model, batch.x, batch.y, pair)
     expected = backend.build("tiny")
     for point in (batch.x, pair.adversarial):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -117,9 +117,19 @@ class KerasClassifier:
     def state(self) -> Sequence[Tensor]:
         return [ops.convert_to_tensor(variable) for variable in self._float_variables()]
 
-    def assign(self, values: Sequence[Tensor]) -> None:
-        for variable, value in zip(self._float_variables(), values, strict=True):
-            variable.assign(value)
+    def blend(self, values: Sequence[Tensor], share: float) -> None:
+        self._blend(list(values), ops.convert_to_tensor(share, native.available("float64")))
+
+    @cached_property
+    def _blend(self) -> Callable[[list[Tensor], Tensor], None]:
+        """One traced function; not XLA's, which would round a product and a sum once."""
+
+        def blend(values: list[Tensor], share: Tensor) -> None:
+            for variable, value in zip(self._float_variables(), values, strict=True):
+                move = ops.cast(share, variable.dtype) * (value - variable)
+                variable.assign_add(ops.reshape(move, variable.shape))  # the first axis of what is traced is open
+
+        return native.compile(blend) if self.compiled else blend
 
     def _float_variables(self) -> list[Any]:
         return [variable for variable in self.model.weights if "float" in variable.dtype]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,21 +12,13 @@ from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing
 )
 
 from stcore.backends.keras.scope import Scope
+from stcore.base.locks import lock_of
 from stcore.protocols import Mode, Tensor
-
-_locks: weakref.WeakKeyDictionary[Any, threading.RLock] = weakref.WeakKeyDictionary()
-_making = threading.Lock()
-
-
-def _lock_of(model: Any) -> threading.RLock:
-    """The lock of a model: layers that are switched off for one thread are not for another."""
-    with _making:
-        return _locks.setdefault(model, threading.RLock())
 
 
 def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
     """Logits of x. BATCH is training behaviour in a scope that discards every write to a variable."""
-    with _lock_of(model):
+    with lock_of(model):
         return _forward(model, x, mode, dropout)
 
 

@@ -142,9 +142,11 @@ class TorchClassifier:
     def state(self) -> Sequence[Tensor]:
         return [t for t in self.model.state_dict().values() if t.is_floating_point()]
 
-    def assign(self, values: Sequence[Tensor]) -> None:
-        for tensor, value in zip(self.state(), values, strict=True):
-            tensor.copy_(value)
+    def blend(self, values: Sequence[Tensor], share: float) -> None:
+        own = self.state()
+        moves = torch._foreach_sub(list(values), own)
+        torch._foreach_mul_(moves, share)
+        torch._foreach_add_(own, moves)
 
     def snapshot(self) -> dict[str, Array]:
         return snapshots.model_state(self._module)
@@ -239,10 +241,10 @@ class TorchLearner(TorchClassifier):
         return [p.detach() if p.ndim > 1 else None for p in self.trainable]
 
     def shift(self, amounts: Sequence[Tensor | None]) -> None:
-        with torch.no_grad():
-            for parameter, amount in zip(self.trainable, amounts, strict=True):
-                if amount is not None:
-                    parameter.add_(amount)
+        pairs = [(p, amount) for p, amount in zip(self.trainable, amounts, strict=True) if amount is not None]
+        if pairs:
+            with torch.no_grad():
+                torch._foreach_add_([p for p, _ in pairs], [amount for _, amount in pairs])
 
     def perturbed(self) -> AbstractContextManager[None]:
         # A module computes with weights, and assigns none: `spectral_norm` keeps the original.

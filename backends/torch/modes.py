@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,21 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from stcore.base.locks import lock_of
 from stcore.errors import UsageError
 from stcore.protocols import Mode
 
 _statistical: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 """Of each module with `own_buffers`: whether it writes them in training, as a norm does."""
-
-
-_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_making = threading.Lock()
-
-
-def _lock_of(model: nn.Module) -> threading.RLock:
-    """The lock of a model's flags: threads that share a model make its forwards one after another."""
-    with _making:
-        return _locks.setdefault(model, threading.RLock())
 
 
 @contextmanager
@@ -38,7 +28,7 @@ def in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
     is in evaluation mode, all follow `mode`. Normalisation layers are PyTorch's own and all that write their
     buffers in training, which `note_statistics` has noted.
     """
-    with _lock_of(model):
+    with lock_of(model):
         yield from _in_mode(model, mode, dropout)
 
 
@@ -49,29 +39,46 @@ def _in_mode(model: nn.Module, mode: Mode, dropout: bool) -> Iterator[None]:
             "model: expected a module whose layers can be switched between training and evaluation; received "
             "TorchScript, which has them fixed. Give the module that it was made of; evaluation takes either"
         )
-    before = [(module, module.training, getattr(module, "track_running_stats", None)) for module in modules]
-    frozen = {module for module, training, _ in before if model.training and not training}
-    hidden = []
+    trains = model.training
+    flags = [(module, module.training) for module in modules]
+    hidden: list[tuple[nn.Module, str, Any]] = []
+
+    def hide(module: nn.Module, name: str, value: Any) -> None:
+        hidden.append((module, name, getattr(module, name)))
+        _set(module, name, value)
+
     try:
-        for module, _, tracks in before:
+        for module, training in flags:
             normalises = isinstance(module, _NormBase)
-            statistical = normalises or _statistical.get(module, False)
-            on = mode is not Mode.EVAL and (statistical or dropout) and module not in frozen
-            module.training = on
-            if normalises and on and tracks and mode is Mode.BATCH:
-                module.track_running_stats = False
+            on = mode is not Mode.EVAL and (normalises or dropout or _is_statistical(module))
+            on = on and (training or not trains)  # else the user froze it
+            if training != on:
+                _set(module, "training", on)
+            if normalises and on and module.track_running_stats and mode is Mode.BATCH:
+                hide(module, "track_running_stats", False)
                 if isinstance(module, _InstanceNorm):  # it ignores the flag and writes its statistics
-                    hidden.append((module, module.running_mean, module.running_var))
-                    module.running_mean = module.running_var = None
+                    hide(module, "running_mean", None)
+                    hide(module, "running_var", None)
         with in_copies(modules if mode is not Mode.TRAIN else [], own_buffers):
             yield
     finally:
-        for module, mean, variance in hidden:
-            module.running_mean, module.running_var = mean, variance
-        for module, training, tracks in before:
-            module.training = training
-            if tracks is not None and module.track_running_stats != tracks:
-                module.track_running_stats = tracks
+        for module, name, value in hidden:
+            _set(module, name, value)
+        for module, training in flags:
+            if module.training != training:
+                _set(module, "training", training)
+
+
+def _set(module: nn.Module, name: str, value: Any) -> None:
+    """Sets an attribute. `nn.Module.__setattr__` takes a microsecond, which an ordinary module's flag need not."""
+    if name in module.__dict__ and not hasattr(type(module), name):
+        module.__dict__[name] = value
+    else:
+        setattr(module, name, value)
+
+
+def _is_statistical(module: nn.Module) -> bool:
+    return bool(module._buffers) and _statistical.get(module, False)
 
 
 def own_buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -79,6 +86,8 @@ def own_buffers(module: nn.Module) -> dict[str, Tensor]:
 
     The user's modules have them, and any module under `spectral_norm`.
     """
+    if not module._buffers:
+        return {}
     known = isinstance(module, _NormBase) and type(module).__module__.startswith("torch.nn.modules.")
     return {} if known else all_buffers(module)
 

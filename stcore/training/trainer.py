@@ -292,5 +292,4 @@ class Trainer:
 
 def follow(average: Classifier, model: Classifier, decay: float) -> None:
     """average ← decay·average + (1 − decay)·model, weights and running statistics alike."""
-    pairs = zip(average.state(), model.state(), strict=True)
-    average.assign([mean + (1.0 - decay) * (now - mean) for mean, now in pairs])
+    average.blend(model.state(), 1.0 - decay)
