@@ -170,8 +170,11 @@ class Classifier(Network, Protocol):
     def signature(self) -> Hashable:
         """Returns the shapes of the trainable weights: a network with a new head has another signature."""
 
+    def is_tracing(self, x: Tensor) -> bool:
+        """Whether a graph is traced, in which tensors have no values. Copies nothing."""
+
     def to_numpy(self, x: Tensor) -> Array | None:
-        """Copies x to the host, or returns None while a graph is traced and tensors have no values."""
+        """Copies x to the host, or returns None while a graph is traced."""
 
     def same_draws(self) -> AbstractContextManager[None]:
         """Context of a step's outer forwards: layers that augment images draw once for all of them.

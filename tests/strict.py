@@ -298,6 +298,9 @@ class StrictClassifier:
     def signature(self):
         return tuple((name, array.shape) for name, array in self.model.weights.items())
 
+    def is_tracing(self, x):
+        return False
+
     def to_numpy(self, x):
         return ops.to_numpy(x)
 

@@ -127,7 +127,7 @@ FLAGS += [
 ]
 
 
-@fuzzed(150)
+@fuzzed(80)
 def test_any_arguments(examples, tmp_path, monkeypatch):
     """Of every command; work that would begin is not done."""
     monkeypatch.chdir(tmp_path)

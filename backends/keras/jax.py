@@ -187,11 +187,14 @@ def check_tensor(x: Any, dtype: str) -> None:
         raise TypeError(f"expected a JAX array of the model's {dtype}; received {received}{hint}")
 
 
+def is_tracing(x: Any) -> bool:
+    """Whether a function is traced, even if x is a constant: a trace freezes random draws."""
+    return isinstance(x, jax.core.Tracer) or _is_tracing()
+
+
 def to_numpy(x: Any) -> Array | None:
-    """The values, or None while a function is traced, even for constants: a trace freezes random draws."""
-    if isinstance(x, jax.core.Tracer) or _is_tracing():
-        return None
-    return np.asarray(x)
+    """The values, or None while a function is traced."""
+    return None if is_tracing(x) else np.asarray(x)
 
 
 def use_device(name: str) -> str:

@@ -70,6 +70,9 @@ class KerasClassifier:
     def signature(self) -> Hashable:
         return tuple(tuple(v.shape) for v in self.model.trainable_variables)
 
+    def is_tracing(self, x: Any) -> bool:
+        return native.is_tracing(x)
+
     def to_numpy(self, x: Any) -> Array | None:
         return native.to_numpy(x)
 

@@ -122,9 +122,14 @@ def check_tensor(x: Any, dtype: str) -> None:
         raise TypeError(f"expected a TensorFlow tensor of the model's {dtype}; received {received}{hint}")
 
 
+def is_tracing(x: Any) -> bool:
+    """Whether a graph is traced, even if x is a constant: the trace would freeze a random draw."""
+    return not tf.executing_eagerly()
+
+
 def to_numpy(x: Any) -> Array | None:
-    """The values, or None while a graph is traced, even for a constant: the trace would freeze a random draw."""
-    if not tf.executing_eagerly():
+    """The values, or None while a graph is traced."""
+    if is_tracing(x):
         return None
     values: Array = tf.convert_to_tensor(x).numpy()
     return values

@@ -79,8 +79,11 @@ class TorchClassifier:
     def signature(self) -> Hashable:
         return tuple(p.shape for p in self.model.parameters())
 
+    def is_tracing(self, x: Any) -> bool:
+        return torch.compiler.is_compiling()
+
     def to_numpy(self, x: Any) -> Array | None:
-        if torch.compiler.is_compiling():
+        if self.is_tracing(x):
             return None
         return torch_ops.to_numpy(x) if isinstance(x, Tensor) else np.asarray(x)
 
@@ -143,7 +146,7 @@ class TorchClassifier:
         return [t for t in self.model.state_dict().values() if t.is_floating_point()]
 
     def blend(self, values: Sequence[Tensor], share: float) -> None:
-        own = self.state()
+        own = list(self.state())
         moves = torch._foreach_sub(list(values), own)
         torch._foreach_mul_(moves, share)
         torch._foreach_add_(own, moves)

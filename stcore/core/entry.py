@@ -133,7 +133,7 @@ def resolve_noise(
         for tensor in noise:
             validation.check_numbers("noise", classifier.to_numpy(tensor))
         return tuple(noise)
-    if laws and classifier.to_numpy(x) is None:
+    if laws and classifier.is_tracing(x):
         raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")
     try:
         seed = int(np.random.default_rng(rng).integers(2**63))
