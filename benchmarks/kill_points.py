@@ -42,6 +42,7 @@ SETTINGS = (
     "--test-size 340 --learning-rate 0.02 --steps 3 --ema 0.9 --awp 0.005 --attacks fgsm,pgd100 --save-every 0"
 ).split()
 TIMES = ("seconds", "images_per_second", "started", "checksum")  # which is of the times too
+OF_THE_RUN = ("data", "written", "folder", "checksum")  # and not of the machine
 KINDS = ("any moment",) * 3 + ("evaluation", "writing")
 
 
@@ -214,7 +215,7 @@ def main() -> int:
             "settings": " ".join(SETTINGS),
             "threads": args.threads,
             "seed": args.seed,
-            "environment": {name: value for name, value in environment.items() if name not in ("data", "written")},
+            "environment": {name: value for name, value in environment.items() if name not in OF_THE_RUN},
             "seconds without a break": round(seconds, 1),
             "same": same,
             "kills": trials,
