@@ -46,7 +46,10 @@ def steps_of(learner, compiled, batches, perturbation=None, config=SHORT):
     return [float(run(batch.x, batch.y, batch.noise).loss) for batch in batches]
 
 
-@pytest.mark.parametrize("perturbation", [None, AWP(0.01)], ids=["plain", "awp"])
+# A compilation of XLA's is seconds; the shared suite perturbs weights too, in the slow tier.
+@pytest.mark.parametrize(
+    "perturbation", [None, pytest.param(AWP(0.01), marks=pytest.mark.slow)], ids=["plain", "awp"]
+)
 def test_a_compiled_step_is_the_eager_one(backend, perturbation):
     batches = [backend.batch(problem(seed=seed)) for seed in range(2)]
     results = []

@@ -58,6 +58,9 @@ def site(tmp_path_factory):
     return root, {path: Page(path.read_text("utf-8")) for path in sorted(root.rglob("*.html"))}
 
 
+BUILT = pytest.mark.slow  # fifteen seconds to build; the workflow builds it at each push, where a warning fails
+
+
 def target(root, page, link):
     """(file, fragment) of a link within the site; None where it leads out of it."""
     parts = urlsplit(link)
@@ -67,6 +70,7 @@ def target(root, page, link):
     return (path / "index.html" if path.is_dir() else path), unquote(parts.fragment)
 
 
+@BUILT
 def test_links_lead_somewhere(site):
     root, pages = site
     lost = []
@@ -81,6 +85,7 @@ def test_links_lead_somewhere(site):
     assert not lost
 
 
+@BUILT
 def test_every_page_is_reached_from_the_first(site):
     root, pages = site
     reached, ahead = set(), [root / "index.html"]
@@ -94,6 +99,7 @@ def test_every_page_is_reached_from_the_first(site):
     assert written <= reached
 
 
+@BUILT
 def test_nothing_is_loaded_from_elsewhere(site):
     root, pages = site
     assert not [one for content in pages.values() for one in content.loaded if urlsplit(one).netloc]
@@ -101,6 +107,7 @@ def test_nothing_is_loaded_from_elsewhere(site):
     assert not re.findall(r"url\(\s*['\"]?(?:https?:)?//", styles)
 
 
+@BUILT
 def test_formulas_are_drawn_by_the_browser_itself(site):
     root, _ = site
     page = (root / "mathematics.html").read_text("utf-8")
@@ -110,6 +117,7 @@ def test_formulas_are_drawn_by_the_browser_itself(site):
     assert not unknown
 
 
+@BUILT
 def test_every_command_is_in_the_reference(site):
     root, pages = site
     text = pages[root / "reference" / "cli.html"].text
@@ -118,6 +126,7 @@ def test_every_command_is_in_the_reference(site):
     assert "usage: stcli data fetch" in text
 
 
+@BUILT
 def test_every_public_name_is_in_the_reference(site):
     root, pages = site
     names = pages[root / "reference" / "api.html"].names

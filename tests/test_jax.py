@@ -42,7 +42,8 @@ def on_engine(monkeypatch, engine):
 @pytest.mark.parametrize(
     "files",
     [
-        ("on_jax.py",),
+        ("on_jax.py", "-m", "not slow"),
+        pytest.param(("on_jax.py", "-m", "slow"), marks=pytest.mark.slow),
         pytest.param(QUICK, marks=pytest.mark.slow),  # forty seconds, likewise
         pytest.param(STEPS, marks=pytest.mark.slow),  # four minutes, nearly all of them XLA's compilation
     ],
@@ -52,7 +53,14 @@ def test_the_shared_suite_and_its_own(files):
     """With the tolerances that torch and TensorFlow keep to each other in float64: JAX needs none of its own."""
     options = ["-q", "-p", "no:cacheprovider", "--hypothesis-profile=few"]
     wanted = ["-k", "keras or test_conformance or on_jax"]
-    run = Forked("-m", "pytest", *options, *(HERE / file for file in files), *wanted, backend="jax")
+    run = Forked(
+        "-m",
+        "pytest",
+        *options,
+        *(HERE / word if word.endswith(".py") else word for word in files),
+        *wanted,
+        backend="jax",
+    )
     out, _ = run.communicate(timeout=1200)
     assert run.returncode == 0, out[-3000:]
     assert int(re.search(r"(\d+) passed", out)[1]) > 0

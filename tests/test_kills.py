@@ -1,7 +1,7 @@
 """A kill before any write: the same command again ends in the files of a job that nothing killed, in no others.
 
-Every opening of a file to write, every renaming, removal and making of a folder is such a place; all are tried in
-the slow tier, a few here.
+Every opening of a file to write, every renaming, removal and making of a folder is such a place. Kills where a
+state was just written are in test_resume.py, and quick.
 """
 
 import json
@@ -156,44 +156,19 @@ def same(folder, whole):
         assert comparable(path, folder) == comparable(theirs[name], whole), name
 
 
-def places(count, job):
-    """Few of the writes, the same each time."""
-    chosen = np.random.default_rng(len(job)).permutation(count)[:2]
-    return sorted(int(number) + 1 for number in chosen)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A job that nothing kills, by name: its folder, and its number of writes."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name)
-            process, said = begun(JOBS[name], prepared(JOBS[name], folder / "it"), folder / "count", 0)
-            assert process.returncode == 0, said
-            made[name] = folder / "it", (folder / "count").stat().st_size
-        return made[name]
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("name", "step"),
-    [
-        ("train", None),
-        ("evaluate", None),
-        # Each of some hundred places costs two processes that train: minutes a job. The demo's takes twenty
-        # seconds, and it is made of the others' parts: every twelfth of its places is tried.
-        *(pytest.param(name, 12 if name == "demo" else 1, marks=pytest.mark.slow) for name in JOBS),
-    ],
-)
-def test_killed_before_a_write_it_ends_as_if_it_had_not_been(name, step, whole, tmp_path):
+# Each of some hundred places costs two processes that train: minutes a job. The demo takes twenty seconds, and it
+# is made of the others' parts: every twelfth of its places is tried.
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "step"), [(name, 12 if name == "demo" else 1) for name in JOBS])
+def test_killed_before_a_write_it_ends_as_if_it_had_not_been(name, step, tmp_path):
     load("torch")
     job = JOBS[name]
-    finished, writes = whole(name)
+    finished = prepared(job, tmp_path / "whole")
+    process, said = begun(job, finished, tmp_path / "count", 0)
+    assert process.returncode == 0, said
+    writes = (tmp_path / "count").stat().st_size
     assert writes > 8
-    for at in range(1, writes + 1, step) if step else places(writes, name):
+    for at in range(1, writes + 1, step):
         folder = prepared(job, tmp_path / f"{at}")
         process, said = begun(job, folder, tmp_path / f"count{at}", at)
         assert process.returncode == -signal.SIGKILL, (at, said)
