@@ -86,6 +86,9 @@ class Ops(Protocol):
     def mean(self, x: Tensor, /) -> Tensor:
         """Mean over the batch: (B,) → ()."""
 
+    def means(self, xs: Sequence[Tensor], /) -> Sequence[Tensor]:
+        """Means over the batch of n tensors (B,): → n tensors (). In another order of summation than `mean`."""
+
     def max(self, x: Tensor, /) -> Tensor:
         """Maximum over all axes but the batch: (B, …) → (B,)."""
 
@@ -94,6 +97,12 @@ class Ops(Protocol):
 
     def sum_all(self, x: Tensor, /) -> Tensor:
         """Sum over every axis: any shape → ()."""
+
+    def norms(self, xs: Sequence[Tensor], /) -> Tensor:
+        """Euclidean norm of each of n tensors of any shapes: → (n,)."""
+
+    def scale(self, xs: Sequence[Tensor], factors: Tensor, /) -> Sequence[Tensor]:
+        """Multiplies each of n tensors of any shapes by its factor, (n,), or all by one, ()."""
 
     def ones_like(self, x: Tensor, /) -> Tensor:
         """Ones of x's shape and dtype."""
@@ -110,11 +119,27 @@ class Ops(Protocol):
     def stop_gradient(self, x: Tensor, /) -> Tensor:
         """x as a constant: the same values, gradient zero."""
 
-    def take(self, x: Tensor, rows: Sequence[int], /) -> Tensor:
-        """Selects examples, in the given order: (B, …), `rows` in [0, B) → (len(rows), …)."""
+    def of_label(self, values: Tensor, labels: Tensor, /) -> Tensor:
+        """Selects each example's entry at its label: (B, C), integer labels (B,) in [0, C) → (B,)."""
+
+    def take(self, x: Tensor, rows: Sequence[int] | Tensor, /) -> Tensor:
+        """Selects examples, in the given order: (B, …), `rows` in [0, B) → (len(rows), …).
+
+        rows: Python ints, or what `extremes` returns.
+        """
+
+    def extremes(self, scores: Tensor, count: int, /) -> Tensor:
+        """Finds each example's lowest and highest score among `count` batches that are concatenated.
+
+        scores: (count·B,). Returns rows (2·B,) for `take`: where the lowest scores of the examples are, then where
+        the highest are; the earlier of equals.
+        """
 
     def concat(self, xs: Sequence[Tensor], /) -> Tensor:
         """Concatenates along the batch: tensors (B_i, …) → (ΣB_i, …)."""
+
+    def split(self, x: Tensor, count: int, /) -> tuple[Tensor, ...]:
+        """Separates `count` batches that are concatenated: (count·B, …) → tensors (B, …)."""
 
     def fori_loop(
         self, steps: int, body: Callable[..., tuple[Tensor, ...]], carry: tuple[Tensor, ...], /
@@ -138,6 +163,9 @@ class Ops(Protocol):
 
     def to_numpy(self, x: Tensor, /) -> Array:
         """Copies x to the host, bfloat16 as float32. For logging and tests: never called inside a step."""
+
+    def fetch(self, xs: Sequence[Tensor], /) -> Array:
+        """Copies n scalar tensors to the host in one transfer: → (n,). Never called inside a step."""
 
 
 class Network(Protocol):
@@ -282,8 +310,8 @@ class Learner(Classifier, Protocol):
     def matrix_weights(self) -> Sequence[Tensor | None]:
         """Returns the trainable weights in the gradients' order; None if of rank 1 (biases, batch norms)."""
 
-    def shift(self, amounts: Sequence[Tensor | None]) -> None:
-        """Adds `amounts` to the trainable weights, without the optimizer; None leaves a weight unchanged."""
+    def shift(self, amounts: Sequence[Tensor | None], times: float = 1.0) -> None:
+        """Adds `times` · `amounts` to the trainable weights, without the optimizer; None leaves one unchanged."""
 
     def perturbed(self) -> AbstractContextManager[None]:
         """Context for the gradients at shifted weights: what a forward assigns to a trainable weight is undone."""

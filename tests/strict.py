@@ -103,6 +103,17 @@ def _where(condition, a, b):
     return np.where(condition, a, b)
 
 
+def _extremes(scores, count):
+    batches = scores.reshape(count, -1)
+    which = np.concatenate([batches.argmin(0), batches.argmax(0)])
+    return which * batches.shape[1] + np.tile(np.arange(batches.shape[1]), 2)
+
+
+def _scale(xs, factors):
+    by = np.broadcast_to(_raw(factors), len(xs))
+    return [StrictTensor(_raw(x) * factor) for x, factor in zip(xs, by, strict=True)]
+
+
 def _mean(x):
     assert x.ndim == 1
     return x.mean()
@@ -193,10 +204,17 @@ ops = SimpleNamespace(
     clip=_lift(np.clip),
     sum=_lift(lambda x: x.reshape(len(x), -1).sum(1)),
     mean=_lift(_mean),
+    means=lambda xs: [StrictTensor(_mean(_raw(x))) for x in xs],
+    fetch=lambda xs: np.array([_raw(x) for x in xs]),
     max=_lift(lambda x: x.reshape(len(x), -1).max(1)),
     top_k=lambda x, count: tuple(map(StrictTensor, np.sort(_raw(x))[:, ::-1].T[:count])),
-    take=lambda x, rows: StrictTensor(_raw(x)[list(rows)]),
+    take=lambda x, rows: StrictTensor(_raw(x)[_raw(rows) if isinstance(rows, StrictTensor) else list(rows)]),
+    of_label=_lift(lambda values, labels: values[np.arange(len(values)), labels]),
+    extremes=_lift(_extremes),
     concat=lambda xs: StrictTensor(np.concatenate([_raw(x) for x in xs])),
+    split=lambda x, count: tuple(map(StrictTensor, np.split(_raw(x), count))),
+    norms=lambda xs: StrictTensor([np.linalg.norm(_raw(x)) for x in xs]),
+    scale=_scale,
     sum_all=_lift(np.sum),
     ones_like=_lift(np.ones_like),
     expand_dims_like=_lift(lambda vector, like: vector.reshape(-1, *[1] * (like.ndim - 1))),
@@ -378,10 +396,10 @@ class StrictLearner(StrictClassifier):
     def perturbed(self):
         return nullcontext()
 
-    def shift(self, amounts):
+    def shift(self, amounts, times=1.0):
         for name, amount in zip(self.trainable, amounts, strict=True):
             if amount is not None:
-                self.model.weights[name] += _raw(amount)
+                self.model.weights[name] += times * _raw(amount)
 
     def searching(self):
         return self

@@ -67,12 +67,12 @@ def test_input_gradients_before_the_sign(twins, net, mode):
     for backend in twins:
         batch, classifier = backend.batch(given), backend.classifier(backend.build(net))
         ops = backend.ops
-        far = classifier.logits(batch.x + 0.1 * batch.noise[0], mode)
+        far = ops.log_softmax(classifier.logits(batch.x + 0.1 * batch.noise[0], mode))
         for loss in (cross_entropy, None):
 
             def fn(pixels, loss=loss, classifier=classifier, ops=ops, far=far, y=batch.y):
                 z = classifier.logits(pixels, mode)
-                return loss(ops, z, y) if loss else DIVERGENCES["symmetric_kl"](ops, far, z, True)
+                return loss(ops, z, y) if loss else DIVERGENCES["symmetric_kl"](ops, far, ops.log_softmax(z), True)
 
             value, pullback = ops.vjp(fn, batch.x)
             results.append(backend.nhwc(pullback(ops.ones_like(value))[0]))

@@ -23,10 +23,12 @@ SIX_DIGITS = {"rtol": 0, "atol": 1.001e-6}  # one unit of the last digit: the sh
 
 
 def value_and_gradients(backend, name, reference, other, stop):
-    """Per example; and the gradients of the batch mean."""
+    """Per example, of logits; and the gradients of the batch mean."""
     ops, divergence = backend.ops, DIVERGENCES[name]
     value, pullback = ops.vjp(
-        lambda a, b: divergence(ops, a, b, stop), backend.tensor(reference), backend.tensor(other)
+        lambda a, b: divergence(ops, ops.log_softmax(a), ops.log_softmax(b), stop),
+        backend.tensor(reference),
+        backend.tensor(other),
     )
     gradients = pullback(ops.ones_like(value) / float(len(reference)))
     return backend.array(value), [backend.array(g) for g in gradients]
@@ -96,7 +98,8 @@ logits = st.lists(
 @given(one=logits, two=logits)
 def test_divergences_are_divergences(backend, one, two):
     def value(name, a, b):
-        return backend.array(DIVERGENCES[name](backend.ops, backend.tensor(a), backend.tensor(b), True))
+        log_p, log_q = (backend.ops.log_softmax(backend.tensor(z)) for z in (a, b))
+        return backend.array(DIVERGENCES[name](backend.ops, log_p, log_q, True))
 
     for name in DIVERGENCES:
         assert (value(name, one, two) >= -1e-14).all(), name

@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import pytest
 from harness import load, problem
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import stcore
 from stcore import SqueezeConfig
@@ -89,6 +91,67 @@ def test_examples_are_taken_in_any_order_and_put_together(every_backend):
     x = np.arange(24.0).reshape(4, 2, 3)
     one, two = (every_backend.ops.take(every_backend.tensor(x), rows) for rows in ([2, 0], [3]))
     np.testing.assert_array_equal(every_backend.array(every_backend.ops.concat([one, two])), x[[2, 0, 3]])
+
+
+def test_batches_are_separated_again(every_backend):
+    x = np.arange(12.0).reshape(6, 2)
+    parts = every_backend.ops.split(every_backend.tensor(x), 3)
+    np.testing.assert_array_equal([every_backend.array(part) for part in parts], x.reshape(3, 2, 2))
+
+
+def test_each_examples_entry_at_its_label(every_backend):
+    values, labels = every_backend.tensor(LOGITS), every_backend.tensor(np.array([2, 0]))
+    found, pullback = every_backend.ops.vjp(lambda v: every_backend.ops.of_label(v, labels), values)
+    np.testing.assert_array_equal(every_backend.array(found), LOGITS[[0, 1], [2, 0]])
+    (gradient,) = pullback(every_backend.tensor(np.array([3.0, -2.0])))
+    np.testing.assert_allclose(every_backend.array(gradient), [[0, 0, 3], [-2, 0, 0]], atol=1e-6)
+
+
+SCORES = st.lists(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=4, max_size=4), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(scores=SCORES)
+def test_the_extremes_of_several_batches_are_the_earliest(every_backend, scores):
+    scores, ops = np.array(scores), every_backend.ops
+    values = every_backend.tensor(scores.reshape(-1))
+    rows = ops.extremes(values, len(scores))
+    places = every_backend.tensor(np.repeat(np.arange(len(scores)), 4) * 1.0)
+    lowest, highest = (every_backend.array(one) for one in ops.split(ops.take(places, rows), 2))
+    np.testing.assert_array_equal(lowest, scores.argmin(0))
+    np.testing.assert_array_equal(highest, scores.argmax(0))
+    np.testing.assert_array_equal(
+        every_backend.array(ops.take(values, rows)), np.concatenate([scores.min(0), scores.max(0)])
+    )
+
+
+def test_an_example_taken_twice_has_the_sum_of_both_gradients(every_backend):
+    ops, x = every_backend.ops, every_backend.tensor(np.array([[1.0, 2], [3, 4], [5, 6]]))
+    _, pullback = ops.vjp(lambda x: ops.sum(ops.take(x, [2, 0, 2])), x)
+    (gradient,) = pullback(every_backend.tensor(np.array([1.0, 10, 100])))
+    np.testing.assert_allclose(every_backend.array(gradient), [[10, 10], [0, 0], [101, 101]], atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_several_tensors_at_once(every_backend, dtype):
+    """Their norms, their products, their means; and scalars that go to the host together."""
+    ops, arrays = every_backend.ops, [np.arange(1.0, 1 + n).astype(dtype) for n in (3, 3, 3)]
+    arrays[1] = arrays[1].reshape(3, 1)
+    native = [every_backend.tensor(array) for array in arrays]
+    norms = ops.norms(native)
+    np.testing.assert_allclose(every_backend.array(norms), [np.linalg.norm(a) for a in arrays], rtol=1e-6)
+    for factors, by in (
+        (norms, every_backend.array(norms)),
+        (ops.sum_all(norms), [every_backend.array(norms).sum()] * 3),
+    ):
+        for scaled, array, factor in zip(ops.scale(native, factors), arrays, by, strict=True):
+            np.testing.assert_allclose(every_backend.array(scaled), array * factor, rtol=1e-6)
+    means = ops.means([native[0], native[2] + 1.0])
+    fetched = ops.fetch(means)
+    assert isinstance(fetched, np.ndarray)
+    np.testing.assert_allclose(fetched, [2, 3], rtol=1e-6)
+    assert fetched.dtype == dtype
+    assert not ops.means([])
 
 
 def test_images_go_to_the_model_and_come_back(every_backend):

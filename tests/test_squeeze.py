@@ -13,7 +13,7 @@ from stcore import SqueezeConfig, SqueezePair
 from stcore.core.divergences import DIVERGENCES
 from stcore.core.losses import cross_entropy
 from stcore.core.threat import L2
-from stcore.methods.triplet import Triplet, roles, selection_shares
+from stcore.methods.triplet import MEMBERS, roles, selection_shares
 from stcore.protocols import Mode
 
 # --- The selection ---
@@ -21,12 +21,13 @@ from stcore.protocols import Mode
 
 def chosen(backend, logits, y):
     """Cross-entropies (3, B) of natural, adversarial and collaborative logits, and who is highest, who lowest."""
-    ops, y = backend.ops, backend.tensor(np.asarray(y))
-    triplet = Triplet(*(backend.tensor(np.asarray(z, "float64")) for z in logits))
-    losses = Triplet(*(cross_entropy(ops, z, y) for z in triplet))
-    index = Triplet(*(backend.ops.ones_like(losses.natural) * float(i) for i in range(3)))
-    picked = [backend.array(choose(index)).astype(int) for choose in roles(ops, triplet, y)]
-    return np.stack([backend.array(one) for one in losses]), *picked
+    ops, y = backend.ops, np.asarray(y)
+    triplet = backend.tensor(np.concatenate(np.asarray(logits, "float64")))
+    losses = cross_entropy(ops, triplet, backend.tensor(np.tile(y, MEMBERS)))
+    members = backend.tensor(np.repeat(np.arange(MEMBERS), len(y)) * 1.0)
+    selected = ops.take(members, roles(ops, -losses))
+    highest, lowest = (backend.array(one).astype(int) for one in ops.split(selected, 2))
+    return backend.array(losses).reshape(MEMBERS, -1), highest, lowest
 
 
 coarse = st.lists(st.lists(st.sampled_from([-1.0, 0.0, 2.0]), min_size=3, max_size=3), min_size=5, max_size=5)
@@ -70,11 +71,10 @@ def test_a_table_of_selections(every_backend):
 
 def test_shares_of_selections(every_backend):
     """Intended, flipped, natural: for each example exactly one."""
-    ops, y = every_backend.ops, every_backend.tensor(np.zeros(len(CASES), int))
-    triplet = Triplet(
-        *(every_backend.tensor(np.array([[case[0][i], 0.0, 0.5] for case in CASES])) for i in range(3))
-    )
-    shares = selection_shares(ops, *roles(ops, triplet, y), cross_entropy(ops, triplet.natural, y))
+    ops = every_backend.ops
+    confidence = every_backend.tensor(np.array([case[0] for case in CASES], float).T.reshape(-1))
+    like = every_backend.tensor(np.zeros(len(CASES)))
+    shares = selection_shares(ops, roles(ops, confidence), like)
     received = np.stack([every_backend.array(shares[f"selected_{n}"]) for n in ("intended", "flipped", "natural")])
     kinds = [{(1, 2): 0, (2, 1): 1}.get(case[1:], 2) for case in CASES]
     np.testing.assert_array_equal(received, np.eye(3)[kinds].T)

@@ -214,10 +214,10 @@ class KerasLearner(KerasClassifier):
     def matrix_weights(self) -> Sequence[Tensor | None]:
         return [ops.convert_to_tensor(v) if len(v.shape) > 1 else None for v in self.model.trainable_variables]
 
-    def shift(self, amounts: Sequence[Tensor | None]) -> None:
+    def shift(self, amounts: Sequence[Tensor | None], times: float = 1.0) -> None:
         for variable, amount in zip(self.model.trainable_variables, amounts, strict=True):
             if amount is not None:
-                variable.assign_add(amount)
+                variable.assign_add(times * amount)
 
     @contextmanager
     def perturbed(self) -> Iterator[None]:

@@ -243,11 +243,11 @@ class TorchLearner(TorchClassifier):
     def matrix_weights(self) -> Sequence[Tensor | None]:
         return [p.detach() if p.ndim > 1 else None for p in self.trainable]
 
-    def shift(self, amounts: Sequence[Tensor | None]) -> None:
+    def shift(self, amounts: Sequence[Tensor | None], times: float = 1.0) -> None:
         pairs = [(p, amount) for p, amount in zip(self.trainable, amounts, strict=True) if amount is not None]
         if pairs:
             with torch.no_grad():
-                torch._foreach_add_([p for p, _ in pairs], [amount for _, amount in pairs])
+                torch._foreach_add_([p for p, _ in pairs], [amount for _, amount in pairs], alpha=times)
 
     def perturbed(self) -> AbstractContextManager[None]:
         # A module computes with weights, and assigns none: `spectral_norm` keeps the original.

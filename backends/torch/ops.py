@@ -37,6 +37,10 @@ def mean(x: Tensor) -> Tensor:
     return x.mean()
 
 
+def means(xs: Sequence[Tensor]) -> Sequence[Tensor]:
+    return torch.stack(tuple(xs)).mean(1).unbind() if xs else ()
+
+
 def max(x: Tensor) -> Tensor:
     return x.amax(tuple(range(1, x.ndim)))
 
@@ -47,6 +51,15 @@ def top_k(logits: Tensor, count: int) -> tuple[Tensor, ...]:
 
 def sum_all(x: Tensor) -> Tensor:
     return x.sum()
+
+
+def norms(xs: Sequence[Tensor]) -> Tensor:
+    return torch.stack(torch._foreach_norm(tuple(xs)))
+
+
+def scale(xs: Sequence[Tensor], factors: Tensor) -> Sequence[Tensor]:
+    by = factors.unbind() if factors.ndim else factors
+    return torch._foreach_mul(tuple(xs), by)
 
 
 def expand_dims_like(vector: Tensor, like: Tensor) -> Tensor:
@@ -61,12 +74,33 @@ def stop_gradient(x: Tensor) -> Tensor:
     return x.detach()
 
 
-def take(x: Tensor, rows: Sequence[int]) -> Tensor:
-    return x[torch.as_tensor(rows, dtype=torch.int64, device=x.device)]
+def of_label(values: Tensor, labels: Tensor) -> Tensor:
+    return values.gather(-1, _rows(labels, values)[:, None])[:, 0]
+
+
+def take(x: Tensor, rows: Sequence[int] | Tensor) -> Tensor:
+    return x[_rows(rows, x)]
+
+
+def _rows(given: Sequence[int] | Tensor, like: Tensor) -> Tensor:
+    rows = torch.as_tensor(given, dtype=torch.int64, device=like.device)
+    # What inference mode made cannot be kept for the way back.
+    return rows.clone() if rows.is_inference() and torch.is_grad_enabled() else rows
+
+
+def extremes(scores: Tensor, count: int) -> Tensor:
+    by_batch = scores.reshape(count, -1)
+    which = torch.stack((by_batch.argmin(0), by_batch.argmax(0)))  # the first of equals
+    rows = torch.arange(len(scores), device=scores.device).reshape(by_batch.shape)
+    return rows.gather(0, which).reshape(-1)
 
 
 def concat(xs: Sequence[Tensor]) -> Tensor:
     return torch.cat(tuple(xs))
+
+
+def split(x: Tensor, count: int) -> tuple[Tensor, ...]:
+    return x.chunk(count)
 
 
 def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -97,3 +131,7 @@ def to_numpy(x: Tensor) -> Array:
     if x.dtype is torch.bfloat16:  # numpy has no bfloat16
         x = x.float()
     return x.numpy().copy()  # a CPU tensor would share its memory
+
+
+def fetch(xs: Sequence[Tensor]) -> Array:
+    return to_numpy(torch.stack(tuple(xs)))

@@ -108,7 +108,8 @@ class APGD:
     def step(
         self, model: Network, x: Tensor, y: Tensor, target: Tensor, state: State, pace: Mapping[str, Tensor]
     ) -> State:
-        ops, threat, s = model.ops, NORMS[self.norm](self.epsilon, self.bounds), state
+        ops, s = model.ops, state
+        project = NORMS[self.norm](self.epsilon, self.bounds).projection(ops, x)
         loss, gradient, wrong = loss_and_gradient(model, self.loss, self.samples, s["point"], y, target)
         first, due = pace["first"], flag(ops, pace["limit"] > -0.5, loss)
 
@@ -124,11 +125,11 @@ class APGD:
         size = s["size"] * (1.0 - 0.5 * halve)
         point, direction = either(ops, halve, (best, best_gradient), (s["point"], gradient))
 
-        stepped = threat.project(ops, _ascend(ops, self.norm, point, direction, size), x)
+        stepped = project(_ascend(ops, self.norm, point, direction, size))
         keep = ops.expand_dims_like((1.0 - first) * _MOMENTUM, x)
         moved = stepped - keep * (stepped - point) + keep * (point - s["before"])
         return {
-            "point": threat.project(ops, moved, x),
+            "point": project(moved),
             "before": point,
             "best": best,
             "gradient": best_gradient,

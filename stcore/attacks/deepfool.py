@@ -75,7 +75,7 @@ class DeepFool:
         found = perturbed(offset, 1.0 + self.overshoot)
         if self.epsilon is None:
             return found
-        return NORMS[self.norm](self.epsilon, self.bounds).project(ops, found, x)
+        return NORMS[self.norm](self.epsilon, self.bounds).projection(ops, x)(found)
 
     def __call__(
         self,

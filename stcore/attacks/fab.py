@@ -21,7 +21,7 @@ from stcore.attacks.counter_random import Keys
 from stcore.attacks.hyperplane import DUAL, boundary, displacement, length, nearest_boundary
 from stcore.attacks.stepped import State, claims, either, flag
 from stcore.base import checks
-from stcore.core.losses import margin, of_label
+from stcore.core.losses import margin
 from stcore.core.search import forward
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
 
@@ -95,7 +95,7 @@ class FAB:
         ops, point = model.ops, state["point"]
         at_point = forward(model, point, Mode.EVAL)
         if self.targeted:
-            f, w = boundary(ops, at_point, y, lambda z: of_label(ops, z, target))
+            f, w = boundary(ops, at_point, y, lambda z: ops.of_label(z, target))
         else:
             f, w = nearest_boundary(ops, at_point, y, self.norm, self.classes)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import reduce
 from typing import NamedTuple
 
-from stcore.core.losses import of_label
 from stcore.core.search import Forward, value_and_input_gradient
 from stcore.protocols import Ops, Tensor
 
@@ -45,7 +44,7 @@ def boundary(ops: Ops, at: Forward, y: Tensor, other: Callable[[Tensor], Tensor]
 
     other: selects that class's logit, (B, C) → (B,).
     """
-    return Boundary(*value_and_input_gradient(ops, at, lambda z: other(z) - of_label(ops, z, y)))
+    return Boundary(*value_and_input_gradient(ops, at, lambda z: other(z) - ops.of_label(z, y)))
 
 
 def nearest_boundary(ops: Ops, at: Forward, y: Tensor, norm: str, classes: int) -> Boundary:

@@ -11,7 +11,7 @@ _TINY = 1e-12  # as published: keeps the denominator positive if logits are equa
 
 def cross_entropy(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy −log p_y, in nats: logits (B, C), integer labels (B,) → (B,)."""
-    return -of_label(ops, ops.log_softmax(logits), labels)
+    return -ops.of_label(ops.log_softmax(logits), labels)
 
 
 def smoothed(ops: Ops, natural: Tensor, logits: Tensor, smoothing: float) -> Tensor:
@@ -29,7 +29,7 @@ def smoothed(ops: Ops, natural: Tensor, logits: Tensor, smoothing: float) -> Ten
 
 def margin(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     """Margin max_{j≠y} z_j − z_y, (B,): negative for a correct prediction (Carlini & Wagner, 2017)."""
-    return best_other(ops, logits, labels) - of_label(ops, logits, labels)
+    return best_other(ops, logits, labels) - ops.of_label(logits, labels)
 
 
 def correct(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
@@ -37,11 +37,6 @@ def correct(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     gap = margin(ops, logits, labels)
     one = ops.ones_like(gap)
     return ops.where(gap < 0.0, one, one - one)
-
-
-def of_label(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
-    """Selects each example's entry at its label: (B, C), (B,) → (B,)."""
-    return ops.sum(ops.where(ops.one_hot(labels, values), values, 0.0))
 
 
 def best_other(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
@@ -65,6 +60,6 @@ def targeted_difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor
 
     Croce and Hein, 2020. With three classes the denominator is z_(1) − z_(3); with two, returns z_t − z_y.
     """
-    gap = of_label(ops, logits, target) - of_label(ops, logits, labels)
+    gap = ops.of_label(logits, target) - ops.of_label(logits, labels)
     first, _, *lower = ops.top_k(logits, 4)
     return gap / (first - sum(lower[1:], lower[0]) / len(lower) + _TINY) if lower else gap

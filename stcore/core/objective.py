@@ -187,17 +187,18 @@ def accumulated_step(
         (loss, metrics), gradients = outer.value_and_grad(lambda losses: mean_loss(learner, losses))
     learner.apply_gradients(gradients)
     if shifts is not None:
-        learner.shift([None if amount is None else -amount for amount in shifts])
+        learner.shift(shifts, -1.0)
     return StepResult(loss, metrics)
 
 
 def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
     """Returns the mean loss, plus the model's own regularization loss, and the mean metrics."""
-    per_example, mean = losses(learner), learner.ops.mean
+    per_example, ops = losses(learner), learner.ops
     regularization = learner.regularization_loss()
-    loss = mean(per_example.losses)
+    loss = ops.mean(per_example.losses)
     loss = loss if regularization is None else loss + regularization
-    return loss, {name: mean(values) for name, values in per_example.metrics.items()}
+    metrics = per_example.metrics
+    return loss, dict(zip(metrics, ops.means([ops.stop_gradient(m) for m in metrics.values()]), strict=True))
 
 
 def added(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> list[Tensor | None]:

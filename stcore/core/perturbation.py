@@ -46,10 +46,11 @@ class AWP:
         learner = outer.learner
         ops, weights = learner.ops, learner.matrix_weights()
         gradients = _gradients(outer, weights, lambda losses: losses)
-        move = [
-            None if w is None or g is None else g * (self.gamma * _norm(ops, [w]) / (_norm(ops, [g]) + _TINY))
-            for w, g in zip(weights, gradients, strict=True)
-        ]
+        if all(g is None for g in gradients):  # every weight is frozen, or the loss reaches none
+            return list(gradients)
+        moving = [w for w, g in zip(weights, gradients, strict=True) if g is not None]
+        lengths = self.gamma * ops.norms(moving) / (ops.norms(_present(gradients)) + _TINY)
+        move = _scaled(ops, gradients, lengths)
         learner.shift(move)
         return move
 
@@ -99,8 +100,7 @@ class RWP:
             total = added(total, _gradients(outer, weights, below_threshold))
             if all(g is None for g in total):  # the loss reaches no weight
                 break
-            scale = length / (_norm(ops, total) + _TINY)
-            next_move = [None if g is None else g * scale for g in total]
+            next_move = _scaled(ops, total, length / (_norm(ops, total) + _TINY))
             learner.shift(added(next_move, [None if m is None else -m for m in move]))
             move = next_move
         return move
@@ -117,7 +117,17 @@ def _gradients(outer: OuterLoss, weights: Tensors, of: Callable[[Tensor], Tensor
     return [None if w is None else g for w, g in zip(weights, gradients, strict=True)]
 
 
+def _present(tensors: Tensors) -> list[Tensor]:
+    return [t for t in tensors if t is not None]
+
+
+def _scaled(ops: Ops, tensors: Tensors, factors: Tensor) -> list[Tensor | None]:
+    """Multiplies each of the tensors that are not None by its factor, or all by one."""
+    scaled = iter(ops.scale(_present(tensors), factors))
+    return [None if t is None else next(scaled) for t in tensors]
+
+
 def _norm(ops: Ops, tensors: Tensors) -> Tensor:
     """Returns the Euclidean norm of all tensors together, a scalar; at least one is not None."""
-    squares = [ops.sum_all(t * t) for t in tensors if t is not None]
-    return ops.sqrt(sum(squares[1:], squares[0]))
+    norms = ops.norms(_present(tensors))
+    return ops.sqrt(ops.sum_all(norms * norms))

@@ -97,12 +97,13 @@ def ascend_watching(
     momentum: μ of g ← μ·g + ∇/‖∇‖₁, the direction of the steps (Dong et al., 2018); 0: the plain gradient.
     """
     ops, threat = model.ops, threat_of(search)
+    project = threat.projection(ops, x)
 
     def body(point: Tensor, direction: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
         at_point = forward(model, point, Mode.EVAL)
         _, gradient = value_and_input_gradient(ops, at_point, loss)
         direction = momentum * direction + _l1_normalised(ops, gradient) if momentum else gradient
-        moved = threat.project(ops, threat.step(ops, point, direction, search.step_size), x)
+        moved = project(threat.step(ops, point, direction, search.step_size))
         return moved, direction, *watch(point, at_point.logits, *seen)
 
     last, _, *seen_last = ops.fori_loop(search.steps, body, (start, x - x, *seen))

@@ -6,14 +6,19 @@ Each defines two operations: a step of steepest ascent in its norm, and the proj
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from stcore.protocols import Array, Ops, Tensor
 
 _TINY = 1e-15  # if a norm underflows, the l2 step becomes too small rather than too large
+
+
+Projection: TypeAlias = Callable[[Tensor], Tensor]
+"""Points (B, …) → the points nearest to them that are allowed; in l2 clipped after the ball."""
 
 
 class Threat(Protocol):
@@ -26,8 +31,8 @@ class Threat(Protocol):
     def step(self, ops: Ops, x: Tensor, gradient: Tensor, size: float) -> Tensor:
         """Moves x (B, …) by `size` in the direction of steepest ascent; does not project."""
 
-    def project(self, ops: Ops, x: Tensor, center: Tensor) -> Tensor:
-        """Projects x (B, …) onto the ball around `center`, then clips it to the pixel range."""
+    def projection(self, ops: Ops, center: Tensor) -> Projection:
+        """The projection of points (B, …) onto the ball around `center` (B, …), inside the pixel range."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,10 @@ class Linf:
     def step(self, ops: Ops, x: Tensor, gradient: Tensor, size: float) -> Tensor:
         return x + size * ops.sign(gradient)
 
-    def project(self, ops: Ops, x: Tensor, center: Tensor) -> Tensor:
-        return ops.clip(ops.clip(x, center - self.epsilon, center + self.epsilon), *self.bounds)
+    def projection(self, ops: Ops, center: Tensor) -> Projection:
+        lowest = ops.clip(center - self.epsilon, *self.bounds)
+        highest = ops.clip(center + self.epsilon, *self.bounds)
+        return lambda x: ops.clip(x, lowest, highest)
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,14 @@ class L2:
     def step(self, ops: Ops, x: Tensor, gradient: Tensor, size: float) -> Tensor:
         return x + gradient * ops.expand_dims_like(size / _norm(ops, gradient), gradient)
 
-    def project(self, ops: Ops, x: Tensor, center: Tensor) -> Tensor:
-        offset = x - center
-        length = _norm(ops, offset)
-        scale = ops.where(length > self.epsilon, self.epsilon / length, 1.0)
-        return ops.clip(center + offset * ops.expand_dims_like(scale, offset), *self.bounds)
+    def projection(self, ops: Ops, center: Tensor) -> Projection:
+        def project(x: Tensor) -> Tensor:
+            offset = x - center
+            length = _norm(ops, offset)
+            scale = ops.where(length > self.epsilon, self.epsilon / length, 1.0)
+            return ops.clip(center + offset * ops.expand_dims_like(scale, offset), *self.bounds)
+
+        return project
 
 
 def _norm(ops: Ops, x: Tensor) -> Tensor:

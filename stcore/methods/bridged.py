@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from stcore.base import checks
-from stcore.core.divergences import kl
+from stcore.core.divergences import from_natural, kl
 from stcore.core.losses import cross_entropy
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws
@@ -67,11 +67,9 @@ class BatConfig:
         self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> tuple[Tensor, ...]:
         """Finds x' by K steps that maximise the inner loss."""
-        ops = model.ops
         if self.inner == "cross_entropy":
-            return find_each(model, x, noise, lambda z: cross_entropy(ops, z, y), self)
-        natural = ops.stop_gradient(model.logits(x, Mode.EVAL))
-        return find_each(model, x, noise, lambda z: kl(ops, natural, z), self)
+            return find_each(model, x, noise, lambda z: cross_entropy(model.ops, z, y), self)
+        return find_each(model, x, noise, from_natural(model, x), self)
 
     def losses(
         self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
@@ -80,7 +78,8 @@ class BatConfig:
         ops, (adversarial,) = model.ops, examples
         between = [x + (k / self.segments) * (adversarial - x) for k in range(1, self.segments)]
         logits = [model.logits(point, Mode.TRAIN, dropout=True) for point in (x, *between, adversarial)]
-        first, *rest = [kl(ops, before, after) for before, after in pairwise(logits)]
+        strides = [(ops.log_softmax(before), ops.log_softmax(after)) for before, after in pairwise(logits)]
+        first, *rest = [kl(ops, log_p, log_q) for log_p, log_q in strides]
         natural, gap = cross_entropy(ops, logits[0], y), sum(rest, first)
         logged = metrics(ops, natural, [cross_entropy(ops, logits[-1], y)], gap)
         return PerExample(natural + self.beta * gap, logged)

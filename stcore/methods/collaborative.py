@@ -67,6 +67,7 @@ class CollaborativeConfig:
         ops, (example,) = model.ops, examples
         natural_logits = model.logits(x, Mode.TRAIN, dropout=True)
         logits = model.logits(example, Mode.TRAIN, dropout=True)
-        natural, gap = cross_entropy(ops, natural_logits, y), kl(ops, natural_logits, logits)
+        natural = cross_entropy(ops, natural_logits, y)
+        gap = kl(ops, ops.log_softmax(natural_logits), ops.log_softmax(logits))
         logged = with_squares(natural_loss=natural, collaborative_loss=cross_entropy(ops, logits, y))
         return PerExample(natural + self.beta * gap, {**logged, "divergence": gap})

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from stcore.base import checks
-from stcore.core.divergences import kl
+from stcore.core.divergences import from_natural, kl
 from stcore.core.losses import correct, cross_entropy, margin
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import ascend, ascend_and_tally, noise_laws, starts
@@ -75,10 +75,9 @@ class GairRstConfig:
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> TwoSearches:
         """Finds x', which maximises the KL from the natural prediction, and κ; from `begin_epoch` on also x*."""
         ops = model.ops
-        natural = ops.stop_gradient(model.logits(x, Mode.EVAL))
         adversarial_start, margin_start = starts(self, x, noise)
         adversarial, kappa = ascend_and_tally(
-            model, x, adversarial_start, lambda z: kl(ops, natural, z), self, tally=lambda z: correct(ops, z, y)
+            model, x, adversarial_start, from_natural(model, x), self, tally=lambda z: correct(ops, z, y)
         )
         if not phase:
             return TwoSearches(adversarial, kappa, adversarial)
@@ -94,9 +93,9 @@ class GairRstConfig:
         first = model.logits(examples.adversarial, Mode.TRAIN, dropout=True)
         second = model.logits(examples.margin, Mode.TRAIN, dropout=True) if phase else first
         logits = model.logits(x, Mode.TRAIN, dropout=True)
-        natural, gap = cross_entropy(ops, logits, y), kl(ops, logits, first)
+        natural, gap = cross_entropy(ops, logits, y), kl(ops, ops.log_softmax(logits), ops.log_softmax(first))
         if phase:
             weight = sigmoid(ops, 2.0 * (self.shift + self.steps / 2.0 - examples.kappa))
-            gap = weight * gap + (1.0 - weight) * kl(ops, logits, second)
+            gap = weight * gap + (1.0 - weight) * kl(ops, ops.log_softmax(logits), ops.log_softmax(second))
         logged = metrics(ops, natural, [cross_entropy(ops, first, y)], gap)
         return PerExample(natural + self.beta * gap, {**logged, "kappa": examples.kappa})

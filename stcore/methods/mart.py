@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stcore.base import checks
-from stcore.core.losses import best_other, cross_entropy, of_label
+from stcore.core.losses import best_other, cross_entropy
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws
 from stcore.methods import neighbours
@@ -92,4 +92,4 @@ def weighted_kl(ops: Ops, natural: Tensor, adversarial: Tensor, labels: Tensor) 
     """(1 − p_y(x)) · KL(p(x)‖p(x')), (B,), in nats: more weight for a misclassified natural image."""
     log_p = ops.log_softmax(natural)
     p, q = ops.exp(log_p), ops.exp(ops.log_softmax(adversarial))
-    return (1.0000001 - of_label(ops, p, labels)) * ops.sum(p * (log_p - ops.log(q + 1e-12)))
+    return (1.0000001 - ops.of_label(p, labels)) * ops.sum(p * (log_p - ops.log(q + 1e-12)))

@@ -22,7 +22,7 @@ from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws, starts
 from stcore.methods.metrics import with_squares
 from stcore.methods.squeeze_search import SqueezePair, ascend
-from stcore.methods.triplet import Triplet, roles, selection_shares
+from stcore.methods.triplet import MEMBERS, roles, selection_shares
 from stcore.protocols import Mode, Network, Ops, Tensor
 
 
@@ -95,22 +95,24 @@ class SqueezeConfig:
         collaborative = model.logits(pair.collaborative, Mode.BATCH, dropout=True)
         natural = model.logits(x, Mode.TRAIN, dropout=True)
         adversarial = model.logits(pair.adversarial, Mode.TRAIN, dropout=True)
-        return squeeze(model.ops, Triplet(natural, adversarial, collaborative), y, self)
+        return squeeze(model.ops, (natural, adversarial, collaborative), y, self)
 
 
-def squeeze(ops: Ops, logits: Triplet, y: Tensor, config: SqueezeConfig) -> PerExample:
-    """Selects once more, on the logits of the loss (B, C); returns CE + β · divergence (B,) and the metrics."""
-    highest, lowest = roles(ops, logits, y)
-    natural = cross_entropy(ops, logits.natural, y)
-    gap = DIVERGENCES[config.divergence](ops, lowest(logits), highest(logits), config.stop_gradient_targets)
+def squeeze(ops: Ops, triplet: tuple[Tensor, Tensor, Tensor], y: Tensor, config: SqueezeConfig) -> PerExample:
+    """Selects once more, on the logits of the loss, each (B, C); returns CE + β · divergence (B,) and metrics."""
+    logits = ops.concat(triplet)
+    losses = cross_entropy(ops, logits, ops.concat([y] * MEMBERS))
+    selected = roles(ops, -losses)
+    natural, *_ = ops.split(losses, MEMBERS)
+    adversarial, collaborative = map(ops.log_softmax, ops.split(ops.take(logits, selected), 2))
+    gap = DIVERGENCES[config.divergence](ops, collaborative, adversarial, config.stop_gradient_targets)
+    adversarial_loss, collaborative_loss = ops.split(ops.take(losses, selected), 2)
     metrics = {
         **with_squares(
-            natural_loss=natural,
-            adversarial_loss=cross_entropy(ops, highest(logits), y),
-            collaborative_loss=cross_entropy(ops, lowest(logits), y),
+            natural_loss=natural, adversarial_loss=adversarial_loss, collaborative_loss=collaborative_loss
         ),
         "divergence": gap,
-        **selection_shares(ops, highest, lowest, natural),
+        **selection_shares(ops, selected, natural),
     }
-    target = smoothed(ops, natural, logits.natural, config.label_smoothing)
+    target = smoothed(ops, natural, triplet[0], config.label_smoothing)
     return PerExample(target + config.beta * gap, metrics)

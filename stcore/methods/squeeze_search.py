@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from stcore.core.search import Forward, Search, forward, threat_of
-from stcore.methods.triplet import Choice, Triplet, roles
+from stcore.core.search import Search, forward, threat_of
+from stcore.methods.triplet import MEMBERS, roles
 from stcore.protocols import Mode, Network, Ops, Tensor
 
 Gap: TypeAlias = Callable[[Ops, Tensor, Tensor], Tensor]
-"""Collaborative and adversarial logits (B, C) → their divergence (B,)."""
+"""Collaborative and adversarial log-probabilities (B, C) → their divergence (B,)."""
 
 
 class SqueezePair(NamedTuple):
@@ -25,36 +25,32 @@ def ascend(
 ) -> SqueezePair:
     """Returns the pair after `steps` updates in BATCH mode.
 
-    The weights are fixed, so x is forwarded once and its pullback reused.
+    The weights are fixed, so x is forwarded once and its pullback reused. The pair is one batch (2B, …), and the
+    triplet one of (3B, …), so that what is done to all of them is done once; each is forwarded on its own.
     """
     if steps == 0:
         return pair
-    natural = forward(model, x, Mode.BATCH)
-
-    def body(adversarial: Tensor, collaborative: Tensor) -> SqueezePair:
-        return update(model, x, y, natural, SqueezePair(adversarial, collaborative), gap, search)
-
-    return SqueezePair(*model.ops.fori_loop(steps, body, pair))
-
-
-def update(
-    model: Network, x: Tensor, y: Tensor, natural: Forward, pair: SqueezePair, gap: Gap, search: Search
-) -> SqueezePair:
-    """Makes one update: selects from the triplet, ascends the divergence, projects."""
     ops, threat = model.ops, threat_of(search)
-    forwards = Triplet(natural, *(forward(model, example, Mode.BATCH) for example in pair))
-    logits = Triplet(*(at.logits for at in forwards))
-    highest, lowest = roles(ops, logits, y)
+    project = threat.projection(ops, ops.concat((x, x)))
+    natural, labels = forward(model, x, Mode.BATCH), ops.concat([y] * MEMBERS)
+    ones = ops.ones_like(ops.of_label(natural.logits, y))
 
-    def divergence(*z: Tensor) -> Tensor:
-        return gap(ops, lowest(Triplet(*z)), highest(Triplet(*z)))
+    def update(pair: Tensor) -> tuple[Tensor]:
+        """Selects from the triplet, ascends the divergence, projects: (2B, …)."""
+        forwards = (natural, *(forward(model, example, Mode.BATCH) for example in ops.split(pair, 2)))
+        log_p, to_logits = ops.vjp(ops.log_softmax, ops.concat([at.logits for at in forwards]))
+        selected = roles(ops, ops.of_label(log_p, labels))
 
-    value, pullback = ops.vjp(divergence, *logits)
-    cotangents = pullback(ops.ones_like(value))  # of the sum over the batch: a signed step ignores scale
-    gradients = Triplet(*(at.pullback(g)[0] for at, g in zip(forwards, cotangents, strict=True)))
+        def divergence(log_p: Tensor) -> Tensor:
+            adversarial, collaborative = ops.split(ops.take(log_p, selected), 2)
+            return gap(ops, collaborative, adversarial)
 
-    def step(choose: Choice) -> Tensor:
-        moved = threat.step(ops, choose(Triplet(x, *pair)), choose(gradients), search.step_size)
-        return threat.project(ops, moved, x)
+        _, to_log_p = ops.vjp(divergence, log_p)
+        (cotangents,) = to_logits(*to_log_p(ones))  # of the sum over the batch: a signed step ignores scale
+        members = zip(forwards, ops.split(cotangents, MEMBERS), strict=True)
+        gradients = ops.concat([at.pullback(cotangent)[0] for at, cotangent in members])
+        points = ops.take(ops.concat((x, pair)), selected)
+        return (project(threat.step(ops, points, ops.take(gradients, selected), search.step_size)),)
 
-    return SqueezePair(adversarial=step(highest), collaborative=step(lowest))
+    (last,) = ops.fori_loop(steps, update, (ops.concat(pair),))
+    return SqueezePair(*ops.split(last, 2))

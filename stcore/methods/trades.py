@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stcore.base import checks
-from stcore.core.divergences import DIVERGENCES
+from stcore.core.divergences import DIVERGENCES, from_natural
 from stcore.core.losses import cross_entropy, smoothed
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws
@@ -74,14 +74,15 @@ class TradesConfig:
 
     def gap(self, ops: Ops, natural: Tensor, adversarial: Tensor) -> Tensor:
         """Returns the divergence of two predictions: logits (B, C), (B, C) → (B,)."""
-        return DIVERGENCES[self.divergence](ops, natural, adversarial, self.stop_gradient_targets)
+        log_p, log_q = ops.log_softmax(natural), ops.log_softmax(adversarial)
+        return DIVERGENCES[self.divergence](ops, log_p, log_q, self.stop_gradient_targets)
 
     def find(
         self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> tuple[Tensor, ...]:
         """Finds each x' by K steps that maximise the divergence from the natural prediction, forwarded once."""
-        natural = model.ops.stop_gradient(model.logits(x, Mode.EVAL))
-        return find_each(model, x, noise, lambda z: self.gap(model.ops, natural, z), self)
+        gap = from_natural(model, x, DIVERGENCES[self.divergence], self.stop_gradient_targets)
+        return find_each(model, x, noise, gap, self)
 
     def losses(
         self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0

@@ -1,55 +1,33 @@
-"""The triplet {x, x', x''} of squeeze training and its roles (Algorithm 1, Eq. 6)."""
+"""The triplet {x, x', x''} of squeeze training and its roles (Algorithm 1, Eq. 6).
+
+A triplet is one batch (3B, …): the natural examples, the adversarial ones, the collaborative ones.
+"""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
-
-from stcore.core.losses import cross_entropy
 from stcore.protocols import Ops, Tensor
 
-
-class Triplet(NamedTuple):
-    """One tensor (points, logits, losses or gradients) for each of the three; the earlier wins a tie."""
-
-    natural: Tensor
-    adversarial: Tensor
-    collaborative: Tensor
+MEMBERS = 3
 
 
-Choice: TypeAlias = Callable[[Triplet], Tensor]
-"""A triplet of tensors (B, …) → for each example, that of the chosen member."""
+def roles(ops: Ops, confidence: Tensor) -> Tensor:
+    """Assigns the roles per example: the lowest confidence is adversarial, the highest collaborative.
 
-
-def roles(ops: Ops, logits: Triplet, y: Tensor) -> tuple[Choice, Choice]:
-    """Assigns the roles per example: the highest loss is adversarial, the lowest collaborative.
-
-    logits: (B, C) of each member. Returns the choice of the highest and of the lowest.
+    confidence: log p_y (3B,) of a triplet. Returns the rows (2B,) of the triplet that were selected: the
+    adversarial ones, then the collaborative ones; of equals the earlier member.
     """
-    losses = Triplet(*(cross_entropy(ops, z, y) for z in logits))
-    return choice(ops, operator.gt, losses), choice(ops, operator.lt, losses)
+    return ops.extremes(confidence, MEMBERS)
 
 
-def choice(ops: Ops, better: Callable[[Tensor, Tensor], Tensor], scores: Triplet) -> Choice:
-    """Returns the choice, for each example, of the member with the best score (B,); the earlier of equals."""
-    second = better(scores.adversarial, scores.natural)
-    third = better(scores.collaborative, ops.where(second, scores.adversarial, scores.natural))
+def selection_shares(ops: Ops, selected: Tensor, like: Tensor) -> dict[str, Tensor]:
+    """Returns 0/1 flags (B,) per example: pair selected as intended, swapped, or with x in one role.
 
-    def choose(values: Triplet) -> Tensor:
-        natural, adversarial, collaborative = values
-        first_two = ops.where(ops.expand_dims_like(second, natural), adversarial, natural)
-        return ops.where(ops.expand_dims_like(third, natural), collaborative, first_two)
-
-    return choose
-
-
-def selection_shares(ops: Ops, highest: Choice, lowest: Choice, like: Tensor) -> dict[str, Tensor]:
-    """Returns 0/1 flags (B,) per example: pair selected as intended, swapped, or with x in one role."""
+    selected: from `roles`.   like: any (B,).
+    """
     one = ops.ones_like(like)
     zero = one - one
-    sides = Triplet(natural=zero, adversarial=one, collaborative=-one)
-    order = highest(sides) - lowest(sides)
+    adversarial, collaborative = ops.split(ops.take(ops.concat((zero, one, -one)), selected), 2)
+    order = adversarial - collaborative
     intended = ops.where(order > 1.5, one, zero)
     swapped = ops.where(order < -1.5, one, zero)
     return {

@@ -40,8 +40,11 @@ class RunningMeans:
     def check(self) -> None:
         """DivergedError if a loss since the last check is not finite."""
         sums, epoch = self._into.sums, self._into.epoch
+        if not self._pending:
+            return
+        fetched = iter(self._ops.fetch([tensor for means, _ in self._pending for tensor in means.values()]))
         for means, examples in self._pending:
-            values = {name: float(self._ops.to_numpy(tensor)) for name, tensor in means.items()}
+            values = {name: float(next(fetched)) for name in means}
             for name, value in values.items():
                 if not math.isfinite(value):
                     raise DivergedError(
