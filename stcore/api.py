@@ -29,6 +29,7 @@ import numpy as np
 from stcore.core import validation
 from stcore.core.dispatch import make_classifier
 from stcore.core.entry import check_batch, check_shapes, checked_classifier, find_examples, resolve_noise
+from stcore.core.inspection import inspect
 from stcore.core.objective import Objective, StepResult, WeightPerturbation, training_step
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
@@ -196,7 +197,7 @@ def training_loss(
 def _checked_pair(classifier: Classifier, x: Tensor, pair: SqueezePair, config: SqueezeConfig) -> SqueezePair:
     check_shapes(classifier, "pair", x, pair, 2)
     start = 10 * config.noise_std if config.init == "gaussian" else 0.0  # no normal number is further
-    pixels = classifier.to_numpy(x)
-    for tensor in pair:
-        validation.check_neighbour("pair", classifier.to_numpy(tensor), pixels, max(config.epsilon, start))
+    reach = max(config.epsilon, start)
+    for point in pair:
+        inspect(classifier, classifier.ops.abs(point - x), validation.check_distance, "pair", reach, config.bounds)
     return SqueezePair(*pair)

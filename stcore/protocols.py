@@ -164,8 +164,11 @@ class Ops(Protocol):
     def to_numpy(self, x: Tensor, /) -> Array:
         """Copies x to the host, bfloat16 as float32. For logging and tests: never called inside a step."""
 
+    def span(self, x: Tensor, /) -> Tensor:
+        """The smallest and the largest entry, NaN if there is one: any shape and dtype → (2,) in float32."""
+
     def fetch(self, xs: Sequence[Tensor], /) -> Array:
-        """Copies n scalar tensors to the host in one transfer: → (n,). Never called inside a step."""
+        """Copies n tensors of one shape to the host in one transfer: → (n, …). Never called inside a step."""
 
 
 class Network(Protocol):
@@ -200,6 +203,9 @@ class Classifier(Network, Protocol):
 
     def is_tracing(self, x: Tensor) -> bool:
         """Whether a graph is traced, in which tensors have no values. Copies nothing."""
+
+    def on_host(self, x: Tensor) -> bool:
+        """Whether x is in the host's memory, so that to read it waits for no other device."""
 
     def to_numpy(self, x: Tensor) -> Array | None:
         """Copies x to the host, or returns None while a graph is traced."""

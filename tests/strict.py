@@ -205,6 +205,7 @@ ops = SimpleNamespace(
     sum=_lift(lambda x: x.reshape(len(x), -1).sum(1)),
     mean=_lift(_mean),
     means=lambda xs: [StrictTensor(_mean(_raw(x))) for x in xs],
+    span=_lift(lambda x: np.array([x.min(), x.max()], "float32")),
     fetch=lambda xs: np.array([_raw(x) for x in xs]),
     max=_lift(lambda x: x.reshape(len(x), -1).max(1)),
     top_k=lambda x, count: tuple(map(StrictTensor, np.sort(_raw(x))[:, ::-1].T[:count])),
@@ -318,6 +319,9 @@ class StrictClassifier:
 
     def is_tracing(self, x):
         return False
+
+    def on_host(self, x):
+        return True
 
     def to_numpy(self, x):
         return ops.to_numpy(x)

@@ -154,6 +154,18 @@ def test_several_tensors_at_once(every_backend, dtype):
     assert not ops.means([])
 
 
+@pytest.mark.parametrize("dtype", [*FLOATS, "int64"])
+def test_the_span_of_a_tensor(every_backend, dtype):
+    values = np.array([[3, -2, 7], [0, 5, 1]], dtype)
+    span = lambda array: every_backend.array(every_backend.ops.span(every_backend.tensor(array)))  # noqa: E731
+    np.testing.assert_array_equal(span(values), [-2, 7])
+    assert span(values).dtype == "float32"
+    if dtype != "int64":
+        for wrong in (np.nan, np.inf, -np.inf):
+            values[1, 0] = wrong
+            assert not np.isfinite(span(values).sum())
+
+
 def test_images_go_to_the_model_and_come_back(every_backend):
     classifier = every_backend.classifier(every_backend.build())
     x = np.random.default_rng(0).uniform(size=(2, 4, 5, 3))

@@ -192,6 +192,11 @@ def is_tracing(x: Any) -> bool:
     return isinstance(x, jax.core.Tracer) or _is_tracing()
 
 
+def on_host(x: Any) -> bool:
+    """Whether an array that is not being traced is in the host's memory."""
+    return {device.platform for device in getattr(x, "devices", lambda: ())()} <= {"cpu"}
+
+
 def to_numpy(x: Any) -> Array | None:
     """The values, or None while a function is traced."""
     return None if is_tracing(x) else np.asarray(x)

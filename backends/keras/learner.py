@@ -73,6 +73,9 @@ class KerasClassifier:
     def is_tracing(self, x: Any) -> bool:
         return native.is_tracing(x)
 
+    def on_host(self, x: Any) -> bool:
+        return native.on_host(x)
+
     def to_numpy(self, x: Any) -> Array | None:
         return native.to_numpy(x)
 

@@ -127,6 +127,11 @@ def is_tracing(x: Any) -> bool:
     return not tf.executing_eagerly()
 
 
+def on_host(x: Any) -> bool:
+    """Whether a tensor that is not being traced is in the host's memory."""
+    return "CPU" in (getattr(x, "device", None) or "CPU")
+
+
 def to_numpy(x: Any) -> Array | None:
     """The values, or None while a graph is traced."""
     if is_tracing(x):

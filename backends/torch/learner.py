@@ -57,14 +57,12 @@ class TorchClassifier:
         return hasattr(self.model, "_orig_mod")
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
-        kind = self.device.type
-        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.float16:
-            raise UsageError(HALF)
+        autocast = precision.callers_autocast(self.device.type)
         if self._is_compiled:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
         if mode is not Mode.EVAL:
             note_statistics(self.model, x)
-        with compiled.keep_saved_tensors(), in_mode(self.model, mode, dropout), precision.callers_autocast(kind):
+        with compiled.keep_saved_tensors(), in_mode(self.model, mode, dropout), autocast:
             output = self.model(x)
         return precision.as_logits(output, self.dtype)
 
@@ -81,6 +79,9 @@ class TorchClassifier:
 
     def is_tracing(self, x: Any) -> bool:
         return torch.compiler.is_compiling()
+
+    def on_host(self, x: Any) -> bool:
+        return not isinstance(x, Tensor) or x.device.type == "cpu"
 
     def to_numpy(self, x: Any) -> Array | None:
         if self.is_tracing(x):

@@ -133,5 +133,9 @@ def to_numpy(x: Tensor) -> Array:
     return x.numpy().copy()  # a CPU tensor would share its memory
 
 
+def span(x: Tensor) -> Tensor:
+    return torch.stack(torch.aminmax(x.detach())).float()
+
+
 def fetch(xs: Sequence[Tensor]) -> Array:
-    return to_numpy(torch.stack(tuple(xs)))
+    return to_numpy(torch.stack([x.to(xs[0].device) for x in xs]))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stcore.backends.torch import ops as torch_ops
 from stcore.core.outputs import FLOOR, logits_of
-from stcore.errors import DeviceError, UsageError
+from stcore.errors import HALF, DeviceError, UsageError
 from stcore.protocols import Mode, Ops, Pullback
 
 Forward: TypeAlias = Callable[[str, Tensor, Mode, bool], Tensor]
@@ -70,10 +70,15 @@ def as_logits(output: Any, weights: torch.dtype) -> Tensor:
 
 
 def callers_autocast(kind: str) -> AbstractContextManager[None]:
-    """The caller's autocast without its cache, whose weights may lack a gradient or a later perturbation."""
-    if not torch.is_autocast_enabled(kind):
+    """The caller's autocast without its cache, whose weights may lack a gradient or a later perturbation.
+
+    Raises UsageError if it is to float16.
+    """
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return nullcontext()
-    return torch.autocast(kind, torch.get_autocast_dtype(kind), cache_enabled=False)
+    if (dtype := torch.get_autocast_dtype(kind)) is torch.float16:
+        raise UsageError(HALF)
+    return torch.autocast(kind, dtype, cache_enabled=False)
 
 
 def forward(precision: str, device: torch.device, logits: Callable[[], Tensor]) -> Tensor:

@@ -1,7 +1,8 @@
 """Checks at the entry of every public call: model, batch, noise.
 
-Values are checked on the host, before anything is computed. Inside a traced graph tensors have no values: then
-only shapes and types are checked.
+Values are checked before anything is computed. Inside a traced graph tensors have no values: then only shapes and
+types are checked. On another device than the host a model's first batch is checked so; the spans of later ones are
+fetched together, so that no call waits for the device (see `stcore.core.inspection`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from stcore.base.noise import sample
 from stcore.base.seeding import Stream
 from stcore.core import validation
 from stcore.core.dispatch import make_classifier
+from stcore.core.inspection import inspect
 from stcore.errors import UsageError
 from stcore.protocols import Classifier, Network, Tensor
 
@@ -89,16 +91,24 @@ def check_batch(
     training: checks the logits in training mode too, by another forward.
     Raises TypeError, DataError or UsageError as the public functions document.
     """
-    classifier.shape(x)
+    count = classifier.shape(x)[0]
     if y is None or isinstance(y, np.ndarray | list | tuple | dict | str | int | float):
         raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
+    if classifier.is_tracing(x):
+        return
+    signature = classifier.signature()
+    known = _checked.get(key)
+    is_new = known is None or known[0] != signature or training > known[1]
+    if known is not None and not is_new and count and not classifier.on_host(x):
+        validation.check_label_kind(y.dtype, tuple(y.shape), count)
+        inspect(classifier, x, validation.check_pixel_span, bounds)
+        inspect(classifier, y, validation.check_label_span, known[2])
+        return
     pixels, labels = classifier.to_numpy(x), classifier.to_numpy(y)
     if pixels is None or labels is None:
         return
     validation.check_pixels(pixels, bounds)
-    signature = classifier.signature()
-    known = _checked.get(key)
-    if known is None or known[0] != signature or training > known[1]:
+    if known is None or is_new:
         known = signature, training, validation.check_model(classifier, x, training=training) or 0
         _checked[key] = known
     validation.check_labels(labels, known[2], len(pixels))
@@ -131,7 +141,7 @@ def resolve_noise(
     if noise is not None:
         check_shapes(classifier, "noise", x, noise, len(laws))
         for tensor in noise:
-            validation.check_numbers("noise", classifier.to_numpy(tensor))
+            inspect(classifier, tensor, validation.check_finite_span, "noise")
         return tuple(noise)
     if laws and classifier.is_tracing(x):
         raise UsageError("noise: expected tensors, since a draw here would be frozen into the traced graph")

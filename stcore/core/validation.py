@@ -17,19 +17,16 @@ ROUNDED = 0.01
 """A pixel of x + epsilon in bfloat16 is this near, of the largest pixel: what is further was not found so."""
 
 
-def check_numbers(name: str, values: Array | None) -> None:
-    """Raises DataError for NaN or infinity; None, inside a traced graph, has no values to check."""
-    if values is not None and not np.isfinite(values).all():
+def check_finite_span(name: str, low: float, high: float) -> None:
+    """Raises DataError for numbers between NaN or infinities."""
+    if not np.isfinite(low + high):
         raise DataError(f"{name}: expected finite numbers; received NaN or infinity")
 
 
-def check_neighbour(name: str, values: Array | None, pixels: Array | None, reach: float) -> None:
-    """Raises DataError unless a point is finite and no pixel of it is further than `reach` from its image's."""
-    check_numbers(name, values)
-    if values is None or pixels is None:
-        return
-    distance = float(np.abs(values - pixels).max(initial=0.0))
-    if distance > reach + ROUNDED * max(reach, float(np.abs(pixels).max(initial=0.0))):
+def check_distance(name: str, reach: float, bounds: tuple[float, float], low: float, distance: float) -> None:
+    """Raises DataError unless the pixels of a point are finite and at most `reach` from their image's."""
+    check_finite_span(name, low, distance)
+    if distance > reach + ROUNDED * max(reach, *map(abs, bounds)):
         raise DataError(
             f"{name}: expected points at most {reach:g} from x in every pixel; received one at {distance:g}. "
             "Give the neighbours of these images, found with this epsilon"
@@ -44,7 +41,11 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
         raise DataError(
             f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. {DIVIDE}"
         )
-    low, high = float(values.min()), float(values.max())
+    check_pixel_span(bounds, float(values.min()), float(values.max()))
+
+
+def check_pixel_span(bounds: tuple[float, float], low: float, high: float) -> None:
+    """Raises DataError unless pixels from `low` to `high` are finite and within the bounds."""
     if not np.isfinite(low + high):
         raise DataError("x: expected finite pixels; received NaN or infinity")
     if low < bounds[0] or high > bounds[1]:
@@ -59,16 +60,25 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
 
 def check_labels(values: Array, num_classes: int, count: int | None = None) -> None:
     """Raises DataError unless values are integer labels (B,) in [0, num_classes); B = `count` if given."""
-    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+    check_label_kind(values.dtype, values.shape, count)
+    if values.size:
+        check_label_span(num_classes, values.min(), values.max())
+
+
+def check_label_kind(dtype: object, shape: tuple[int, ...], count: int | None) -> None:
+    """Raises DataError unless these are integer labels (B,); B = `count` if given. dtype: of any framework."""
+    if len(shape) != 1 or "int" not in str(dtype):
+        raise DataError(f"y: expected integer labels of shape (B,); received {dtype} of shape {shape}")
+    if count is not None and shape[0] != count:
+        raise DataError(f"y: expected a label for each image; received {shape[0]} for {count} images")
+
+
+def check_label_span(num_classes: int, low: float, high: float) -> None:
+    """Raises DataError unless labels from `low` to `high` are in [0, num_classes)."""
+    if not 0 <= low <= high < num_classes:
         raise DataError(
-            f"y: expected integer labels of shape (B,); received {values.dtype} of shape {values.shape}"
-        )
-    if count is not None and len(values) != count:
-        raise DataError(f"y: expected a label for each image; received {len(values)} for {count} images")
-    if values.size and not 0 <= values.min() <= values.max() < num_classes:
-        raise DataError(
-            f"y: expected labels in [0, {num_classes}), the model's number of classes; "
-            f"received [{values.min()}, {values.max()}]"
+            f"y: expected labels in [0, {num_classes}), the model's number of classes; received "
+            f"[{low:g}, {high:g}]"
         )
 
 
