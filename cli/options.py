@@ -38,8 +38,8 @@ _OF_TRAINING: Groups = (
     ("evaluation", "attacks eval_epsilon eval_norm eval_batch_size select select_by"),
     (
         "runtime",
-        "dtype precision inner_precision gradient_checkpointing compile resident threads deterministic "
-        "sync_batch_norm replicas",
+        "dtype precision inner_precision gradient_checkpointing compile resident threads decode_workers "
+        "deterministic sync_batch_norm replicas",
     ),
     ("interruptions, several runs, logging", "resume save_every max_hours on_trouble seeds devices tensorboard"),
 )
@@ -92,8 +92,8 @@ class TrainOptions:
 
     resume: MaybeText = None
     """Resume the stopped or killed run in this folder; the result is that of an uninterrupted run. The run keeps
-    its settings. Only --dataset (if it moved), --device, --threads, --resident, --save-every, --max-hours,
-    --tensorboard and --json may be given with it."""
+    its settings. Only --dataset (if it moved), --device, --threads, --resident, --decode-workers,
+    --save-every, --max-hours, --tensorboard and --json may be given with it."""
     save_every: Number = 300.0
     """Seconds between saves of the state within an epoch: at most this much work is lost to a kill."""
     max_hours: MaybeNumber = None
@@ -246,6 +246,9 @@ class TrainOptions:
     batch-norm statistics are those of the whole batch. With torch use torchrun."""
     threads: MaybeInt = None
     """CPU threads."""
+    decode_workers: MaybeInt = None
+    """Threads that decode the images of the next two batches of a stream; 0 decodes when a batch is needed. By
+    default one per core, at most 4. The numbers are the same for any of them (stream)."""
     deterministic: bool = False
     """Use only algorithms whose results do not depend on thread timing, even if they are slower."""
     train_size: MaybeInt = None

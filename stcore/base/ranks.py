@@ -43,7 +43,16 @@ class Ranks(Protocol):
 
 def launched() -> int:
     """Returns the number of processes that a launcher such as torchrun started; 1 without one."""
-    text = os.environ.get("WORLD_SIZE", "1")
+    return _count("WORLD_SIZE")
+
+
+def launched_here() -> int:
+    """Returns how many of them run on this machine."""
+    return max(1, _count("LOCAL_WORLD_SIZE"))
+
+
+def _count(variable: str) -> int:
+    text = os.environ.get(variable, "1")
     return int(text) if text.isdecimal() else 1
 
 

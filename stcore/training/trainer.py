@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -212,9 +213,12 @@ class Trainer:
         phase, perturbing = stage(self.objective, self.perturbation, epoch)
         rate = self._set_rate(epoch)
         totals = RunningMeans(learner.ops, so_far)
-        with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples):
+        with (
+            stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples),
+            closing(self.batches.epoch(epoch, start=so_far.steps)) as batches,  # ends the work ahead
+        ):
             self.progress.advance(so_far.examples)
-            for batch in self.batches.epoch(epoch, start=so_far.steps):
+            for batch in batches:
                 parts = self._parts(batch, epoch)
                 rate = self._set_rate(epoch) if self.schedules.by_step else rate
                 result, x = self._compiled(phase, perturbing, len(parts))(*parts), parts[-1][0]
