@@ -247,8 +247,8 @@ class TrainOptions:
     threads: MaybeInt = None
     """CPU threads."""
     decode_workers: MaybeInt = None
-    """Threads that decode the images of the next two batches of a stream; 0 decodes when a batch is needed. By
-    default one per core, at most 4. The numbers are the same for any of them (stream)."""
+    """Threads that decode the next batches of a stream, one batch each, while a step runs; N hold at most N + 1
+    batches. 0 decodes between the steps; by default one per core, at most 4. The numbers are the same (stream)."""
     deterministic: bool = False
     """Use only algorithms whose results do not depend on thread timing, even if they are slower."""
     train_size: MaybeInt = None

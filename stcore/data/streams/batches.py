@@ -1,10 +1,8 @@
 """Batches of a stream's epoch, a pure function of (seed, epoch), as for data in memory."""
 
 import os
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +11,16 @@ from stcore.base import checks
 from stcore.base.ahead import ordered_ahead
 from stcore.base.ranks import launched_here
 from stcore.base.seeding import Stream, generator
-from stcore.data.augment import Augment, CropFlip, augmented, draw
+from stcore.data.augment import Augment, augmented, draw
 from stcore.data.batches import Batch, batch_slices, check_settings, count_batches
-from stcore.data.rows import Pixels
 from stcore.data.streams.dataset import StreamData
 from stcore.data.streams.index import Shard
 from stcore.data.streams.tar import Sample, read_samples
 from stcore.errors import UsageError
 
 BUFFER = 2048  # images
-AHEAD = 2
-"""Batches at most that are decoded ahead."""
 MOST_WORKERS = 4
-"""Decode workers by default, on as many cores: an image of 32 pixels is too short a task for more threads."""
+"""Decode workers by default, on as many cores or more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +29,11 @@ class StreamBatches:
 
     Shards are read in sequence; the next image is drawn from a buffer of `buffer` images. The buffer holds them
     encoded, so memory does not grow with the set. The last batch is as in `Batches`.
-    Threads read and decode the images of the next `AHEAD` batches, and hold no more; the batches are the same for
-    any number of threads, and an error comes when its image's turn comes.
+    Threads read, decode and augment ahead, each a batch: they hold at most `workers` + 1 batches. The batches are
+    the same for any number of threads, and an error comes when its batch's turn comes.
 
     augment: as in `Batches`.   buffer: number of images, at least 1; 1 keeps each shard's order.
-    workers: threads that decode; 0 decodes in the caller's thread, None chooses by the number of cores.
+    workers: threads that decode; 0 decodes in the caller's thread, None is `default_workers()`.
     Raises UsageError if a setting does not fit.
     """
 
@@ -72,38 +67,36 @@ class StreamBatches:
         by header up to the first remaining image. The threads end with the generator: close it to leave it early.
         Raises DataError, with file and member, for a shard that has changed or an image that does not fit.
         """
-        total = len(self.data)
-        draws = draw(self.augment, self.seed, epoch, total)
-        workers = default_workers() if self.workers is None else self.workers
-        samples = self._samples(epoch, start * self.batch_size)
-        with closing(ordered_ahead(self._decoded, samples, workers, AHEAD * self.batch_size)) as decoded:
-            for rows in batch_slices(total, self.batch_size, start):
-                drawn = None if draws is None else draws.at(rows)
-                yield _batch(islice(decoded, rows.stop - rows.start), drawn, rows)
+        draws = draw(self.augment, self.seed, epoch, len(self.data))
 
-    def _samples(self, epoch: int, start: int) -> Iterator[Sample]:
-        """The encoded images of an epoch in their order, from image `start`."""
+        def batch(encoded: tuple[slice, list[Sample]]) -> Batch:
+            rows, samples = encoded
+            images = np.stack([self.data.pixels(sample) for sample in samples])
+            images = augmented(images, None if draws is None else draws.at(rows))
+            labels = np.array([sample.label for sample in samples], np.int64)
+            return Batch(images, labels, np.arange(rows.start, rows.stop))
+
+        workers = default_workers() if self.workers is None else self.workers
+        yield from ordered_ahead(batch, self._encoded(epoch, start), workers, workers + 1)
+
+    def _encoded(self, epoch: int, start: int) -> Iterator[tuple[slice, list[Sample]]]:
+        """The rows and the encoded images of each batch."""
         total = len(self.data)
         shards = [self.data.shards[i] for i in self._rng(epoch).permutation(len(self.data.shards))]
-        order = buffered(total, self.buffer, self._rng(epoch, draw=1))[start:]
+        order = buffered(total, self.buffer, self._rng(epoch, draw=1))
         remaining = np.zeros(total, bool)
-        remaining[order] = True
+        remaining[order[start * self.batch_size :]] = True
         arriving, buffer = _read(shards, remaining), dict[int, Sample]()
-        for number in order.tolist():
-            while number not in buffer:
-                buffer.update([next(arriving)])
-            yield buffer.pop(number)
-
-    def _decoded(self, sample: Sample) -> tuple[Pixels, int]:
-        return self.data.pixels(sample), sample.label
+        for rows in batch_slices(total, self.batch_size, start):
+            samples = []
+            for number in order[rows].tolist():
+                while number not in buffer:
+                    buffer.update([next(arriving)])
+                samples.append(buffer.pop(number))
+            yield rows, samples
 
     def _rng(self, epoch: int, draw: int = 0) -> np.random.Generator:
         return generator(self.seed, Stream.ORDER, epoch=epoch, draw=draw)
-
-
-def _batch(decoded: Iterable[tuple[Pixels, int]], drawn: CropFlip | None, rows: slice) -> Batch:
-    images, labels = zip(*decoded, strict=True)
-    return Batch(augmented(np.stack(images), drawn), np.array(labels, np.int64), np.arange(rows.start, rows.stop))
 
 
 def default_workers() -> int:
