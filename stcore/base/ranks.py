@@ -34,6 +34,9 @@ class Ranks(Protocol):
         each update, its running statistics.
         """
 
+    def attend(self) -> None:
+        """Takes part in the snapshot that rank 0 makes of its learner, by sending what is this rank's own."""
+
     def lost(self, error: Exception) -> bool:
         """Returns whether this error only means that another rank is gone."""
 
@@ -69,6 +72,9 @@ class Alone:
 
     def join(self, learner: Learner) -> Learner:
         return learner
+
+    def attend(self) -> None:
+        """Nothing to send."""
 
     def lost(self, error: Exception) -> bool:
         return False

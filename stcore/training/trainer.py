@@ -108,6 +108,13 @@ class Trainer:
             progress["best_ema"] = self.average.best
         return State(arrays, progress)
 
+    def keep(self, put: Callable[[State], None]) -> None:
+        """Gives the state to a method of the store. Rank 0 alone builds it; the others send what is their own."""
+        if self.ranks.rank:
+            self.ranks.attend()
+        else:
+            put(self.state())
+
     def restore(self, state: State) -> None:
         """Restores the state of a trainer with the same settings."""
         self.learner.restore(part(state.arrays, "learner/"))
@@ -151,7 +158,7 @@ class Trainer:
 
     def _whole_epoch(self, epoch: int, interrupt: Interrupt) -> None:
         row = self._epoch(epoch, interrupt)
-        self.store.keep(self.state())  # before the evaluation, which may take long
+        self.keep(self.store.keep)  # before the evaluation, which may take long
         stopping = self._agreed(interrupt)
         for name in ("last",) if self.average is None else ("last", "last-ema"):
             self.store.save(name, f"{epoch} (partial)" if stopping else str(epoch))
@@ -165,7 +172,7 @@ class Trainer:
         self._under_way = EpochSoFar(epoch + 1)
         self.failure_policy.act(self)
         if self._agreed(interrupt):
-            self.store.keep(self.state())
+            self.keep(self.store.keep)
             self.interrupted = True
 
     def _agreed(self, interrupt: Interrupt) -> bool:
@@ -234,7 +241,7 @@ class Trainer:
                     totals.check()
                     self._check_prediction(x)
                     so_far.seconds = time.perf_counter() - begun
-                    self.store.keep(self.state())
+                    self.keep(self.store.keep)
         totals.check()
         so_far.seconds = time.perf_counter() - begun
         if x is not None:  # the last update shows in no loss yet: check before it is saved
