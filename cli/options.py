@@ -228,7 +228,7 @@ class TrainOptions:
     """Type of the weights: float32 or float64."""
     precision: str = "fp32"
     """Numeric precision of the training loss's forward and backward passes: fp32, tf32 (torch on CUDA) or bf16
-    (mixed: weights, losses and updates stay in float32). Evaluations always use fp32."""
+    (mixed: weights, losses and updates stay in float32). Evaluations of a run always use fp32."""
     inner_precision: MaybeText = None
     """Numeric precision of the search; by default that of --precision. Its projections stay in float32."""
     gradient_checkpointing: bool = False
@@ -321,7 +321,7 @@ class EvaluateOptions:
     GROUPS = (
         ("what is evaluated", "checkpoint weights dataset model image_size subset shard"),
         ("attacks", "attacks fast epsilon norm seed engine audit"),
-        ("runtime", "backend device dtype batch_size threads"),
+        ("runtime", "backend device dtype precision batch_size threads"),
         ("output", "out save_every save_examples predictions json"),
     )
 
@@ -369,6 +369,9 @@ class EvaluateOptions:
     """auto, cpu, cuda[:N] or mps (torch); cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
     dtype: MaybeText = None
     """float32 or float64; by default the run's."""
+    precision: str = "fp32"
+    """Precision of the products in forward and backward passes: fp32, or tf32 (NVIDIA GPUs), which is faster and
+    rounds to 10 bits. An evaluation in tf32 is another than in fp32, and named so everywhere."""
     threads: MaybeInt = None
     """CPU threads."""
     dataset: MaybeText = None

@@ -37,6 +37,7 @@ from stcore.base.files import (
 )
 from stcore.base.snapshots import part
 from stcore.errors import DataError, UsageError
+from stcore.evaluation.results import STRICT
 from stcore.protocols import Array
 
 IDENTITY, STATE, RECORDS, RESULT = "evaluation.json", "state.npz", "records.npz", "result.json"
@@ -191,4 +192,4 @@ def read_result(folder: Path) -> dict[str, Any]:
         isinstance(score, dict) and {"correct", "total"} <= score.keys() for score in scores.values()
     ):
         raise DataError(f"{folder / RESULT} is damaged: it lacks accuracies. Evaluate again")
-    return result
+    return {"precision": STRICT, **result}  # earlier versions had no other
