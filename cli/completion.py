@@ -27,6 +27,7 @@ from stcore.data.download.registry import PUBLISHED
 from stcore.data.readers.sources import READERS
 from stcore.data.resident import RESIDENT
 from stcore.evaluation.attack_names import MONITORS
+from stcore.evaluation.results import PRECISIONS as OF_EVALUATIONS
 from stcore.models import normalization
 from stcore.runs.folder import CHECKPOINTS
 from stcore.runs.settings import PRECISIONS, SELECT
@@ -137,7 +138,7 @@ _OF_COMMANDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "completion": {"shell": SHELLS},
     "data fetch": {"name": tuple(PUBLISHED)},
     "data verify": {"name": tuple(PUBLISHED)},
-    "evaluate": {"norm": ("linf", "l2", "l1")},
+    "evaluate": {"norm": ("linf", "l2", "l1"), "precision": OF_EVALUATIONS},
     "export": {"to": ("robustbench",), "dataset": ("cifar10", "cifar100")},
     "presets": {"name": tuple(paper.PRESETS)},
     "report": {"format": ("html", "markdown", "card")},

@@ -14,6 +14,7 @@ from stcore.audit import Finding
 from stcore.cli.fitting import Fitting, fitting
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import StageResult
+from stcore.evaluation.results import STRICT
 
 LINE_EVERY = 30.0  # seconds between plain progress lines
 NARROW, NARROWEST = 60, 20  # columns: below the first tables become lists; below the second nothing is narrower
@@ -125,6 +126,12 @@ def epoch_line(row: Mapping[str, Any], epochs: int, select: str) -> str:
             cells.append(f"{key.removesuffix('_accuracy')} {100 * row[key]:.1f} %")
     mark = " *" if row["best_epoch"] == row["epoch"] else ""
     return f"epoch {row['epoch']:>3}/{epochs}  " + "  ".join(cells) + f" on {select}{mark}"
+
+
+def label_of(checkpoint: str, epoch: str | None, precision: str) -> str:
+    """A checkpoint with its epoch and, if it is not the usual, the precision: best (epoch 3, tf32)."""
+    about = [*([] if epoch is None else [f"epoch {epoch}"]), *([] if precision == STRICT else [precision])]
+    return f"{checkpoint} ({', '.join(about)})" if about else checkpoint
 
 
 def score_table(scores: Mapping[str, Mapping[str, Accuracy]]) -> Fitting:

@@ -17,7 +17,7 @@ from stcore.base import checks
 from stcore.base.files import write_file
 from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress
-from stcore.cli.console import findings_table, make_console, make_progress, say, score_table, stage_table
+from stcore.cli.console import findings_table, label_of, make_console, make_progress, say, score_table, stage_table
 from stcore.cli.evaluation_plan import checkpoints, plan_from
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.parsing import parse
@@ -52,25 +52,26 @@ def main(args: Sequence[str]) -> int:
     load_quietly(plan.runtime.backend)
     known = {name: read_weights(path) for name, path in files.items()}
     _, metadata = next(iter(known.values()))
-    work = CheckpointEvaluation(set_up(plan, metadata), options.subset, options.shard, options.save_examples)
+    work = CheckpointEvaluation(
+        set_up(plan, metadata), options.subset, options.shard, options.save_examples, options.precision
+    )
     console = make_console(stderr=options.json)  # stdout holds only the JSON
     progress = make_progress(console)
     for _, metadata in known.values():
         check_weights_metadata(metadata, plan, work.test)
     weights = {name: arrays for name, (arrays, _) in known.items()}
     if options.engine == "reference":
-        return check_by_reference(work, weights, console, options)
+        with work.in_precision():
+            return check_by_reference(work, weights, console, options)
 
-    base = folder_of(options, work, next(iter(weights.values())))
-    found = evaluated(work, weights, base, options, console, progress)
+    with work.in_precision():
+        base = folder_of(options, work, next(iter(weights.values())))
+        found = evaluated(work, weights, base, options, console, progress)
     if found is None:
         kept = f"kept in {base}; run the same command again to resume" if base else "nothing was kept: give --out"
         say(console, f"interrupted: {kept}")
         return errors.INTERRUPTED
-    labels = {
-        name: f"{name} (epoch {about['epoch']})" if "epoch" in about else name
-        for name, (_, about) in known.items()
-    }
+    labels = {name: label_of(name, about.get("epoch"), work.precision) for name, (_, about) in known.items()}
     scores = {
         labels[name]: {attack: one.assessed.accuracies[attack] for attack in ("natural", *work.asked)}
         for name, one in found.items()
@@ -104,7 +105,7 @@ class Found:
 
     def keep(self, work: CheckpointEvaluation) -> None:
         if self.folder is not None:
-            result = result_json(self.assessed, list(work.asked), self.audit)
+            result = result_json(self.assessed, list(work.asked), self.audit, work.precision)
             self.folder.finish(record_arrays(self.assessed, work.places), result)
 
 

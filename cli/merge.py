@@ -9,11 +9,11 @@ from pathlib import Path
 import tyro
 
 from stcore import errors
-from stcore.cli.console import make_console, say, score_table, stage_table
+from stcore.cli.console import label_of, make_console, say, score_table, stage_table
 from stcore.cli.parsing import parse
 from stcore.errors import UsageError
 from stcore.evaluation.folder import IDENTITY, EvaluationFolder
-from stcore.evaluation.results import result_json
+from stcore.evaluation.results import STRICT, result_json
 from stcore.evaluation.shards import merge
 
 
@@ -40,11 +40,14 @@ def main(args: Sequence[str]) -> int:
     merged = {name: merge([part / name for part in options.parts]) for name in names[0]}
     console = make_console()
     for name, (about, records, found) in merged.items():
-        result = result_json(found, list(about["attacks"]))
+        result = result_json(found, list(about["attacks"]), precision=about.get("precision", STRICT))
         EvaluationFolder(options.out / name, about).finish(records, result)
-    console.print(score_table({name: found.accuracies for name, (_, _, found) in merged.items()}))
-    for name, (_, _, found) in merged.items():
+    labelled = {
+        label_of(name, None, about.get("precision", STRICT)): found for name, (about, _, found) in merged.items()
+    }
+    console.print(score_table({label: found.accuracies for label, found in labelled.items()}))
+    for label, found in labelled.items():
         for attack, cascade in found.cascades.items():
-            console.print(stage_table(f"{name}, {attack}", cascade.stages))
+            console.print(stage_table(f"{label}, {attack}", cascade.stages))
     say(console, f"everything is in {options.out}; each shard keeps its own audit and examples")
     return errors.OK

@@ -38,8 +38,8 @@ _OF_TRAINING: Groups = (
     ("evaluation", "attacks eval_epsilon eval_norm eval_batch_size select select_by"),
     (
         "runtime",
-        "dtype precision inner_precision gradient_checkpointing compile resident threads deterministic "
-        "sync_batch_norm replicas",
+        "dtype precision inner_precision gradient_checkpointing compile resident threads decode_workers "
+        "deterministic sync_batch_norm replicas",
     ),
     ("interruptions, several runs, logging", "resume save_every max_hours on_trouble seeds devices tensorboard"),
 )
@@ -92,8 +92,8 @@ class TrainOptions:
 
     resume: MaybeText = None
     """Resume the stopped or killed run in this folder; the result is that of an uninterrupted run. The run keeps
-    its settings. Only --dataset (if it moved), --device, --threads, --resident, --save-every, --max-hours,
-    --tensorboard and --json may be given with it."""
+    its settings. Only --dataset (if it moved), --device, --threads, --resident, --decode-workers,
+    --save-every, --max-hours, --tensorboard and --json may be given with it."""
     save_every: Number = 300.0
     """Seconds between saves of the state within an epoch: at most this much work is lost to a kill."""
     max_hours: MaybeNumber = None
@@ -228,7 +228,7 @@ class TrainOptions:
     """Type of the weights: float32 or float64."""
     precision: str = "fp32"
     """Numeric precision of the training loss's forward and backward passes: fp32, tf32 (torch on CUDA) or bf16
-    (mixed: weights, losses and updates stay in float32). Evaluations always use fp32."""
+    (mixed: weights, losses and updates stay in float32). Evaluations of a run always use fp32."""
     inner_precision: MaybeText = None
     """Numeric precision of the search; by default that of --precision. Its projections stay in float32."""
     gradient_checkpointing: bool = False
@@ -246,6 +246,9 @@ class TrainOptions:
     batch-norm statistics are those of the whole batch. With torch use torchrun."""
     threads: MaybeInt = None
     """CPU threads."""
+    decode_workers: MaybeInt = None
+    """Threads that decode the next batches of a stream, one batch each, while a step runs; N hold at most N + 1
+    batches. 0 decodes between the steps; by default one per core, at most 4. The numbers are the same (stream)."""
     deterministic: bool = False
     """Use only algorithms whose results do not depend on thread timing, even if they are slower."""
     train_size: MaybeInt = None
@@ -318,7 +321,7 @@ class EvaluateOptions:
     GROUPS = (
         ("what is evaluated", "checkpoint weights dataset model image_size subset shard"),
         ("attacks", "attacks fast epsilon norm seed engine audit"),
-        ("runtime", "backend device dtype batch_size threads"),
+        ("runtime", "backend device dtype precision batch_size threads"),
         ("output", "out save_every save_examples predictions json"),
     )
 
@@ -366,6 +369,9 @@ class EvaluateOptions:
     """auto, cpu, cuda[:N] or mps (torch); cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
     dtype: MaybeText = None
     """float32 or float64; by default the run's."""
+    precision: str = "fp32"
+    """Precision of the products in forward and backward passes: fp32, or tf32 (NVIDIA GPUs), which is faster and
+    rounds to 10 bits. An evaluation in tf32 is another than in fp32, and named so everywhere."""
     threads: MaybeInt = None
     """CPU threads."""
     dataset: MaybeText = None

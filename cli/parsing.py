@@ -71,7 +71,7 @@ for _name, _others in _STRANGERS.items():
 
 INSTEAD = {
     "workers num-workers n-workers loader-workers j": "Batches are made in the training process, so there are no "
-    "workers; --threads sets its CPU threads",
+    "workers; --threads sets its CPU threads, --decode-workers those that decode a stream",
     "opt optim optimizer optimiser": "Training uses SGD: see --learning-rate, --momentum and --weight-decay",
     "distributed ddp world-size local-rank": "torchrun starts one process per device; see --sync-batch-norm",
     "wandb mlflow": "The run's metrics.jsonl holds each epoch's metrics; --tensorboard shows them",

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from stcore import errors
 from stcore.autoattack.reference import VERSIONS, run_reference
-from stcore.cli.console import percent
+from stcore.cli.console import label_of, percent
 from stcore.cli.options import EvaluateOptions
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
@@ -34,9 +34,10 @@ def check_by_reference(
     for column in ("checkpoint", "attack", "robust %", "seconds", "forwards", "backwards"):
         table.add_column(column, no_wrap=True)
     scores: dict[str, dict[str, Accuracy]] = {}
-    for checkpoint, weights in known.items():
+    for name, weights in known.items():
+        checkpoint = label_of(name, None, work.precision)
         work.load(weights)
-        for name, attack in work.cascades.items():
+        for attack_name, attack in work.cascades.items():
             found = run_reference(
                 work.classifier,
                 work.images,
@@ -50,9 +51,9 @@ def check_by_reference(
                 progress=lambda line: console.print(f"  {line}", soft_wrap=True),
             )
             robust = Accuracy(int((~found.fooled).sum()), len(found.fooled))
-            scores.setdefault(checkpoint, {})[name] = robust
+            scores.setdefault(checkpoint, {})[attack_name] = robust
             costs = (f"{found.seconds:.0f}", f"{found.forwards:,}", f"{found.backwards:,}")
-            table.add_row(checkpoint, name, percent(robust), *costs)
+            table.add_row(checkpoint, attack_name, percent(robust), *costs)
     if options.json:
         print(json.dumps({name: as_json(accuracies) for name, accuracies in scores.items()}, indent=2))
     else:

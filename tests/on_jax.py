@@ -200,3 +200,20 @@ def test_what_cannot_be(backend):
     engine.use_threads(engine.threads())  # no change is none too late
     with pytest.raises(UsageError, match="before JAX makes its first array"):
         engine.use_threads(engine.threads() + 1)
+
+
+def test_a_forward_is_traced_again_in_tf32_and_not_after_it(backend, monkeypatch):
+    """The precision is part of what a compiled function is cached by: neither reuses the other's products."""
+    from stcore.backends.keras.precision import evaluating
+
+    monkeypatch.setattr(engine, "has_tensor_float_32", lambda: True)
+    engine.use_device("cpu")
+    traced = []
+    product = jax.jit(lambda x: traced.append(str(jax.config.jax_default_matmul_precision)) or x @ x)
+    x = jnp.ones((3, 3), "float32")
+    product(x)
+    for _ in range(2):
+        with evaluating("tf32", "cpu"):
+            product(x)
+        product(x)
+    assert traced == ["float32", "tensorfloat32"]

@@ -285,6 +285,7 @@ def test_killed_at_random_points_it_goes_on_bit_for_bit(backend, tmp_path):
     store = EvaluationFolder(folder, {"of": "a test"})
     attack = Short(EPSILON, queries=FEW)
     on = assessment(backend, attack, batch_size=9).run(Silent(), store).cascades["it"]
+    store.finish({}, {"accuracies": {}})
     whole, examples = run(backend, attack, batch_size=9)
     same_records(on, whole)
     from stcore.base.files import read_arrays

@@ -239,6 +239,7 @@ SHORT = {
         "natural accuracy on 1000 of 10000 images",
     ),
     "fast": ({"attack": "autoattack-fast"}, "a fast AutoAttack, which overestimates"),
+    "tf32": ({"precision": "tf32"}, "products in tf32"),
 }
 
 

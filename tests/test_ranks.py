@@ -161,6 +161,19 @@ def test_batch_norms_go_on_with_the_first_ranks_statistics(tmp_path):
     assert scores["fgsm"]["correct"] == result["fgsm"]["correct"]
 
 
+def test_more_ranks_than_images_evaluate_all_of_them(tmp_path):
+    load("torch")
+    run = ["train", *words({**SETTINGS, "train_size": 40, "validation_size": 2, "test_size": 2})]
+    attacked = ["--steps", 1, "--attacks", "fgsm,apgd-ce"]
+    ended(*ranks(*run, *attacked, "--out", tmp_path / "run", count=3))
+    (row,) = figures(tmp_path / "run")
+    assert row["pgd20_accuracy"] in (0, 0.5, 1)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())["checkpoints"]["last"]
+    assert {name: one["total"] for name, one in result.items()} == {"natural": 2, "fgsm": 2, "apgd-ce": 2}
+    folders = sorted(it.name.rpartition("-")[0] for it in (tmp_path / "run" / "evaluations").iterdir())
+    assert folders == ["fgsm-apgd-ce", "fgsm-apgd-ce-shard-1-of-2", "fgsm-apgd-ce-shard-2-of-2"]
+
+
 def test_a_rollback_is_that_of_all_ranks_and_resident_images_are_each_ranks_own(tmp_path):
     load("torch")
     run = ["train", *words({**SETTINGS, "batch_size": 20, "epochs": 3, "learning_rate": 1e30, "steps": 1})]

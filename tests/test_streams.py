@@ -5,6 +5,10 @@ import json
 import os
 import pickle
 import tarfile
+import threading
+import time
+from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +18,14 @@ from small import stcli
 from test_data import encoded
 from test_readers import Calls
 
-from stcore.data import Batches, ImageData, Splits, StreamBatches, load, load_stream
+from stcore.base.ahead import NAME
+from stcore.data import Batches, ImageData, Splits, StreamBatches, StreamData, load, load_stream
 from stcore.data.augment import AUGMENT
 from stcore.data.streams import tar
-from stcore.data.streams.batches import buffered
+from stcore.data.streams.batches import buffered, default_workers
 from stcore.data.streams.index import INDEX
 from stcore.errors import DataError, UsageError
+from stcore.training.trainer import Trainer
 
 EACH, SHARDS = 10, 5
 TOTAL = EACH * SHARDS
@@ -160,8 +166,8 @@ def test_a_stream_trains_and_needs_something_to_choose_on(tmp_path):
     assert (refused.code, "expected validation shards" in refused.err) == (3, True)
     write(tmp_path / "data", parts=["validation"])
     losses = []
-    for out in ("one", "two"):
-        said = stcli(*command, "--out", tmp_path / out)
+    for out, workers in (("one", 0), ("two", 2)):
+        said = stcli(*command, "--decode-workers", workers, "--out", tmp_path / out)
         assert said.code == 0, said.err
         rows = [json.loads(row) for row in (tmp_path / out / "metrics.jsonl").read_text().splitlines()]
         losses.append([row["loss"] for row in rows])
@@ -248,7 +254,7 @@ def test_an_order_depends_on_seed_and_epoch_alone(train):
 @pytest.mark.parametrize("batch_size", [7, 8, 50])
 def test_an_epoch_resumes_at_a_batch(train, augment, buffer, batch_size):
     batches = StreamBatches(train, batch_size, 3, augment, buffer)
-    whole = list(batches.epoch(2))
+    whole = list(StreamBatches(train, batch_size, 3, augment, buffer, workers=0).epoch(2))
     sizes = [len(batch.labels) for batch in whole]
     assert sizes == [len(batch.labels) for batch in Batches(WHOLE, batch_size, 0).epoch(0)]
     assert (len(batches), batches.examples) == (len(whole), sum(sizes))
@@ -263,7 +269,7 @@ def test_what_was_passed_is_neither_opened_nor_decoded(train, monkeypatch):
     read, decode = tar._opened, tar.decode_one
     monkeypatch.setattr(tar, "_opened", lambda path: opened.append(path) or read(path))
     monkeypatch.setattr(tar, "decode_one", lambda *given: decoded.append(given[0]) or decode(*given))
-    batches = StreamBatches(train, 5, 0, buffer=3)
+    batches = StreamBatches(train, 5, 0, buffer=3, workers=0)
     rest = joined(batches, 1, start=8)[0]
     assert len(rest) == len(decoded) == 10
     assert len(set(opened)) < SHARDS  # of 50 the last 10, and with them at most 3 that came before
@@ -290,7 +296,7 @@ def test_no_more_is_held_than_the_buffer(train, monkeypatch):
 
     monkeypatch.setattr(tar, "Sample", read)
     monkeypatch.setattr(sample, "pixels", decode)
-    joined(StreamBatches(train, 5, 0, buffer=12))
+    joined(StreamBatches(train, 5, 0, buffer=12, workers=0))
     assert 12 <= most <= 12 + 5  # and the batch that is being put together
 
 
@@ -300,11 +306,126 @@ def test_no_more_is_held_than_the_buffer(train, monkeypatch):
         ({"batch_size": 0}, "expected a batch size of at least 1, received 0"),
         ({"augment": "cutmix"}, "expected augment to be one of none, crop-flip, crop-flip-cutout"),
         ({"buffer": 0}, "expected a shuffle buffer of at least 1 image, received 0"),
+        ({"workers": -1}, "workers: expected a whole number of at least 0; received -1"),
     ],
 )
 def test_batches_that_cannot_be_are_refused(train, settings, message):
     with pytest.raises(UsageError, match=message):
         StreamBatches(train, **{"batch_size": 2, "seed": 0, **settings})
+
+
+# Work ahead
+
+
+def alive():
+    return [thread for thread in threading.enumerate() if thread.name.startswith(NAME)]
+
+
+@given(
+    workers=st.sampled_from([1, 3]),
+    batch_size=st.integers(1, TOTAL),
+    buffer=st.integers(1, 60),
+    epoch=st.integers(0, 9),
+    data=st.data(),
+)
+@settings(max_examples=30)
+def test_batches_are_the_same_for_any_number_of_workers(train, workers, batch_size, buffer, epoch, data):
+    own = StreamBatches(train, batch_size, 1, "crop-flip", buffer, workers=0)
+    start = data.draw(st.integers(0, len(own)))
+    ahead = replace(own, workers=workers).epoch(epoch, start=start)
+    for ours, theirs in zip(ahead, own.epoch(epoch, start=start), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert not alive()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_batch_for_each_worker_and_one_more_is_decoded_ahead(train, monkeypatch, workers):
+    decoded, pixels = [], StreamData.pixels
+    monkeypatch.setattr(StreamData, "pixels", lambda *given: decoded.append(1) or pixels(*given))
+    with closing(StreamBatches(train, 5, 0, workers=workers).epoch(0)) as batches:
+        for given in (5, 10, 15):
+            next(batches)
+            until = time.monotonic() + 10
+            while len(decoded) < given + 5 * (workers + 1) and time.monotonic() < until:
+                time.sleep(0.001)
+            time.sleep(0.01)
+            assert len(decoded) == given + 5 * (workers + 1)
+
+
+@pytest.mark.parametrize("broken", [0, 7, 23, TOTAL - 1])
+def test_a_broken_image_is_reported_when_its_turn_comes(tmp_path, broken):
+    """Not when a worker meets it: the batches before its own are given out."""
+    sound = StreamBatches(load_stream(write(tmp_path)).train, 4, 0, buffer=9, workers=0)
+    place = int(places(joined(sound)[0])[broken])
+    shard = place // EACH
+    content = dict(members(range(shard * EACH, (shard + 1) * EACH)))
+    content[f"{place:06d}.png"] = b"<html>"
+    write_tar(tmp_path / f"train-{shard:06d}.tar", content.items())
+    for workers in (0, 1, 3):
+        batches = replace(sound, workers=workers).epoch(0)
+        for _ in range(broken // 4):
+            next(batches)
+        with pytest.raises(DataError, match=rf"{place:06d}.png: expected an image in one of"):
+            next(batches)
+        assert not alive()
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_an_epoch_that_is_left_early_leaves_neither_threads_nor_open_files(train, monkeypatch, workers):
+    files, opened = [], tar._opened
+
+    @contextmanager
+    def counted(path):
+        with opened(path) as file:
+            files.append(path)
+            try:
+                yield file
+            finally:
+                files.remove(path)
+
+    monkeypatch.setattr(tar, "_opened", counted)
+    batches = StreamBatches(train, 3, 0, buffer=4, workers=workers).epoch(0)
+    next(batches)
+    assert (len(alive()), len(files)) == (workers, 1)
+    batches.close()
+    assert (alive(), files) == ([], [])
+
+
+def test_training_that_is_interrupted_ends_its_workers(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    write(tmp_path / "data", parts=("train", "validation", "test"))
+    command = ["train", "--dataset", f"stream:{tmp_path / 'data'}", "--model", "tiny", "--epochs", 1]
+    command += ["--batch-size", 8, "--eval-epsilon", "8/255", "--attacks", "fgsm", "--steps", 1]
+    kept, parts = [], Trainer._parts
+
+    def interrupted(trainer, batch, epoch):
+        assert len(alive()) == 2
+        if batch.positions[0]:
+            kept.append(KeyboardInterrupt())  # with its traceback, which holds the loop
+            raise kept[0]
+        return parts(trainer, batch, epoch)
+
+    monkeypatch.setattr(Trainer, "_parts", interrupted)
+    assert stcli(*command, "--decode-workers", 2, "--out", tmp_path / "stopped").code == 130
+    assert kept
+    assert not alive()
+
+
+def test_decode_workers_are_for_streams():
+    said = stcli("train", "--decode-workers", 2, "--epochs", 1)
+    assert said.code == 2
+    assert (
+        "decode_workers: expected none for digits, whose images are decoded before training; received 2"
+        in said.err
+    )
+
+
+@pytest.mark.parametrize(("cores", "ranks", "workers"), [(1, 1, 1), (2, 1, 2), (64, 1, 4), (8, 4, 2), (4, 8, 1)])
+def test_there_is_a_decode_worker_for_each_core_of_a_rank(monkeypatch, cores, ranks, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert default_workers() == workers
 
 
 # What is refused

@@ -352,6 +352,7 @@ def test_an_evaluation_of_some_seeds_says_so(tmp_path):
         ({"norm": "l2", "epsilon": 0.5}, "autoattack (epsilon 0.5, norm l2)"),
         ({"subset": "100:200", "backend": "keras"}, "autoattack (subset 100:200, backend keras)"),
         ({"seed": 7}, "autoattack (seed 7)"),
+        ({"precision": "tf32"}, "autoattack (precision tf32)"),
     ],
     ids=str,
 )

@@ -15,7 +15,9 @@ import pytest
 from harness import assert_same
 from small import contents, stcli, train, trained
 
+from stcore.attacks import FGSM
 from stcore.base.interrupts import Interrupt
+from stcore.base.ranks import Alone
 from stcore.base.weights_file import load_weights
 from stcore.cli import console
 from stcore.core.losses import cross_entropy
@@ -28,7 +30,7 @@ from stcore.methods.standard import StandardConfig
 from stcore.protocols import Mode
 from stcore.training.metrics import EpochSoFar, RunningMeans
 from stcore.training.schedules import make_schedule
-from stcore.training.trainer import Schedules, Trainer
+from stcore.training.trainer import Average, Schedules, Trainer
 
 # The loop alone, with everything around it made up
 
@@ -293,6 +295,53 @@ def test_a_method_that_changes_with_the_epoch_is_compiled_once_for_each_phase(ba
     first, last = weights[0], weights[-1]
     learned = {name: array for name, array in last.items() if ".running_" not in name}
     assert_same({name: first[name] for name in learned}, learned)
+
+
+# One of several ranks
+
+
+class One(Alone):
+    """A rank of two; the other one has this."""
+
+    count = 2
+
+    def __init__(self, rank, other=None):
+        self.rank, self.other, self.attended = rank, other, 0
+
+    def gather(self, value):
+        return [value] if self.other is None else [value, self.other]
+
+    def attend(self):
+        self.attended += 1
+
+
+def test_only_the_rank_that_writes_a_state_builds_it(backend, monkeypatch):
+    """The other sends its part as often as the first builds one, or the first would wait."""
+    rng = np.random.default_rng(0)
+    data = ImageData.from_arrays(rng.integers(0, 256, (48, 8, 8, 1), np.uint8), np.arange(48) % 2)
+    learner = backend.learner(backend.build("tiny", channels=1, classes=2, dtype="float32"))
+    average, built = Average(Evaluator(learner.copy(), {}), 0.9), []
+    for model in (learner, average.evaluator.classifier):
+        monkeypatch.setattr(model, "snapshot", lambda: built.append(1) or {})
+    counts = []
+    for rank in (0, 1):
+        store, ranks, kept = Recorder(), One(rank), []
+        store.due, store.keep = lambda: True, kept.append
+        run = trainer(store, epochs=1)
+        ours = {"learner": learner, "average": average, "evaluator": Evaluator(learner, {}), "ranks": ranks}
+        dataclasses.replace(run, **ours, batches=Batches(data, 24, 0), selection=data, select_by="natural").run()
+        counts.append((len(kept), len(built), ranks.attended))
+        built.clear()
+    assert counts == [(3, 6, 0), (0, 0, 3)]  # two steps and the epoch's end; of the learner and of the average
+
+
+def test_a_rank_without_images_takes_part(backend):
+    """Of one image the second rank has all: the first evaluates none, and has the accuracies of both."""
+    data = ImageData.from_arrays(np.zeros((1, 8, 8, 1), np.uint8), np.array([1]), num_classes=2)
+    learner = backend.learner(backend.build("tiny", channels=1, classes=2, dtype="float32"))
+    evaluator, other = Evaluator(learner, {"fgsm": FGSM(0.1)}), {"natural": Accuracy(1, 1), "fgsm": Accuracy(0, 1)}
+    run = dataclasses.replace(trainer(Recorder()), selection=data, ranks=One(0, other))
+    assert run._score(evaluator) == other
 
 
 # Ctrl-C

@@ -10,6 +10,7 @@ from stcore.backends.keras.engine import native
 from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
+from stcore.backends.keras.precision import evaluating
 from stcore.backends.keras.resident import free_memory
 from stcore.backends.keras.sgd import TorchSGD
 from stcore.backends.keras.training import join_ranks, make_sgd, prepare_training
@@ -23,6 +24,7 @@ __all__ = [
     "SqueezeModel",
     "TorchSGD",
     "devices",
+    "evaluating",
     "free_memory",
     "join_ranks",
     "make_classifier",

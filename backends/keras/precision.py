@@ -6,7 +6,7 @@ Weights, losses and projections stay in the weights' dtype; logits leave `as_log
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import keras
@@ -39,6 +39,17 @@ def check_precision(precision: str, inner_precision: str) -> None:
                 "precision, inner_precision: expected fp32 or tf32 for both, since Keras switches TF32 for a "
                 f"whole step; received {precision} and {inner_precision}. Use the same for both, or bf16 with tf32"
             )
+
+
+@contextmanager
+def evaluating(precision: str, device: str) -> Iterator[None]:
+    """Context in which all products are in this precision, fp32 or tf32; the one before holds again after it.
+
+    device: that of the process.   Raises DeviceError if it does not support the precision.
+    """
+    check_precision(precision, precision)
+    with native.tensor_float_32() if precision == "tf32" else nullcontext():
+        yield
 
 
 def in_tensor_float_32(fn: Callable[..., Any]) -> Callable[..., Any]:

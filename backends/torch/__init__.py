@@ -15,12 +15,14 @@ from stcore.backends.torch.devices import (
 )
 from stcore.backends.torch.learner import TorchClassifier as make_classifier
 from stcore.backends.torch.learner import TorchLearner as make_learner
+from stcore.backends.torch.precision import evaluating
 from stcore.backends.torch.ranks import join_ranks, synchronised
 from stcore.backends.torch.resident import free_memory
 from stcore.backends.torch.training import make_sgd, prepare_training
 
 __all__ = [
     "devices",
+    "evaluating",
     "free_memory",
     "join_ranks",
     "make_classifier",

@@ -95,6 +95,17 @@ def backward_context(precision: str) -> AbstractContextManager[None]:
     return _in_tensor_float_32() if precision == "tf32" else nullcontext()
 
 
+@contextmanager
+def evaluating(precision: str, device: str) -> Iterator[None]:
+    """Context in which all products are in this precision, fp32 or tf32; the one before holds again after it.
+
+    Raises DeviceError if the device does not support it.
+    """
+    check_precision("precision", precision, torch.device(device))
+    with backward_context(precision):
+        yield
+
+
 class SearchNetwork:
     """A learner's network for the search for examples: its precision also holds for the gradients of pixels."""
 

@@ -58,6 +58,13 @@ class TorchRanks:
     def join(self, learner: Any) -> RankedLearner:
         return RankedLearner(learner, self)
 
+    def attend(self) -> None:
+        self.generator_states()
+
+    def generator_states(self) -> list[dict[str, Array]]:
+        """Every rank's states of the random generators."""
+        return self.gather(snapshots.generator_states())
+
     def lost(self, error: Exception) -> bool:
         message = str(error)
         phrases = ("Connection closed by peer", "Connection reset by peer", "gloo")
@@ -123,7 +130,7 @@ class RankedLearner(TorchLearner):
 
     def snapshot(self) -> dict[str, Array]:
         """Rank 0's snapshot, with the generator states of the other ranks."""
-        _, *others = self._ranks.gather(snapshots.generator_states())
+        _, *others = self._ranks.generator_states()
         other_states = {
             f"rank{rank}/{name}": array for rank, states in enumerate(others, 1) for name, array in states.items()
         }

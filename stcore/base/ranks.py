@@ -34,6 +34,9 @@ class Ranks(Protocol):
         each update, its running statistics.
         """
 
+    def attend(self) -> None:
+        """Takes part in the snapshot that rank 0 makes of its learner, by sending what is this rank's own."""
+
     def lost(self, error: Exception) -> bool:
         """Returns whether this error only means that another rank is gone."""
 
@@ -43,7 +46,16 @@ class Ranks(Protocol):
 
 def launched() -> int:
     """Returns the number of processes that a launcher such as torchrun started; 1 without one."""
-    text = os.environ.get("WORLD_SIZE", "1")
+    return _count("WORLD_SIZE")
+
+
+def launched_here() -> int:
+    """Returns how many of them run on this machine."""
+    return max(1, _count("LOCAL_WORLD_SIZE"))
+
+
+def _count(variable: str) -> int:
+    text = os.environ.get(variable, "1")
     return int(text) if text.isdecimal() else 1
 
 
@@ -60,6 +72,9 @@ class Alone:
 
     def join(self, learner: Learner) -> Learner:
         return learner
+
+    def attend(self) -> None:
+        """Nothing to send."""
 
     def lost(self, error: Exception) -> bool:
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -47,7 +47,7 @@ class _Steps(NullStore):
     def examples(self) -> int:
         return self.batches.examples
 
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, start: int = 0) -> Generator[Batch, None, None]:
         return self.watch.over(lambda: self.batches.epoch(epoch))
 
     def keep(self, state: State) -> None:

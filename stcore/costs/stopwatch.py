@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -62,7 +62,7 @@ class Stopwatch:
         self.pace: Pace | None = None
         """None until `over` ends."""
 
-    def over(self, epoch: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
+    def over(self, epoch: Callable[[], Iterator[Batch]]) -> Generator[Batch, None, None]:
         """The batches of an epoch, repeatedly; the caller's work between two batches is timed."""
         batches = chain.from_iterable(iter(epoch, None))
         begun, first = Spent.now(), 0

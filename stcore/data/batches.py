@@ -1,6 +1,6 @@
 """Batches of an epoch, a pure function of (seed, epoch)."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -32,7 +32,7 @@ class Epochs(Protocol):
     def examples(self) -> int:
         """Examples per epoch."""
 
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, start: int = 0) -> Generator[Batch, None, None]:
         """Yields the batches of one epoch, starting at batch `start` (to resume within it)."""
 
 
@@ -75,7 +75,7 @@ class Batches:
         """Examples per epoch: all of the data, without what `drop_last` drops."""
         return len(self) * self.batch_size if self.drop_last else len(self.data)
 
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, start: int = 0) -> Generator[Batch, None, None]:
         """Yields the batches of one epoch, starting at batch `start` (to resume within it)."""
         total = len(self.data)
         order = np.arange(total)

@@ -1,7 +1,7 @@
 """Batches of robust self-training (Carmon et al., 2019): labelled and pseudo-labelled images mixed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,7 @@ class MixedBatches:
         """Examples per epoch, of both kinds."""
         return len(self) * self.batch_size
 
-    def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, *, start: int = 0) -> Generator[Batch, None, None]:
         """The batches of one epoch, from batch `start` on (to resume within it)."""
         labelled = self._labelled(epoch).reshape(len(self), -1)
         rng = generator(self.seed, Stream.EXTRA, epoch=epoch)

@@ -95,9 +95,10 @@ class Evaluator:
         return validation.check_finite(self.classifier.ops.to_numpy(self._logits(x)))
 
     def run(self, batches: Iterable[Batch], advance: Callable[[int], None] = lambda images: None) -> Predictions:
-        """The predictions over all batches; calls `advance` with the number of images after each batch."""
-        labels: list[Array] = []
-        predicted: dict[str, list[Array]] = {name: [] for name in ("natural", *self.attacks)}
+        """The predictions over all batches; calls `advance` with the number of images after each of them."""
+        none = np.zeros(0, np.int64)  # a rank may have no images
+        labels: list[Array] = [none]
+        predicted: dict[str, list[Array]] = {name: [none] for name in ("natural", *self.attacks)}
         for batch in batches:
             labels.append(batch.labels)
             for name, classes in self.predict(batch).items():

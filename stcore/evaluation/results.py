@@ -11,6 +11,9 @@ from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import AssessmentResult
 from stcore.protocols import Array
 
+STRICT, PRECISIONS = "fp32", ("fp32", "tf32")
+"""The precisions of an evaluation's products; an evaluation that names none is in the first."""
+
 
 def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
     """Accuracies and their 95 % intervals as plain numbers in [0, 1]."""
@@ -26,7 +29,10 @@ def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
 
 
 def result_json(
-    result: AssessmentResult, attacks: Sequence[str], audit: Sequence[Any] | None = None
+    result: AssessmentResult,
+    attacks: Sequence[str],
+    audit: Sequence[Any] | None = None,
+    precision: str = STRICT,
 ) -> dict[str, Any]:
     """The content of result.json: accuracies in the order of the attacks, stages with their costs, and the audit.
 
@@ -48,6 +54,7 @@ def result_json(
     }
     return {
         "images": len(result.predictions.labels),
+        "precision": precision,
         "accuracies": as_json({name: result.accuracies[name] for name in ("natural", *attacks)}),
         "cascades": stages,
         "audit": None if audit is None else [vars(finding) for finding in audit],

@@ -33,6 +33,11 @@ class LaterEvaluation:
     result: Mapping[str, Any] | None
     mismatch: str
 
+    @property
+    def in_precision(self) -> str:
+        """How a sentence says the precision: " in tf32", or nothing for the usual one."""
+        return f" in {self.identity['precision']}" if "precision" in self.identity else ""
+
 
 @dataclass(frozen=True)
 class GatheredRun:

@@ -68,19 +68,26 @@ def later_evaluations(run: GatheredRun) -> Iterator[Block]:
         )
     for one in run.evaluations:
         for name, stages in (one.result or {}).get("cascades", {}).items():
-            yield Folded(f"{attack_in_words(name)} on {one.checkpoint}, stage by stage", (_stages(stages),))
+            what = f"{attack_in_words(name)} on {one.checkpoint}{one.in_precision}, stage by stage"
+            yield Folded(what, (_stages(stages),))
 
 
 def _rows(one: LaterEvaluation) -> Iterator[tuple[Cell, ...]]:
     ball = radius(one.identity["epsilon"], one.identity["norm"])
+    precision = one.identity.get("precision", "")  # left out where it is the usual
     images = Cell(f"{one.identity['images']:,}", part_of_images(one))
     label = Cell(one.checkpoint, one.mismatch, bool(one.mismatch))
     if one.result is None:
         for name in one.identity["attacks"]:
-            yield label, Cell(attack_in_words(name), ball), images, Cell("unfinished")
+            yield label, Cell(attack_in_words(name), _joined(ball, precision)), images, Cell("unfinished")
         return
     for name, score in one.result["accuracies"].items():
-        yield label, Cell(attack_in_words(name), ball if name != "natural" else ""), images, accuracy(score)
+        setting = _joined(ball if name != "natural" else "", precision)
+        yield label, Cell(attack_in_words(name), setting), images, accuracy(score)
+
+
+def _joined(*settings: str) -> str:
+    return ", ".join(filter(None, settings))
 
 
 def part_of_images(one: LaterEvaluation) -> str:

@@ -39,6 +39,8 @@ def _suffix(run: GatheredRun, one: LaterEvaluation) -> str:
         different.append(radius(identity["epsilon"], identity["norm"]))
     if identity["backend"] != run.config.get("backend", identity["backend"]):
         different.append(identity["backend"])
+    if "precision" in identity:
+        different.append(identity["precision"])
     return f" ({', '.join(different)})" if different else ""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from stcore.base.files import read_json
 from stcore.errors import UsageError
 from stcore.evaluation.folder import IDENTITY, RESULT, read_result
+from stcore.evaluation.results import STRICT
 
 STANDARD, FAST = "autoattack", "autoattack-fast"
 BOARDS = {("cifar10", "linf"): "8/255", ("cifar10", "l2"): "0.5", ("cifar100", "linf"): "8/255"}
@@ -27,7 +28,8 @@ class Evaluation:
     """The facts of a finished evaluation that an entry reports.
 
     dataset: cifar10 or cifar100.   norm: linf or l2.   epsilon: for pixels in [0, 1].
-    fast: whether the fast AutoAttack was used.   weights: `stcore.runs.evaluation_identity.fingerprint` of them.
+    fast: whether the fast AutoAttack was used.   precision: fp32 or tf32, of the products.
+    weights: `stcore.runs.evaluation_identity.fingerprint` of them.
     natural, autoattack: (correctly classified images, all images).
     """
 
@@ -38,6 +40,7 @@ class Evaluation:
     weights: str
     natural: tuple[int, int]
     autoattack: tuple[int, int]
+    precision: str = STRICT
 
     @classmethod
     def read(cls, folder: Path) -> Evaluation:
@@ -65,13 +68,15 @@ class Evaluation:
             weights=identity["weights"],
             natural=natural,
             autoattack=autoattack,
+            precision=identity.get("precision", STRICT),
         )
 
     def shortcomings(self) -> list[str]:
-        """The reasons why the leaderboard would not accept the figures: too few images, or a fast AutoAttack."""
+        """Why the leaderboard would not accept the figures: too few images, a fast AutoAttack, or TF32."""
         totals = {"natural accuracy": self.natural[1], "AutoAttack": self.autoattack[1]}
         few = [f"{what} on {n} of {TEST_IMAGES} images" for what, n in totals.items() if n != TEST_IMAGES]
-        return few + (["a fast AutoAttack, which overestimates"] if self.fast else [])
+        fast = ["a fast AutoAttack, which overestimates"] if self.fast else []
+        return few + fast + ([f"products in {self.precision}"] if self.precision != STRICT else [])
 
 
 @dataclass(frozen=True)

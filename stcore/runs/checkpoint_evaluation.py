@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from stcore.attacks import preset
 from stcore.audit import CHECKS, Finding, audit
 from stcore.audit.evaluation import AUDITED
+from stcore.base import checks
 from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress, stretch
 from stcore.core.validation import check_model
 from stcore.data.batches import Batch
+from stcore.errors import UsageError
 from stcore.evaluation.assessment import Assessment, AssessmentResult, EvaluationStore
 from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
+from stcore.evaluation.results import PRECISIONS, STRICT
 from stcore.evaluation.subset import select_indices
 from stcore.protocols import Array
 from stcore.runs.evaluation_identity import identity
@@ -26,6 +30,7 @@ from stcore.runs.preparation import Setup
 class CheckpointEvaluation:
     """A plan's attacks on its network; traced once for all the weights that `load` loads.
 
+    precision: fp32 or tf32, of all products within `in_precision`.
     places: the positions of the evaluated images in the test split.
     """
 
@@ -33,8 +38,15 @@ class CheckpointEvaluation:
     subset: str | None = None
     shard: str | None = None
     save_examples: bool = False
+    precision: str = STRICT
 
     def __post_init__(self) -> None:
+        checks.choice("precision", self.precision, PRECISIONS)
+        if self.precision != STRICT and self.setup.plan.runtime.dtype == "float64":
+            raise UsageError(
+                f"dtype: expected float32 with {self.precision}; received float64, whose precision it would throw "
+                "away. Leave one of the two out"
+            )
         self.plan, self.test = self.setup.plan, self.setup.test
         self.classifier = self.setup.classifier()
         self.asked = attacks_by_name(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
@@ -54,7 +66,13 @@ class CheckpointEvaluation:
             subset=self.subset,
             shard=self.shard,
             examples=self.save_examples,
+            precision=self.precision,
         )
+
+    def in_precision(self) -> AbstractContextManager[None]:
+        """Context of this evaluation's precision. Raises DeviceError if the device does not support it."""
+        context: AbstractContextManager[None] = self.setup.backend.evaluating(self.precision, self.setup.device)
+        return context
 
     def load(self, weights: Mapping[str, Array]) -> None:
         """Loads the weights into the network, and checks its predictions on two images."""

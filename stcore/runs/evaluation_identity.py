@@ -13,6 +13,7 @@ from stcore import models
 from stcore.base.version import __version__
 from stcore.data import ImageData
 from stcore.evaluation.attack_names import attacks_by_name
+from stcore.evaluation.results import STRICT
 from stcore.protocols import Array
 from stcore.runs.plan import Plan
 
@@ -28,10 +29,11 @@ def identity(
     subset: str | None = None,
     shard: str | None = None,
     examples: bool = False,
+    precision: str = STRICT,
 ) -> dict[str, Any]:
     """The identity of a plan's attacks on some images of the test split, in JSON's types.
 
-    images: their number.   examples: whether the adversarial examples are kept.
+    images: their number.   examples: whether the adversarial examples are kept.   precision: fp32 or tf32.
     """
     normalize = models.normalization.canonical(plan.model.normalize)
     return {
@@ -55,8 +57,9 @@ def identity(
         "batch_size": plan.evaluation.batch_size,
         "dtype": plan.runtime.dtype,
         "examples": examples,
-        # Left out for networks without one, as by versions that had none.
+        # Left out where it is the usual, as by versions that had no other.
         **({} if normalize == models.normalization.NONE else {"normalize": normalize}),
+        **({} if precision == STRICT else {"precision": precision}),
     }
 
 

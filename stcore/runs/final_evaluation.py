@@ -42,6 +42,9 @@ def final_evaluation(
         attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm)
     )
     evaluator = Evaluator(learner, by_batch, plan.seed)
+    shards = min(ranks.count, len(test))
+    shard = None if shards == 1 else f"{ranks.rank + 1}/{shards}"
+    idle = ranks.rank >= shards  # more ranks than images: the others only wait
     scores: dict[str, dict[str, Accuracy]] = {}
     with Interrupt(until, ranks) as interrupt:
         for name, epoch in checkpoints.items():
@@ -52,27 +55,28 @@ def final_evaluation(
             ranks.gather(None)  # rank 0 has written the weights
             weights, _ = load_weights(run / f"{name}.safetensors")
             learner.load_weights(weights)
-            shard = None if ranks.count == 1 else f"{ranks.rank + 1}/{ranks.count}"
-            places = select_indices(len(test), None, shard)
-            store = _store(plan, test, weights, run, name, len(places), shard) if cascades else None
-            assessment = Assessment(
-                evaluator,
-                cascades,
-                test.images if shard is None else test.images[places],
-                test.labels[places],
-                batch_size=plan.evaluation.batch_size,
-                positions=places,
-            )
-            found = assessment.run(progress, store, interrupt.came, f"test {name}")
-            if ranks.any(found is None or interrupt.came())[0] or found is None:
+            found, store = None, None
+            if not idle:
+                places = select_indices(len(test), None, shard)
+                store = _store(plan, test, weights, run, name, len(places), shard) if cascades else None
+                assessment = Assessment(
+                    evaluator,
+                    cascades,
+                    test.images if shard is None else test.images[places],
+                    test.labels[places],
+                    batch_size=plan.evaluation.batch_size,
+                    positions=places,
+                )
+                found = assessment.run(progress, store, interrupt.came, f"test {name}")
+            if ranks.any(interrupt.came() or (found is None and not idle))[0]:
                 return None
-            if store is not None:
+            if found is not None and store is not None:
                 store.finish(record_arrays(found, places), result_json(found, list(plan.evaluation.attacks)))
-            scores[name] = merge_accuracies(ranks.gather(found.accuracies))
-            if store is not None and ranks.count > 1:
-                folders = ranks.gather(store.path)
-                if ranks.rank == 0:
-                    _merge(plan, run, name, folders)
+            parts = ranks.gather(None if found is None else (found.accuracies, store and store.path))
+            parts = [part for part in parts if part is not None]
+            scores[name] = merge_accuracies([accuracies for accuracies, _ in parts])
+            if cascades and shard is not None and ranks.rank == 0:
+                _merge(plan, run, name, [folder for _, folder in parts])
     return scores
 
 

@@ -125,7 +125,12 @@ class Setup:
                 raise UsageError(
                     "extra_data: expected none beside a stream; received some. Put it into the shards"
                 )
-            return StreamBatches(train, size, plan.seed, augment)  # type: ignore[arg-type]
+            return StreamBatches(train, size, plan.seed, augment, workers=plan.data.decode_workers)  # type: ignore[arg-type]
+        if plan.data.decode_workers is not None:
+            raise UsageError(
+                f"decode_workers: expected none for {plan.data.dataset}, whose images are decoded before "
+                f"training; received {plan.data.decode_workers}. Leave the option out: it is for stream:DIR"
+            )
         if extra is None or plan.data.extra_fraction is None:
             return Batches(train, size, plan.seed, augment)  # type: ignore[arg-type]
         return MixedBatches(train, extra, plan.data.extra_fraction, size, plan.seed, augment)  # type: ignore[arg-type]

@@ -46,12 +46,15 @@ class Data:
     image_size: int | None = None
     skip_broken: bool = False
     resident: str = "auto"
+    decode_workers: int | None = None
     extra_data: str | None = None
     extra_fraction: float | None = None
 
     def __post_init__(self) -> None:
         checks.choice("augment", self.augment, AUGMENT)
         checks.choice("resident", self.resident, RESIDENT)
+        if self.decode_workers is not None:
+            checks.whole("decode_workers", self.decode_workers)
         if self.extra_data is None and self.extra_fraction is not None:
             raise UsageError("extra_fraction: expected extra_data beside it; received none")
         if self.extra_data is not None and self.extra_fraction is None:

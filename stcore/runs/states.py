@@ -22,7 +22,7 @@ from stcore.training.state import State
 
 FOLDER, KEPT, GOOD = "state", 2, "good.safetensors"
 SETTINGS = "settings"  # the entry of what a state depends on
-MOVABLE = ("dataset", "device", "threads", "resident")
+MOVABLE = ("dataset", "device", "threads", "resident", "decode_workers")
 """Settings that may change when a run is resumed."""
 FORMAT = "stcore-state-1"
 

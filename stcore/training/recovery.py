@@ -115,7 +115,7 @@ class FailurePolicy:
         trainer.go_back(self.good)
         back = trainer.history[-1]["epoch"] if trainer.history else 0
         self.rollbacks = [*undone, {"trouble": trouble.kind, "epoch": epoch, "to": back, "said": trouble.said}]
-        trainer.store.rewind(trainer.state())
+        trainer.keep(trainer.store.rewind)
         to = f"the end of epoch {back}" if back else "the start"
         self.warn(
             f"rollback {len(self.rollbacks)} of {ROLLBACKS}, from epoch {epoch}: back to {to}, at {self.factor:g} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from stcore.protocols import Array
@@ -54,6 +54,9 @@ class Restorable(Protocol):
 
     def state(self) -> State:
         """The complete state now."""
+
+    def keep(self, put: Callable[[State], None]) -> None:
+        """Gives the state to a method of the store, on the rank that writes."""
 
     def go_back(self, state: State) -> None:
         """Restores an earlier state of the same run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -107,6 +108,13 @@ class Trainer:
             progress["best_ema"] = self.average.best
         return State(arrays, progress)
 
+    def keep(self, put: Callable[[State], None]) -> None:
+        """Gives the state to a method of the store. Rank 0 alone builds it; the others send what is their own."""
+        if self.ranks.rank:
+            self.ranks.attend()
+        else:
+            put(self.state())
+
     def restore(self, state: State) -> None:
         """Restores the state of a trainer with the same settings."""
         self.learner.restore(part(state.arrays, "learner/"))
@@ -150,7 +158,7 @@ class Trainer:
 
     def _whole_epoch(self, epoch: int, interrupt: Interrupt) -> None:
         row = self._epoch(epoch, interrupt)
-        self.store.keep(self.state())  # before the evaluation, which may take long
+        self.keep(self.store.keep)  # before the evaluation, which may take long
         stopping = self._agreed(interrupt)
         for name in ("last",) if self.average is None else ("last", "last-ema"):
             self.store.save(name, f"{epoch} (partial)" if stopping else str(epoch))
@@ -164,7 +172,7 @@ class Trainer:
         self._under_way = EpochSoFar(epoch + 1)
         self.failure_policy.act(self)
         if self._agreed(interrupt):
-            self.store.keep(self.state())
+            self.keep(self.store.keep)
             self.interrupted = True
 
     def _agreed(self, interrupt: Interrupt) -> bool:
@@ -212,9 +220,12 @@ class Trainer:
         phase, perturbing = stage(self.objective, self.perturbation, epoch)
         rate = self._set_rate(epoch)
         totals = RunningMeans(learner.ops, so_far)
-        with stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples):
+        with (
+            stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples),
+            closing(self.batches.epoch(epoch, start=so_far.steps)) as batches,  # ends the work ahead
+        ):
             self.progress.advance(so_far.examples)
-            for batch in self.batches.epoch(epoch, start=so_far.steps):
+            for batch in batches:
                 parts = self._parts(batch, epoch)
                 rate = self._set_rate(epoch) if self.schedules.by_step else rate
                 result, x = self._compiled(phase, perturbing, len(parts))(*parts), parts[-1][0]
@@ -230,7 +241,7 @@ class Trainer:
                     totals.check()
                     self._check_prediction(x)
                     so_far.seconds = time.perf_counter() - begun
-                    self.store.keep(self.state())
+                    self.keep(self.store.keep)
         totals.check()
         so_far.seconds = time.perf_counter() - begun
         if x is not None:  # the last update shows in no loss yet: check before it is saved

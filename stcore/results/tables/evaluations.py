@@ -11,6 +11,7 @@ from stcore.base.weights_file import load_weights
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.folder import EVALUATIONS, IDENTITY, RESULT, read_identity, read_result
+from stcore.evaluation.results import STRICT
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.record import FinishedRun
 
@@ -59,7 +60,9 @@ def _suffix(run: FinishedRun, identity: Mapping[str, Any]) -> str:
     plan = run.plan
     own = {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "subset": None}
     own |= {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "seed": plan.seed}
-    different = [f"{name} {_show(identity[name])}" for name, value in own.items() if identity[name] != value]
+    its = {"precision": STRICT, **identity}
+    own["precision"] = STRICT  # of every evaluation that training makes
+    different = [f"{name} {_show(its[name])}" for name, value in own.items() if its[name] != value]
     return f" ({', '.join(different)})" if different else ""
 
 
