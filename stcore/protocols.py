@@ -234,10 +234,13 @@ class Classifier(Network, Protocol):
     def host_pixels(self, array: Array) -> Array:
         """The values of `pixels` as a host array of the same layout, without the device."""
 
-    def images(self, array: Array) -> Tensor:
+    def staged(self, array: Array) -> Any:
+        """Prepares host images (B, H, W, C) for `images`, in any thread: where it helps, in pinned memory."""
+
+    def images(self, array: Any) -> Tensor:
         """Converts host images (B, H, W, C), or flat (B, d), to the model's layout, dtype and device.
 
-        uint8 is divided by 255.
+        uint8 is divided by 255. array: a host array, or what `staged` returns.
         """
 
     def host_images(self, x: Tensor | Array) -> Array:

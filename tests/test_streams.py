@@ -397,16 +397,16 @@ def test_training_that_is_interrupted_ends_its_workers(tmp_path, monkeypatch):
     write(tmp_path / "data", parts=("train", "validation", "test"))
     command = ["train", "--dataset", f"stream:{tmp_path / 'data'}", "--model", "tiny", "--epochs", 1]
     command += ["--batch-size", 8, "--eval-epsilon", "8/255", "--attacks", "fgsm", "--steps", 1]
-    kept, parts = [], Trainer._parts
+    kept, placed = [], Trainer._placed
 
-    def interrupted(trainer, batch, epoch):
-        assert len(alive()) == 2
-        if batch.positions[0]:
+    def interrupted(trainer, part):
+        assert len(alive()) == 3  # the third draws the noise
+        if trainer._under_way.steps:
             kept.append(KeyboardInterrupt())  # with its traceback, which holds the loop
             raise kept[0]
-        return parts(trainer, batch, epoch)
+        return placed(trainer, part)
 
-    monkeypatch.setattr(Trainer, "_parts", interrupted)
+    monkeypatch.setattr(Trainer, "_placed", interrupted)
     assert stcli(*command, "--decode-workers", 2, "--out", tmp_path / "stopped").code == 130
     assert kept
     assert not alive()

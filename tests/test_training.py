@@ -38,7 +38,7 @@ from stcore.training.trainer import Average, Schedules, Trainer
 class Recorder:
     """A learner, an evaluator, a store and a progress that write down what is asked of them."""
 
-    ops = SimpleNamespace(to_numpy=np.asarray)
+    ops = SimpleNamespace(to_numpy=np.asarray, fetch=np.asarray)
 
     def __init__(self, losses=(), accuracies=(), classes=()):
         self.losses, self.accuracies, self.bad = iter(losses), iter(accuracies), iter(classes)
@@ -55,7 +55,7 @@ class Recorder:
     def images(self, array):
         return array
 
-    labels = images
+    labels = staged = images
 
     def set_learning_rate(self, rate):
         self.rates.append(rate)

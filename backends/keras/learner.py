@@ -95,6 +95,9 @@ class KerasClassifier:
     def host_pixels(self, array: Array) -> Array:
         return unit_interval(array, self.dtype)
 
+    def staged(self, array: Array) -> Array:
+        return array
+
     images = pixels  # Keras keeps channels last, as host images do
 
     def host_images(self, x: Tensor | Array) -> Array:

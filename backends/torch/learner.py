@@ -32,6 +32,12 @@ def _native(array: Array) -> Array:
     return native if min(native.strides, default=0) >= 0 else native.copy()
 
 
+def _channels_first(images: Array) -> Array:
+    # Transposed in numpy: the tensor is channels last in memory, which convolutions prefer, and not a view.
+    # torch.compile would compile again for a view, since the examples that a search finds are none.
+    return images.transpose(0, 3, 1, 2) if images.ndim == 4 else images
+
+
 class TorchClassifier:
     """`stcore.protocols.Classifier` over any `nn.Module` that maps pixels (B, …) to logits (B, C).
 
@@ -106,19 +112,27 @@ class TorchClassifier:
         return torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
 
     def pixels(self, array: Array) -> Tensor:
+        return self._host_tensor(array).to(self.device)
+
+    def _host_tensor(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
             array = unit_interval(array, np.float32 if self.dtype is torch.float32 else np.float64)
-        return torch.as_tensor(_native(array), dtype=self.dtype, device=self.device)
+        return torch.as_tensor(_native(array), dtype=self.dtype)
 
     def host_pixels(self, array: Array) -> Array:
         if self.dtype not in NUMPY:
             return torch_ops.to_numpy(self.pixels(array))
         return unit_interval(array, NUMPY[self.dtype])
 
-    def images(self, array: Array) -> Tensor:
-        # Transposed in numpy: the tensor is channels last in memory, which convolutions prefer, and not a view.
-        # torch.compile would compile again for a view, since the examples that a search finds are none.
-        return self.pixels(array.transpose(0, 3, 1, 2) if array.ndim == 4 else array)
+    def staged(self, array: Array) -> Array | Tensor:
+        if self.device.type != "cuda":
+            return array
+        return self._host_tensor(_channels_first(array)).pin_memory()
+
+    def images(self, array: Array | Tensor) -> Tensor:
+        if isinstance(array, Tensor):  # staged
+            return array.to(self.device, non_blocking=True)
+        return self.pixels(_channels_first(array))
 
     def host_images(self, x: Tensor | Array) -> Array:
         array = x if isinstance(x, np.ndarray) else torch_ops.to_numpy(x)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from stcore.base.ahead import ordered_ahead
 from stcore.base.interrupts import Interrupt
 from stcore.base.noise import sample
 from stcore.base.progress import Progress, stretch
@@ -32,7 +33,15 @@ from stcore.training.schedules import Schedule
 from stcore.training.state import State, TrainingStore
 
 _T = TypeVar("_T")
+AHEAD = 2  # batches that are drawn before their step
 CHECK_EVERY = 10  # steps between two checks of the loss: each waits for the device
+
+
+class _Drawn(NamedTuple):
+    """A batch of so many examples, drawn on the host."""
+
+    parts: list[Part]
+    examples: int
 
 
 @dataclass(frozen=True)
@@ -194,11 +203,15 @@ class Trainer:
             follow(self.average.evaluator.classifier, self.learner, self.average.decay)
         return result
 
-    def _parts(self, batch: Batch, epoch: int) -> list[tuple[Any, ...]]:
-        """The parts of this rank's share of a batch on the device, each with its noise."""
-        images, learner = self.learner.images, self.learner
-        places = pieces(len(batch.labels), self.ranks.count, self.accumulate)
-        parts: list[tuple[Any, ...]] = []
+    def _ahead(self, epoch: int, start: int) -> Generator[_Drawn, None, None]:
+        """What the steps of an epoch take, from step `start`: a thread draws it while the device computes."""
+        batches = self.batches.epoch(epoch, start=start)
+        return ordered_ahead(partial(self._drawn, epoch), batches, workers=1, bound=AHEAD)
+
+    def _drawn(self, epoch: int, batch: Batch) -> _Drawn:
+        """The parts of this rank's share of a batch, each with its noise, ready to go to the device."""
+        staged, places = self.learner.staged, pieces(len(batch.labels), self.ranks.count, self.accumulate)
+        parts = []
         for where, share in zip(places[self.ranks.rank], shares(places), strict=True):
             noise = sample(
                 self.objective.noise_laws,
@@ -209,10 +222,16 @@ class Trainer:
                 epoch=epoch,
             )
             chosen = batch.images[where]
-            x = chosen.tensor() if isinstance(chosen, OnDevice) else images(chosen)
-            part = x, learner.labels(batch.labels[where]), tuple(map(images, noise))
-            parts.append(part if share == 1.0 else (*part, learner.pixels(np.array(share))))
-        return parts
+            x = chosen if isinstance(chosen, OnDevice) else staged(chosen)
+            parts.append(Part(x, batch.labels[where], tuple(map(staged, noise)), share))
+        return _Drawn(parts, len(batch.labels))
+
+    def _placed(self, part: Part) -> tuple[Any, ...]:
+        """A part on the device; without its share if it is all of the batch."""
+        images, learner = self.learner.images, self.learner
+        x = part.x.tensor() if isinstance(part.x, OnDevice) else images(part.x)
+        placed = x, learner.labels(part.y), tuple(map(images, part.noise))
+        return placed if part.share == 1.0 else (*placed, learner.pixels(np.array(part.share)))
 
     def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
         learner, so_far, x = self.learner, self._under_way, None
@@ -222,18 +241,18 @@ class Trainer:
         totals = RunningMeans(learner.ops, so_far)
         with (
             stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples),
-            closing(self.batches.epoch(epoch, start=so_far.steps)) as batches,  # ends the work ahead
+            closing(self._ahead(epoch, so_far.steps)) as batches,
         ):
             self.progress.advance(so_far.examples)
             for batch in batches:
-                parts = self._parts(batch, epoch)
+                parts = [self._placed(part) for part in batch.parts]
                 rate = self._set_rate(epoch) if self.schedules.by_step else rate
                 result, x = self._compiled(phase, perturbing, len(parts))(*parts), parts[-1][0]
-                totals.add({"loss": result.loss, **result.metrics}, len(batch.labels))
+                totals.add({"loss": result.loss, **result.metrics}, batch.examples)
                 so_far.steps += 1
                 if so_far.steps % CHECK_EVERY == 0:
                     totals.check()
-                self.progress.advance(len(batch.labels))
+                self.progress.advance(batch.examples)
                 stopping, due = self.ranks.any(interrupt.came(), self.store.due())
                 if stopping:
                     break
