@@ -154,6 +154,7 @@ def test_evaluate_decodes_no_training_images(tmp_path, monkeypatch):
         return decode_one(where, *rest)
 
     monkeypatch.setattr(decoding, "decode_one", counting)
+    monkeypatch.setenv("STCLI_DATA_CACHE", "off")
     assert stcli("evaluate", run, *QUICK).code == 0
     assert len(decoded) == len(test_more_readers.PARTS["test"][1])
     assert all(where.startswith(str(data / "test")) for where in decoded)
