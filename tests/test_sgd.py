@@ -195,5 +195,5 @@ def test_training_never_imports_what_torch_compile_needs(monkeypatch):
         finals.append(model.weight.detach().numpy())
         assert ("torch._dynamo" in imported) == (make is plain)  # so it would show
     np.testing.assert_array_equal(*finals)
-    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):  # torch's import it once in a process
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):  # torch's import it once
         assert not hasattr(getattr(type(make_sgd(model, 0.1, 0.9, 0.01, True)), name), "__wrapped__")
