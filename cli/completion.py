@@ -75,6 +75,7 @@ def commands() -> dict[str, type[Any] | None]:
         "doctor": None,
         "data list": of.DataListOptions,
         "data fetch": of.DataFetchOptions,
+        "data cache": of.DataCacheOptions,
         "data verify": of.DataVerifyOptions,
         "data import": of.DataImportOptions,
         "data info": of.DataInfoOptions,

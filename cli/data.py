@@ -1,17 +1,20 @@
-"""`stcli data`: fetches, verifies and describes data sets."""
+"""`stcli data`: fetches, verifies and describes data sets, and lists those that are kept decoded."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.table import Table
 
 from stcore import errors
+from stcore.base import checks
 from stcore.base.checks import did_you_mean
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.options import (
+    DataCacheOptions,
     DataConvertOptions,
     DataFetchOptions,
     DataImportOptions,
@@ -20,7 +23,7 @@ from stcore.cli.options import (
     DataVerifyOptions,
 )
 from stcore.cli.parsing import parse
-from stcore.data import ImageData, Splits, StreamData, fetch, import_file, load, save_npy, verify
+from stcore.data import ImageData, Splits, StreamData, cache, fetch, import_file, load, save_npy, verify
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import Stored, data_folder, fetch_command, file_states
 from stcore.data.readers.shards import PARTS
@@ -34,6 +37,7 @@ HELP = """usage: stcli data ACTION [options]
   import FILE           add a published file that was downloaded by hand
   info SPEC             describe any data set: cifar10, parquet:DIR, npz:DIR, …
   convert SPEC npy:DIR  write one as files that training memory-maps
+  cache                 list the decoded images that are kept between runs, or remove them
 
   stcli data ACTION --help lists an action's options
 """
@@ -48,6 +52,7 @@ def main(args: Sequence[str]) -> int:
         "import": import_,
         "info": info,
         "convert": convert,
+        "cache": cache_,
     }
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -160,6 +165,64 @@ def convert(args: Sequence[str]) -> int:
     save_npy(folder, splits)
     say(make_console(), f"{options.dataset} → {folder}\n  stcli train --dataset {options.to}")
     return errors.OK
+
+
+def cache_(args: Sequence[str]) -> int:
+    """Lists the cache of decoded images, or removes entries."""
+    options = parse(DataCacheOptions, args, "stcli data cache")
+    console = make_console(stderr=options.json)
+    folder = cache.cache_folder()
+    if folder is None:
+        say(console, f"the cache of decoded images is off, by {cache.FOLDER} of the environment")
+        if options.json:
+            print(json.dumps({"folder": None, "entries": []}, indent=2))
+        return errors.OK
+    if options.clear is not None:
+        chosen = chosen_entries(cache.entries(folder), options.clear)
+        for entry in chosen:
+            cache.remove(folder, entry.name)
+        say(console, removed(chosen))
+    if options.limit is not None:
+        checks.number("limit", options.limit)
+        say(console, removed(cache.limit_to(folder, options.limit * 2**30)))
+    found = cache.entries(folder)
+    if options.json:
+        print(json.dumps({"folder": str(folder), "entries": [entry._asdict() for entry in found]}, indent=2))
+        return errors.OK
+    if found:
+        console.print(cache_table(found))
+    total = f"{sum(entry.bytes for entry in found) / 1e6:.0f} MB" if found else "empty"
+    say(console, f"the cache of decoded images is {folder}: {total}")
+    return errors.OK
+
+
+def chosen_entries(found: Sequence[cache.Entry], name: str) -> list[cache.Entry]:
+    """Those that --clear names. Raises UsageError unless it is all, or the beginning of one name."""
+    chosen = [entry for entry in found if name in ("all", entry.name) or entry.name.startswith(name)]
+    if name != "all" and len(chosen) != 1:
+        raise UsageError(
+            f"clear: expected all, or the beginning of one name that stcli data cache lists; received {name!r}, "
+            f"which begins {len(chosen)} of them"
+        )
+    return chosen
+
+
+def removed(entries: Sequence[cache.Entry]) -> str:
+    """How many entries were removed, in words."""
+    size = sum(entry.bytes for entry in entries) / 1e6
+    return f"removed {len(entries)} {'entry' if len(entries) == 1 else 'entries'}, {size:.0f} MB"
+
+
+def cache_table(found: Sequence[cache.Entry]) -> Table:
+    """Entries of the cache of decoded images."""
+    table = Table()
+    for title in ("name", "source", "images", "shape", "MB", "last used"):
+        table.add_column(title, justify="right" if title in ("images", "MB") else "left")
+    for entry in found:
+        used = datetime.fromtimestamp(entry.used).isoformat(" ", "minutes")
+        shape = "x".join(map(str, entry.shape))
+        table.add_row(entry.name[:12], entry.source, str(entry.images), shape, f"{entry.bytes / 1e6:.1f}", used)
+    return table
 
 
 def loaded(options: DataInfoOptions | DataConvertOptions) -> Splits:

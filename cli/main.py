@@ -108,13 +108,14 @@ def _notes() -> Iterator[None]:
         show = warnings.showwarning
 
         def say(message: Any, category: Any, *place: Any, **more: Any) -> None:
-            if issubclass(category, errors.BrokenImageWarning):
+            if issubclass(category, errors.BrokenImageWarning | errors.CacheWarning):
                 print(f"note: {message}", file=sys.stderr)
             else:
                 show(message, category, *place, **more)
 
         warnings.showwarning = say
         warnings.simplefilter("always", errors.BrokenImageWarning)
+        warnings.simplefilter("default", errors.CacheWarning)  # once for all parts of a set
         yield
 
 

@@ -496,6 +496,22 @@ class DataImportOptions(InDataFolder):
 
 
 @dataclass(frozen=True)
+class DataCacheOptions:
+    """List the decoded images that are kept for the next run, the last used first, or remove some.
+
+    STCLI_DATA_CACHE in the environment names their folder, by default ~/.cache/stcore/decoded, or is off.
+    """
+
+    clear: MaybeText = None
+    """Remove an entry, by the beginning of its name, or all."""
+    limit: MaybeNumber = None
+    """Remove the least recently used entries until the others take at most this many GiB. Each run that adds one
+    does so with STCLI_DATA_CACHE_GB of the environment, by default 8."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
 class Reading:
     """The options of a data set's format."""
 

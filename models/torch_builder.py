@@ -29,11 +29,17 @@ def build_module(node: Node, *, dtype: torch.dtype, device: torch.device | str |
     """
     with torch.device("meta"):
         module = _module(node)
-    module.to(dtype).to_empty(device=device or "cpu")
+    module._apply(lambda tensor: _empty_like(tensor, dtype, device or "cpu"))  # type: ignore[no-untyped-call]
     for child in module.modules():
         if isinstance(child, nn.BatchNorm2d):
             child.reset_running_stats()  # also num_batches_tracked, which is not a weight
     return module
+
+
+def _empty_like(tensor: Tensor, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Storage for a meta tensor; `Module.to_empty` would import sympy for it, which takes 0.4 s."""
+    floating = tensor.is_floating_point()
+    return torch.empty(tensor.shape, dtype=dtype if floating else tensor.dtype, device=device)
 
 
 class ResidualBlock(nn.Module):

@@ -42,6 +42,10 @@ class BrokenImageWarning(UserWarning):
     """Images of a data set that could not be read, and were left out as asked."""
 
 
+class CacheWarning(UserWarning):
+    """The cache of decoded images cannot be written, or was damaged; the run continues without it."""
+
+
 class AuditWarning(UserWarning):
     """A reason not to believe an accuracy that `stcore.evaluate` returns."""
 

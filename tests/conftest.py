@@ -3,6 +3,7 @@
 
 import gc
 import os
+import tempfile
 
 gc.disable()  # until all tests are collected: what is imported for them stays
 
@@ -11,6 +12,9 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")  # where KERAS_BACKEND=jax: most pr
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 for _variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC"):
     os.environ.setdefault(_variable, "1")
+
+_CACHE = tempfile.TemporaryDirectory(prefix="stcore-decoded-")
+os.environ["STCLI_DATA_CACHE"] = _CACHE.name  # not the user's; it goes with the session
 
 import numpy as np
 import pytest

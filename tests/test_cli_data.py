@@ -44,7 +44,7 @@ def test_help_is_there_for_each_action():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["get"], "expected an action among list, fetch, verify, import, info, convert; received 'get'"),
+        (["get"], "expected an action among list, fetch, verify, import, info, convert, cache; received 'get'"),
         (["fetch"], "Missing from stcli data fetch: NAME cifar10, cifar100 or svhn"),
         (["fetch", "mnist"], "expected a published set among cifar10, cifar100, svhn; received 'mnist'"),
         (["verify", "mnist"], "expected a published set among cifar10, cifar100, svhn; received 'mnist'"),

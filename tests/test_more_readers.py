@@ -152,7 +152,7 @@ def test_jpegs_in_a_folder_are_read(tmp_path):
             (tmp_path / part / name).mkdir(parents=True)
             (tmp_path / part / name / "one.JPEG").write_bytes(encoded(np.full((8, 8, 3), level, np.uint8), "JPEG"))
     train = load(f"folder:{tmp_path}", validation="test").train
-    assert np.abs(train.images.astype(int).mean(axis=(1, 2, 3)) - [40, 200]).max() <= 2
+    assert np.abs(train.images[:].astype(int).mean(axis=(1, 2, 3)) - [40, 200]).max() <= 2
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -221,8 +221,7 @@ def test_broken_images_are_left_out_where_asked_and_said(tmp_path, made, broken)
     warned = [str(one.message) for one in said if one.category is BrokenImageWarning]
     assert len(warned) == bool(broken)
     if broken:
-        total = 18 if made is folder_of else 12
-        assert warned[0].startswith(f"{len(broken)} of {total} images were left out: {tmp_path}")
+        assert warned[0].startswith(f"{len(broken)} of 18 images were left out: {tmp_path}")
         assert ("and 2 more" in warned[0]) == (len(broken) == 5)
 
 
@@ -285,7 +284,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path):
 @settings(max_examples=60)
 def test_images_of_any_size_become_square(height, width, size, grey):
     image = pictures(1, size=(height, width), channels=1 if grey else 3)[0]
-    found, _ = decode([("here", encoded(image.squeeze(-1) if grey else image))], size)
+    found, *_ = decode([("here", encoded(image.squeeze(-1) if grey else image))], size)
     assert found.shape == (1, size, size, 1 if grey else 3)
     if height == width == size:
         np.testing.assert_array_equal(found[0], image)
@@ -295,9 +294,9 @@ def test_the_shorter_side_is_resized_and_the_middle_kept():
     """Of a wide image, three even squares side by side, the middle one is left, at half its size."""
     wide = np.concatenate([np.full((8, 8, 3), level, np.uint8) for level in (0, 100, 255)], axis=1)
     for image in (wide, wide.transpose(1, 0, 2)):
-        (found,), _ = decode([("here", encoded(image))], 4)
+        (found,), *_ = decode([("here", encoded(image))], 4)
         assert np.abs(found.astype(int) - 100).max() <= 40  # the bicubic kernel sees a little of what is beside it
-        (found,), _ = decode([("here", encoded(image))], 8)
+        (found,), *_ = decode([("here", encoded(image))], 8)
         np.testing.assert_array_equal(found, np.full((8, 8, 3), 100))
 
 

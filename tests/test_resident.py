@@ -89,16 +89,20 @@ def test_where_it_is_done():
     assert copied == [size, size]
 
 
-@pytest.mark.parametrize("kind", ["memory map", "extra data"])
-def test_what_comes_from_the_host_stays_there(kind):
-    own = data()
-    if kind == "extra data":
-        batches = MixedBatches(own, data(60), 0.5, 8, seed=0)
-    else:
-        mapped = ImageData(Rows(own.images), own.labels, 3, "mapped")
-        batches = Batches(mapped, 8, seed=0)
+def test_a_memory_map_that_fits_is_copied_in_its_order():
+    own, order, copied = data(), np.arange(30)[::-1], []
+    mapped = ImageData(Rows(own.images, order), own.labels[order], 3, "mapped")
+    batches = Batches(mapped, 8, seed=0)
+    size = own.images[order].nbytes
+    assert resident(batches, "auto", 4 * size, pytest.fail) is batches
+    assert resident(batches, "auto", 4 * size + 1, lambda images: copied.append(images) or max).fetch is max
+    np.testing.assert_array_equal(copied[0], own.images[order])
+
+
+def test_mixed_batches_stay_on_the_host():
+    batches = MixedBatches(data(), data(60), 0.5, 8, seed=0)
     assert resident(batches, "auto", 10**9, pytest.fail) is batches
-    with pytest.raises(UsageError, match=r"resident: expected training images in memory, .* received a stream"):
+    with pytest.raises(UsageError, match=r"resident: expected training images in memory or .* received a stream"):
         resident(batches, "on", 10**9, pytest.fail)
 
 
@@ -135,13 +139,10 @@ def test_the_option_is_checked_and_without_effect_on_a_cpu(backend, tmp_path):
     from stcore.core.dispatch import load_backend
 
     assert load_backend(backend.name).free_memory("cpu") == 0
-    folder = tmp_path / "data"
-    folder.mkdir()
-    own = data(120, channels=1)
-    for part, where in {"train": slice(0, 80), "test": slice(80, 120)}.items():
-        np.save(folder / f"{part}_images.npy", own.images[where])
-        np.save(folder / f"{part}_labels.npy", own.labels[where])
+    extra = data(120, channels=1)
+    np.savez(tmp_path / "extra.npz", images=extra.images, labels=extra.labels)
     asked = ["--backend", backend.name, "--model", "tiny", "--epochs", 1, "--steps", 1, "--batch-size", 40]
-    said = stcli("train", *asked, "--dataset", f"npy:{folder}", "--resident", "on", "--out", tmp_path / "run")
+    asked += ["--extra-data", f"npz:{tmp_path / 'extra.npz'}", "--extra-fraction", 0.5]
+    said = stcli("train", *asked, "--resident", "on", "--out", tmp_path / "run")
     assert said.code == 2
-    assert "memory map" in said.err
+    assert "a memory map, without extra data" in said.err

@@ -154,6 +154,7 @@ def test_evaluate_decodes_no_training_images(tmp_path, monkeypatch):
         return decode_one(where, *rest)
 
     monkeypatch.setattr(decoding, "decode_one", counting)
+    monkeypatch.setenv("STCLI_DATA_CACHE", "off")
     assert stcli("evaluate", run, *QUICK).code == 0
     assert len(decoded) == len(test_more_readers.PARTS["test"][1])
     assert all(where.startswith(str(data / "test")) for where in decoded)
@@ -186,10 +187,23 @@ def test_a_setup_loads_each_part_once_and_only_what_is_asked(monkeypatch):
     assert setup.test is setup.test is whole.test
     assert asked == ["test"]
     setup = set_up(plan)
-    assert (setup.test, setup.selection, len(setup.batches)) == (whole.test, whole.validation, 19)
+    assert (setup.selection, setup.test, len(setup.batches)) == (whole.validation, whole.test, 19)
     assert asked == ["test", "all"]
     assert set_up(plan, loaded=whole.test).test is whole.test
     assert asked == ["test", "all"]
+    assert set_up(plan).test is whole.test  # grey, as the training images need not be
+    assert asked == ["test", "all", "test", "all"]
+
+
+def test_weights_that_say_no_shape_need_no_training_images_of_a_set_that_names_its_classes(tmp_path):
+    """As the state dict of another project."""
+    test_more_readers.write_folder(tmp_path)
+    plan = make_plan({"model": "tiny", "dataset": f"folder:{tmp_path}", "image_size": 8})
+    setup = set_up(plan)
+    assert (setup.network_shape, len(setup.test)) == (((8, 8, 3), 3), 6)
+    assert "splits" not in vars(setup)
+    shutil.rmtree(tmp_path / "train")
+    assert set_up(plan).test.fingerprint() == setup.test.fingerprint()
 
 
 @pytest.mark.parametrize("metadata", [{}, {"num_classes": "10"}, {"num_classes": "x", "image_shape": "8x8x1"}])

@@ -1,5 +1,7 @@
 """TorchSGD for Keras is torch's SGD."""
 
+import builtins
+
 import numpy as np
 import pytest
 from harness import load, worst
@@ -165,3 +167,33 @@ def test_learners_set_the_rate_of_either_optimizer(backend):
     make_learner(model, optimizer).set_learning_rate(0.01)
     rate = optimizer.param_groups[0]["lr"] if backend.name == "torch" else float(optimizer.learning_rate)
     assert rate == 0.01
+
+
+def test_training_never_imports_what_torch_compile_needs(monkeypatch):
+    """Its import takes more than a second; torch's own SGD asks for it when it is made and at every step."""
+    torch = pytest.importorskip("torch")
+    from stcore.backends.torch.training import make_sgd
+
+    imported, real = [], builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", lambda name, *rest: imported.append(name) or real(name, *rest))
+
+    def plain(model, rate, momentum, weight_decay, nesterov):
+        settings = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": nesterov}
+        return torch.optim.SGD(model.parameters(), rate, **settings)
+
+    finals = []
+    for make in (make_sgd, plain):
+        model = torch.nn.Linear(3, 2)
+        torch.nn.init.constant_(model.weight, 0.5)
+        torch.nn.init.zeros_(model.bias)
+        optimizer = make(model, 0.1, 0.9, 0.01, True)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.arange(6.0).reshape(2, 3)).square().sum().backward()
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+        finals.append(model.weight.detach().numpy())
+        assert ("torch._dynamo" in imported) == (make is plain)  # so it would show
+    np.testing.assert_array_equal(*finals)
+    for name in ("add_param_group", "load_state_dict", "state_dict", "zero_grad"):  # torch's import it once
+        assert not hasattr(getattr(type(make_sgd(model, 0.1, 0.9, 0.01, True)), name), "__wrapped__")

@@ -30,7 +30,7 @@ from stcore.methods.standard import StandardConfig
 from stcore.protocols import Mode
 from stcore.training.metrics import EpochSoFar, RunningMeans
 from stcore.training.schedules import make_schedule
-from stcore.training.trainer import Average, Schedules, Trainer
+from stcore.training.trainer import AHEAD, Average, Schedules, Trainer
 
 # The loop alone, with everything around it made up
 
@@ -124,6 +124,29 @@ def test_one_cycle_sets_its_rate_before_each_step():
     expected = [0.1 * (m / 0.4 if m < 0.4 else (1 - m) / 0.6) for m in middles]
     assert recorder.rates[1:6] + recorder.rates[7:] == pytest.approx(expected)  # an epoch begins with one, too
     assert recorder.rows[-1]["learning_rate"] == recorder.rates[-1]
+
+
+def test_what_a_step_takes_is_drawn_ahead_of_it_and_not_far(monkeypatch):
+    """By a thread of its own, in the order of the steps."""
+    drawn, lead = [], []
+    run = trainer(recorder := Recorder(), epochs=1, images=400)  # ten steps
+    draw, place = run._drawn, run._placed
+
+    def noted(epoch, batch):
+        assert threading.current_thread() is not threading.main_thread()
+        drawn.append(int(batch.positions[0]))
+        return draw(epoch, batch)
+
+    def placed(part):
+        lead.append(len(drawn) - len(recorder.rates) + 1)
+        time.sleep(0.01)
+        return place(part)
+
+    run.schedules = dataclasses.replace(run.schedules, by_step=True)
+    run._drawn, run._placed = noted, placed
+    run.run()
+    assert drawn == list(range(0, 400, 40))
+    assert 1 < max(lead) <= AHEAD + 1
 
 
 class Killed(Recorder):

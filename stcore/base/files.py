@@ -60,6 +60,13 @@ def _sum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def user_cache() -> Path:
+    """The folder of files that can be made again: on Linux stcore in $XDG_CACHE_HOME, by default ~/.cache."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("stcore")
+
+
 def as_plain(value: Any) -> Any:
     """Plain values as they come back from JSON: keys are text, tuples are lists."""
     return json.loads(json.dumps(value))
@@ -173,10 +180,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(folder: Path, doing: str = "training") -> Iterator[None]:
+def held(folder: Path, doing: str = "training", *, wait: bool = False) -> Iterator[None]:
     """Locks a folder for this process during the block. Raises UsageError if another process holds it.
 
-    doing: what such a process does there, as the error says.
+    doing: what such a process does there, as the error says.   wait: wait for it instead.
     An advisory lock on the folder itself, which leaves no file and ends with the process. A system or file system
     without such locks excludes nobody.
     """
@@ -188,7 +195,7 @@ def held(folder: Path, doing: str = "training") -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise UsageError(
                 f"run: another process is {doing} in {folder}, and two would overwrite each other's files. Wait "

@@ -2,7 +2,6 @@
 
 import importlib
 import io
-import warnings
 from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from stcore.base.declared import check_pixels, npy_bytes
 from stcore.data.rows import Pixels
-from stcore.errors import BrokenImageWarning, DataError, UsageError
+from stcore.errors import DataError, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 """Suffixes of the image files that are read."""
@@ -20,8 +19,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """What is decoded, whatever a file is called: for some other formats pillow starts a program, as Ghostscript."""
 
-NAMED = 3
-"""Broken images that a warning names."""
+RULE = 1
+"""Raise it when the pixels of some image change, so that none are taken from the cache."""
 
 _GREY = ("1", "L", "LA")
 _DEEP = ("I", "F")  # more than 8 bits per pixel, without a standard scale
@@ -29,13 +28,13 @@ _DEEP = ("I", "F")  # more than 8 bits per pixel, without a standard scale
 
 def decode(
     rows: Iterable[tuple[str, bytes | None]], image_size: int | None = None, skip_broken: bool = False
-) -> tuple[Pixels, npt.NDArray[np.bool_]]:
-    """Decodes (origin, encoded bytes) of each image to one uint8 array (N, H, W, C), and says which rows it has.
+) -> tuple[Pixels, npt.NDArray[np.bool_], tuple[str, ...]]:
+    """Decodes (origin, encoded bytes) of each image to one uint8 array (N, H, W, C).
 
-    C is 1 if all images are grey, else 3. The origin, such as a file and a row, names an image in errors.
+    Also returns which rows it has, and what is wrong with the others. C is 1 if all images are grey, else 3. The
+    origin, such as a file and a row, names an image in errors.
     image_size: make all images square with this side in pixels: resize the shorter side, crop the centre.
-    skip_broken: leave out images that are missing or cannot be decoded, with a BrokenImageWarning that counts them
-        and names some.
+    skip_broken: leave out images that are missing or cannot be decoded.
     Raises DataError, with the origin, if an image is missing, cannot be decoded or differs in size.
     """
     images: list[Pixels] = []
@@ -57,20 +56,13 @@ def decode(
                 f"received {_size(image)}; resize the images to one size, or give --image-size"
             )
         images.append(image)
-    if broken:
-        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        warnings.warn(
-            f"{len(broken)} of {len(sound)} images were left out: {'; '.join(broken[:NAMED])}{more}",
-            BrokenImageWarning,
-            stacklevel=2,
-        )
     if not images:
-        return np.empty((0, 0, 0, 1), np.uint8), np.array(sound, bool)
+        return np.empty((0, 0, 0, 1), np.uint8), np.array(sound, bool), tuple(broken)
     channels = max(image.shape[-1] for image in images)
     out = np.empty((len(images), *images[0].shape[:2], channels), np.uint8)
     for slot, image in zip(out, images, strict=True):
         slot[:] = image  # a grey image among coloured ones is repeated over the channels
-    return out, np.array(sound, bool)
+    return out, np.array(sound, bool), tuple(broken)
 
 
 def decode_one(origin: str, encoded: bytes | None, image_size: int | None = None) -> Pixels:
@@ -130,6 +122,13 @@ def decode_npy(origin: str, encoded: bytes, image_size: int | None = None) -> Pi
         return pixels.reshape(*pixels.shape[:2], -1)
     pillow: Any = import_optional("PIL.Image")
     return _pixels(pillow.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels), image_size)
+
+
+def versions() -> dict[str, Any]:
+    """What decoded pixels depend on beside the file: our rule, pillow, and the libraries it was built with."""
+    features: Any = import_optional("PIL.features")
+    codecs = {name: features.version(name) for name in ("jpg", "libjpeg_turbo", "webp", "libtiff")}
+    return {"rule": RULE, "pillow": features.version("pil"), **codecs}
 
 
 def _pixels(image: Any, image_size: int | None) -> Pixels:

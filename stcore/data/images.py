@@ -5,6 +5,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -104,7 +105,11 @@ class ImageData:
         return self._at(slice(n))
 
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of images, labels and shape; it does not depend on the name."""
+        """SHA-256 (hexadecimal) of images, labels and shape, computed once; it does not depend on the name."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(f"{self.images.shape} {self.num_classes}".encode())
         for images in self.chunks():
             digest.update(np.ascontiguousarray(images).data)

@@ -22,18 +22,18 @@ def resident(batches: Epochs, choice: str, free: int, put: Callable[[Any], Fetch
 
     choice: auto, on or off.   free: free bytes on the device, 0 if it shares the host's memory.
     put: the learner's `resident`, which copies the images.
-    Raises UsageError for `on` with a stream, a memory map or extra data, whose batches are built on the host.
+    Raises UsageError for `on` with a stream or extra data, whose batches are built on the host.
     """
     if choice == "off":
         return batches
-    images = batches.data.images if isinstance(batches, Batches) else None
-    if not isinstance(images, np.ndarray):
+    if not isinstance(batches, Batches):
         if choice == "on":
             raise UsageError(
-                "resident: expected training images in memory, without extra data; received a stream, a "
-                "memory map or extra data, whose batches are built on the host. Leave the option out"
+                "resident: expected training images in memory or in a memory map, without extra data; received a "
+                "stream or extra data, whose batches are built on the host. Leave the option out"
             )
         return batches
+    images = batches.data.images
     if choice == "auto" and images.nbytes * SHARE >= free:
         return batches
-    return dataclasses.replace(batches, fetch=put(images))  # type: ignore[type-var]
+    return dataclasses.replace(batches, fetch=put(np.asarray(images)))

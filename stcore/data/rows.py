@@ -1,5 +1,6 @@
 """Images that stay on disk, read by index from a memory map."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class Rows:
     def dtype(self) -> np.dtype[np.uint8]:
         """uint8."""
         return self._images.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of these rows in memory."""
+        return math.prod(self.shape)
 
     def __getitem__(self, index: Any) -> Pixels:
         images: Pixels = self._images[self._indices[index]]

@@ -24,7 +24,7 @@ from stcore.core.dispatch import load_backend
 from stcore.core.validation import check_model
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.data.batches import Epochs
-from stcore.data.readers.shards import Known
+from stcore.data.readers.shards import NOTHING, Known
 from stcore.data.readers.sources import load_test
 from stcore.data.resident import resident
 from stcore.data.streams.batches import StreamBatches
@@ -52,7 +52,7 @@ class Setup:
     """A plan with its backend and device, and its parts: each is loaded when it is first used, and once.
 
     weights_metadata: of the weights file that will be loaded, if any. If it records the network's shape, the
-        network has that shape, and the test images are read without the training images.
+        network has that shape.
     loaded: the test images, if they are in memory already.
     """
 
@@ -85,18 +85,20 @@ class Setup:
         return test
 
     def _test(self) -> ImageData:
-        shape, given = recorded_shape(self.weights_metadata), self.plan.data
-        if shape is None:
+        """The test images alone, if they or the weights say the shape of the whole set; else of all parts."""
+        if "splits" in vars(self):
             return self.splits.test
-        (*_, channels), num_classes = shape
-        return load_test(
+        shape, given = recorded_shape(self.weights_metadata), self.plan.data
+        test = load_test(
             given.dataset,
-            Known(num_classes, channels),
+            NOTHING if shape is None else Known(num_classes=shape[1], channels=shape[0][-1]),
             columns=given.columns,
             image_size=given.image_size,
             skip_broken=given.skip_broken,
             test_size=given.test_size,
         )
+        in_colour = test.image_shape[-1] == 3  # so are all parts
+        return test if shape is not None or (test.class_names and in_colour) else self.splits.test
 
     @cached_property
     def selection(self) -> ImageData:
@@ -148,7 +150,7 @@ class Setup:
     def network_shape(self) -> tuple[tuple[int, int, int], int]:
         """The shape (H, W, C) of the network's images, and the number of its classes."""
         known = recorded_shape(self.weights_metadata)
-        return known or (self.splits.train.image_shape, self.splits.train.num_classes)
+        return known or (self.test.image_shape, self.test.num_classes)
 
     def network(self, *, pretrained: bool = False) -> Any:
         """A new network with its initial weights, or with the published ones."""

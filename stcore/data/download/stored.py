@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from stcore.base.files import user_cache
 from stcore.data.download.http import described, receiving
 from stcore.data.download.registry import PUBLISHED, File, published
 from stcore.errors import DataError
@@ -35,9 +36,7 @@ def data_folder(folder: str | Path | None = None) -> Path:
     configured = folder or os.environ.get(FOLDER)
     if configured:
         return Path(configured).expanduser()
-    from pooch import os_cache
-
-    return Path(os_cache("stcore")) / "data"
+    return user_cache() / "data"
 
 
 def file_states(name: str, folder: str | Path | None = None) -> list[Stored]:

@@ -1,22 +1,26 @@
 """Columns and parts of decoded images, shared by the parquet, hub and folder readers."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from stcore.data.cache import Decoded
 from stcore.data.images import ImageData
 from stcore.data.pixels import count_classes
 from stcore.data.readers.shards import Known
-from stcore.data.rows import Pixels
-from stcore.errors import DataError
+from stcore.data.rows import Pixels, Rows
+from stcore.errors import BrokenImageWarning, DataError
 
 IMAGE_COLUMNS = ("img", "image", "images")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "fine_labels")
 
+NAMED = 3
+"""Broken images that a warning names."""
+
 Columns = tuple[str, str]
-Decoded = tuple[Pixels, npt.NDArray[np.int64]]  # images (N, H, W, C) and labels (N,)
 
 
 def columns_of(origin: str | Path, present: Sequence[str], columns: Columns | None) -> Columns:
@@ -44,19 +48,44 @@ def parts_of(
     """Checks the parts, and gives each the channels and the classes of all together.
 
     class_names: without them the largest label determines the number of classes.   known: of parts not read.
-    Raises DataError for what `ImageData.from_arrays` refuses.
+    Warns by a BrokenImageWarning that counts the images that were left out, and names some.
+    Raises DataError for parts that differ in size, and for what `ImageData.from_arrays` refuses.
     """
-    largest = max(int(labels.max(initial=0)) for _, labels in read.values())
-    count = sum(len(labels) for _, labels in read.values())
-    num_classes = len(class_names) if class_names else max(count_classes(largest, count, place), known.num_classes)
-    channels = max(*(images.shape[-1] for images, _ in read.values()), known.channels)
-    return {
-        part: ImageData.from_arrays(
-            np.repeat(images, channels // images.shape[-1], axis=-1),  # a grey part beside a coloured one
-            labels,
-            num_classes,
-            f"{part} of {place}",
-            class_names,
+    _check_sizes(place, read)
+    if broken := [reason for part in read.values() for reason in part.broken]:
+        total = len(broken) + sum(len(part.labels) for part in read.values())
+        more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        warnings.warn(
+            f"{len(broken)} of {total} images were left out: {'; '.join(broken[:NAMED])}{more}",
+            BrokenImageWarning,
+            stacklevel=2,
         )
-        for part, (images, labels) in read.items()
-    }
+    largest = max(int(part.labels.max(initial=0)) for part in read.values())
+    count = sum(len(part.labels) for part in read.values())
+    num_classes = len(class_names) if class_names else max(count_classes(largest, count, place), known.num_classes)
+    channels = max(*(part.images.shape[-1] for part in read.values()), known.channels)
+    parts = {}
+    for name, part in read.items():
+        images = _with_channels(part.images, channels)
+        data = ImageData.from_arrays(images, part.labels, num_classes, f"{name} of {place}", class_names)
+        # Rows whether they come from the cache or not, so that a held-out part is no copy.
+        parts[name] = data if isinstance(data.images, Rows) else replace(data, images=Rows(data.images))
+    return parts
+
+
+def _check_sizes(place: str | Path, read: Mapping[str, Decoded]) -> None:
+    sizes = {name: "x".join(map(str, part.images.shape[1:3])) for name, part in read.items() if len(part.labels)}
+    first = next(iter(sizes), None)
+    for name, size in sizes.items():
+        if first is not None and size != sizes[first]:
+            raise DataError(
+                f"{name} of {place}: expected images of {sizes[first]} pixels as in {first}, received {size}; "
+                "resize the images to one size, or give --image-size"
+            )
+
+
+def _with_channels(images: Pixels, channels: int) -> Pixels:
+    """A grey part beside a coloured one; other images as they are."""
+    if images.shape[-1] == channels:
+        return images
+    return np.repeat(np.asarray(images), channels // images.shape[-1], axis=-1)

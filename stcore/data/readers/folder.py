@@ -1,12 +1,15 @@
 """Image folders, with one folder per class."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from stcore.data.cache import Decoded, cached
 from stcore.data.decoding import SUFFIXES, decode
 from stcore.data.images import ImageData, Splits
 from stcore.data.readers.decoded import parts_of
@@ -69,14 +72,7 @@ def read_folder(
                 f"differ in {listed(difference)}; give all parts the same folders"
             )
     files = {part: [_files(place / name) for name in names] for part, place in places.items()}
-    images, sound = decode(_rows(files), image_size, skip_broken)  # all parts at once, to compare their sizes
-    ends = np.cumsum([sum(map(len, of_classes)) for of_classes in files.values()])
-    sound_of = dict(zip(files, np.split(sound, ends[:-1]), strict=True))
-    pixels = np.split(images, np.cumsum([part.sum() for part in sound_of.values()])[:-1])
-    read = {
-        part: (pixels_of, _labels(files[part])[sound_of[part]])
-        for part, pixels_of in zip(files, pixels, strict=True)
-    }
+    read = {part: _decoded(folder, of_classes, image_size, skip_broken) for part, of_classes in files.items()}
     return parts_of(folder, read, names, known)
 
 
@@ -86,20 +82,13 @@ def _is_flat(folder: Path) -> bool:
     return len(names) > 1 and not names & {name for each in NAMES.values() for name in each}
 
 
-def _labels(files: list[list[Path]]) -> npt.NDArray[np.int64]:
-    """Of each file of a part the number of its class."""
-    return np.repeat(np.arange(len(files)), [len(each) for each in files])
-
-
 def _split(
     folder: Path, parts: Sequence[str], known: Known, image_size: int | None, skip_broken: bool
 ) -> dict[str, ImageData]:
     """Train and test of a folder without parts."""
     names = _classes(folder)
     files = [_files(folder / name) for name in names]
-    images, sound = decode(_rows({"": files}), image_size, skip_broken)
-    labels = _labels(files)[sound]
-    whole = parts_of(folder, {"all": (images, labels)}, names, known)["all"]
+    whole = parts_of(folder, {"all": _decoded(folder, files, image_size, skip_broken)}, names, known)["all"]
     train, test = hold_out(whole, TEST)
     found = {
         "train": dataclasses.replace(train, name=f"train of {folder} (four fifths of it)"),
@@ -152,8 +141,28 @@ def _visible(folder: Path) -> list[Path]:
     )
 
 
-def _rows(files: Mapping[str, list[list[Path]]]) -> Iterator[tuple[str, bytes]]:
-    for of_classes in files.values():
-        for paths in of_classes:
-            for path in paths:
-                yield str(path), path.read_bytes()
+def _decoded(folder: Path, files: list[list[Path]], image_size: int | None, skip_broken: bool) -> Decoded:
+    """One part, from the cache or from its files of each class."""
+    settings = {"reader": "folder", "image_size": image_size, "skip_broken": skip_broken}
+    return cached(str(folder), partial(_digest, files), settings, partial(_read, files, image_size, skip_broken))
+
+
+def _digest(files: list[list[Path]]) -> str:
+    """SHA-256 of the files of each class, whatever their names."""
+    digest = hashlib.sha256()
+    for paths in files:
+        digest.update(len(paths).to_bytes(8))
+        for path in paths:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _read(files: list[list[Path]], image_size: int | None, skip_broken: bool) -> Decoded:
+    """Decodes one part."""
+
+    def rows() -> Iterator[tuple[str, bytes]]:
+        for path in itertools.chain(*files):
+            yield str(path), path.read_bytes()
+
+    images, sound, broken = decode(rows(), image_size, skip_broken)
+    return Decoded(images, np.repeat(np.arange(len(files)), [len(each) for each in files])[sound], broken)

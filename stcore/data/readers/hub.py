@@ -1,17 +1,22 @@
 """Data sets of the Hugging Face hub, through the `datasets` package and its cache."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stcore.data.cache import Decoded, cached
 from stcore.data.decoding import decode, import_optional
 from stcore.data.images import ImageData, Splits
-from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
+from stcore.data.readers.decoded import Columns, columns_of, parts_of
 from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known
 from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
+
+Samples = Callable[[], Iterator[tuple[str, bytes | None, int]]]
 
 
 def load_hub(
@@ -84,30 +89,46 @@ def _read_parts(
     image, label = columns_of(f"hub:{name}", list(features), columns)
     # Encoded, as stored: all readers decode with the same code.
     stored = {part: split.cast_column(image, datasets.Image(decode=False)) for part, split in rows.items()}
-    read = {
-        part: _read(
-            f"hub:{name} {part}", split.select_columns([image, label]), image, label, image_size, skip_broken
-        )
-        for part, split in stored.items()
-    }
+    settings = {"reader": "hub", "image_size": image_size, "skip_broken": skip_broken}
+    read = {}
+    for part, split in stored.items():
+        origin, rows = f"hub:{name} {part}", split.select_columns([image, label])
+        samples = partial(_samples, origin, rows, image, label)
+        make = partial(_read, samples, image_size, skip_broken)
+        read[part] = cached(origin, partial(_digest, samples), settings, make)
     return parts_of(f"hub:{name}", read, getattr(features[label], "names", None), known)
 
 
-def _read(origin: str, rows: Any, image: str, label: str, image_size: int | None, skip_broken: bool) -> Decoded:
+def _samples(origin: str, rows: Any, image: str, label: str) -> Iterator[tuple[str, bytes | None, int]]:
+    """The origin, the encoded image and the label of each row."""
+    for number, row in enumerate(rows):
+        value = row[label]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise DataError(
+                f"{origin} row {number}: expected an integer label, received {value!r}; name another column"
+            )
+        yield f"{origin} row {number}", _bytes(row[image] or {}), value
+
+
+def _digest(samples: Samples) -> str:
+    """SHA-256 of all encoded images and labels: the package's own files may hold paths alone."""
+    digest = hashlib.sha256()
+    for _, encoded, label in samples():
+        digest.update(hashlib.sha256(encoded or b"").digest() + repr((encoded is None, label)).encode())
+    return digest.hexdigest()
+
+
+def _read(samples: Samples, image_size: int | None, skip_broken: bool) -> Decoded:
+    """Decodes one part."""
     labels: list[int] = []
 
-    def encoded() -> Iterator[tuple[str, bytes | None]]:
-        for number, row in enumerate(rows):
-            value = row[label]
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise DataError(
-                    f"{origin} row {number}: expected an integer label, received {value!r}; name another column"
-                )
-            labels.append(value)
-            yield f"{origin} row {number}", _bytes(row[image] or {})
+    def rows() -> Iterator[tuple[str, bytes | None]]:
+        for origin, encoded, label in samples():
+            labels.append(label)
+            yield origin, encoded
 
-    images, sound = decode(encoded(), image_size, skip_broken)
-    return images, np.array(labels, np.int64)[sound]
+    images, sound, broken = decode(rows(), image_size, skip_broken)
+    return Decoded(images, np.array(labels, np.int64)[sound], broken)
 
 
 def _bytes(entry: Mapping[str, Any]) -> bytes | None:

@@ -1,7 +1,9 @@
 """Parquet files of encoded images and labels, as the Hugging Face hub writes them."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import numpy.typing as npt
 
 from stcore.base.declared import check_expansion
 from stcore.base.files import from_json
+from stcore.data.cache import Decoded, cached
 from stcore.data.decoding import decode, import_optional
 from stcore.data.images import ImageData, Splits
-from stcore.data.readers.decoded import Columns, Decoded, columns_of, parts_of
+from stcore.data.readers.decoded import Columns, columns_of, parts_of
 from stcore.data.readers.shards import NOTHING, PARTS, Known, find_shards
 from stcore.data.split import Validation, check_validation, three_parts
 from stcore.errors import DataError
@@ -66,13 +69,28 @@ def read_parquet(
 ) -> dict[str, ImageData]:
     """Reads these parts alone; see `load_parquet`."""
     shards = {part: files for part, files in find_shards(folder, "parquet", parts).items() if files}
-    read = {part: _read(files, columns, image_size, skip_broken) for part, files in shards.items()}
-    first, *_ = next(iter(shards.values()))
-    return parts_of(folder, read, _class_names(first, columns), known)
+    settings = {"reader": "parquet", "columns": columns, "image_size": image_size, "skip_broken": skip_broken}
+    read = {
+        part: cached(
+            str(folder), partial(_digest, files), settings, partial(_read, files, columns, image_size, skip_broken)
+        )
+        for part, files in shards.items()
+    }
+    first = next(iter(read.values()))
+    return parts_of(folder, read, first.class_names, known)
+
+
+def _digest(shards: list[Path]) -> str:
+    """SHA-256 of the files, one after the other."""
+    digest = hashlib.sha256()
+    for shard in shards:
+        with shard.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _read(shards: list[Path], columns: Columns | None, image_size: int | None, skip_broken: bool) -> Decoded:
-    """Images and labels of one part."""
+    """Decodes one part."""
     labels = [np.empty(0, np.int64)]
 
     def rows() -> Iterator[tuple[str, bytes | None]]:
@@ -85,8 +103,8 @@ def _read(shards: list[Path], columns: Columns | None, image_size: int | None, s
                     yield f"{shard} row {row}", encoded
                     row += 1
 
-    images, sound = decode(rows(), image_size, skip_broken)
-    return images, np.concatenate(labels)[sound]
+    images, sound, broken = decode(rows(), image_size, skip_broken)
+    return Decoded(images, np.concatenate(labels)[sound], broken, _class_names(shards[0], columns))
 
 
 @contextmanager
@@ -136,11 +154,11 @@ def _labels(column: Any, shard: Path) -> npt.NDArray[np.int64]:
     return np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _class_names(shard: Path, columns: Columns | None) -> list[str] | None:
+def _class_names(shard: Path, columns: Columns | None) -> tuple[str, ...] | None:
     """The class names of the label column in the hub's metadata, if any."""
     _, label = columns_of(shard, _schema(shard).names, columns)
     try:
         names = from_json(_schema(shard).metadata[b"huggingface"])["info"]["features"][label]["names"]
-        return [str(name) for name in names] or None
+        return tuple(str(name) for name in names) or None
     except (KeyError, TypeError, ValueError):  # optional: no metadata, or another tool's
         return None
