@@ -38,7 +38,7 @@ def test_a_squeeze_step_of_resnet_18_makes_few_kernels_beside_its_passes(countin
 
 
 def test_averages_and_perturbed_weights_add_few(counting):
-    """To the three forwards and the ways back that AWP makes."""
+    """To the three forwards and backward passes that AWP makes."""
     learner, batch = counting.learner_and_batch("resnet18")
     objective, average = SqueezeConfig(steps=1), learner.copy()
     plain, perturbed = (counting.step_of(learner, objective, batch, given) for given in (None, AWP(0.01)))

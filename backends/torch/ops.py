@@ -84,7 +84,7 @@ def take(x: Tensor, rows: Sequence[int] | Tensor) -> Tensor:
 
 def _rows(given: Sequence[int] | Tensor, like: Tensor) -> Tensor:
     rows = torch.as_tensor(given, dtype=torch.int64, device=like.device)
-    # What inference mode made cannot be kept for the way back.
+    # What inference mode made cannot be kept for the gradient.
     return rows.clone() if rows.is_inference() and torch.is_grad_enabled() else rows
 
 

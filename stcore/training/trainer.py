@@ -38,7 +38,7 @@ CHECK_EVERY = 10  # steps between two checks of the loss: each waits for the dev
 
 
 class _Drawn(NamedTuple):
-    """A batch of so many examples, drawn on the host."""
+    """A batch of `examples` examples, drawn on the host."""
 
     parts: list[Part]
     examples: int
