@@ -101,11 +101,10 @@ def _reach(ops: Ops, arrival: Tensor, rate: Tensor, whole: Tensor, gap: Tensor) 
     the gap per λ, and `whole` in all. Newton's method from 0: the sum is concave and piecewise linear in λ, so the
     steps approach the root from below and reach it. If the sum never reaches the gap, λ is huge.
     """
-    zero = whole - whole
 
     def newton_step(scale: Tensor) -> tuple[Tensor]:
-        moving = arrival > ops.expand_dims_like(scale, arrival)
-        arrived, speeds = ops.sum(ops.where(moving, zero, whole)), ops.sum(ops.where(moving, rate, 0.0))
+        moving = ops.clip(ops.sign(arrival - ops.expand_dims_like(scale, arrival)), 0.0, 1.0)  # 1 or 0
+        arrived, speeds = ops.sum((1.0 - moving) * whole), ops.sum(moving * rate)
         root = (gap - arrived) / ops.clip(speeds, _TINY, math.inf)
         return (ops.clip(ops.where(root > scale, root, scale), 0.0, _HUGE),)
 
