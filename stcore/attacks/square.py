@@ -124,9 +124,15 @@ class Square:
 
     def _by_side(self, step: Array, height: int, width: int) -> Iterator[tuple[Array, int]]:
         """Yields the lanes past their start, grouped by the side of their windows."""
-        sides = np.where(step > 0, self.sides(step, height, width), 0)
-        for side in np.unique(sides[sides > 0]):
-            yield np.flatnonzero(sides == side), int(side)
+        sides = _sides(self, height, width)[step]
+        for side in sorted({*sides.tolist()} - {0}):
+            yield np.flatnonzero(sides == side), side
+
+
+@lru_cache(maxsize=8)
+def _sides(attack: Square, height: int, width: int) -> Array:
+    """The windows' side at each step; 0 at the start, which has none."""
+    return np.append(0, attack.sides(np.arange(1, attack.evaluations), height, width))
 
 
 @lru_cache(maxsize=2)  # a step's and the next one's: each is drawn once, unless lanes have come or gone between
