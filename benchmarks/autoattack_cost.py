@@ -1,11 +1,14 @@
 """Cost of the standard AutoAttack, ours against the reference, and the saving of each optimisation. PyTorch.
 
     python benchmarks/autoattack_cost.py WEIGHTS --data parquet:DIR [--images 1000] [--batch-size 250]
-        [--threads 1] [--queries 5000] [--parts 1] [--out FILE]
+        [--threads 1] [--queries 5000] [--parts 1] [--rounds 1] [--two] [--out FILE]
+
+WEIGHTS is a file of `stcli train`, or a .pth of a network that `small_networks.py` knows.
 
 The engines attack the same first test images one after the other: the reference (pyautoattack), ours, and ours
-with optimisations disabled. With several `--parts` they take turns on one part of the images after the other, so a
-machine that slows down slows all of them; small parts, however, fill fewer lanes.
+with optimisations disabled, which `--two` leaves out. With several `--parts` they take turns on one part of the
+images after the other, so a machine that slows down slows all of them; small parts, however, fill fewer lanes. Of
+several `--rounds` the fastest counts. Freed memory is kept, as `stcli` keeps it.
 
 A unit is one forward pass of one image. A backward pass to the pixels is one more unit, and computing gradients of
 the weights as well, as the reference's FAB does, another one. A ratio above 1 means that ours is cheaper.
@@ -20,13 +23,16 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
+import small_networks
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +40,7 @@ from stcore import data, models
 from stcore.autoattack import AutoAttack
 from stcore.autoattack.reference import run_reference
 from stcore.backends.torch import make_classifier
+from stcore.backends.torch.allocator import keep_freed_memory
 from stcore.backends.torch.folding import candidates
 from stcore.base.progress import Silent
 from stcore.base.weights_file import load_weights
@@ -64,6 +71,13 @@ class Cost:
         self.forwards += forwards
         self.backwards += backwards
         self.weight_gradients += weight_gradients
+
+    def fastest(self, other: Cost) -> Cost:
+        """This cost with the lesser times of both. Raises ValueError unless both have the same verdicts."""
+        if self.robust != other.robust:
+            raise ValueError("verdicts: expected the same in every round")
+        times = {name: min(getattr(self, name), getattr(other, name)) for name in ("seconds", "cpu_seconds")}
+        return replace(self, **times)
 
 
 class CountingNetwork(nn.Module):
@@ -128,6 +142,8 @@ ENGINES = {
 
 def network(path: Path) -> Callable[[], nn.Module]:
     """A function that builds the network of a weights file, a new one for each engine."""
+    if path.suffix == ".pth":
+        return partial(small_networks.provable, path)
     weights, metadata = load_weights(path)
     height, width, channels = map(int, metadata["image_shape"].split("x"))
     classes = int(metadata["num_classes"])
@@ -143,16 +159,27 @@ def network(path: Path) -> Callable[[], nn.Module]:
 
 def measure(args: argparse.Namespace) -> dict[str, Cost]:
     torch.set_num_threads(args.threads)
+    keep_freed_memory()
     build, test = network(args.weights), data.load(args.data).test
-    costs = {name: Cost() for name in ENGINES}
+    rounds = [one_round(args, build, test) for _ in range(args.rounds)]
+    return {name: reduce(Cost.fastest, (costs[name] for costs in rounds)) for name in rounds[0]}
+
+
+def one_round(args: argparse.Namespace, build: Callable[[], nn.Module], test: Any) -> dict[str, Cost]:
+    """The cost of each engine.   test: the data set's test images."""
+    engines = {name: run for name, run in ENGINES.items() if name in (REFERENCE, OURS) or not args.two}
+    costs = {name: Cost() for name in engines}
     for part in np.array_split(np.arange(min(args.images, len(test))), args.parts):
-        for name, run in ENGINES.items():
+        for name, run in engines.items():
             model, cost = build(), costs[name]
             begun, cpu = time.perf_counter(), time.process_time()
             run(model, test.images[part], test.labels[part], args, cost)
             cost.seconds += time.perf_counter() - begun
             cost.cpu_seconds += time.process_time() - cpu
-            print(f"{name}: {len(cost.robust)} images, {cost.seconds:.0f} s", flush=True)
+            print(
+                f"{name}: {len(cost.robust)} images, {cost.seconds:.0f} s, CPU {cost.cpu_seconds:.1f} s",
+                flush=True,
+            )
     return costs
 
 
@@ -178,25 +205,30 @@ def show(costs: dict[str, Cost]) -> None:
     one, other = costs[REFERENCE], costs[OURS]
     print(
         f"\nreference / ours: units {one.units / other.units:.2f}, wall-clock {one.seconds / other.seconds:.2f}, "
-        f"process CPU {one.cpu_seconds / other.cpu_seconds:.2f}, the product of"
+        f"process CPU {one.cpu_seconds / other.cpu_seconds:.2f}; ours / reference: process CPU "
+        f"{other.cpu_seconds / one.cpu_seconds:.2f}"
     )
-    for name, factor in levers(costs).items():
-        print(f"  {factor:.2f}  {name}")
+    if PLAIN in costs:
+        print("reference / ours, process CPU, is the product of")
+        for name, factor in levers(costs).items():
+            print(f"  {factor:.2f}  {name}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path, help="a .safetensors file of stcli train")
+    parser.add_argument("weights", type=Path, help="a .safetensors file of stcli train, or a released .pth")
     parser.add_argument("--data", required=True, help="a data set as for stcli train, such as parquet:DIR")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--queries", type=int, default=5000, help="of Square")
     parser.add_argument("--norm", choices=("linf", "l2", "l1"), default="linf")
-    parser.add_argument("--epsilon", type=float, default=8 / 255)
+    parser.add_argument("--epsilon", type=lambda text: float(Fraction(text)), default=8 / 255)
     parser.add_argument(
         "--parts", type=int, default=1, help="number of parts of the images on which the engines take turns"
     )
+    parser.add_argument("--rounds", type=int, default=1, help="how often each engine runs; the fastest counts")
+    parser.add_argument("--two", action="store_true", help="the reference and ours only")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     args = parser.parse_args()
 
@@ -209,7 +241,7 @@ def main() -> None:
             "settings": {"weights": weights, **settings},
             "environment": {"platform": platform.platform(), "torch": torch.__version__, "numpy": np.__version__},
             "engines": {name: {**asdict(cost), "units": cost.units} for name, cost in costs.items()},
-            "levers": levers(costs),
+            "levers": levers(costs) if PLAIN in costs else None,
         }
         args.out.write_text(json.dumps(record) + "\n")
 

@@ -81,7 +81,7 @@ def step_of(
 
 
 def passes(learner: Any, x: torch.Tensor, forwards: int, to_pixels: int, to_weights: int) -> int:
-    """The kernels of so many forward and backward passes alone, of a network in evaluation."""
+    """The kernels of these forward and backward passes alone, of a network in evaluation."""
     learner.model.eval()
     leaf = x.clone().requires_grad_()
 

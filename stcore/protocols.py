@@ -150,6 +150,15 @@ class Ops(Protocol):
         and holds no state of its own: a backend may trace it once.
         """
 
+    def fixed_point(
+        self, steps: int, body: Callable[..., tuple[Tensor, ...]], carry: tuple[Tensor, ...], /
+    ) -> tuple[Tensor, ...]:
+        """Returns what `fori_loop` returns; may stop once `body` has returned its very arguments.
+
+        On a device other than the host it makes all steps: to ask whether a tensor has changed costs more there.
+        body: a function of its arguments alone. Not differentiable.
+        """
+
     def vjp(self, fn: Callable[..., Tensor], /, *xs: Tensor) -> tuple[Tensor, Pullback]:
         """Returns `fn(*xs)` and its pullback: a cotangent of the value → the gradients with respect to `xs`.
 

@@ -128,6 +128,14 @@ def _fori_loop(steps, body, carry):
     return carry
 
 
+def _fixed_point(steps, body, carry):
+    for _ in range(steps):
+        before, carry = carry, _fori_loop(1, body, carry)
+        if all(np.array_equal(_raw(a), _raw(b)) for a, b in zip(carry, before, strict=True)):
+            break
+    return carry
+
+
 class _Evaluation:
     """One evaluation of a function that is being differentiated: stopped values are noted, or played back."""
 
@@ -222,6 +230,7 @@ ops = SimpleNamespace(
     one_hot=_lift(_one_hot),
     stop_gradient=_stop_gradient,
     fori_loop=_fori_loop,
+    fixed_point=_fixed_point,
     vjp=_vjp,
     unrecorded=lambda fn, *args: fn(*args),
     to_numpy=lambda x: np.array(_raw(x)),

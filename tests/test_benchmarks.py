@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,27 @@ def test_a_law_is_found_again(benchmark, powers):
     fitted = scaling.fit(values, seconds, powers)
     np.testing.assert_allclose(fitted["coefficients"], coefficients, rtol=1e-6)
     np.testing.assert_allclose(fitted["relative_residuals"], 0, atol=1e-6)
+
+
+def test_of_several_rounds_of_autoattack_the_fastest_counts(benchmark):
+    cost = benchmark("autoattack_cost").Cost
+    one = cost([True, False], 9, 5, 1, seconds=3.0, cpu_seconds=1.0)
+    assert one.fastest(replace(one, seconds=2.0, cpu_seconds=1.5)) == replace(one, seconds=2.0)
+    with pytest.raises(ValueError, match="the same in every round"):
+        one.fastest(replace(one, robust=[True, True]))
+
+
+def test_a_released_network_is_read_as_it_was_released(benchmark, tmp_path):
+    """Its layers on normalised pixels; alone in a list, as its authors keep it."""
+    import torch
+
+    small_networks = benchmark("small_networks")
+    layers = small_networks.provable_layers()
+    path, x = tmp_path / "net.pth", torch.rand(2, 3, 32, 32)
+    torch.save({"state_dict": [layers.state_dict()]}, path)
+    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+    torch.testing.assert_close(small_networks.provable(path)(x), layers((x - mean) / 0.225))
+    assert small_networks.perceptron(10, 1, (8, 8))(torch.rand(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_ratios_are_taken_round_by_round(benchmark):

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stcore
-from stcore.attacks import PGD
+from stcore.attacks import PGD, square
 from stcore.autoattack import AutoAttack, Cascade
 from stcore.autoattack.records import NONE
 from stcore.autoattack.versions import IDS, notes, stages
@@ -209,6 +209,35 @@ def test_another_seed_is_another_noise(backend):
     shared = ones.keys() & others.keys()
     assert shared
     assert any(np.abs(ones[row] - others[row]).max() > 1e-3 for row in shared)
+
+
+def test_shortcuts_change_no_bit(monkeypatch):
+    """Searches that stop once settled, windows kept for the next step, forwards that set no modes: as without."""
+    backend = load("torch")
+    from stcore.backends.torch import learner, ops
+
+    of, modes, plain = task(backend, 14), [], learner.in_mode
+    monkeypatch.setattr(learner, "in_mode", lambda *args: modes.append(None) or plain(*args))
+    fast, examples = run(backend, WHOLE, of=of, batch_size=9)
+    few = len(modes)
+    monkeypatch.setattr(ops, "fixed_point", ops.fori_loop)
+    monkeypatch.setattr(square, "_drawn", square._drawn.__wrapped__)
+    monkeypatch.setattr(learner, "FoldedClassifier", learner.TorchClassifier)
+    slow, others = run(backend, WHOLE, of=of, batch_size=9)
+    assert few < 0.2 * (len(modes) - few)  # left are the natural images, the trial of the copy, and verifications
+    same_records(fast, slow)
+    assert examples.keys() == others.keys()
+    for row, point in examples.items():
+        np.testing.assert_array_equal(point, others[row])
+
+
+def test_keys_are_reckoned_when_lanes_begin(monkeypatch):
+    """Once for each, and not at each step: here all of them, five restarts of each image, fit into a batch."""
+    reckoned, keys_of = [], Cascade._keys_of
+    monkeypatch.setattr(Cascade, "_keys_of", lambda self, jobs: reckoned.append(len(jobs)) or keys_of(self, jobs))
+    attack = Short(EPSILON, version="custom", attacks=("apgd-ce",))
+    found, _ = run(load("torch"), attack, images=10)
+    assert reckoned == [5 * (found.records.natural == found.records.label).sum()]
 
 
 # Stopped and gone on

@@ -1,5 +1,7 @@
 """The shortest way onto a hyperplane within a box: against sorting, pyautoattack and the definition."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from harness import load
@@ -7,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stcore.attacks.hyperplane import DUAL, displacement, length
+from stcore.protocols import Ops
 
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 NORMS = tuple(ORDERS)
@@ -93,6 +96,42 @@ def test_it_is_pyautoattacks(norm):
         projection = getattr(projections, f"projection_{norm}")
         theirs = projection(*(torch.tensor(a) for a in (t, w, (w * t).sum(1) - gap))).numpy()
         np.testing.assert_allclose(found(backend, norm, t, w, gap), theirs, atol=1e-9)
+
+
+def with_loop(ops, loop):
+    """The operations with another `fixed_point`."""
+    names = [name for name in vars(Ops) if name[0] != "_"]
+    return SimpleNamespace(**{name: getattr(ops, name) for name in names} | {"fixed_point": loop})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_search_that_stops_early_finds_the_same_bits(backend, norm, dtype):
+    slow = with_loop(backend.ops, backend.ops.fori_loop)
+    for weights in ("normal", "cauchy", "decades", "sparse", "tiny"):
+        problem = [backend.tensor(a.astype(dtype)) for a in hard(weights, "edges")]
+        one, other = (backend.array(displacement(ops, norm, *problem, UNIT)) for ops in (backend.ops, slow))
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_newtons_method_makes_no_step_after_one_that_moves_nothing(every_backend, norm):
+    counts = []
+
+    def counted(limit, body, carry):
+        counts.append(0)
+
+        def step(*carry):
+            counts[-1] += 1
+            return body(*carry)
+
+        return every_backend.ops.fixed_point(limit, step, carry)
+
+    t, w, gap = hard("normal", "uniform")
+    for gaps in (0.0 * gap, gap):
+        displacement(with_loop(every_backend.ops, counted), norm, *map(every_backend.tensor, (t, w, gaps)), UNIT)
+    assert counts[0] == 1  # all are on the plane
+    assert 3 < counts[1] < 15
 
 
 @st.composite

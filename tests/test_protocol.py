@@ -1,6 +1,7 @@
 """Every operation of the protocol against numpy, edges included, on each backend; and that there are no others."""
 
 import inspect
+import math
 import threading
 
 import numpy as np
@@ -193,6 +194,30 @@ def test_fori_loop_carries_a_tuple_so_many_times(every_backend, steps):
     doubled, count = every_backend.ops.fori_loop(steps, lambda a, n: (a + a, n + 1.0), (one, one - one))
     np.testing.assert_array_equal(every_backend.array(doubled), np.array([1, 2]) * 2**steps)
     np.testing.assert_array_equal(every_backend.array(count), [steps, steps])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 7])
+def test_a_fixed_point_is_what_all_steps_reach(every_backend, steps):
+    """Two lanes count down to zero, the second from further up; beside them a number that stays as it is."""
+    ops, counts = every_backend.ops, every_backend.tensor(np.array([1.0, 3.0]))
+    body = lambda n, still: (ops.clip(n - 1.0, 0.0, math.inf), still)  # noqa: E731
+    expected, settled = (loop(steps, body, (counts, counts)) for loop in (ops.fori_loop, ops.fixed_point))
+    for one, other in zip(expected, settled, strict=True):
+        np.testing.assert_array_equal(every_backend.array(one), every_backend.array(other))
+
+
+def test_a_fixed_point_is_left_at_the_first_step_that_changes_nothing(every_backend):
+    """Counted where Python runs each step; a NaN is never the same, so that its loop goes on to the end."""
+    ops, steps = every_backend.ops, []
+
+    def halt(n):
+        steps.append(None)
+        return (ops.clip(n - 1.0, 0.0, math.inf),)
+
+    ops.fixed_point(9, halt, (every_backend.tensor(np.array([1.0, 3.0])),))
+    assert len(steps) == 4
+    ops.fixed_point(9, halt, (every_backend.tensor(np.array([0.0, math.nan])),))
+    assert len(steps) == 4 + 9
 
 
 def test_the_host_array_is_a_copy(every_backend):

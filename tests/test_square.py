@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stcore.attacks import counter_random, l1_ball
-from stcore.attacks.square import Square
+from stcore.attacks.square import Square, _drawn
 from stcore.attacks.windows import Windows, place
 from stcore.errors import UsageError
 
@@ -86,7 +86,7 @@ def test_the_schedule_is_pyautoattacks(norm, rescale):
 
 def test_every_position_is_as_likely_the_last_row_and_column_too():
     chance = counter_random.uniforms(lane_keys(40_000), (2,))
-    windows = place(chance, np.arange(40_000), 3, np.empty((1, 5, 8, 1)))
+    windows = place(chance, np.arange(40_000), 3, (5, 8))
     assert (windows.height, windows.width) == (3, 3)
     counts = np.bincount(windows.top * 6 + windows.left, minlength=3 * 6)
     assert len(counts) == 18
@@ -95,7 +95,7 @@ def test_every_position_is_as_likely_the_last_row_and_column_too():
 
 
 def test_a_window_is_cut_off_where_the_image_ends():
-    windows = place(np.array([[0.99, 0.5]]), np.array([0]), 6, np.empty((1, 9, 4, 1)))
+    windows = place(np.array([[0.99, 0.5]]), np.array([0]), 6, (9, 4))
     assert (windows.top[0], windows.left[0], windows.height, windows.width) == (3, 0, 6, 4)
 
 
@@ -194,6 +194,31 @@ def test_the_first_points_of_l2_and_l1_are_tiles_of_pyautoattacks_bumps(norm, ep
     away = np.abs(inner[:, None] - known).max(axis=2)
     assert away.min(axis=1).max() < 1e-5
     assert set(away.argmin(axis=1)) == {0, 1, 2, 3}
+
+
+def test_windows_are_drawn_once_a_step(monkeypatch):
+    """A step puts back what the one before has written, and draws its windows anew for other lanes only."""
+    drawn, draw = [], Square.draw
+    monkeypatch.setattr(Square, "draw", lambda *args: drawn.append(None) or draw(*args))
+    x, keys, attack = pixels((8, 8, 3)), lane_keys(5, seed=77), Square(0.1)
+    state, counts = attack.start(x, keys), []
+    for step, rows in enumerate([slice(0, 5)] * 6 + [slice(0, 3)] * 4):
+        if step == 6:
+            state = {name: value[rows] for name, value in state.items()}
+        points = attack.propose(x[rows], state, np.full(len(x[rows]), step), keys[rows])
+        state = attack.judge(state, points, crooked(points), np.zeros(len(points), int))
+        counts.append(len(drawn))
+    assert counts == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (20,)])
+def test_windows_that_are_kept_are_those_drawn_anew(shape, monkeypatch):
+    x, y, attack = pixels(shape), np.arange(5) % 3, Square(0.1, queries=40)
+    kept = run(attack, x, y)
+    monkeypatch.setattr("stcore.attacks.square._drawn", _drawn.__wrapped__)
+    for one, other in zip(kept, run(attack, x, y), strict=True):
+        for name, value in one.items():
+            np.testing.assert_array_equal(value, other[name])
 
 
 # Judging
@@ -358,9 +383,9 @@ def test_it_fools_as_many_as_pyautoattacks(monkeypatch, norm, epsilon):
         np.testing.assert_array_equal(fooled, last["success"])
         return int(fooled.sum())
 
-    def published_place(chance, lanes, side, images):
-        height, width = (min(side, size) for size in images.shape[1:3])
-        free = [max(size - side, 1) for size in images.shape[1:3]]
+    def published_place(chance, lanes, side, size):
+        height, width = (min(side, length) for length in size)
+        free = [max(length - side, 1) for length in size]
         top, left = (chance * free).astype(int).T
         return Windows(lanes, top, left, height, width)
 

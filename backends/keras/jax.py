@@ -89,6 +89,28 @@ def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any
     return carry
 
 
+def fixed_point(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    if _device().platform != "cpu":
+        return fori_loop(steps, body, carry)
+
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
+        number, _, *before = state
+        after = body(*before)
+        moved = [jnp.any(a != b) for a, b in zip(after, before, strict=True)]
+        return number + 1, jnp.any(jnp.stack(moved)), *after
+
+    def unsettled(state: tuple[Any, ...]) -> Any:
+        return (state[0] < steps) & state[1]
+
+    state = (jnp.zeros((), int), jnp.array(True), *carry)
+    if _is_tracing():
+        state = jax.lax.while_loop(unsettled, step, state)
+    else:  # eager JAX would compile the loop at each call
+        while unsettled(state):
+            state = step(state)
+    return tuple(state[2:])
+
+
 def _is_tracing() -> bool:
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 

@@ -25,6 +25,7 @@ stop_gradient = ops.stop_gradient
 vjp = native.vjp
 unrecorded = native.unrecorded
 fori_loop = native.fori_loop
+fixed_point = native.fixed_point
 
 
 def log_softmax(logits: Tensor) -> Tensor:

@@ -65,6 +65,18 @@ def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any
     return result
 
 
+def fixed_point(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    if tf.config.get_visible_devices("GPU"):
+        return fori_loop(steps, body, carry)
+
+    def step(_: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        after = body(*before)
+        return tf.reduce_any([tf.reduce_any(a != b) for a, b in zip(after, before, strict=True)]), *after
+
+    _, *last = tf.while_loop(lambda moved, *_: moved, step, (tf.constant(True), *carry), maximum_iterations=steps)
+    return tuple(last)
+
+
 def value_and_grad(
     loss: Callable[[], tuple[Tensor, Metrics]], variables: Sequence[Any]
 ) -> tuple[tuple[Tensor, Metrics], list[Tensor | None]]:

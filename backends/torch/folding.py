@@ -23,7 +23,7 @@ def candidates(model: nn.Module) -> Iterator[nn.Module]:
         return
     for change in (_fused, lambda same: same):
         try:
-            changed = _channels_last(change(_frozen_copy(model)))
+            changed = _evaluated(_channels_last(change(_frozen_copy(model))))
         except Exception:  # tracing runs the module's own code on proxies instead of tensors
             continue
         yield changed
@@ -46,7 +46,11 @@ def copied(model: nn.Module) -> nn.Module:
 
 def _frozen_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode, without weight gradients."""
-    model = copied(model).requires_grad_(False)
+    return _evaluated(copied(model).requires_grad_(False))
+
+
+def _evaluated(model: nn.Module) -> nn.Module:
+    """The model, with every module in evaluation mode: the user's `eval` may leave some out."""
     for module in model.modules():
         module.training = False
     return model

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stcore.backends.torch import compiled, folding, precision, snapshots
 from stcore.backends.torch import ops as torch_ops
-from stcore.backends.torch.modes import in_mode, note_statistics
+from stcore.backends.torch.modes import in_copies, in_mode, note_statistics, own_buffers
 from stcore.backends.torch.recomputing import checkpointed
 from stcore.backends.torch.resident import Resident
 from stcore.core.equivalence import same_function
@@ -68,9 +68,13 @@ class TorchClassifier:
             torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
         if mode is not Mode.EVAL:
             note_statistics(self.model, x)
-        with compiled.keep_saved_tensors(), in_mode(self.model, mode, dropout), autocast:
+        with compiled.keep_saved_tensors(), self._in_mode(mode, dropout), autocast:
             output = self.model(x)
         return precision.as_logits(output, self.dtype)
+
+    def _in_mode(self, mode: Mode, dropout: bool) -> AbstractContextManager[None]:
+        """Context of one forward."""
+        return in_mode(self.model, mode, dropout)
 
     def shape(self, x: Any) -> tuple[int | None, ...]:
         if not isinstance(x, Tensor) or x.dtype != self.dtype:
@@ -184,8 +188,24 @@ class TorchClassifier:
 
     def folded(self, x: Tensor) -> TorchClassifier:
         with torch.inference_mode(False):
-            copies = map(TorchClassifier, folding.candidates(self.model))
+            copies = map(FoldedClassifier, folding.candidates(self.model))
             return next((candidate for candidate in copies if same_function(self, candidate, x)), self)
+
+
+class FoldedClassifier(TorchClassifier):
+    """A classifier of a copy made for EVAL forwards, which no one else has: its modules stay in evaluation mode.
+
+    An EVAL forward sets no modes, which in a network of few operations takes a fifth of the time.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self._writers = [module for module in model.modules() if own_buffers(module)]
+
+    def _in_mode(self, mode: Mode, dropout: bool) -> AbstractContextManager[None]:
+        if mode is not Mode.EVAL:
+            return super()._in_mode(mode, dropout)
+        return in_copies(self._writers, own_buffers)
 
 
 class TorchLearner(TorchClassifier):

@@ -109,6 +109,15 @@ def fori_loop(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any
     return carry
 
 
+def fixed_point(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[Any, ...]) -> tuple[Any, ...]:
+    asks = not torch.compiler.is_compiling() and all(x.device.type == "cpu" for x in carry)
+    for _ in range(steps):
+        before, carry = carry, body(*carry)
+        if asks and all(map(torch.equal, carry, before)):
+            break
+    return carry
+
+
 def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
     with torch.inference_mode(False), torch.enable_grad():
         leaves = tuple((x.clone() if x.is_inference() else x).detach().requires_grad_() for x in xs)

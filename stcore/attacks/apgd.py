@@ -153,13 +153,16 @@ def loss_and_gradient(
     Over several forwards the gradient is the mean, and the loss that of the last.
     """
     ops = model.ops
-    gradients, wrong = point - point, ops.sum(point - point)
-    value = wrong
-    for _ in range(samples):
+
+    def once() -> tuple[Tensor, Tensor, Tensor]:
         at_point = forward(model, point, Mode.EVAL)
         value, gradient = value_and_input_gradient(ops, at_point, lambda z: LOSSES[loss](ops, z, y, target))
-        gradients = gradients + gradient
-        wrong = wrong + claims(ops, margin(ops, at_point.logits, y))
+        return value, gradient, claims(ops, margin(ops, at_point.logits, y))
+
+    value, gradients, wrong = once()
+    for _ in range(samples - 1):
+        value, gradient, missed = once()
+        gradients, wrong = gradients + gradient, wrong + missed
     return (value, gradients, wrong) if samples == 1 else (value, gradients / samples, wrong / samples)
 
 

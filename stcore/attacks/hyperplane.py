@@ -81,31 +81,33 @@ def displacement(ops: Ops, norm: str, t: Tensor, w: Tensor, gap: Tensor, bounds:
     down, up = bounds[0] - t, bounds[1] - t
     scale = ops.clip(ops.max(ops.abs(w)), _TINY, math.inf)
     toward = w * ops.expand_dims_like(-ops.sign(gap) / scale, w)  # the largest is 1: squares do not underflow
-    slope, room, gap = ops.abs(toward), ops.where(toward > 0.0, up, -down), ops.abs(gap) / scale
+    side, slope, gap = ops.sign(toward), ops.abs(toward), ops.abs(gap) / scale
+    room = side * (ops.clip(side * _HUGE, *bounds) - t)  # to the end of the range on that side
     if norm == "l1":
-        return ops.sign(toward) * room * _shares(ops, slope, room, gap)
-    direction = ops.sign(toward) if norm == "linf" else toward
-    return ops.clip(
-        direction * ops.expand_dims_like(_reach(ops, ops.abs(direction), slope, room, gap), w), down, up
-    )
+        return side * room * _shares(ops, slope, room, gap)
+    if norm == "linf":
+        direction, arrival, rate = side, room, slope
+    else:
+        direction, arrival, rate = toward, room / ops.clip(slope, _TINY, math.inf), slope * slope
+    reach = _reach(ops, arrival, rate, slope * room, gap)
+    return ops.clip(direction * ops.expand_dims_like(reach, w), down, up)
 
 
-def _reach(ops: Ops, speed: Tensor, slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
-    """Solves Σ slope · min(λ · speed, room) = gap for λ (B,).
+def _reach(ops: Ops, arrival: Tensor, rate: Tensor, whole: Tensor, gap: Tensor) -> Tensor:
+    """Solves Σ (whole if arrival ≤ λ else λ · rate) = gap for λ (B,).
 
-    Newton's method from 0: the sum is concave and piecewise linear in λ, so the steps approach the root from below
-    and reach it. If the sum never reaches the gap, λ is huge.
+    The coordinates (B, …) move until λ is their arrival, when they have used up their room; each closes `rate` of
+    the gap per λ, and `whole` in all. Newton's method from 0: the sum is concave and piecewise linear in λ, so the
+    steps approach the root from below and reach it. If the sum never reaches the gap, λ is huge.
     """
-    arrival = room / ops.clip(speed, _TINY, math.inf)
-    rate, whole, zero = slope * speed, slope * room, slope - slope
 
     def newton_step(scale: Tensor) -> tuple[Tensor]:
-        moving = arrival > ops.expand_dims_like(scale, arrival)
-        arrived, speeds = ops.sum(ops.where(moving, zero, whole)), ops.sum(ops.where(moving, rate, 0.0))
+        moving = ops.clip(ops.sign(arrival - ops.expand_dims_like(scale, arrival)), 0.0, 1.0)  # 1 or 0
+        arrived, speeds = ops.sum((1.0 - moving) * whole), ops.sum(moving * rate)
         root = (gap - arrived) / ops.clip(speeds, _TINY, math.inf)
         return (ops.clip(ops.where(root > scale, root, scale), 0.0, _HUGE),)
 
-    (scale,) = ops.fori_loop(_NEWTON_STEPS, newton_step, (gap - gap,))
+    (scale,) = ops.fixed_point(_NEWTON_STEPS, newton_step, (gap - gap,))
     return scale
 
 
@@ -121,7 +123,7 @@ def _shares(ops: Ops, slope: Tensor, room: Tensor, gap: Tensor) -> Tensor:
         enough = ops.sum(ops.where(slope > ops.expand_dims_like(middle, slope), whole, 0.0)) > gap
         return ops.where(enough, middle, low), ops.where(enough, high, middle)
 
-    low, high = ops.fori_loop(_HALVINGS, halve, (one - one, one))
+    low, high = ops.fixed_point(_HALVINGS, halve, (one - one, one))
     full, more = (
         ops.where(slope > ops.expand_dims_like(s, slope), ops.ones_like(slope), 0.0) for s in (high, low)
     )

@@ -67,5 +67,5 @@ def bisect(ops: Ops, beyond: Callable[[Tensor], Tensor], above: Tensor) -> tuple
         past = beyond(middle)
         return ops.where(past, low, middle), ops.where(past, middle, high)
 
-    low, high = ops.fori_loop(_HALVINGS, body, (above - above, above))
+    low, high = ops.fixed_point(_HALVINGS, body, (above - above, above))
     return low, high

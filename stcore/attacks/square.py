@@ -6,9 +6,10 @@ its own windows and signs from its key and step; the published code shares them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import lru_cache
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -84,14 +85,18 @@ class Square:
         images, points, best = (_as_images(a) for a in (x, state["points"], state["adversarial"]))
         if self.norm == "linf":
             # Restores the best point in the windows of the step before, whose proposal may have been rejected.
-            for windows, _ in self._windows(images, np.maximum(step - 1, 0), keys):
+            before, now = (
+                _drawn(self, number.astype(int).tobytes(), keys.tobytes(), images.shape[1:], images.dtype)
+                for number in (np.maximum(step - 1, 0), step)
+            )
+            for windows, _ in before:
                 windows.write(points, windows.read(best))
-            for windows, signs in self._windows(images, step, keys):
+            for windows, signs in now:
                 pixels = windows.read(images) + self.epsilon * signs
                 windows.write(points, np.clip(pixels, *self.bounds))
         else:
             law, key = LAWS[self.norm](self.epsilon, self.bounds), counter_random.keys(keys, step)
-            for lanes, side in self._by_side(images, step):
+            for lanes, side in self._by_side(step, *images.shape[1:3]):
                 points[lanes] = moved(law, images[lanes], best[lanes], side, key[lanes])
         proposed: Array = state["points"]
         return proposed
@@ -104,19 +109,38 @@ class Square:
         best = np.where(kept, margin, best)
         return state | {"margin": best, "success": best <= 0}
 
-    def _windows(self, images: Array, step: Array, keys: Keys) -> Iterator[tuple[Windows, Array]]:
-        """Yields the windows that lanes past their start write at this step, with their signs (n, 1, 1, C)."""
-        channels = images.shape[3]
-        chance = counter_random.uniforms(counter_random.keys(keys, step), (2 + channels,))
-        signs = np.where(chance[:, None, None, 2:] < 0.5, -1, 1).astype(images.dtype)
-        for lanes, side in self._by_side(images, step):
-            yield place(chance[lanes, :2], lanes, side, images), signs[lanes]
+    def draw(
+        self, step: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
+    ) -> Iterator[tuple[Windows, Array]]:
+        """Yields the windows that lanes past their start write at this step, with their signs (n, 1, 1, C).
 
-    def _by_side(self, images: Array, step: Array) -> Iterator[tuple[Array, int]]:
+        shape: (H, W, C) of the images.   dtype: of the signs, which are −1 or 1.
+        """
+        height, width, channels = shape
+        chance = counter_random.uniforms(counter_random.keys(keys, step), (2 + channels,))
+        signs = np.where(chance[:, None, None, 2:] < 0.5, -1, 1).astype(dtype)
+        for lanes, side in self._by_side(step, height, width):
+            yield place(chance[lanes, :2], lanes, side, (height, width)), signs[lanes]
+
+    def _by_side(self, step: Array, height: int, width: int) -> Iterator[tuple[Array, int]]:
         """Yields the lanes past their start, grouped by the side of their windows."""
-        sides = np.where(step > 0, self.sides(step, *images.shape[1:3]), 0)
-        for side in np.unique(sides[sides > 0]):
-            yield np.flatnonzero(sides == side), int(side)
+        sides = _sides(self, height, width)[step]
+        for side in sorted({*sides.tolist()} - {0}):
+            yield np.flatnonzero(sides == side), side
+
+
+@lru_cache(maxsize=8)
+def _sides(attack: Square, height: int, width: int) -> Array:
+    """The windows' side at each step; 0 at the start, which has none."""
+    return np.append(0, attack.sides(np.arange(1, attack.evaluations), height, width))
+
+
+@lru_cache(maxsize=2)  # a step's and the next one's: each is drawn once, unless lanes have come or gone between
+def _drawn(
+    attack: Square, step: bytes, keys: bytes, shape: tuple[int, int, int], dtype: Any
+) -> Sequence[tuple[Windows, Array]]:
+    """`Square.draw` of arrays as bytes, kept."""
+    return tuple(attack.draw(np.frombuffer(step, int), np.frombuffer(keys, np.uint64), shape, dtype))
 
 
 def _as_images(x: Array) -> Array:

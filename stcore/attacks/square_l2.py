@@ -96,7 +96,7 @@ def tiles(law: Law, x: Array, key: Keys) -> Array:
 def moved(law: Law, x: Array, best: Array, side: int, key: Keys) -> Array:
     """Returns the next points: removes the perturbation of one window, and adds its norm to another as a bump."""
     chance, lanes, delta = counter_random.uniforms(key, (5 + x.shape[3],)), np.arange(len(x)), best - x
-    target, source = place(chance[:, :2], lanes, side, x), place(chance[:, 2:4], lanes, side, x)
+    target, source = (place(pair, lanes, side, x.shape[1:3]) for pair in (chance[:, :2], chance[:, 2:4]))
     covered = np.zeros_like(x[..., :1])
     target.write(covered, 1)
     source.write(covered, 1)

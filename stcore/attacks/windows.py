@@ -28,17 +28,19 @@ class Windows(NamedTuple):
 
     def _at_every_position(self, images: Array) -> Array:
         """Returns the windows at every position, as a view (B, rows, columns, height, width, C)."""
-        size = (self.height, self.width, images.shape[3])
-        views = np.lib.stride_tricks.sliding_window_view(images, size, axis=(1, 2, 3), writeable=True)
-        return views[:, :, :, 0]
+        (lanes, rows, columns, channels), strides = images.shape, images.strides
+        positions = (lanes, rows - self.height + 1, columns - self.width + 1)
+        return np.lib.stride_tricks.as_strided(
+            images, (*positions, self.height, self.width, channels), (*strides[:3], *strides[1:])
+        )
 
 
-def place(chance: Array, lanes: Array, side: int, images: Array) -> Windows:
+def place(chance: Array, lanes: Array, side: int, size: tuple[int, int]) -> Windows:
     """Places a window of min(side, H) × min(side, W) for each lane, uniformly over all positions.
 
-    chance: (n, 2), uniform in [0, 1).   images: (B, H, W, C).
+    chance: (n, 2), uniform in [0, 1).   size: (H, W) of the images.
     """
-    _, rows, columns, _ = images.shape
+    rows, columns = size
     height, width = min(side, rows), min(side, columns)
     top, left = (chance * (rows - height + 1, columns - width + 1)).astype(np.intp).T
     return Windows(lanes, top, left, height, width)

@@ -68,6 +68,8 @@ class Cascade:
         self._stage, self._next = 0, 0
         self._body: Body = {}
         self._lanes: Array = np.zeros((0, len(_LANE)), int)
+        self._keys: counter_random.Keys = np.zeros(0, np.uint64)
+        """Of each lane: derived from its job."""
         self._jobs: Array = np.zeros((0, len(_JOB)), int)
         validation.check_precision(classifier, images.shape[1:])
         self._enter(0)
@@ -104,7 +106,7 @@ class Cascade:
 
     def _step(self) -> None:
         lanes, stage = self._of(self._stage), self._stage
-        self._body = lanes.step(self._body, self._lanes[:, 1], self._keys(self._lanes[:, 0]))
+        self._body = lanes.step(self._body, self._lanes[:, 1], self._keys)
         self.forwards[stage] += lanes.forwards * len(self._lanes)
         self.backwards[stage] += lanes.backwards * len(self._lanes)
         self._settle(lanes, np.flatnonzero(lanes.success(self._body)))
@@ -116,7 +118,7 @@ class Cascade:
     def _enter(self, stage: int) -> None:
         """Lists a stage's jobs: all robust images with their likeliest target first, then with the next."""
         self._stage, self._next = stage, 0
-        self._body, self._lanes, self._jobs = {}, self._lanes[:0], self._jobs[:0]
+        self._body, self._lanes, self._keys, self._jobs = {}, self._lanes[:0], self._keys[:0], self._jobs[:0]
         if stage < len(self.stages):
             images, entered = np.flatnonzero(self.records.robust), self.stages[stage]
             restarts = range(entered.first, entered.first + entered.restarts)
@@ -136,9 +138,11 @@ class Cascade:
         lanes, jobs = self._of(self._stage), np.array(chosen)
         rows = self._jobs[jobs, 0]
         pixels = self.classifier.host_pixels(self._images[rows])
-        fresh = lanes.fresh(pixels, self.records.label[rows], self._target(jobs), self._keys(jobs))
+        keys = self._keys_of(jobs)
+        fresh = lanes.fresh(pixels, self.records.label[rows], self._target(jobs), keys)
         self._body = lanes.concat(self._body, fresh) if len(self._lanes) else fresh
         self._lanes = np.concatenate((self._lanes, np.stack((jobs, np.zeros_like(jobs)), axis=1)))
+        self._keys = np.concatenate((self._keys, keys))
 
     def _settle(self, lanes: Lanes, claims: Array) -> None:
         """Verifies the successes that lanes claim, and records the valid ones."""
@@ -184,7 +188,7 @@ class Cascade:
             return
         rows = np.flatnonzero(stay)
         self._body = lanes.take(self._body, rows.tolist()) if len(rows) else {}
-        self._lanes = self._lanes[rows]
+        self._lanes, self._keys = self._lanes[rows], self._keys[rows]
 
     def _is_targeted(self) -> bool:
         return self.stages[self._stage].targets > 0
@@ -194,7 +198,7 @@ class Cascade:
         target: Array = self._targets[rows, ranks] if self._is_targeted() else self.records.label[rows]
         return target
 
-    def _keys(self, jobs: Array) -> counter_random.Keys:
+    def _keys_of(self, jobs: Array) -> counter_random.Keys:
         rows, restarts, ranks = self._jobs[jobs].T
         attack = IDS[self.stages[self._stage].name]
         return counter_random.keys(self._seed, attack, restarts, ranks, self._positions[rows])
@@ -229,6 +233,7 @@ class Cascade:
         self.records = Records.of(under("record", arrays))
         lanes = under("lane", arrays)
         self._body = self._of(self._stage).load(lanes) if lanes else {}
+        self._keys = self._keys_of(self._lanes[:, 0]) if lanes else self._keys[:0]
 
 
 def under(folder: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
