@@ -216,6 +216,26 @@ def test_a_compiled_torch_model_has_three_graphs_whatever_the_batch_size(counted
     assert counts == [3, 3, 3, 3]
 
 
+def test_with_static_shapes_full_batches_are_compiled_and_the_short_one_is_eager(counted, monkeypatch):
+    """As on a GPU. Sizes are the graphs' own: none is symbolic."""
+    graphs, compiled = counted
+    backend = load("torch")
+    from stcore.backends.torch.learner import TorchClassifier
+
+    monkeypatch.setattr(TorchClassifier, "static_shapes", True)
+    learner, (batch, *_, short) = backend.learner(compiled(backend.build("tiny"), dynamic=False)), epoch(backend)
+    counts, eager = [], backend.learner(backend.build("tiny"))
+    for one in (batch, short, batch, short):
+        for trained in (learner, eager):
+            stcore.train_step(trained, CONFIG, one.x, one.y, noise=one.noise)
+        counts.append(len(graphs))
+    assert counts == [3, 3, 3, 3]
+    inputs = [node for graph in graphs for node in graph.graph.nodes if node.op == "placeholder"]
+    shapes = [tuple(node.meta["example_value"].shape) for node in inputs if "example_value" in node.meta]
+    assert shapes.count(tuple(batch.x.shape)) == 3  # whole numbers, none a symbol
+    assert_close(learner.weights(), eager.weights(), 1e-12)
+
+
 def test_the_whole_network_is_compiled_where_a_run_asks_for_it(counted, monkeypatch):
     graphs, compiled = counted
     backend = load("torch")

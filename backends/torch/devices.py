@@ -30,6 +30,8 @@ def use_device(name: str) -> str:
         raise DeviceError(f"device: expected auto or one of {kinds}; received {name!r}")
     if kind == "cpu":
         keep_freed_memory()
+    elif kind == "cuda":
+        torch.cuda.set_device(int(index or 0))  # for what asks for no device, as a communicator or a graph
     return f"{kind}:{index}" if index else kind
 
 

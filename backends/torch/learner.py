@@ -45,6 +45,7 @@ class TorchClassifier:
     """
 
     ops: Ops = torch_ops
+    _full_batch = 0
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -64,13 +65,25 @@ class TorchClassifier:
 
     def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
         autocast = precision.callers_autocast(self.device.type)
-        if self._is_compiled:
-            torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
+        model = self._compiled_for(x) if self._is_compiled else self.model
         if mode is not Mode.EVAL:
             note_statistics(self.model, x)
         with compiled.keep_saved_tensors(), self._in_mode(mode, dropout), autocast:
-            output = self.model(x)
+            output = model(x)
         return precision.as_logits(output, self.dtype)
+
+    @property
+    def static_shapes(self) -> bool:
+        """Whether compiled graphs are each of one batch size, which is faster on a GPU."""
+        return self.device.type == "cuda"
+
+    def _compiled_for(self, x: Tensor) -> nn.Module:
+        """The compiled module; with static shapes the user's own for all but the largest batches so far."""
+        if not self.static_shapes:
+            torch._dynamo.maybe_mark_dynamic(x, 0)  # one graph for every batch size
+            return self.model
+        self._full_batch = max(self._full_batch, len(x))
+        return self.model if len(x) == self._full_batch else self._module
 
     def _in_mode(self, mode: Mode, dropout: bool) -> AbstractContextManager[None]:
         """Context of one forward."""

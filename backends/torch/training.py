@@ -45,7 +45,8 @@ def prepare_training(
 ) -> TorchLearner:
     """Sets compilation, precision and gradient checkpointing of a learner, and returns it.
 
-    choice: `on` compiles the model by `torch.compile`; `off` and `auto` stay eager (on CPU it gains nothing).
+    choice: `on` compiles the model by `torch.compile`, on a GPU for full batches alone: the short one stays eager;
+        `off` and `auto` stay eager (on CPU it gains nothing).
     precision, inner_precision: fp32, tf32 or bf16, of the outer forwards and of the search for examples.
     gradient_checkpointing: of both, since the search holds as many activations.
     Weights become channels-last like the images: the same numbers, faster.
@@ -57,6 +58,9 @@ def prepare_training(
     learner.gradient_checkpointing = gradient_checkpointing
     learner.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if choice == "on":
-        compiled: Any = torch.compile(learner.model)  # model.compile() does not compile an nn.Sequential
+        dynamic = False if learner.static_shapes else None
+        compiled: Any = torch.compile(
+            learner.model, dynamic=dynamic
+        )  # model.compile() leaves out an nn.Sequential
         learner.model = compiled
     return learner
