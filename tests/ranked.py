@@ -22,13 +22,13 @@ def watched(run):
     return then_dump
 
 
-def failing(parts):
-    def fail(trainer, batch, epoch):
+def failing(drawn):
+    def fail(trainer, epoch, batch):
         if batch.positions[0] > 100 and RANK == "1":
             if os.environ["FAILS"] == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise DataError("rank 1 cannot read this")
-        return parts(trainer, batch, epoch)
+        return drawn(trainer, epoch, batch)
 
     return fail
 
@@ -36,5 +36,5 @@ def failing(parts):
 if "DUMPS" in os.environ:
     Trainer.run = watched(Trainer.run)
 if "FAILS" in os.environ:
-    Trainer._parts = failing(Trainer._parts)
+    Trainer._drawn = failing(Trainer._drawn)
 sys.exit(main(sys.argv[1:]))
