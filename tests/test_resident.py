@@ -106,7 +106,15 @@ def test_mixed_batches_stay_on_the_host():
         resident(batches, "on", 10**9, pytest.fail)
 
 
-@pytest.mark.parametrize("settings", [{"method": "st"}, {"method": "at", "accumulate": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(
+            {"method": "st"}, marks=pytest.mark.slow
+        ),  # eight seconds of runs; the next has its way and more
+        {"method": "at", "accumulate": 2},
+    ],
+)
 def test_a_run_with_it_is_the_run_without(backend, settings, tmp_path, monkeypatch):
     kind = type(backend.learner(backend.build("tiny", dtype="float32")))
     puts, sent, put, send = [], [], kind.resident, kind.images

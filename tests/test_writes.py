@@ -122,8 +122,18 @@ def test_a_norm_of_ones_own_is_a_norm(kind):
         assert worst(results[1][1][name], value) < 1e-10, name
 
 
-@pytest.mark.parametrize("perturbation", [AWP(gamma=0.05), RWP(gamma=0.05, steps=2, threshold=9.0)])
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "traced"])
+@pytest.mark.parametrize(
+    ("compiled", "perturbation"),
+    [
+        (False, AWP(gamma=0.05)),
+        (False, RWP(gamma=0.05, steps=2, threshold=9.0)),
+        (True, AWP(gamma=0.05)),
+        pytest.param(
+            True, RWP(gamma=0.05, steps=2, threshold=9.0), marks=pytest.mark.slow
+        ),  # five seconds to trace
+    ],
+    ids=["eager-awp", "eager-rwp", "traced-awp", "traced-rwp"],
+)
 def test_a_perturbation_is_removed_from_weights_that_a_forward_assigns(perturbation, compiled):
     """Keras' spectral norm assigns its kernel in every training forward; half of a perturbation stayed in it."""
     backend, model = load("keras"), keras_network("spectral norm")
@@ -166,8 +176,14 @@ def drawing(kind):
     return keras.Sequential([keras.Input((8, 8, 3), dtype="float64"), layer, *flat])
 
 
-@pytest.mark.parametrize("kind", ["flip", "translation"])
-@pytest.mark.parametrize("way", ["step", "loss", "traced"])
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        *((way, kind) for way in ("step", "loss") for kind in ("flip", "translation")),
+        ("traced", "flip"),
+        pytest.param("traced", "translation", marks=pytest.mark.slow),  # another trace of a step, five seconds
+    ],
+)
 def test_images_are_augmented_alike_in_all_outer_forwards_and_anew_in_the_next_step(kind, way):
     """With next to no ball an image and its neighbours are the same: a divergence would be that of two flips."""
     backend, model = load("keras"), drawing(kind)
