@@ -49,6 +49,8 @@ class TorchBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Normalise `inputs` over all axes but `self.axis`; same shape, in the layer's compute dtype."""
+        if training and self.trainable and self._is_fused(inputs):
+            return self._fused(inputs)
         # Half precision is too coarse for statistics. Not keras.backend.result_type(dtype, "float32"): on engines
         # other than TensorFlow that turns float64 into float32.
         dtype = keras.backend.standardize_dtype(inputs.dtype)
@@ -74,6 +76,34 @@ class TorchBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
             epsilon=self.epsilon,
         )
         return ops.cast(outputs, self.compute_dtype)
+
+    def _is_fused(self, inputs: Any) -> bool:
+        """Whether TensorFlow's one kernel does it: for images of at most 32 bits, channels last."""
+        dtype = keras.backend.standardize_dtype(inputs.dtype)
+        return (
+            keras.backend.backend() == "tensorflow"
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and dtype in ("float32", "bfloat16")
+            and self.beta is not None
+            and self.gamma is not None
+        )
+
+    def _fused(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        # Not tf.nn.fused_batch_norm, which raises an epsilon of 1e-5. Statistics are float32 for bfloat16 too.
+        result = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.cast(self.gamma, "float32"),
+            offset=ops.cast(self.beta, "float32"),
+            mean=[],
+            variance=[],
+            epsilon=self.epsilon,
+        )
+        self._update(self.moving_mean, result.batch_mean)
+        self._update(self.moving_variance, result.batch_variance)  # unbiased, the only kind that it returns
+        return ops.cast(result.y, self.compute_dtype)
 
     def _update(self, running: Any, batch: Any) -> None:
         # Native tensors: on some backends a Keras variable is multiplied by 0.9 rounded to float32.

@@ -46,10 +46,8 @@ def steps_of(learner, compiled, batches, perturbation=None, config=SHORT):
     return [float(run(batch.x, batch.y, batch.noise).loss) for batch in batches]
 
 
-# A compilation of XLA's is seconds; the shared suite perturbs weights too, in the slow tier.
-@pytest.mark.parametrize(
-    "perturbation", [None, pytest.param(AWP(0.01), marks=pytest.mark.slow)], ids=["plain", "awp"]
-)
+@pytest.mark.slow  # ten seconds of XLA; runs of `stcli` compile a step in the other tier
+@pytest.mark.parametrize("perturbation", [None, AWP(0.01)], ids=["plain", "awp"])
 def test_a_compiled_step_is_the_eager_one(backend, perturbation):
     batches = [backend.batch(problem(seed=seed)) for seed in range(2)]
     results = []

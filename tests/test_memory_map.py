@@ -272,6 +272,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.slow  # seven seconds of writing and reading what does not fit
 @pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="RLIMIT_DATA counts maps of memory on Linux alone"
 )

@@ -296,6 +296,44 @@ def test_one_value_per_channel_leaves_finite_statistics(keras):
     np.testing.assert_allclose(layer.moving_variance, 0.9)
 
 
+@pytest.mark.parametrize("shape", [(6, 5, 4, 3), (1, 1, 1, 3)], ids=["images", "one value"])
+def test_the_fused_normalisation_is_the_formula(keras, shape):
+    """In float32, whose kernel is TensorFlow's own; float64, which has none, is the formula written out."""
+    import tensorflow as tf
+
+    from stcore.models.keras_layers import TorchBatchNormalization
+
+    x, found = images(shape[0], max(shape[1:3]))[:, : shape[1], : shape[2]], []
+    for dtype in ("float32", "float64"):
+        layer = TorchBatchNormalization(dtype=dtype, epsilon=1e-6)  # TensorFlow's own function would raise it
+        layer.build(x.shape)
+        layer.gamma.assign([0.5, 2.0, -1.0])
+        layer.beta.assign([0.1, 0.0, 3.0])
+        given = tf.constant(x, dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            y = layer(given, training=True)
+            loss = tf.reduce_sum(y * y * y)
+        gradients = tape.gradient(loss, [given, layer.gamma.value, layer.beta.value])
+        found.append([y, layer.moving_mean, layer.moving_variance, *gradients])
+    for fused, formula in zip(*found, strict=True):
+        scale = np.abs(formula).max() + 1e-3
+        np.testing.assert_allclose(fused, formula, rtol=0, atol=2e-5 * scale)
+
+
+@pytest.mark.parametrize(("dtype", "kernels"), [("float32", 2), ("mixed_bfloat16", 2), ("float64", 0)])
+def test_each_normalisation_of_a_batch_is_one_kernel(keras, dtype, kernels):
+    import tensorflow as tf
+
+    from stcore.models.keras_layers import TorchBatchNormalization
+
+    layers = [TorchBatchNormalization(dtype=dtype) for _ in range(2)]
+    forward = tf.function(lambda x: layers[1](layers[0](x, training=True), training=True))
+    given = tf.zeros((4, 2, 2, 3), "float64" if dtype == "float64" else "float32")
+    graph = forward.get_concrete_function(given).graph
+    assert [op.type for op in graph.get_operations()].count("FusedBatchNormV3") == kernels
+
+
 def test_half_precision_keeps_its_statistics_in_float32(keras):
     from stcore.models.keras_layers import TorchBatchNormalization
 

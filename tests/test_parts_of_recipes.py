@@ -35,8 +35,9 @@ STRONG = {
     [
         pytest.param("torch", FAST, id="torch-fast"),
         pytest.param("torch", STRONG, id="torch-strong"),
-        pytest.param("keras", FAST, id="keras-fast", marks=pytest.mark.slow),  # eight seconds of tracing each
-        pytest.param("keras", STRONG, id="keras-strong"),
+        # Eight seconds of tracing each; resuming and each part have quicker tests of their own.
+        pytest.param("keras", FAST, id="keras-fast", marks=pytest.mark.slow),
+        pytest.param("keras", STRONG, id="keras-strong", marks=pytest.mark.slow),
     ],
     indirect=["backend"],
 )

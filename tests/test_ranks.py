@@ -238,6 +238,7 @@ def test_without_torchrun_too_the_rank_that_failed_says_why(tmp_path):
     assert ours == ["stcli: rank 1: rank 1 cannot read this"]
 
 
+@pytest.mark.slow  # eight seconds; that ranks agree to stop is asked at each step of the other tests too
 def test_stopped_all_ranks_stop_after_the_same_step(tmp_path):
     load("torch")
     process = torchrun(*RUN, "--epochs", 60, "--out", tmp_path / "run")

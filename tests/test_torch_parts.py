@@ -95,7 +95,9 @@ def machine(monkeypatch):
     """A machine with `gpus` GPUs, with or without Apple's; what is kept of freed memory is noted."""
 
     def given(gpus=0, mps=False):
-        kept = []
+        kept, current = [], [0]
+        monkeypatch.setattr(torch.cuda, "set_device", lambda number: current.append(number))
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: f"model {number}")
@@ -124,6 +126,8 @@ def test_a_device_by_its_name(machine, gpus, mps, name, device):
     kept = machine(gpus, mps)
     assert devices.use_device(name) == device
     assert kept == [True] * (device == "cpu")
+    if device.startswith("cuda"):
+        assert torch.cuda.current_device() == int(device.partition(":")[2] or 0)
 
 
 @pytest.mark.parametrize("name", ["cuda:2", "cuda:x", "cuda:-1", "mps", "tpu", "", "cpu:1"])
