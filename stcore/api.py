@@ -16,7 +16,8 @@ these functions within a `keras.StatelessScope` that maps them, then read the ru
 Raises TypeError for a model of an unknown framework or a tensor that is not of the model's framework and dtype,
 DataError for pixels or labels out of range, for noise that is not finite and for a pair that is not finite or
 further from x than epsilon and its start noise, and UsageError for a model that does not return logits, and for
-noise or a pair not shaped like x.
+noise or a pair not shaped like x. On another device than the host, values after a model's first batch are checked
+there and looked at every ten calls or so: their DataError comes late, and no call waits for the device.
 """
 
 from __future__ import annotations
