@@ -48,7 +48,8 @@ class Events:
         if self._path is None:
             with writing(self._folder):
                 self._folder.mkdir(exist_ok=True)
-            name = f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}.{os.getpid()}"
+            # TensorBoard reads files by name: to the nanosecond, since a run may be resumed within a second.
+            name = f"events.out.tfevents.{now:020.9f}.{socket.gethostname()}.{os.getpid()}"
             self._path = self._folder / name
             events = [Event(wall_time=now, file_version="brain.Event:2"), started]
         elif step <= self._last:

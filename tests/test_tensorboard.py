@@ -90,6 +90,15 @@ def test_epochs_that_are_made_again_replace_the_earlier_ones(tmp_path):
 
 
 @needs_it
+def test_a_process_of_the_same_second_comes_after_whatever_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboard.time, "time", iter([1e9 + 0.1, 1e9 + 0.2, 1e9 + 0.3]).__next__)
+    for number, loss in ((9998, 3.0), (10002, 2.0), (11, 1.0)):
+        monkeypatch.setattr(tensorboard.os, "getpid", lambda number=number: number)
+        tensorboard.Events(tmp_path).write({"epoch": 1, "loss": loss})
+    assert scalars(tmp_path) == {"loss": {1: 1.0}}
+
+
+@needs_it
 def test_no_framework_is_imported_for_it(tmp_path):
     program = (
         "import sys; from pathlib import Path; from stcore.cli.tensorboard import Events; "
