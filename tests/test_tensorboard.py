@@ -1,6 +1,7 @@
 """`--tensorboard`: what TensorBoard's own reader finds in a run's event files is what its metrics say."""
 
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -91,7 +92,8 @@ def test_epochs_that_are_made_again_replace_the_earlier_ones(tmp_path):
 
 @needs_it
 def test_a_process_of_the_same_second_comes_after_whatever_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboard.time, "time", iter([1e9 + 0.1, 1e9 + 0.2, 1e9 + 0.3]).__next__)
+    ticks = itertools.count()
+    monkeypatch.setattr(tensorboard.time, "time", lambda: 1e9 + 1e-4 * next(ticks))
     for number, loss in ((9998, 3.0), (10002, 2.0), (11, 1.0)):
         monkeypatch.setattr(tensorboard.os, "getpid", lambda number=number: number)
         tensorboard.Events(tmp_path).write({"epoch": 1, "loss": loss})
