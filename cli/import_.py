@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from stcore import errors, models
+from stcore.base.files import file_checksum
 from stcore.base.version import __version__
 from stcore.base.weights_file import save_weights
 from stcore.cli.console import make_console
@@ -31,8 +31,6 @@ def main(args: Sequence[str]) -> int:
         raise UsageError(f"image_size: expected a side of at least 1 pixel; received {options.image_size}")
     load_quietly("torch")
     found = released.recognise(torch_files.read(options.file, options.key), options.model)
-    with options.file.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     about = {
         "format": FORMAT,
         "stcore": __version__,
@@ -41,7 +39,7 @@ def main(args: Sequence[str]) -> int:
         "image_shape": f"{options.image_size}x{options.image_size}x{found.in_channels}",
         "normalize": found.normalize,
         "source": options.file.name,
-        "source_sha256": digest,
+        "source_sha256": file_checksum(options.file),
     }
     save_weights(options.out, found.weights, about)
 

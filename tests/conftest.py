@@ -2,7 +2,9 @@
 """Fixtures of the shared suite. What runs on a backend takes `backend`; on the strict one too, `every_backend`."""
 
 import gc
+import importlib
 import os
+import sys
 import tempfile
 
 gc.disable()  # until all tests are collected: what is imported for them stays
@@ -27,7 +29,7 @@ except ImportError:
 else:
     torch.set_num_threads(1)
 
-from harness import NAMES, load
+from harness import BENCHMARKS, NAMES, load
 from skips import Skips
 
 # `make test` takes this profile: a test without a number of its own has 40 examples there, and 100 otherwise.
@@ -66,6 +68,17 @@ def backend(request):
 def every_backend(request):
     """PyTorch, Keras and the numpy backend that knows the protocol alone."""
     return load(request.param)
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """A script's module by its name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
+            del sys.modules[name]
 
 
 @pytest.fixture

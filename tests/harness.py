@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from stcore.models import build, describe, load_weights
 from stcore.models.description import BatchNorm, leaves
 from stcore.models.initialize import initial_weights
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = ("torch", "keras")
 CLASSES, CHANNELS = 3, 3
 

@@ -1,7 +1,6 @@
 """Benchmarks: the steps they compare compute the same numbers, and their tables are right."""
 
 import argparse
-import importlib
 import json
 import re
 import shlex
@@ -12,25 +11,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from harness import load
+from harness import BENCHMARKS, load
 
 import stcore
 from stcore import SqueezeConfig
 from stcore.core.objective import training_step
 from stcore.evaluation.accuracy import Accuracy
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """A script's module by its name."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
-            del sys.modules[name]
 
 
 def test_the_plain_step_and_ours_are_one_step_in_float64(benchmark):
@@ -209,9 +195,9 @@ def test_files_without_a_row_in_common_are_refused(benchmark, tmp_path, monkeypa
 
 def test_every_benchmark_has_its_line():
     """In docs/benchmarks.md, and there is none that is gone."""
-    page = (FOLDER.parent / "docs" / "benchmarks.md").read_text()
-    scripts = {path.name for path in FOLDER.glob("*.py") if "def main(" in path.read_text()}
-    scripts |= {path.name for path in FOLDER.glob("*.sh")}
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
+    scripts = {path.name for path in BENCHMARKS.glob("*.py") if "def main(" in path.read_text()}
+    scripts |= {path.name for path in BENCHMARKS.glob("*.sh")}
     named = set(re.findall(r"\b(\w+\.(?:py|sh))\b", page))
     assert scripts <= named
     assert {name for name in named if not name.startswith("test_")} <= scripts

@@ -38,7 +38,7 @@ def switched_on(name):
 
 @pytest.fixture
 def capable(monkeypatch):
-    """As if this machine's device had TF32, which on a CPU changes no number."""
+    """As if this machine's device had TF32, which on a CPU rounds as before."""
     for name in NAMES:
         backend = load(name)
         if backend.name == "torch":

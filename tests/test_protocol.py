@@ -207,7 +207,7 @@ def test_a_fixed_point_is_what_all_steps_reach(every_backend, steps):
 
 
 def test_a_fixed_point_is_left_at_the_first_step_that_changes_nothing(every_backend):
-    """Counted where Python runs each step; a NaN is never the same, so that its loop goes on to the end."""
+    """Counted where Python runs each step; a NaN differs from itself, so that its loop runs to the end."""
     ops, steps = every_backend.ops, []
 
     def halt(n):

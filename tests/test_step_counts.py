@@ -1,9 +1,6 @@
 """What a step asks of the device and of the host: its kernels, counted; no value is read in between."""
 
-import importlib
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +15,11 @@ from stcore.methods import METHODS, fields
 from stcore.training.trainer import follow
 
 
-@pytest.fixture(scope="module")
-def counting():
+@pytest.fixture
+def counting(benchmark):
     """The script that counts kernels."""
     load("torch")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-        yield importlib.import_module("kernels")
-    del sys.modules["kernels"]
+    return benchmark("kernels")
 
 
 def test_a_squeeze_step_of_resnet_18_makes_few_kernels_beside_its_passes(counting):

@@ -36,7 +36,7 @@ CHECKSUM = "checksum"
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes plain values by name as indented JSON, with a checksum. Raises UsageError if it cannot be written."""
     plain = as_plain(content)
-    write_file(path, json.dumps({**plain, CHECKSUM: _sum(plain)}, indent=2) + "\n")
+    write_file(path, json.dumps({**plain, CHECKSUM: checksum(plain)}, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -48,16 +48,22 @@ def read_json(path: Path) -> dict[str, Any]:
         content = from_json(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"a {type(content).__name__}, not an object")
-        if content.pop(CHECKSUM, None) not in (None, _sum(content)):
+        if content.pop(CHECKSUM, None) not in (None, checksum(content)):
             raise ValueError("its contents are not what its checksum says")
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     return content
 
 
-def _sum(content: Mapping[str, Any]) -> str:
-    """SHA-256 of plain values, whatever their order."""
+def checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 (hexadecimal) of plain values, whatever their order."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 (hexadecimal) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def user_cache() -> Path:

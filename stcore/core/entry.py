@@ -98,8 +98,9 @@ def check_batch(
         return
     signature = classifier.signature()
     known = _checked.get(key)
-    is_new = known is None or known[0] != signature or training > known[1]
-    if known is not None and not is_new and count and not classifier.on_host(x):
+    if known is not None and (known[0] != signature or training > known[1]):
+        known = None
+    if known is not None and count and not classifier.on_host(x):
         validation.check_label_kind(y.dtype, tuple(y.shape), count)
         inspect(classifier, x, validation.check_pixel_span, bounds)
         inspect(classifier, y, validation.check_label_span, known[2])
@@ -108,7 +109,7 @@ def check_batch(
     if pixels is None or labels is None:
         return
     validation.check_pixels(pixels, bounds)
-    if known is None or is_new:
+    if known is None:
         known = signature, training, validation.check_model(classifier, x, training=training) or 0
         _checked[key] = known
     validation.check_labels(labels, known[2], len(pixels))

@@ -7,8 +7,6 @@ images.npy, labels.npy and, written last, entry.json with their checksums, which
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stcore.base.files import held, read_json, replacing, user_cache, write_json
+from stcore.base.files import checksum, held, read_json, replacing, user_cache, write_json
 from stcore.data.decoding import versions
 from stcore.data.rows import Pixels
 from stcore.errors import CacheWarning, DataError, UsageError
@@ -85,7 +83,7 @@ def cached(
     if folder is None:
         return make()
     depends = {"format": FORMAT, "source": digest(), **settings, **versions()}
-    entry = folder / hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    entry = folder / checksum(depends)
     return _opened(entry, place) or _made(entry, place, make)
 
 
@@ -130,7 +128,7 @@ def limit_to(folder: Path, most: float, keep: str = "") -> list[Entry]:
 
 
 def size_limit() -> float:
-    """The cache's limit in bytes. Raises UsageError if the environment gives no number."""
+    """The cache's limit in bytes. Raises UsageError if the environment says something else."""
     configured = os.environ.get(LIMIT) or DEFAULT_LIMIT
     try:
         limit = float(configured)

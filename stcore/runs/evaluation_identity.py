@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from stcore import models
+from stcore.base.files import checksum
 from stcore.base.version import __version__
 from stcore.data import ImageData
 from stcore.evaluation.attack_names import attacks_by_name
@@ -66,7 +66,7 @@ def identity(
 def folder_name(about: Mapping[str, Any], *, whatever_weights: bool) -> str:
     """Attacks, shard, and a hash of the rest; whatever_weights: one name for all checkpoints of a run."""
     said = {name: value for name, value in about.items() if not (whatever_weights and name == "weights")}
-    mark = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+    mark = checksum(said)[:8]
     shard = f"-shard-{about['shard'].replace('/', '-of-')}" if about["shard"] else ""
     return f"{'-'.join(about['attacks'])[:60]}{shard}-{mark}"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stcore.base.files import file_checksum
 from stcore.data.cache import Decoded, cached
 from stcore.data.decoding import SUFFIXES, decode
 from stcore.data.images import ImageData, Splits
@@ -153,7 +154,7 @@ def _digest(files: list[list[Path]]) -> str:
     for paths in files:
         digest.update(len(paths).to_bytes(8))
         for path in paths:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(bytes.fromhex(file_checksum(path)))
     return digest.hexdigest()
 
 

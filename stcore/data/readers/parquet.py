@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stcore.base.declared import check_expansion
-from stcore.base.files import from_json
+from stcore.base.files import file_checksum, from_json
 from stcore.data.cache import Decoded, cached
 from stcore.data.decoding import decode, import_optional
 from stcore.data.images import ImageData, Splits
@@ -84,8 +84,7 @@ def _digest(shards: list[Path]) -> str:
     """SHA-256 of the files, one after the other."""
     digest = hashlib.sha256()
     for shard in shards:
-        with shard.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(file_checksum(shard)))
     return digest.hexdigest()
 
 

@@ -1,13 +1,12 @@
 """Index of a stream's shards, written once beside them: hashes and label counts."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stcore.base.files import from_json, replacing
+from stcore.base.files import file_checksum, from_json, replacing
 from stcore.data.streams.tar import read_labels
 from stcore.errors import UsageError
 
@@ -55,9 +54,7 @@ def _scan(path: Path) -> Shard:
             largest = member
         labels[label] = labels.get(label, 0) + 1
     status = path.stat()
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return Shard(path, status.st_size, status.st_mtime_ns, sha256, labels, largest)
+    return Shard(path, status.st_size, status.st_mtime_ns, file_checksum(path), labels, largest)
 
 
 def _load_index(index_path: Path) -> dict[str, Shard]:
