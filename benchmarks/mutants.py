@@ -49,7 +49,7 @@ TESTS = [
     "losses",
     "squeeze",
     "method_metrics",
-    "step_curriculum",
+    "curriculum",
     "perturbation",
     "counts",
     "methods",

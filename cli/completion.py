@@ -134,6 +134,9 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
     "select": SELECT,
     "select_by": ("natural", *MONITORS),
     "weighting": ("tanh", "sigmoid", "discrete"),
+    "search_mode": ("eval", "batch", "train"),
+    "collaborative": ("start", "descent"),
+    "natural": ("start", "image"),
 }
 _OF_COMMANDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "completion": {"shell": SHELLS},

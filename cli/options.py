@@ -25,7 +25,10 @@ _OF_TRAINING: Groups = (
         "optimisation",
         "epochs batch_size accumulate learning_rate schedule drops momentum nesterov weight_decay ema",
     ),
-    ("search for examples (every method but standard)", "epsilon step_size steps early_steps norm init noise_std"),
+    (
+        "search for examples (every method but standard)",
+        "epsilon step_size steps norm init noise_std early_steps ramp",
+    ),
     (
         "loss (of the methods named)",
         "beta divergence stop_gradient_targets label_smoothing examples combine",
@@ -34,6 +37,9 @@ _OF_TRAINING: Groups = (
     ("only of trades", "share_natural adversarial_first"),
     ("only of gairat and gair-rst", "weighting shift begin_epoch confidence"),
     ("only of bat", "segments inner"),
+    ("single step (fast-st, n-fgsm, fgsm-rs, fgsm-consistency)", "start_scale step_scale project search_mode"),
+    ("only of fast-st", "collaborative natural"),
+    ("only of n-fgsm and fgsm-rs and fgsm-consistency", "consistency"),
     ("weight perturbation (any method)", "awp rwp perturbation_warmup rwp_steps rwp_threshold"),
     ("evaluation", "attacks eval_epsilon eval_norm eval_batch_size select select_by"),
     (
@@ -74,7 +80,8 @@ class TrainOptions:
     is the normalisation of the weights."""
     method: str = "st"
     """st (squeeze training), standard, at, trades, mart, collaborative (Eq. 5), the two-example variants at2,
-    trades2, mart2, gairat, gair-rst or bat."""
+    trades2, mart2, gairat, gair-rst, bat; by a single step: fast-st (squeeze training), n-fgsm, fgsm-rs or
+    fgsm-consistency."""
     preset: str = "digits"
     """The recipe that sets every option not given: digits, cifar10, cifar100, svhn, or a row of the paper's tables
     such as table1/cifar10/st-awp (stcli presets lists them)."""
@@ -141,6 +148,9 @@ class TrainOptions:
     """Number K of search steps."""
     early_steps: tuple[str, ...] = ()
     """Step curriculum: 3@0.3 5@0.6 takes 3 steps for the first 30 % of the epochs, 5 until 60 %, then K."""
+    ramp: tuple[str, ...] = ()
+    """Settings that rise linearly at first: epsilon@0.3 beta@1 for ε (and α with it) over the first 30 % of the
+    epochs and β over all of them. Also start_scale and consistency."""
     norm: str = "linf"
     """Norm of the ball: linf or l2."""
     init: str = "gaussian"
@@ -149,16 +159,16 @@ class TrainOptions:
     noise_std: Number = 1e-3
     """Standard deviation of the gaussian start."""
     beta: Number = 6.0
-    """Weight β of the divergence (all methods but standard, at and gairat)."""
+    """Weight β of the divergence (all methods but standard, at, gairat and single-step ones without a squeeze)."""
     divergence: str = "symmetric_kl"
-    """symmetric_kl, js, squared_l2, kl or improved_kl (st, trades)."""
+    """symmetric_kl, js, squared_l2, kl or improved_kl (st, fast-st, trades)."""
     inner_divergence: MaybeText = None
     """Divergence of the search, if another than that of the loss (st)."""
     stop_gradient_targets: bool = True
-    """Hold the targets of the symmetric KL constant, as the paper's released code does (st, trades)."""
+    """Hold the targets of the symmetric KL constant, as the paper's released code does (st, fast-st, trades)."""
     label_smoothing: Number = 0.0
     """Probability spread evenly over all classes, such as 0.1, in the cross-entropy of the loss (st, at, trades,
-    at2, trades2)."""
+    at2, trades2 and the single-step methods)."""
     examples: Int = 1
     """Adversarial examples per image (at, trades, mart); at2, trades2 and mart2 have two."""
     combine: str = "mean"
@@ -180,6 +190,23 @@ class TrainOptions:
     """Number m of segments from natural to adversarial (bat)."""
     inner: str = "cross_entropy"
     """Loss that the search maximises: cross_entropy or kl (bat)."""
+    start_scale: Number = 1.0
+    """Radius k of the uniform start, in units of ε; 0 starts at the image. With step_scale it takes the place of
+    step_size, init and noise_std."""
+    step_scale: Number = 1.0
+    """Length α of a step in units of ε."""
+    project: bool = True
+    """Project each step to the ball; n-fgsm does not."""
+    search_mode: str = "batch"
+    """Batch norm in the search: eval (running statistics), batch (the batch's) or train (the batch's, which then
+    move the running ones)."""
+    collaborative: str = "start"
+    """The collaborative example: start (the noisy start itself) or descent (a step down by the same
+    gradient)."""
+    natural: str = "start"
+    """What the cross-entropy is taken of: start, or image, which costs a forward pass more."""
+    consistency: Number = 0.0
+    """Weight λ of the Jensen-Shannon divergence between start and example."""
 
     awp: MaybeNumber = None
     """Adversarial weight perturbation of size γ, such as 0.005; none switches off a preset's."""

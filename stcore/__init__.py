@@ -22,9 +22,11 @@ from stcore.core.perturbation import AWP, RWP
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
 from stcore.methods.collaborative import CollaborativeConfig
+from stcore.methods.fast_squeeze import FastSqueezeConfig
 from stcore.methods.gair_rst import GairRstConfig
 from stcore.methods.gairat import GairatConfig
 from stcore.methods.mart import MartConfig
+from stcore.methods.single_step import SingleStepConfig
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
 from stcore.methods.standard import StandardConfig
@@ -36,9 +38,11 @@ __all__ = [
     "AdversarialConfig",
     "BatConfig",
     "CollaborativeConfig",
+    "FastSqueezeConfig",
     "GairRstConfig",
     "GairatConfig",
     "MartConfig",
+    "SingleStepConfig",
     "SqueezeConfig",
     "SqueezeLoss",
     "SqueezePair",

@@ -8,15 +8,18 @@ from stcore import (
     AdversarialConfig,
     BatConfig,
     CollaborativeConfig,
+    FastSqueezeConfig,
     GairatConfig,
     GairRstConfig,
     MartConfig,
+    SingleStepConfig,
     SqueezeConfig,
     StandardConfig,
     TradesConfig,
 )
 from stcore.base.noise import sample
 from stcore.base.seeding import Stream
+from stcore.methods import make_objective
 
 ROWS = {
     "st": SqueezeConfig(),
@@ -48,9 +51,19 @@ ROWS = {
     "gair-rst before its weights": GairRstConfig(begin_epoch=2),
     "bat": BatConfig(),
     "bat in three strides up the kl": BatConfig(segments=3, inner="kl"),
+    "fast-st": FastSqueezeConfig(),
+    "fast-st of the image": FastSqueezeConfig(natural="image"),
+    "fast-st by descent": FastSqueezeConfig(natural="image", collaborative="descent"),
+    "fast-st by descent from the start": FastSqueezeConfig(collaborative="descent", steps=2),
+    "n-fgsm": SingleStepConfig(),
+    "n-fgsm in two steps": SingleStepConfig(steps=2, project=True),
+    "n-fgsm in l2": SingleStepConfig(norm="l2", epsilon=0.5, label_smoothing=0.1),
+    "fgsm": SingleStepConfig(start_scale=0.0, search_mode="eval"),
+    "fgsm-rs": make_objective("fgsm-rs", {}),
+    "fgsm-consistency": make_objective("fgsm-consistency", {}),
 }
 
-SHORT = {name: replace(row, steps=3) if hasattr(row, "steps") else row for name, row in ROWS.items()}
+SHORT = {name: replace(row, steps=3) if hasattr(row, "step_size") else row for name, row in ROWS.items()}
 """The same with searches of three steps, for what does not depend on how long they are."""
 
 

@@ -281,7 +281,9 @@ class StrictModel:
             rows = x.reshape(-1, x.shape[-1])
             centre, count = np.add.reduce(rows) / len(rows), len(rows)
             squares = np.add.reduce((rows - centre) ** 2)
-            if mode is Mode.TRAIN:
+            if mode is Mode.TRAIN and not any(
+                one.replay for one in _Evaluation.running
+            ):  # once, not per difference
                 mean += update * (centre - mean)
                 variance += update * (squares / (count - 1) - variance)
             mean, variance = centre, squares / count

@@ -89,7 +89,8 @@ def test_every_command_completes_every_option(complete):
 def test_the_values_of_a_closed_set_are_those_that_training_takes(option, tmp_path):
     """By the message about another value; what is open (a model, a data set, a device) has no such list."""
     settings = {**SETTINGS, "out": tmp_path, option: "quux"}
-    of = {"inner": "bat", "weighting": "gairat", "combine": "at", "init": "at"}
+    of = {"inner": "bat", "weighting": "gairat", "combine": "at", "init": "at", "search_mode": "n-fgsm"}
+    of |= dict.fromkeys(("collaborative", "natural"), "fast-st")
     if option in of:
         settings["method"] = of[option]
     if option == "norm":

@@ -170,7 +170,7 @@ def test_fit_makes_the_steps_of_the_command_line_bit_for_bit(tmp_path, traces, s
 def test_every_other_method_fits(keras, method, traces, global_random_state):
     """One layer and one batch; methods whose weights are compared with the command line's are above."""
     objective = make_objective(method, {})
-    if hasattr(objective, "steps"):
+    if hasattr(objective, "step_size"):
         objective = dataclasses.replace(objective, steps=2, epsilon=0.2, step_size=0.1)
     x, y = problem()
     model = model_of(keras, objective)

@@ -16,9 +16,11 @@ from stcore import (
     AdversarialConfig,
     BatConfig,
     CollaborativeConfig,
+    FastSqueezeConfig,
     GairatConfig,
     GairRstConfig,
     MartConfig,
+    SingleStepConfig,
     SqueezeConfig,
     StandardConfig,
     TradesConfig,
@@ -99,7 +101,7 @@ def test_the_protocol_alone_suffices(backend, objective):
 def small_step(name, objective):
     """The examples, the losses and metrics on them and the statistics after them."""
     backend = load(name)
-    if hasattr(objective, "steps"):
+    if hasattr(objective, "step_size"):
         objective = replace(objective, steps=2)
     data, model = problem(2, 3), built(backend, "tiny-smooth", side=3)
     examples = found(backend, model, objective, data)
@@ -166,6 +168,12 @@ OUTER = {  # x natural, a and b the examples, m between; all of them in training
     "gair-rst before its weights": "ax",
     "bat": "xma",
     "bat in three strides up the kl": "xmma",
+    "fast-st": "ba",
+    "n-fgsm": "a",
+    "n-fgsm in two steps": "a",
+    "fgsm": "a",
+    "fgsm-rs": "a",
+    "fgsm-consistency": "ab",
 }
 
 
@@ -191,9 +199,8 @@ def test_a_step_costs_the_passes_it_says(backend, objective):
     drawn = tuple(backend.images(one) for one in noise(objective, data.x.shape))
     examples = objective.find(watch, batch.x, batch.y, drawn, phase)
     searching = len(watch.forwards)
-    assert {mode for mode, _, _ in watch.forwards} <= (
-        {Mode.BATCH} if "Squeeze" in repr(objective) else {Mode.EVAL}
-    )
+    usual = "batch" if isinstance(objective, SqueezeConfig) else "eval"
+    assert {mode.value for mode, _, _ in watch.forwards} <= {getattr(objective, "search_mode", usual)}
     objective.losses(watch, batch.x, batch.y, examples, phase)
     if isinstance(objective, GairRstConfig) and not phase:
         return  # its passes are those of the dearer phase
@@ -207,6 +214,7 @@ def test_the_units_of_a_step_are_the_published_arithmetic():
     assert units["mart"] == units["collaborative"] == 26
     assert units["trades"] == 30  # 39 as released, which forwards the natural image anew in every step
     assert units["st"] == 60  # 70 likewise
+    assert (units["n-fgsm"], units["fgsm-rs"], units["fgsm-consistency"], units["fast-st"]) == (5, 5, 8, 8)
     assert passes["trades"].outer_units == passes["st"].outer_units == 9  # what AWP adds
 
 
@@ -214,7 +222,11 @@ def test_the_units_of_a_step_are_the_published_arithmetic():
 def test_the_running_statistics_are_moved_by_the_outer_forwards_in_that_order(backend, name):
     objective, data = SHORT[name], problem()
     model, expected = built(backend), backend.build("tiny")
-    batch, examples = backend.batch(data), found(backend, model, objective, data)
+    writing = getattr(objective, "search_mode", "eval") == "train"  # then the search moves another's
+    batch, examples = (
+        backend.batch(data),
+        found(backend, backend.build("tiny") if writing else model, objective, data),
+    )
     assert_same(backend.statistics(model), backend.statistics(expected))  # the search moves none
     watch = Watch(backend.classifier(model))
     objective.losses(watch, batch.x, batch.y, examples, objective.phase(1))
@@ -510,6 +522,12 @@ WRONG = {
     "confidence": (-0.1,),
     "segments": (0,),
     "inner": ("margin",),
+    "start_scale": (-0.1,),
+    "step_scale": (-0.1,),
+    "search_mode": ("testing",),
+    "collaborative": ("image",),
+    "natural": ("descent",),
+    "consistency": (-0.1,),
 }
 BALL = {
     "epsilon": 8 / 255,
@@ -536,6 +554,22 @@ DEFAULTS = {  # the paper's for CIFAR-10 (section 5), and what the methods' own 
     "gair-rst": BALL | {"beta": 6.0, "shift": 3.0, "begin_epoch": 100, "confidence": 50.0, "init": "gaussian"},
     "bat": BALL | {"segments": 2, "beta": 6.0, "inner": "cross_entropy", "init": "gaussian"},
 }
+SINGLE = {"epsilon": 8 / 255, "norm": "linf", "bounds": (0.0, 1.0), "steps": 1}
+DEFAULTS |= {
+    "n-fgsm": SINGLE
+    | {"start_scale": 2.0, "step_scale": 1.0, "project": False, "search_mode": "train"}
+    | {"consistency": 0.0, "label_smoothing": 0.0},
+    "fast-st": SINGLE
+    | {"start_scale": 1.0, "step_scale": 1.0, "project": True, "search_mode": "batch"}
+    | {"collaborative": "start", "natural": "start", "beta": 6.0, "divergence": "symmetric_kl"}
+    | {"stop_gradient_targets": True, "label_smoothing": 0.0},
+}
+DEFAULTS["fgsm-rs"] = DEFAULTS["n-fgsm"] | {"start_scale": 1.0, "step_scale": 1.25, "project": True}
+DEFAULTS["fgsm-consistency"] = DEFAULTS["fgsm-rs"] | {
+    "step_scale": 1.0,
+    "consistency": 100.0,
+    "label_smoothing": 0.6,
+}
 DEFAULTS |= {f"{name}2": DEFAULTS[name] | {"examples": 2} for name in ("at", "trades", "mart")}
 
 
@@ -554,6 +588,7 @@ def test_settings_out_of_range_are_refused_and_the_edges_are_not(config):
         "share_natural",
         "adversarial_first",
         "stop_gradient_targets",
+        "project",
     }
     assert names <= WRONG.keys()
     for name in names:
@@ -570,9 +605,10 @@ def test_a_divergence_is_not_climbed_from_x_itself(config):
         config(init="natural")
 
 
-def test_gairat_takes_a_step_at_least():
+@pytest.mark.parametrize("config", [GairatConfig, SingleStepConfig, FastSqueezeConfig])
+def test_some_take_a_step_at_least(config):
     with pytest.raises(UsageError, match="steps"):
-        GairatConfig(steps=0)
+        config(steps=0)
 
 
 # --- Identities ---
@@ -652,12 +688,12 @@ def plain_net(backend):
 def test_squeeze_training_with_the_natural_example_forced_is_trades(backend, monkeypatch, stop):
     """Roles fixed to x' adversarial, x collaborative, without batch norm: TRADES with the symmetric KL."""
 
-    def fixed(ops, confidence):
+    def fixed(ops, confidence, members=3):
         """The rows of x', then those of x, whatever the confidence: a score that prefers them."""
         one = ops.ones_like(ops.split(confidence, 3)[0])
         return ops.extremes(ops.concat((one, -one, one - one)), 3)
 
-    monkeypatch.setattr("stcore.methods.squeeze.roles", fixed)
+    monkeypatch.setattr("stcore.methods.squeeze_loss.roles", fixed)
     monkeypatch.setattr("stcore.methods.squeeze_search.roles", fixed)
     data, results = problem(side=4), []
     start = noise(SqueezeConfig(), data.x.shape)

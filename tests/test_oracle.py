@@ -95,14 +95,14 @@ NETWORKS = {"torch": torch_network, "keras": keras_network}
 K = SqueezeConfig().steps
 
 
-def trained(backend, config, change=None):
+def trained(backend, config, change=None, batches=oracle.batches):
     """The losses of three steps, the state after them, and how often dropout drew.
 
     change: a forward's number within the step (from 0), its mode and dropout → the mode and dropout it is made in.
     """
     model, masks, state = NETWORKS[backend.name]()
     learner, losses = backend.learner(model), []
-    images, labels, _ = next(iter(oracle.batches()))
+    images, labels, _ = next(iter(batches()))
     check_batch(learner, learner, backend.tensor(images), backend.tensor(labels), config.bounds, training=True)
     masks.drawn = 0  # of the checks of a new model, whose draws leave no trace in a generator
     logits, numbers = learner.logits, iter(())
@@ -113,7 +113,7 @@ def trained(backend, config, change=None):
 
     if change is not None:
         learner.logits = changed
-    for x, y, pair in oracle.batches():
+    for x, y, pair in batches():
         numbers = iter(range(1 + 2 * K + 3))
         given = tuple(map(backend.tensor, pair))
         result = stcore.train_step(learner, config, backend.tensor(x), backend.tensor(y), noise=given)
@@ -181,8 +181,16 @@ FORWARDS = {  # of a search of two steps
     "gair-rst before its weights": "xE- sE- sE- aT+ xT+",
     "bat": "sE- sE- xT+ mT+ aT+",
     "bat in three strides up the kl": "xE- sE- sE- xT+ mT+ mT+ aT+",
+    "fast-st": "bB- sB- bT+ aT+",
+    "fast-st of the image": "bB- sB- bB+ xT+ aT+",
+    "fast-st by descent": "sB- sB- bB+ xT+ aT+",
+    "fast-st by descent from the start": "cB- sB- bB+ cT+ aT+",
+    "n-fgsm": "sT- sT- aT+",
+    "fgsm": "xE- sE- aT+",
+    "fgsm-rs": "sT- sT- aT+",
+    "fgsm-consistency": "bT- sT- aT+ bT+",
 }
-LETTERS = {"st": "ac", "collaborative": "c"}
+LETTERS = {"st": "ac", "collaborative": "c", "fast-st by descent from the start": "abc"}
 """What the examples are called, in their order, if not a and b."""
 PERTURBED = {
     "st": (AWP(), "xB- sB- sB- sB- sB- cB+ xB+ aB+ cB+ xT+ aT+"),

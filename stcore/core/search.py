@@ -14,16 +14,26 @@ from stcore.core.threat import NORMS, Threat
 from stcore.protocols import Mode, Network, Ops, Pullback, Tensor
 
 
-class Search(Protocol):
-    """The settings that every search has.
+class Ball(Protocol):
+    """The settings of a threat model.
 
-    epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    init: `gaussian` (x + noise_std·N(0, 1)), `uniform` (in the ball) or `natural` (x).
-    norm: `linf` or `l2`.   bounds: the range of pixels.
+    epsilon: radius of the ball, in units of pixels in [0, 1].   norm: `linf` or `l2`.   bounds: range of pixels.
     """
 
     @property
     def epsilon(self) -> float: ...
+    @property
+    def norm(self) -> str: ...
+    @property
+    def bounds(self) -> tuple[float, float]: ...
+
+
+class Search(Ball, Protocol):
+    """The settings that every search in small steps has.
+
+    step_size: α.   steps: K.   init: `gaussian` (x + noise_std·N(0, 1)), `uniform` (in the ball) or `natural` (x).
+    """
+
     @property
     def step_size(self) -> float: ...
     @property
@@ -32,13 +42,9 @@ class Search(Protocol):
     def init(self) -> str: ...
     @property
     def noise_std(self) -> float: ...
-    @property
-    def norm(self) -> str: ...
-    @property
-    def bounds(self) -> tuple[float, float]: ...
 
 
-def threat_of(search: Search) -> Threat:
+def threat_of(search: Ball) -> Threat:
     """Returns the threat model of a search: its ball and range of pixels."""
     return NORMS[search.norm](search.epsilon, search.bounds)
 

@@ -46,6 +46,10 @@ METHOD_STYLES = {
     "gairat": CurveStyle(SKY, "h", "--"),
     "gair-rst": CurveStyle(SKY, "p", "-."),
     "bat": CurveStyle(GREEN, "*", "-"),
+    "fast-st": CurveStyle(BLUE, "d", "--"),
+    "n-fgsm": CurveStyle(GREY, "^", "-"),
+    "fgsm-rs": CurveStyle(GREY, "v", "--"),
+    "fgsm-consistency": CurveStyle(GREY, "s", "-."),
 }
 """Styles of networks, by the method that trained them."""
 

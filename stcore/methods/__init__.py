@@ -13,9 +13,11 @@ from stcore.errors import UsageError
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
 from stcore.methods.collaborative import CollaborativeConfig
+from stcore.methods.fast_squeeze import FastSqueezeConfig
 from stcore.methods.gair_rst import GairRstConfig
 from stcore.methods.gairat import GairatConfig
 from stcore.methods.mart import MartConfig
+from stcore.methods.single_step import SingleStepConfig
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
@@ -41,6 +43,12 @@ METHODS: dict[str, Method] = {
     "gairat": Method(GairatConfig),
     "gair-rst": Method(GairRstConfig),
     "bat": Method(BatConfig),
+    "fast-st": Method(FastSqueezeConfig),
+    "n-fgsm": Method(SingleStepConfig),
+    "fgsm-rs": Method(SingleStepConfig, {"start_scale": 1.0, "step_scale": 1.25, "project": True}),
+    "fgsm-consistency": Method(
+        SingleStepConfig, {"start_scale": 1.0, "project": True, "consistency": 100.0, "label_smoothing": 0.6}
+    ),
 }
 
 

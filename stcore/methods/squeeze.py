@@ -17,13 +17,11 @@ from functools import partial
 
 from stcore.base import checks
 from stcore.core.divergences import DIVERGENCES
-from stcore.core.losses import cross_entropy, smoothed
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws, starts
-from stcore.methods.metrics import with_squares
+from stcore.methods.squeeze_loss import squeeze
 from stcore.methods.squeeze_search import SqueezePair, ascend
-from stcore.methods.triplet import MEMBERS, roles, selection_shares
-from stcore.protocols import Mode, Network, Ops, Tensor
+from stcore.protocols import Mode, Network, Tensor
 
 
 @dataclass(frozen=True)
@@ -96,23 +94,3 @@ class SqueezeConfig:
         natural = model.logits(x, Mode.TRAIN, dropout=True)
         adversarial = model.logits(pair.adversarial, Mode.TRAIN, dropout=True)
         return squeeze(model.ops, (natural, adversarial, collaborative), y, self)
-
-
-def squeeze(ops: Ops, triplet: tuple[Tensor, Tensor, Tensor], y: Tensor, config: SqueezeConfig) -> PerExample:
-    """Selects once more, on the logits of the loss, each (B, C); returns CE + β · divergence (B,) and metrics."""
-    logits = ops.concat(triplet)
-    losses = cross_entropy(ops, logits, ops.concat([y] * MEMBERS))
-    selected = roles(ops, -losses)
-    natural, *_ = ops.split(losses, MEMBERS)
-    adversarial, collaborative = map(ops.log_softmax, ops.split(ops.take(logits, selected), 2))
-    gap = DIVERGENCES[config.divergence](ops, collaborative, adversarial, config.stop_gradient_targets)
-    adversarial_loss, collaborative_loss = ops.split(ops.take(losses, selected), 2)
-    metrics = {
-        **with_squares(
-            natural_loss=natural, adversarial_loss=adversarial_loss, collaborative_loss=collaborative_loss
-        ),
-        "divergence": gap,
-        **selection_shares(ops, selected, natural),
-    }
-    target = smoothed(ops, natural, triplet[0], config.label_smoothing)
-    return PerExample(target + config.beta * gap, metrics)

@@ -28,6 +28,10 @@ METHODS = {
     "gairat": Name("GAIRAT", "GAIRAT"),
     "gair-rst": Name("GAIR-RST", "GAIR-RST"),
     "bat": Name("BAT", "bridged adversarial training (BAT)"),
+    "fast-st": Name("Fast ST", "single-step squeeze training (fast ST)"),
+    "n-fgsm": Name("N-FGSM", "N-FGSM"),
+    "fgsm-rs": Name("FGSM-RS", "FGSM with a random start (FGSM-RS)"),
+    "fgsm-consistency": Name("FGSM + JS", "FGSM with a consistency term (FGSM + JS)"),
 }
 ATTACKS = {
     "natural": Name("Natural", "natural"),

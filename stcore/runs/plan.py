@@ -16,8 +16,10 @@ from stcore.evaluation.attack_names import attack_of
 from stcore.paper import PRESETS as PAPER
 from stcore.runs.settings import Data, Evaluation, Method, Model, Optimisation, Runtime, options
 
-BALL = ("epsilon", "step_size", "steps", "norm", "bounds")
+BALL = ("epsilon", "norm", "bounds")
 """The settings of every search, which a data set's recipe gives to each method alike."""
+SEARCH = (*BALL, "step_size", "steps")
+"""The same of a search in small steps."""
 WRAPPERS = ("awp", "rwp", "perturbation_warmup", "rwp_steps", "rwp_threshold", "extra_data", "extra_fraction")
 """The settings that wrap a method."""
 GROUPS: dict[str, type[Any]] = {
@@ -71,7 +73,7 @@ class Plan:
 
     @property
     def objective(self) -> Objective:
-        """The method with its settings, and its step curriculum over the epochs if there is one."""
+        """The method with its settings, and its curriculum over the epochs if there is one."""
         return self.method.objective(self.optimisation.epochs)
 
     @property
@@ -130,7 +132,8 @@ def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
         gone |= {"begin_epoch"}
     if "method" in changed and changes["method"] in methods.METHODS:
         own = set(methods.fields(changes["method"]))
-        gone |= (of_methods() - (own & set(BALL))) | {"select_by"}
+        both = SEARCH if "step_size" in own and "step_size" in base else BALL
+        gone |= (of_methods() - (own & set(both))) | {"select_by"}
         gone |= {"eval_epsilon"} if base.get("norm") == "l2" and "norm" not in own else set()
     if "model" in changed and base.get("pretrained"):
         gone |= {"pretrained", "normalize"}
@@ -172,15 +175,16 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     rest = {name: value for name, value in given.items() if name not in everything}
     methods.check_fields(method, own)
 
-    paper = presets.SQUEEZE[recipe]
-    shared = methods.fields("st") if method == "st" else BALL  # another method's β is its own
-    settings = {name: getattr(paper, name) for name in methods.fields(method) if name in shared}
+    paper, fields = presets.SQUEEZE[recipe], methods.fields(method)
+    # another method's β is its own, and a single-step method's search
+    shared = fields if method == "st" else SEARCH if "step_size" in fields else BALL
+    settings = {name: getattr(paper, name) for name in fields if name in shared}
     if "begin_epoch" in methods.fields(method):
         settings["begin_epoch"] = math.ceil(rest.get("epochs", presets.RECIPES[recipe]["epochs"]) / 2)
     settings |= own
     if settings.get("norm") == "l2" and "epsilon" not in own:
         raise UsageError("epsilon: expected one with norm = l2; the presets' are for linf")
-    if "epsilon" in own and "step_size" not in own:
+    if "epsilon" in own and "step_size" in set(fields) - set(own):
         checks.number("epsilon", own["epsilon"])
         settings["step_size"] = own["epsilon"] * paper.step_size / paper.epsilon  # the preset's ratio α/ε
     epsilon = settings.get("epsilon", paper.epsilon)
@@ -219,7 +223,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
             )
     if isinstance(complete["attacks"], str):
         complete["attacks"] = [name for name in complete["attacks"].split(",") if name]
-    for name in ("attacks", "drops", "early_steps"):
+    for name in ("attacks", "drops", "early_steps", "ramp"):
         complete[name] = tuple(complete.get(name, ()))
     groups = {
         group: kind(**{field: complete[name] for name, field in options(kind).items() if name in complete})

@@ -19,7 +19,7 @@ from stcore.data.augment import AUGMENT
 from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import MONITORS
-from stcore.methods.step_curriculum import with_step_curriculum
+from stcore.methods.curriculum import with_curriculum
 from stcore.training.recovery import ON_TROUBLE
 from stcore.training.schedules import SCHEDULES
 
@@ -139,6 +139,7 @@ class Method:
     name: str = field(metadata={"option": "method"})
     settings: dict[str, Any] = field(default_factory=dict)
     early_steps: tuple[str, ...] = ()
+    ramp: tuple[str, ...] = ()
     awp: float | None = None
     rwp: float | None = None
     perturbation_warmup: int = 0
@@ -155,8 +156,9 @@ class Method:
         _ = self.perturbation  # checks its settings
 
     def objective(self, epochs: int) -> Objective:
-        """The method with its settings, for this number of epochs, with its step curriculum if there is one."""
-        return with_step_curriculum(methods.make_objective(self.name, self.settings), self.early_steps, epochs)
+        """The method with its settings, for this number of epochs, with its curriculum if there is one."""
+        objective = methods.make_objective(self.name, self.settings)
+        return with_curriculum(objective, self.early_steps, self.ramp, epochs)
 
     @property
     def perturbation(self) -> WeightPerturbation | None:
