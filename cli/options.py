@@ -71,9 +71,9 @@ class TrainOptions:
     may be larger than memory) or stream:DIR (train-*.tar, test-*.tar in webdataset's layout, read once per
     epoch)."""
     model: str = "small-cnn"
-    """small-cnn, resnet8, resnet18, preact-resnet18, wrn-D-K such as wrn-28-10, or vgg16-bn; timm:NAME (torch),
-    keras.applications:NAME (keras), or package.module:factory, your function that returns a network. The suffix
-    -silu on the first kind replaces ReLU by SiLU."""
+    """small-cnn, resnet8, resnet-s-W such as resnet-s-64, resnet18, preact-resnet18, wrn-D-K such as wrn-28-10, or
+    vgg16-bn; timm:NAME (torch), keras.applications:NAME (keras), or package.module:factory, your function that
+    returns a network. The suffix -silu on the first kind replaces ReLU by SiLU."""
     normalize: str = "none"
     """Normalisation of the pixels in the network's first layer: none, cifar10, cifar100, svhn, imagenet, or
     MEAN/STD with a number for each channel, such as 0.49,0.48,0.45/0.25,0.24,0.26. With --pretrained the default

@@ -64,10 +64,12 @@ def plain(
     return sequence(*steps, *_head(channels, num_classes))
 
 
-def resnet(num_classes: int, in_channels: int, *, widths: tuple[int, ...], blocks: int) -> Sequence:
-    """ResNet for small images (He et al. 2016, section 4.2): 3×3/1 stem, no max-pool, post-activation blocks.
+def resnet(
+    num_classes: int, in_channels: int, *, widths: tuple[int, ...], blocks: int, stride: int = 1
+) -> Sequence:
+    """ResNet for small images (He et al. 2016, section 4.2): 3×3 stem, no max-pool, post-activation blocks.
 
-    The shortcut is a 1×1 convolution and batch norm if the shape changes.
+    stride: of the stem.   The shortcut is a 1×1 convolution and batch norm if the shape changes.
     """
     stem = widths[0]
 
@@ -86,12 +88,17 @@ def resnet(num_classes: int, in_channels: int, *, widths: tuple[int, ...], block
         return (f"block{index}", Residual(body, shortcut)), (f"relu{index}", ReLU())
 
     return sequence(
-        ("conv1", Conv(in_channels, stem)),
+        ("conv1", Conv(in_channels, stem, stride=stride)),
         ("bn1", BatchNorm(stem)),
         ("relu1", ReLU()),
         *_stages(stem, widths, blocks, block),
         *_head(widths[-1], num_classes),
     )
+
+
+def small_resnet(num_classes: int, in_channels: int, *, width: int) -> Sequence:
+    """A ResNet for small budgets: the stem halves the image, then three stages of two blocks."""
+    return resnet(num_classes, in_channels, widths=(width, 2 * width, 4 * width), blocks=2, stride=2)
 
 
 def preact_resnet(
@@ -174,19 +181,22 @@ ARCHITECTURES: dict[str, Callable[[int, int], Sequence]] = {
 SILU = "-silu"
 """Suffix of a name that replaces ReLU by SiLU, which improves robust networks (Gowal et al., 2020)."""
 WRN_EXAMPLES = ("wrn-10-1", "wrn-28-10", "wrn-34-5", "wrn-34-10")
+SMALL_EXAMPLES = ("resnet-s-16", "resnet-s-32", "resnet-s-64", "resnet-s-128")
 
 
 DEEPEST, WIDEST = 1000, 64
 """Of a WRN, so that a name in a file cannot ask for a network that takes minutes to describe."""
+SMALL_WIDTHS = range(8, 257, 8)
+"""Of the first stage of resnet-s-W."""
 
 
 def known_names() -> tuple[str, ...]:
-    """The names that `describe` accepts, without -silu; of wrn-D-K only those of the paper and the tests."""
-    return (*ARCHITECTURES, *WRN_EXAMPLES)
+    """The names that `describe` accepts, without -silu; of wrn-D-K and resnet-s-W only some."""
+    return (*ARCHITECTURES, *SMALL_EXAMPLES, *WRN_EXAMPLES)
 
 
 def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
-    """The description of a network: `name` is one of `known_names()`, or wrn-D-K with D = 6n + 4.
+    """The description of a network: `name` is one of `known_names()`, wrn-D-K with D = 6n + 4, or resnet-s-W.
 
     The suffix -silu replaces its ReLUs by SiLUs; everything else stays, the initial weights too.
     Raises UsageError for an unknown name, or counts below 1.
@@ -207,7 +217,14 @@ def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
                 f"{WIDEST}, received {name!r}"
             )
         return wide_resnet(num_classes, in_channels, depth=depth, width=width)
+    if match := re.fullmatch(r"resnet-s-(\d{1,9})", name):
+        if (width := int(match[1])) not in SMALL_WIDTHS:
+            raise UsageError(
+                f"expected resnet-s-W with W a multiple of {SMALL_WIDTHS.step} from {SMALL_WIDTHS[0]} to "
+                f"{SMALL_WIDTHS[-1]}, received {name!r}"
+            )
+        return small_resnet(num_classes, in_channels, width=width)
     raise UsageError(
-        f"expected a network's name, one of {', '.join(ARCHITECTURES)} or wrn-D-K with D = 6n + 4 "
-        f"(such as wrn-28-10), received {name!r}{did_you_mean(name, known_names())}"
+        f"expected a network's name, one of {', '.join(ARCHITECTURES)}, resnet-s-W (such as resnet-s-64) or "
+        f"wrn-D-K with D = 6n + 4 (such as wrn-28-10), received {name!r}{did_you_mean(name, known_names())}"
     )

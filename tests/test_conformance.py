@@ -61,7 +61,7 @@ def given_pair(given, epsilon=8 / 255):
 
 
 @pytest.mark.parametrize("mode", [Mode.EVAL, Mode.BATCH])
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", [*NETS, "resnet-s-8"])
 def test_input_gradients_before_the_sign(twins, net, mode):
     given, results = problem(), []
     for backend in twins:

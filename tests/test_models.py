@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from stcore.errors import UsageError
 from stcore.models import build, count_parameters, describe, export_weights, known_names, load_weights
 from stcore.models.description import Conv, leaves, weight_shapes
 from stcore.models.initialize import initial_weights
+from stcore.paper.cost import macs_per_image
 
 COUNTS = {
     "resnet18": (11_173_962, 11_220_132),
@@ -21,6 +24,7 @@ COUNTS = {
     "wrn-34-5": (11_554_074, 11_582_964),
     "wrn-34-10": (46_160_474, 46_218_164),
     "vgg16-bn": (14_728_266, 14_774_436),
+    "resnet-s-64": (2_777_674, 2_800_804),
 }
 # Name, side of the image, batch.
 TWINS = [
@@ -28,10 +32,12 @@ TWINS = [
     ("tiny-smooth", 8, 6),
     ("small-cnn", 8, 6),
     ("resnet8", 9, 4),  # odd sides too
+    ("resnet-s-8", 9, 4),  # odd sides under the stem's stride
     ("preact-resnet8", 8, 4),
     ("wrn-10-1", 8, 4),
     ("vgg16-bn", 32, 4),
     ("resnet8-silu", 8, 4),
+    ("resnet-s-16-silu", 16, 4),
     ("wrn-10-1-silu", 8, 4),
 ]
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax")
@@ -105,6 +111,18 @@ def test_parameter_counts_are_the_published_ones(name):
     assert tuple(count_parameters(describe(name, classes)) for classes in (10, 100)) == COUNTS[name]
 
 
+def test_the_page_states_what_each_network_costs():
+    """docs/models.md, for 10 classes and images of 32×32 pixels: counted from the descriptions."""
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\S.*`) \| ([\d .]+)( million)? \| ([\d.]+) M \|$", page, re.M)
+    listed = {name: row for row in rows for name in re.findall(r"`([^`]+)`", row[0])}
+    assert {"small-cnn", "resnet-s-32", "resnet-s-64", "resnet18", "wrn-28-10"} <= listed.keys()
+    for name, (_, count, in_millions, macs) in listed.items():
+        parameters = count_parameters(describe(name, 10))
+        assert count.replace(" ", "") == (f"{parameters / 1e6:.1f}" if in_millions else f"{parameters}"), name
+        assert macs == f"{macs_per_image(name) / 1e6:.1f}", name
+
+
 def test_small_networks_are_small():
     assert 20_000 < count_parameters(describe("small-cnn", 10, 1)) < 100_000
     assert count_parameters(describe("tiny", 10)) < 2_000
@@ -124,6 +142,10 @@ def test_every_known_name_is_described_and_hashable(name):
         ("wrn-32-10", "6n \\+ 4"),
         ("wrn-4-10", "6n \\+ 4"),
         ("wrn-28-0", "K from 1 to 64"),
+        ("resnet-s-12", "W a multiple of 8 from 8 to 256, received 'resnet-s-12'"),
+        ("resnet-s-0", "W a multiple of 8"),
+        ("resnet-s-264-silu", "W a multiple of 8"),
+        ("resnet-s-", "Did you mean 'resnet-s-"),
         ("", "one of small-cnn"),
     ],
 )
@@ -220,7 +242,7 @@ def test_twins_agree_in_float64(torch, keras, name, side, batch):
             np.testing.assert_array_equal(right[key], start[key])
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet8-silu", "preact-resnet8-silu"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet8-silu", "resnet-s-8", "preact-resnet8-silu"])
 def test_input_gradients_agree_with_batch_statistics(torch, keras, name):
     import tensorflow as tf
 
@@ -377,7 +399,7 @@ def test_models_compile_without_a_graph_break(torch):
 # --- The bridge ---
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn-10-1"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet-s-8", "wrn-10-1"])
 def test_round_trip_is_bit_equal(torch, keras, name):
     ours, theirs = twins(name, dtype="float32")
     start = export_weights(ours)

@@ -37,7 +37,7 @@ def planned(*args, **settings):
 
 
 @ON_EACH
-@pytest.mark.parametrize("model", ["tiny", "resnet8", "preact-resnet18", "wrn-10-2", "vgg16-bn"])
+@pytest.mark.parametrize("model", ["tiny", "resnet8", "resnet-s-16", "preact-resnet18", "wrn-10-2", "vgg16-bn"])
 def test_flops_and_parameters_are_those_of_the_description(backend, model):
     """Two frameworks' own counts, and the sum over the description's layers."""
     load(backend)
