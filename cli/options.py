@@ -245,7 +245,7 @@ class TrainOptions:
     on_trouble: str = "warn"
     """Failure policy when an epoch's metrics show trouble (no learning, collapse under attack, robust overfitting,
     a non-finite loss): warn, stop (early, then evaluate), or rollback (to the last good state with a tenth of the
-    learning rate; at most twice, then stop)."""
+    learning rate, or twice the steps of a short search that collapsed; at most twice, then stop)."""
 
     seed: Int = 0
     """Seed of initial weights, batches, augmentation and search noise."""

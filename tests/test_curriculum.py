@@ -17,7 +17,7 @@ from stcore.runs.plan import make_plan
 
 def steps_by_epoch(early, epochs, steps=10):
     objective = with_curriculum(TradesConfig(steps=steps), early, (), epochs)
-    return [objective._active(objective.phase(epoch))[0].steps for epoch in range(1, epochs + 1)]
+    return [objective.active(objective.phase(epoch))[0].steps for epoch in range(1, epochs + 1)]
 
 
 def test_each_stretch_has_its_number_of_steps():
@@ -30,7 +30,7 @@ def test_each_stretch_has_its_number_of_steps():
 
 def test_a_methods_own_phase_stays():
     objective = with_curriculum(GairatConfig(begin_epoch=3), ("2@0.75",), (), 4)
-    own = [objective._active(objective.phase(epoch)) for epoch in (1, 2, 3, 4)]
+    own = [objective.active(objective.phase(epoch)) for epoch in (1, 2, 3, 4)]
     assert [(config.steps, phase) for config, phase in own] == [(2, 0), (2, 0), (2, 1), (10, 1)]
     assert len({objective.phase(epoch) for epoch in (1, 2, 3, 4)}) == 3  # as many are traced
 
@@ -79,7 +79,7 @@ def test_what_is_no_stretch_is_refused(early, reason):
 
 def by_epoch(objective, ramp, epochs, *names, early=()):
     ramped = with_curriculum(objective, early, ramp, epochs)
-    stages = [ramped._active(ramped.phase(epoch))[0] for epoch in range(1, epochs + 1)]
+    stages = [ramped.active(ramped.phase(epoch))[0] for epoch in range(1, epochs + 1)]
     return [tuple(getattr(stage, name) for name in names) for stage in stages]
 
 

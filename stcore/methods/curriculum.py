@@ -43,16 +43,22 @@ class Curriculum:
         return number + len(self.stages) * self.stages[number][1].phase(epoch)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Any:
-        objective, inner_phase = self._active(phase)
+        objective, inner_phase = self.active(phase)
         return objective.find(model, x, y, noise, inner_phase)
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, phase: int = 0) -> PerExample:
-        objective, inner_phase = self._active(phase)
+        objective, inner_phase = self.active(phase)
         return objective.losses(model, x, y, examples, inner_phase)
 
-    def _active(self, phase: int) -> tuple[Objective, int]:
+    def active(self, phase: int) -> tuple[Objective, int]:
+        """The objective of a phase, and its own phase."""
         inner_phase, number = divmod(phase, len(self.stages))
         return self.stages[number][1], inner_phase
+
+
+def active(objective: Objective, phase: int) -> Objective:
+    """The settings that are in force in a phase: a curriculum's stage, or the objective itself."""
+    return objective.active(phase)[0] if isinstance(objective, Curriculum) else objective
 
 
 def with_curriculum(objective: Any, early_steps: Sequence[str], ramp: Sequence[str], epochs: int) -> Objective:

@@ -37,6 +37,7 @@ from stcore.protocols import Classifier, Learner
 from stcore.runs.folder import ENVIRONMENT, WORKING_FOLDER, RunFolder
 from stcore.runs.plan import Plan
 from stcore.runs.store import check_weights_metadata
+from stcore.training.collapse import CollapseWatch
 from stcore.training.diagnosis import Diagnosis
 from stcore.training.recovery import FailurePolicy
 from stcore.training.schedules import BY_STEP, make_schedule
@@ -258,13 +259,24 @@ class Setup:
             until=until,
             accumulate=plan.optimisation.accumulate,
             ranks=ranks,
+            watch=self.watch(learner),
         )
+
+    def watch(self, learner: Learner) -> CollapseWatch | None:
+        """What looks for a collapse within an epoch, if the method trains for the attacks of the evaluation."""
+        if not self.plan.trains_for_its_attacks:
+            return None
+        return CollapseWatch(learner, self.selection, self.chance, self.plan.seed)
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of a constant answer on the selection."""
+        return float(self.selection.class_counts().max()) / len(self.selection)
 
     def failure_policy(self, warn: Callable[[str], None]) -> FailurePolicy:
         """The plan's failure policy, which reads the metrics on the selection."""
         selection = self.selection
-        chance = float(selection.class_counts().max()) / len(selection)
-        diagnosis = Diagnosis(len(selection), selection.num_classes, chance, self.plan.trains_for_its_attacks)
+        diagnosis = Diagnosis(len(selection), selection.num_classes, self.chance, self.plan.trains_for_its_attacks)
         return FailurePolicy(diagnosis, self.plan.optimisation.on_trouble, warn)
 
     def environment(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from stcore.evaluation.accuracy import Accuracy
 Row = Mapping[str, Any]
 
 NATURAL, ROBUST = "natural_accuracy", "pgd20_accuracy"
+COLLAPSE = "collapse"
 NOT_LEARNING_EPOCHS = 5
 """The number of epochs in a row with a natural accuracy near chance and a loss near log C."""
 NOT_LEARNING_LOSS = 0.9
@@ -101,7 +102,7 @@ class Diagnosis:
         if floor <= self.near_chance or not all(collapsed(row) and self.learns(row) for row in recent):
             return None
         return Trouble(
-            "collapse",
+            COLLAPSE,
             f"epoch {last['epoch']}: collapse (catastrophic overfitting). Under PGD-20 the accuracy fell from "
             f"{best[ROBUST]:.1%} in epoch {best['epoch']} to {last[ROBUST]:.1%}, while the natural accuracy is "
             f"{last[NATURAL]:.1%}: the network has learnt to defeat the search, not the attack. Likely the search "

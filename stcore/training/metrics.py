@@ -13,13 +13,14 @@ from stcore.training.diagnosis import why_diverged
 
 @dataclass
 class EpochSoFar:
-    """The progress of an epoch: steps and examples done, sums of metrics over examples, seconds."""
+    """The progress of an epoch: steps and examples done, sums of metrics, seconds, trouble by kind."""
 
     epoch: int
     steps: int = 0
     examples: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    trouble: dict[str, str] = field(default_factory=dict)
 
     def means(self) -> dict[str, float]:
         """The means of the metrics over the examples so far, and the deviations of the losses."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from stcore.core.objective import Objective
 from stcore.protocols import Array
 
 
@@ -39,6 +40,10 @@ class State(NamedTuple):
 
 class Restorable(Protocol):
     """The part of a trainer that a failure policy uses."""
+
+    @property
+    def method(self) -> Objective:
+        """The objective in force."""
 
     @property
     def history(self) -> list[dict[str, Any]]:

@@ -26,15 +26,19 @@ from stcore.data.on_device import OnDevice
 from stcore.errors import DivergedError
 from stcore.evaluation.accuracy import Accuracy, merge_accuracies
 from stcore.evaluation.evaluator import Evaluator
+from stcore.methods.curriculum import active
 from stcore.protocols import Classifier, Learner
+from stcore.training.collapse import CollapseWatch
+from stcore.training.diagnosis import COLLAPSE, Trouble
 from stcore.training.metrics import EpochSoFar, RunningMeans
-from stcore.training.recovery import FailurePolicy
+from stcore.training.recovery import Abandoned, FailurePolicy
 from stcore.training.schedules import Schedule
 from stcore.training.state import State, TrainingStore
 
 _T = TypeVar("_T")
 AHEAD = 2  # batches that are drawn before their step
 CHECK_EVERY = 10  # steps between two checks of the loss: each waits for the device
+LOOK_EVERY = 25  # steps between two looks of the watch
 
 
 class _Drawn(NamedTuple):
@@ -79,6 +83,7 @@ class Trainer:
     `interrupted` is then true. SIGTERM and `until`, a time limit by `time.monotonic`, do the same.
     accumulate: the number of parts of a batch that go through the network one after another before an update.
     failure_policy: what to do about trouble; by default nothing but the DivergedError.
+    watch: looks for a collapse every few steps.
     ranks: each of several takes its share of every batch and of the evaluation; all get the same numbers.
     Raises DivergedError at a non-finite loss or prediction; what was saved before stays.
     """
@@ -100,10 +105,11 @@ class Trainer:
     accumulate: int = 1
     ranks: Ranks = field(default_factory=Alone)
     failure_policy: FailurePolicy = field(default_factory=FailurePolicy)
+    watch: CollapseWatch | None = None
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
-    _steps: dict[tuple[int, bool, int], Any] = field(default_factory=dict)
+    _steps: dict[tuple[int, ...], Any] = field(default_factory=dict)
     _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
 
     def state(self) -> State:
@@ -111,6 +117,8 @@ class Trainer:
         arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
         progress = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
         progress["remedies"] = self.failure_policy.progress()
+        if self.watch is not None:
+            progress["watch"] = self.watch.progress()
         if self.average is not None:
             averaged = self.average.evaluator.classifier.snapshot()
             arrays |= {f"average/{name}": array for name, array in averaged.items()}
@@ -131,9 +139,16 @@ class Trainer:
         self.history = list(state.progress["history"])
         self._under_way = EpochSoFar(**copy.deepcopy(state.progress["under_way"]))  # a state may be restored twice
         self.failure_policy.restore(state.progress["remedies"])
+        if self.watch is not None:
+            self.watch.restore(state.progress.get("watch", {}))
         if self.average is not None:
             self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
             self.average.best = tuple(state.progress["best_ema"])
+
+    @property
+    def method(self) -> Objective:
+        """The objective, with the remedies of the rollbacks so far."""
+        return self.failure_policy.remedied(self.objective)
 
     @property
     def at_start(self) -> bool:
@@ -164,6 +179,8 @@ class Trainer:
                     self._whole_epoch(epoch, interrupt)
                 except DivergedError as error:
                     self.failure_policy.diverged(self, error, epoch)
+                except Abandoned as abandoned:
+                    self.failure_policy.abandoned(self, abandoned.trouble, epoch)
 
     def _whole_epoch(self, epoch: int, interrupt: Interrupt) -> None:
         row = self._epoch(epoch, interrupt)
@@ -176,10 +193,11 @@ class Trainer:
             return
         row |= self._evaluate(epoch)
         self.history.append(row)
-        self.failure_policy.mark(self.history)
+        seen = self._under_way.trouble
+        self.failure_policy.mark(self.history, seen)
         self.store.log(row)
         self._under_way = EpochSoFar(epoch + 1)
-        self.failure_policy.act(self)
+        self.failure_policy.act(self, seen)
         if self._agreed(interrupt):
             self.keep(self.store.keep)
             self.interrupted = True
@@ -190,7 +208,7 @@ class Trainer:
 
     def _compiled(self, phase: int, perturbing: bool, parts: int) -> Any:
         """The step of a phase for this number of parts, compiled once."""
-        kind = phase, perturbing, parts
+        kind = phase, perturbing, parts, len(self.failure_policy.rollbacks)
         if kind not in self._steps:
             self._steps[kind] = self.learner.compile(partial(self._step, phase, perturbing))
         return self._steps[kind]
@@ -198,7 +216,7 @@ class Trainer:
     def _step(self, phase: int, perturbing: bool, *parts: Sequence[Any]) -> StepResult:
         perturbation = self.perturbation if perturbing else None
         given = [Part(*part) for part in parts]
-        result = accumulated_step(self.learner, self.objective, given, phase, perturbation)
+        result = accumulated_step(self.learner, self.method, given, phase, perturbation)
         if self.average is not None:
             follow(self.average.evaluator.classifier, self.learner, self.average.decay)
         return result
@@ -214,7 +232,7 @@ class Trainer:
         parts = []
         for where, share in zip(places[self.ranks.rank], shares(places), strict=True):
             noise = sample(
-                self.objective.noise_laws,
+                self.method.noise_laws,
                 self.seed,
                 Stream.NOISE,
                 batch.positions[where],
@@ -236,7 +254,7 @@ class Trainer:
     def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
         learner, so_far, x = self.learner, self._under_way, None
         begun = time.perf_counter() - so_far.seconds
-        phase, perturbing = stage(self.objective, self.perturbation, epoch)
+        phase, perturbing = stage(self.method, self.perturbation, epoch)
         rate = self._set_rate(epoch)
         totals = RunningMeans(learner.ops, so_far)
         with (
@@ -252,6 +270,8 @@ class Trainer:
                 so_far.steps += 1
                 if so_far.steps % CHECK_EVERY == 0:
                     totals.check()
+                if ((epoch - 1) * len(self.batches) + so_far.steps) % LOOK_EVERY == 0:
+                    self._look(phase)
                 self.progress.advance(batch.examples)
                 stopping, due = self.ranks.any(interrupt.came(), self.store.due())
                 if stopping:
@@ -272,6 +292,17 @@ class Trainer:
             "seconds": round(so_far.seconds, 3),
             "images_per_second": round(so_far.examples / so_far.seconds, 1),
         }
+
+    def _look(self, phase: int) -> None:
+        """Asks the watch whether something went wrong; Abandoned if the policy does not go on with the epoch."""
+        so_far = self._under_way
+        said = None if self.watch is None else self.watch(active(self.method, phase))
+        if (found := next(filter(None, self.ranks.gather(said)), None)) is None:
+            return
+        trouble = Trouble(COLLAPSE, f"epoch {so_far.epoch}, step {so_far.steps}: {found}")
+        self.failure_policy.seen(self.history, so_far.trouble, trouble)
+        if self.failure_policy.gives_up(self):
+            raise Abandoned(trouble)
 
     def _set_rate(self, epoch: int) -> float:
         """Sets the learner's learning rate to that of the next step, and returns it."""

@@ -1,0 +1,85 @@
+"""A watch for catastrophic overfitting within an epoch: the network defeats a single step, and no other attack.
+
+Wong et al. (2020) and Andriushchenko and Flammarion (2020) describe it: within a few dozen steps of a training
+whose search takes one or two long steps, the accuracy under many steps falls to nothing, while that under one step
+rises. It is judged by its fall on the same few images, and by more of them before anything is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stcore.attacks.pgd import PGD
+from stcore.data import ImageData, in_order
+from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.evaluator import Evaluator
+from stcore.protocols import Classifier
+
+FEW = 2
+"""The most steps of a search that is watched."""
+LOOK, CONFIRM = (32, 3), (256, 10)
+"""Images, and steps of PGD, of a look, and of the closer one that follows a suspicion."""
+SHARE = 0.5
+"""The accuracy under many steps is at most this share of that under one, and of the best so far."""
+
+
+@dataclass
+class CollapseWatch:
+    """Compares FGSM with PGD on the first images of the selection, in the ball of a search.
+
+    classifier: the network in training.   chance: the accuracy of a constant answer.   seed: of the noise.
+    best: the most images that withstood PGD at a look, by the radius.
+    """
+
+    classifier: Classifier
+    selection: ImageData
+    chance: float
+    seed: int
+    batch_size: int = 256
+    best: dict[str, int] = field(default_factory=dict)
+    _evaluators: dict[tuple[Any, ...], Evaluator] = field(default_factory=dict)
+
+    def progress(self) -> dict[str, int]:
+        """The watch's part of the trainer's state; `restore` restores it."""
+        return dict(self.best)
+
+    def restore(self, progress: Mapping[str, int]) -> None:
+        """Restores what `progress` returned."""
+        self.best = dict(progress)
+
+    def __call__(self, search: Any) -> str | None:
+        """What is wrong, with its remedy, or None.   search: the settings of the method's search in this epoch."""
+        if not 0 < getattr(search, "steps", 0) <= FEW or not search.epsilon:
+            return None
+        one, many = self._accuracies(search, *LOOK)
+        radius = f"{search.epsilon:.6g}"
+        best = Accuracy(max(self.best.get(radius, 0), many.correct), many.total)
+        self.best[radius] = best.correct
+        if many.correct > SHARE * min(one.correct, best.correct):
+            return None
+        one, many = self._accuracies(search, *CONFIRM)
+        (floor, _), (low, _), (_, high) = best.interval(), one.interval(), many.interval()
+        if high >= min(floor, low) or low <= self.chance or many.value > SHARE * one.value:
+            return None
+        return (
+            f"collapse (catastrophic overfitting). Of {one.total} images {one.value:.1%} withstand one step and "
+            f"{many.value:.1%} withstand {CONFIRM[1]}, after {best.value:.1%} at best: the network has learnt to "
+            "defeat the search, not the attack. Take more steps, a start from wider noise, a smaller epsilon, or "
+            "a lower learning rate"
+        )
+
+    def _accuracies(self, search: Any, images: int, steps: int) -> tuple[Accuracy, Accuracy]:
+        """Under one step, and under as many."""
+        key = search.epsilon, search.norm, search.bounds, steps
+        if key not in self._evaluators:
+            ball = {"epsilon": search.epsilon, "norm": search.norm, "bounds": search.bounds}
+            attacks = {
+                "one": PGD(step_size=1.25 * search.epsilon, steps=1, **ball),
+                "many": PGD(step_size=max(2 / steps, 0.25) * search.epsilon, steps=steps, **ball),
+            }
+            self._evaluators[key] = Evaluator(self.classifier, attacks, self.seed)
+        few = slice(0, min(images, len(self.selection)))
+        found = self._evaluators[key].run(in_order(self.selection, self.batch_size, few)).accuracies
+        return found["one"], found["many"]
