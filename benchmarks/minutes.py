@@ -223,7 +223,7 @@ def main() -> None:
         "Robustness for minutes",
         "CIFAR-10 (stored as JPEG, 49 500 images to train on), PyTorch, float32, `resnet-s-W`, batches of 128, "
         "learning rate 0.2 by one-cycle with Nesterov's momentum, averaged weights (0.995) of the last epoch; "
-        "ε = 8/255. Minutes of one core for training alone, reckoned from the measured time of a step. Accuracies "
+        "ε = 8/255. Minutes of one core for training alone, computed from the measured time of a step. Accuracies "
         "on the first 1 000 test images, AutoAttack in its short version; means over the seeds, with 95 % "
         "t-intervals where there are several.",
         rounds.command(parser, args, "runs", "data", "report") + " --data DATA",

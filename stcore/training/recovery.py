@@ -35,8 +35,8 @@ class FailurePolicy:
 
     diagnosis: the rules; with None only a non-finite loss is trouble.
     policy: `warn` continues (but a non-finite loss ends the run by DivergedError), `stop` ends training early,
-        `rollback` restores the good state, at most twice: after a collapse of a search in one or two steps it goes
-        on with twice as many, else with a tenth of the learning rate.
+        `rollback` restores the good state, at most twice, and continues with a tenth of the learning rate; after a
+        collapse of a search in one or two steps, with twice as many.
     warn: is given each kind of trouble once, and each stop and rollback.
 
     The good state is that after the best epoch so far, by robust accuracy (natural if the method does not train

@@ -294,7 +294,7 @@ class Trainer:
         }
 
     def _look(self, phase: int) -> None:
-        """Asks the watch whether something went wrong; Abandoned if the policy does not go on with the epoch."""
+        """Asks the watch whether something went wrong; Abandoned if the policy gives the epoch up."""
         so_far = self._under_way
         said = None if self.watch is None else self.watch(active(self.method, phase))
         if (found := next(filter(None, self.ranks.gather(said)), None)) is None:
