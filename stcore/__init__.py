@@ -29,6 +29,7 @@ from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
+from stcore.runs.loading import LoadedNetwork, load
 
 __all__ = [
     "AWP",
@@ -38,6 +39,7 @@ __all__ = [
     "CollaborativeConfig",
     "GairRstConfig",
     "GairatConfig",
+    "LoadedNetwork",
     "MartConfig",
     "SqueezeConfig",
     "SqueezeLoss",
@@ -50,6 +52,7 @@ __all__ = [
     "available_backends",
     "evaluate",
     "find_squeeze_pair",
+    "load",
     "make_classifier",
     "make_learner",
     "presets",
