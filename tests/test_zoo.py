@@ -160,6 +160,23 @@ def test_a_weights_file_loads_but_names_no_data(tmp_path):
         network.evaluate()
 
 
+def test_a_factory_s_weights_load_with_its_name_or_its_run(tmp_path, monkeypatch):
+    load("torch")
+    (tmp_path / "nets_of_mine.py").write_text(
+        "from torch import nn\n\n\ndef make(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    said = train(tmp_path / "run", backend="torch", model="nets_of_mine:make", method="standard", attacks="")
+    assert said.code == 0, said.err
+    images = digits().images[:20]
+    by_name = stcore.load(tmp_path / "run" / "best.safetensors", model="nets_of_mine:make")
+    by_run = stcore.load(tmp_path / "run")
+    np.testing.assert_array_equal(by_name.probabilities(images), by_run.probabilities(images))
+    with pytest.raises(UsageError, match="a network that exists only there"):
+        stcore.load(tmp_path / "run", backend="keras")
+
+
 @pytest.mark.parametrize(
     ("images", "error", "says"),
     [
@@ -195,7 +212,8 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
         ("zoo:digits-small-cnn-ts", {}, "Did you mean 'digits-small-cnn-st'"),
         (tmp_path / "none.safetensors", {}, "does not exist"),
         (tmp_path / "bare.safetensors", {}, "which network they are of"),
-        (tmp_path / "foreign.safetensors", {}, "a weights file alone never has run"),
+        (tmp_path / "foreign.safetensors", {}, "is of mynets:make; received none. Give model="),
+        (run.path / "best.safetensors", {"model": "tiny"}, "is of tiny; received tiny"),
         (tmp_path, {"checkpoint": "bset"}, "Did you mean 'best'"),
         (tmp_path, {}, "does not exist"),
         (DIGITS, {"checkpoint": "last"}, "checkpoint: expected none with"),

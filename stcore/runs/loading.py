@@ -125,15 +125,18 @@ class LoadedNetwork:
         return np.asarray(test.images), test.labels
 
 
-def load(source: str | Path, *, backend: str | None = None, checkpoint: str | None = None) -> LoadedNetwork:
+def load(
+    source: str | Path, *, backend: str | None = None, checkpoint: str | None = None, model: str | None = None
+) -> LoadedNetwork:
     """Loads a trained network.
 
     source: `zoo:NAME` (`stcore.zoo.names()`, `stcli zoo list`), a run's folder, or a weights file.
     backend: torch or keras; by default the first that is installed, for a third-party network its own.
     checkpoint: of a run: best (the default), last, best-ema or last-ema.
+    model: for a weights file of a package.module:factory network that factory. A file alone has no code run; a
+        run's folder does, so load one only from people whose code you would run.
 
-    The network is on torch's CPU, or where Keras puts it. A factory is called only for a run's folder: load one
-    only from people whose code you would run.
+    The network is on torch's CPU, or where Keras puts it.
     Raises UsageError for an unknown name, a folder that is no run, a missing or damaged file, or one that does
     not name its network.
     """
@@ -150,17 +153,17 @@ def load(source: str | Path, *, backend: str | None = None, checkpoint: str | No
         raise UsageError(f"checkpoint: expected none with {source}, which is no run's folder; leave it out")
     weights, metadata = read_weights(place)
     name, (image_shape, num_classes) = _network(metadata, place), _shape(metadata)
-    if models.is_factory(name) and not path.is_dir():
+    if model != (name if models.is_factory(name) and not path.is_dir() else None):
         raise UsageError(
-            f"source: {source} is of {name}, whose code a weights file alone never has run. Load its run's "
-            "folder, or build the network and call stcore.models.load_weights"
+            f"model: {source} is of {name}; received {model or 'none'}. Give model= for a weights file of a "
+            "package.module:factory that you trust, as its code is run, and for no other network"
         )
     trained_by = metadata.get("backend")
     chosen = backend or (trained_by if ":" in name and trained_by else (*available_backends(), "torch")[0])
     load_backend(chosen)
     normalize = metadata.get("normalize", models.normalization.NONE)
     models.check_weights(metadata, chosen, normalize)
-    model = models.build(
+    network = models.build(
         name,
         chosen,  # type: ignore[arg-type]
         num_classes=num_classes,
@@ -168,8 +171,8 @@ def load(source: str | Path, *, backend: str | None = None, checkpoint: str | No
         image_size=image_shape[:2],
         normalize=normalize,
     )
-    models.load_weights(model, weights)
-    return LoadedNetwork(model.eval() if chosen == "torch" else model, config, metadata, card)
+    models.load_weights(network, weights)
+    return LoadedNetwork(network.eval() if chosen == "torch" else network, config, metadata, card)
 
 
 def _network(metadata: Mapping[str, str], place: str | Path) -> str:
