@@ -14,7 +14,7 @@ from stcore.analysis.examples import one_per_class
 from stcore.analysis.subject import Subject
 from stcore.base.weights_file import load_weights
 from stcore.cli.analyze_options import ExamplesOptions, OfCheckpoints, given
-from stcore.cli.evaluation_plan import checkpoints, plan_from
+from stcore.cli.evaluation_plan import checkpoints, is_weights, plan_from
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.quiet import load_quietly
 from stcore.errors import UsageError
@@ -44,7 +44,7 @@ def targets(names: dict[str, Path], options: OfCheckpoints) -> list[Target]:
             backend=found[0].plan.runtime.backend if found else options.backend,
             model=options.model if run.is_file() else None,
             attacks="",
-            checkpoint=options.checkpoint if run.is_file() else options.checkpoint or "best",
+            checkpoint=options.checkpoint if is_weights(run) else options.checkpoint or "best",
             batch_size=options.batch_size,
             subset=getattr(options, "subset", None),
             device=options.device,

@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from stcore import errors, methods, models, paper, presets
+from stcore import errors, methods, models, paper, presets, zoo
 from stcore.analysis.registry import ANALYSES
 from stcore.attacks import PRESETS as ATTACKS
 from stcore.autoattack.attack import NAMES as CASCADES
@@ -80,6 +80,8 @@ def commands() -> dict[str, type[Any] | None]:
         "data import": of.DataImportOptions,
         "data info": of.DataInfoOptions,
         "data convert": of.DataConvertOptions,
+        "zoo list": of.ZooListOptions,
+        "zoo show": of.ZooShowOptions,
         **{f"analyze {what}": OF_ANALYSES[what] for what in ANALYSES},
     }
     for name in ("demo", "merge", "presets", "pseudo-label", "report", "table", "verify"):
@@ -148,6 +150,7 @@ _OF_COMMANDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "report": {"format": ("html", "markdown", "card")},
     "table": {"format": ("markdown", "csv", "json", "latex"), "style": ("runs", "paper")},
     "verify": {"preset": tuple(paper.PRESETS)},
+    "zoo show": {"name": zoo.names()},
 }
 """Values of options that one command has alone, or that differ from the other commands'."""
 

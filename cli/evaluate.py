@@ -18,7 +18,7 @@ from stcore.base.files import write_file
 from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress
 from stcore.cli.console import findings_table, label_of, make_console, make_progress, say, score_table, stage_table
-from stcore.cli.evaluation_plan import checkpoints, plan_from
+from stcore.cli.evaluation_plan import checkpoints, is_weights, plan_from
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.parsing import parse
 from stcore.cli.quiet import load_quietly
@@ -206,12 +206,13 @@ def audits(
 
 
 def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Mapping[str, Array]) -> Path | None:
-    """The evaluation's folder: --out; else one in the run's folder if it is long or keeps examples; else None."""
+    """The evaluation's folder: --out; else, if it is long or keeps examples, one in the run's folder, beside the
+    weights file or, for a network of the zoo, in the working folder; else None."""
     if options.out is not None:
         return Path(options.out)
     if not work.cascades and not options.save_examples:
         return None
-    is_file = options.run.is_file()
-    parent = options.run.parent if is_file else options.run
-    whatever = not is_file and options.weights is None
+    one_file = is_weights(options.run)
+    parent = options.run.parent if one_file else options.run
+    whatever = not one_file and options.weights is None
     return parent / EVALUATIONS / folder_name(work.identity(weights), whatever_weights=whatever)

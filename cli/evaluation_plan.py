@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stcore import models
+from stcore import models, zoo
 from stcore.base import checks
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
@@ -17,12 +17,18 @@ from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 from stcore.runs.plan import Plan, make_plan
 
 
+def is_weights(run: Path) -> bool:
+    """Whether the argument names one weights file, a path or zoo:NAME, instead of a run's folder."""
+    return zoo.find(run) is not None or run.is_file()
+
+
 def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
     """The weights files to evaluate, by name: the named file, or the run's checkpoints."""
-    if options.run.is_file():
+    if is_weights(options.run):
         if options.weights is not None or options.checkpoint is not None:
             raise UsageError("weights, checkpoint: expected neither with a weights file; leave them out")
-        return {options.run.stem: options.run}
+        path = zoo.weights_path(options.run)
+        return {path.stem: path}
     folder = RunFolder.open(options.run)
     if options.weights is not None:
         return {Path(options.weights).name: Path(options.weights)}
@@ -40,7 +46,8 @@ def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
 
 
 def plan_from(options: EvaluateOptions) -> Plan:
-    """The run's plan with the changes of the options; for a weights file the plan from its metadata."""
+    """The plan of the run, or of the zoo's network, with the changes of the options; for a weights file the plan
+    from its metadata."""
     attacks = options.attacks
     if options.fast:
         names = attacks.split(",")
@@ -60,17 +67,15 @@ def plan_from(options: EvaluateOptions) -> Plan:
         "threads": options.threads,
     }
     changes = {name: value for name, value in changes.items() if value is not None}
-    if options.run.is_file():
+    card = zoo.find(options.run)
+    if card is None and options.run.is_file():
         settings = of_weights(options)
     else:
         if options.model is not None:
             raise UsageError("model: expected none with a run, whose config names it; leave it out")
         if options.image_size is not None:
             raise UsageError("image_size: expected none with a run, whose config names it; leave it out")
-        settings = from_file(TrainOptions, options.run / CONFIG)
-        if missing := {"backend", "model", "dataset"} - settings.keys():
-            raise UsageError(f"run: {options.run / CONFIG} is damaged: it lacks {', '.join(sorted(missing))}")
-        settings["dataset"] = RunFolder.open(options.run).located(settings["dataset"])
+        settings = of_run(options.run) if card is None else dict(card.config)
         if "threads" not in changes:
             settings.pop("threads", None)
         if options.subset is not None:  # counts from all test images, not from the run's
@@ -80,6 +85,15 @@ def plan_from(options: EvaluateOptions) -> Plan:
     if options.norm not in (None, norm) and options.epsilon is None:
         raise UsageError(f"epsilon: expected one with norm = {options.norm}; the run's is for {norm}")
     return make_plan({**settings, **changes})
+
+
+def of_run(run: Path) -> dict[str, Any]:
+    """The settings of a run's config. Raises UsageError if it is damaged."""
+    settings = from_file(TrainOptions, run / CONFIG)
+    if missing := {"backend", "model", "dataset"} - settings.keys():
+        raise UsageError(f"run: {run / CONFIG} is damaged: it lacks {', '.join(sorted(missing))}")
+    settings["dataset"] = RunFolder.open(run).located(settings["dataset"])
+    return settings
 
 
 def of_weights(options: EvaluateOptions) -> dict[str, Any]:

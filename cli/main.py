@@ -32,6 +32,7 @@ COMMANDS = {
     "import": "convert a published PyTorch checkpoint to a weights file for both frameworks",
     "export": "write a network and its evaluation as an entry for RobustBench",
     "data": "list, fetch, verify and import published data sets; describe any data set",
+    "zoo": "list the networks that come with the package, or show the card of one",
     "doctor": "show versions, devices and backends, and run a self-test of a few seconds",
     "completion": "print a completion script for bash, zsh or fish",
 }

@@ -136,7 +136,7 @@ class TrainOptions:
     pretrained: bool = False
     """Start from the weights that timm or keras.applications publishes; downloaded if not cached."""
     init_weights: MaybeText = None
-    """Start from this .safetensors file, or state dict of PyTorch (.pt, .pth), of the same network."""
+    """Start from this .safetensors file, state dict of PyTorch (.pt, .pth) or zoo:NAME, of the same network."""
     new_head: bool = False
     """With --init-weights of a network with other classes: initialise a new head."""
 
@@ -353,7 +353,8 @@ class EvaluateOptions:
     )
 
     run: tyro.conf.Positional[Path]
-    """A run's folder, as `stcli train` leaves it, or a .safetensors or PyTorch file, which needs --dataset."""
+    """A run's folder, as `stcli train` leaves it, zoo:NAME (stcli zoo list), or a .safetensors or PyTorch file,
+    which needs --dataset."""
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
     model: MaybeText = None
@@ -381,7 +382,7 @@ class EvaluateOptions:
     """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge joins the parts."""
     out: MaybeText = None
     """The evaluation's folder; with autoattack or --save-examples by default one in evaluations/, in the run's
-    folder or beside the weights file."""
+    folder, beside the weights file, or here for zoo:NAME."""
     save_every: Number = 30.0
     """Seconds between saves of the state: at most this much work is lost to a kill."""
     save_examples: bool = False
@@ -409,6 +410,24 @@ class EvaluateOptions:
     """Write the predicted class of each image, natural and under each attack, to this .json file."""
     json: bool = False
     """Print JSON instead of a table."""
+
+
+@dataclass(frozen=True)
+class ZooListOptions:
+    """List the networks that come with the package, with their accuracies and 95 % intervals."""
+
+    json: bool = False
+    """Print JSON instead of a table: the networks' cards."""
+
+
+@dataclass(frozen=True)
+class ZooShowOptions:
+    """Show the card of a network that comes with the package: how it was made, and what was measured."""
+
+    name: tyro.conf.Positional[str]
+    """The network's name, as stcli zoo list prints it."""
+    json: bool = False
+    """Print JSON instead of text."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
+from stcore.runs.loading import LoadedNetwork, load
 
 __all__ = [
     "AWP",
@@ -41,6 +42,7 @@ __all__ = [
     "FastSqueezeConfig",
     "GairRstConfig",
     "GairatConfig",
+    "LoadedNetwork",
     "MartConfig",
     "SingleStepConfig",
     "SqueezeConfig",
@@ -54,6 +56,7 @@ __all__ = [
     "available_backends",
     "evaluate",
     "find_squeeze_pair",
+    "load",
     "make_classifier",
     "make_learner",
     "presets",

@@ -308,6 +308,7 @@ def test_checkpoints_say_what_they_are(backend):
             "model": "tiny",
             "num_classes": "10",
             "image_shape": "8x8x1",
+            "class_names": json.dumps([str(digit) for digit in range(10)]),
             "method": "st",
             "backend": backend,
             "normalize": about["normalize"],

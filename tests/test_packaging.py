@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import stcore
+from stcore import zoo
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -84,6 +85,14 @@ def test_the_wheel_holds_every_module_and_what_lies_beside_them(wheel):
 def test_the_wheel_holds_nothing_else_at_its_top(wheel):
     assert {name.partition("/")[0] for name in wheel} == {"stcore", f"stcore-{stcore.__version__}.dist-info"}
     assert not [name for name in wheel if "test" in name]
+
+
+def test_the_package_stays_small():
+    """10 MB before compression, of which a network that comes with it has 3."""
+    files = [path for _, folder in packages_on_disk() for path in folder.iterdir() if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in files)
+    assert sum(path.stat().st_size for path in files) <= 10e6
+    assert all(zoo.read_card(name).size <= 3e6 for name in zoo.names())
 
 
 def test_versions_agree():

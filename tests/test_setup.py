@@ -18,9 +18,10 @@ from stcore.data.images import ImageData
 from stcore.data.readers.shards import NOTHING, Known
 from stcore.data.readers.sources import load_test
 from stcore.errors import DataError
+from stcore.models.weights_files import recorded_shape
 from stcore.runs import preparation
 from stcore.runs.plan import make_plan
-from stcore.runs.preparation import recorded_shape, set_up
+from stcore.runs.preparation import set_up
 
 pytest.importorskip("torch")
 

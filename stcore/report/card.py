@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from stcore import models
 from stcore.errors import UsageError
 from stcore.report.blocks import Block, Code, Document, Folded, Part, Section, Text
 from stcore.report.front_matter import front_matter, yaml
@@ -92,24 +93,14 @@ def _load(plan: Plan, checkpoint: str) -> Iterator[Block]:
             "note",
         )
     for backend in frameworks:
-        yield Code(loading(f"{checkpoint}.safetensors", backend), "python")
+        yield Code(loading(f"{checkpoint}.safetensors", backend, plan.model.name), "python")
 
 
-def loading(file: str, backend: str) -> str:
-    """Python code that builds the network and loads its weights."""
+def loading(file: str, backend: str, model: str) -> str:
+    """Python code that loads the weights file of a network."""
+    trusted = f', model="{model}"' if models.is_factory(model) else ""
     return (
-        "from pathlib import Path\n\n"
-        "from stcore import models\n"
-        "from stcore.base.weights_file import load_weights\n\n"
-        f'weights, metadata = load_weights(Path("{file}"))\n'
-        'height, width, channels = map(int, metadata["image_shape"].split("x"))\n'
-        "model = models.build(\n"
-        '    metadata["model"],\n'
-        f'    "{backend}",\n'
-        '    num_classes=int(metadata["num_classes"]),\n'
-        "    in_channels=channels,\n"
-        "    image_size=(height, width),\n"
-        '    normalize=metadata["normalize"],\n'
-        ")\n"
-        "models.load_weights(model, weights)" + ("\nmodel.eval()" if backend == "torch" else "")
+        "import stcore\n\n"
+        f'network = stcore.load("{file}", backend="{backend}"{trusted})\n'
+        "model = network.model  # network.predict(images), network.evaluate(…)"
     )

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
-from stcore.models.weights_files import read_weights
+from stcore.models.weights_files import read_weights, recorded_shape
 from stcore.protocols import Classifier, Learner
 from stcore.runs.folder import ENVIRONMENT, WORKING_FOLDER, RunFolder
 from stcore.runs.plan import Plan
@@ -214,7 +212,7 @@ class Setup:
         )
         num_classes = self.splits.train.num_classes
         if plan.model.init_weights is not None and not resumed:
-            weights, metadata = read_weights(Path(plan.model.init_weights))
+            weights, metadata = read_weights(plan.model.init_weights)
             models.check_weights(metadata, plan.runtime.backend, plan.model.normalize)
             if plan.model.new_head:
                 weights, head = models.with_new_head(weights, learner.weights(), num_classes)
@@ -329,16 +327,6 @@ def set_up(
     if plan.runtime.replicas is not None:
         backend.use_replicas(plan.runtime.replicas)
     return Setup(plan, backend, device, weights_metadata or {}, loaded)
-
-
-def recorded_shape(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], int] | None:
-    """The shape (H, W, C) of the images and the number of classes, if a weights file says both."""
-    shape = re.fullmatch(r"(\d+)x(\d+)x(\d+)", str(metadata.get("image_shape")))
-    classes = re.fullmatch(r"\d+", str(metadata.get("num_classes")))
-    if shape is None or classes is None:
-        return None
-    height, width, channels = map(int, shape.groups())
-    return (height, width, channels), int(classes[0])
 
 
 def check_norm(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ def weights_metadata(plan: Plan, images: ImageData | StreamData) -> dict[str, An
         "normalize": models.normalization.canonical(plan.model.normalize),
         "method": plan.method.name,
         "backend": plan.runtime.backend,
+        **({} if images.class_names is None else {"class_names": json.dumps(images.class_names)}),
     }
 
 
