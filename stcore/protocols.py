@@ -319,8 +319,11 @@ class Learner(Classifier, Protocol):
         """Calls `loss` once; returns its scalar loss and metrics, and the gradients of the trainable weights.
 
         The gradients come in a fixed order; None stands for a weight that the loss does not reach: it is neither
-        updated nor decayed. All results are constants.
+        updated nor decayed. All results are constants. On one of several ranks the gradients are its own share.
         """
+
+    def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """Sums gradients over the ranks, in place or not, once all parts of a batch have been added up."""
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Makes one optimizer update with gradients in the order of `value_and_grad`."""

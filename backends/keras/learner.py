@@ -214,6 +214,9 @@ class KerasLearner(KerasClassifier):
         uses_tf32 = trains and "tf32" in (self.precision, self.inner_precision)
         return precision.in_tensor_float_32(compiled) if uses_tf32 else compiled
 
+    def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        return gradients  # replicas see the whole batch
+
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         self.optimizer.apply(gradients, self.model.trainable_variables)
 

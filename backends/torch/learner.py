@@ -270,7 +270,7 @@ class TorchLearner(TorchClassifier):
         self._outer = True
         try:
             with torch.enable_grad():
-                value, metrics = self.call_loss(loss)
+                value, metrics = loss()
         finally:
             self._outer = False
         with precision.backward_context(self.precision):
@@ -278,9 +278,8 @@ class TorchLearner(TorchClassifier):
         gradients = [p.grad for p in self.trainable]  # None: not in the loss, so neither updated nor decayed
         return (value.detach(), {name: m.detach() for name, m in metrics.items()}), gradients
 
-    def call_loss(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
-        """Calls a loss that will be differentiated; a rank overrides it."""
-        return loss()
+    def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        return gradients  # a rank overrides it
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(self.trainable, gradients, strict=True):
