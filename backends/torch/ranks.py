@@ -112,7 +112,7 @@ class RankedLearner(TorchLearner):
         self._offset_seed()
 
     def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        """The sums over all ranks, in one message for each dtype; None for a weight that no rank's loss reaches."""
+        """The sums over all ranks, in one message for each dtype; None where no rank has a gradient."""
         reached = [gradient is not None for gradient in gradients]
         sums = [torch.zeros_like(p) if g is None else g for p, g in zip(self.trainable, gradients, strict=True)]
         counts = torch.tensor(reached, dtype=self.dtype).to(self.device, non_blocking=True)
@@ -153,7 +153,7 @@ def _in_one_message(tensors: Sequence[Tensor], collective: Callable[[Tensor], An
         alike = [tensor for tensor in tensors if tensor.dtype == kind]
         flat = torch.cat([tensor.reshape(-1) for tensor in alike])
         collective(flat)
-        for tensor, values in zip(alike, flat.split([tensor.numel() for tensor in alike]), strict=True):
+        for tensor, values in zip(alike, torch.split(flat, [tensor.numel() for tensor in alike]), strict=True):
             tensor.copy_(values.reshape(tensor.shape))
 
 
