@@ -258,11 +258,12 @@ class Classifier(Network, Protocol):
         The inverse of `images`.
         """
 
-    def resident(self, images: Array) -> Callable[[Array, Any], Tensor]:
-        """Copies uint8 images (N, H, W, C) to the device once, and returns a function that selects from them.
+    def resident(self, images: Array) -> Callable[[Array, Any], Callable[[slice], Tensor]]:
+        """Copies uint8 images (N, H, W, C) to the device once, and returns a function that orders them.
 
-        The function takes row numbers (b,), and a `stcore.data.augment.CropFlip` or None; it returns what `images`
-        would return for these rows, augmented.
+        The function takes an epoch's row numbers (n,), and a `stcore.data.augment.CropFlip` for them or None, and
+        copies these to the device. It returns another, which takes a slice of the epoch, copies nothing, and
+        returns what `images` would return for these rows, augmented.
         """
 
     def labels(self, array: Array) -> Tensor:

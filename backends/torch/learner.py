@@ -129,7 +129,11 @@ class TorchClassifier:
         return torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
 
     def pixels(self, array: Array) -> Tensor:
-        return self._host_tensor(array).to(self.device)
+        return self._sent(self._host_tensor(array))
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device, without waiting for what a GPU computes."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _host_tensor(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
@@ -148,7 +152,7 @@ class TorchClassifier:
 
     def images(self, array: Array | Tensor) -> Tensor:
         if isinstance(array, Tensor):  # staged
-            return array.to(self.device, non_blocking=True)
+            return self._sent(array)
         return self.pixels(_channels_first(array))
 
     def host_images(self, x: Tensor | Array) -> Array:
@@ -159,7 +163,7 @@ class TorchClassifier:
         return Resident(images, self.device, self.dtype)
 
     def labels(self, array: Array) -> Tensor:
-        return torch.as_tensor(_native(array), dtype=torch.int64, device=self.device)
+        return self._sent(torch.as_tensor(_native(array), dtype=torch.int64))
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         return fn  # torch compiles the model instead: make_learner(torch.compile(model), …)

@@ -112,7 +112,7 @@ class RankedLearner(TorchLearner):
         self._offset_seed()
 
     def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        """The sums over all ranks, in one message for each dtype; None where no rank has a gradient."""
+        """The sums over all ranks, in one message for each dtype; None if no rank has one."""
         reached = [gradient is not None for gradient in gradients]
         sums = [torch.zeros_like(p) if g is None else g for p, g in zip(self.trainable, gradients, strict=True)]
         counts = torch.tensor(reached, dtype=self.dtype).to(self.device, non_blocking=True)
