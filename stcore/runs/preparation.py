@@ -21,6 +21,7 @@ from stcore.base.progress import Progress
 from stcore.base.ranks import Alone, Ranks
 from stcore.base.version import __version__
 from stcore.core.dispatch import load_backend
+from stcore.core.objective import Objective
 from stcore.core.validation import check_model
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.data.batches import Epochs
@@ -243,7 +244,7 @@ class Setup:
         plan = self.plan
         return Trainer(
             learner=learner,
-            objective=plan.objective,
+            objective=self._objective(learner),
             perturbation=plan.method.perturbation,
             average=average,
             batches=batches,
@@ -259,6 +260,14 @@ class Setup:
             accumulate=plan.optimisation.accumulate,
             ranks=ranks,
         )
+
+    def _objective(self, learner: Learner) -> Objective:
+        """The plan's method; its search as a CUDA graph if the plan wants that."""
+        objective = self.plan.objective
+        if not self.plan.runtime.cuda_graph:
+            return objective
+        captured: Objective = self.backend.CapturedSearch(objective, learner)
+        return captured
 
     def failure_policy(self, warn: Callable[[str], None]) -> FailurePolicy:
         """The plan's failure policy, which reads the metrics on the selection."""

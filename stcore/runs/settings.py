@@ -206,6 +206,7 @@ class Runtime:
     sync_batch_norm: bool = False
     replicas: int | None = None
     compile: str = "auto"
+    cuda_graph: bool = False
     threads: int | None = None
     deterministic: bool = False
 
@@ -232,6 +233,8 @@ class Runtime:
                 "gradient_checkpointing: expected none with compile = on, whose compiler chooses what to keep by "
                 "itself; received both. Leave one of the two out"
             )
+        if self.cuda_graph:
+            self._check_cuda_graph()
         if self.threads is not None:
             checks.whole("threads", self.threads, 1)
         if self.replicas is not None:
@@ -241,6 +244,20 @@ class Runtime:
                     f"replicas: expected none with torch, which has a process for each device; received "
                     f"{self.replicas}. Start it by torchrun --nproc-per-node={self.replicas} $(which stcli) train"
                 )
+
+    def _check_cuda_graph(self) -> None:
+        """UsageError for what a search that is recorded as a CUDA graph cannot go with."""
+        apart = {
+            "backend = keras": self.backend != "torch",
+            "compile = on": self.compile == "on",
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "sync_batch_norm": self.sync_batch_norm,
+        }
+        if received := [name for name, given in apart.items() if given]:
+            raise UsageError(
+                f"cuda_graph: expected torch, without compile = on, gradient_checkpointing and sync_batch_norm; "
+                f"received {' and '.join(received)}. Leave one of the two out"
+            )
 
     @property
     def search_precision(self) -> str:
