@@ -314,6 +314,14 @@ class Classifier(Network, Protocol):
 class Learner(Classifier, Protocol):
     """A classifier together with its optimizer."""
 
+    def noise(
+        self, laws: tuple[str, ...], keys: Array, positions: Array, shape: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        """Draws noise on the device, an array shaped like `images` of host images (B, *shape) for each law.
+
+        keys: as `stcore.base.device_noise.keys` returns them, one for each law.   positions: (B,).
+        """
+
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stcore.backends.torch import compiled, folding, precision, snapshots
+from stcore.backends.torch import compiled, folding, noise, precision, snapshots
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_copies, in_mode, note_statistics, own_buffers
 from stcore.backends.torch.recomputing import checkpointed
@@ -242,6 +242,12 @@ class TorchLearner(TorchClassifier):
             )
         self.optimizer = optimizer
         self._outer = False
+
+    def noise(
+        self, laws: tuple[str, ...], keys: Array, positions: Array, shape: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        drawn = noise.draw(self.labels(keys), self.labels(positions), laws, shape)
+        return tuple(one.to(self.dtype) for one in drawn)
 
     @property
     def trainable(self) -> list[nn.Parameter]:

@@ -258,6 +258,7 @@ class Setup:
             eval_batch_size=plan.evaluation.batch_size,
             until=until,
             accumulate=plan.optimisation.accumulate,
+            noise=plan.runtime.noise,
             ranks=ranks,
         )
 

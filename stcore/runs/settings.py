@@ -20,6 +20,7 @@ from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import MONITORS
 from stcore.methods.step_curriculum import with_step_curriculum
+from stcore.training.noise import NOISE
 from stcore.training.recovery import ON_TROUBLE
 from stcore.training.schedules import SCHEDULES
 
@@ -205,6 +206,7 @@ class Runtime:
     gradient_checkpointing: bool = False
     sync_batch_norm: bool = False
     replicas: int | None = None
+    noise: str = "host"
     compile: str = "auto"
     cuda_graph: bool = False
     threads: int | None = None
@@ -217,6 +219,7 @@ class Runtime:
                 "batch; received it. Leave it out"
             )
         checks.choice("dtype", self.dtype, ("float32", "float64"))
+        checks.choice("noise", self.noise, NOISE)
         checks.choice("compile", self.compile, ("auto", "on", "off", "xla"))
         for name in ("precision", "inner_precision"):
             checks.choice(name, getattr(self, name) or self.precision, PRECISIONS)

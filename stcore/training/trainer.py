@@ -7,17 +7,15 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from stcore.base.ahead import ordered_ahead
 from stcore.base.interrupts import Interrupt
-from stcore.base.noise import sample
 from stcore.base.progress import Progress, stretch
 from stcore.base.ranks import Alone, Ranks, pieces, shares, split
-from stcore.base.seeding import Stream
 from stcore.base.snapshots import part
 from stcore.core.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, stage
 from stcore.data import ImageData, in_order
@@ -28,6 +26,7 @@ from stcore.evaluation.accuracy import Accuracy, merge_accuracies
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Classifier, Learner
 from stcore.training.metrics import EpochSoFar, RunningMeans
+from stcore.training.noise import DeviceNoise, HostNoise
 from stcore.training.recovery import FailurePolicy
 from stcore.training.schedules import Schedule
 from stcore.training.state import State, TrainingStore
@@ -98,6 +97,7 @@ class Trainer:
     average: Average | None = None
     until: float | None = None
     accumulate: int = 1
+    noise: str = "host"
     ranks: Ranks = field(default_factory=Alone)
     failure_policy: FailurePolicy = field(default_factory=FailurePolicy)
     interrupted: bool = False
@@ -105,6 +105,11 @@ class Trainer:
     history: list[dict[str, Any]] = field(default_factory=list)
     _steps: dict[tuple[int, bool, int], Any] = field(default_factory=dict)
     _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
+
+    @cached_property
+    def _noise(self) -> HostNoise:
+        kind = DeviceNoise if self.noise == "device" else HostNoise
+        return kind(self.learner, self.objective.noise_laws, self.seed, self.selection.image_shape)
 
     def state(self) -> State:
         """The complete state of training, for `restore`."""
@@ -213,24 +218,17 @@ class Trainer:
         staged, places = self.learner.staged, pieces(len(batch.labels), self.ranks.count, self.accumulate)
         parts = []
         for where, share in zip(places[self.ranks.rank], shares(places), strict=True):
-            noise = sample(
-                self.objective.noise_laws,
-                self.seed,
-                Stream.NOISE,
-                batch.positions[where],
-                self.selection.image_shape,
-                epoch=epoch,
-            )
+            noise = self._noise.ahead(epoch, batch.positions[where])
             chosen = batch.images[where]
             x = chosen if isinstance(chosen, OnDevice) else staged(chosen)
-            parts.append(Part(x, batch.labels[where], tuple(map(staged, noise)), share))
+            parts.append(Part(x, batch.labels[where], noise, share))
         return _Drawn(parts, len(batch.labels))
 
     def _placed(self, part: Part) -> tuple[Any, ...]:
         """A part on the device; without its share if it is all of the batch."""
         images, learner = self.learner.images, self.learner
         x = part.x.tensor() if isinstance(part.x, OnDevice) else images(part.x)
-        placed = x, learner.labels(part.y), tuple(map(images, part.noise))
+        placed = x, learner.labels(part.y), self._noise.placed(part.noise)
         return placed if part.share == 1.0 else (*placed, learner.pixels(np.array(part.share)))
 
     def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
