@@ -291,7 +291,7 @@ class Trainer:
         selected = scores[self.select_by].value
         if selected >= contestant.best[0]:
             contestant.best = (selected, epoch)
-            self.store.save(name, str(epoch))
+            self.store.promote(name)
         return {f"{attack}_accuracy": accuracy.value for attack, accuracy in scores.items()}
 
     def _check_prediction(self, x: Any) -> None:
