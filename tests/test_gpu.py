@@ -147,11 +147,10 @@ def test_compiled_steps_are_the_eager_ones(placed, choice):
     assert np.abs(theirs - moved).max() <= 1e-9 * np.abs(moved).max()
 
 
+@pytest.mark.parametrize("placed", ["torch"], indirect=True)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["st", "gairat"])
 def test_a_recorded_search_finds_the_examples_of_the_eager_one_bit_for_bit(placed, real_gpu, name, precision):
-    if placed.name != "torch":
-        pytest.skip("CUDA graphs: Keras has none")
     import torch
 
     objective = SHORT[name]
