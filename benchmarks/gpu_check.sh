@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What only a GPU can show, in under eight minutes on one: benchmarks/gpu_check.sh [PYTEST OPTION …]
-# The tests marked gpu: float64 conformance, bf16, TF32, resident images, compiled steps, and a run of each backend.
+# The tests marked gpu: float64 conformance, bf16, TF32, resident images, compiled steps, searches recorded as CUDA
+# graphs beside the eager ones, and a run of each backend.
 # STCORE_TEST_DEVICE=cpu tries the script out without a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -31,6 +31,7 @@ from stcore.evaluation.results import PRECISIONS as OF_EVALUATIONS
 from stcore.models import normalization
 from stcore.runs.folder import CHECKPOINTS
 from stcore.runs.settings import PRECISIONS, SELECT
+from stcore.training.noise import NOISE
 from stcore.training.recovery import ON_TROUBLE
 from stcore.training.schedules import SCHEDULES
 
@@ -131,6 +132,7 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
     "on_trouble": tuple(ON_TROUBLE),
     "precision": PRECISIONS,
     "preset": (*presets.RECIPES, *paper.PRESETS),
+    "noise": NOISE,
     "resident": tuple(RESIDENT),
     "schedule": SCHEDULES,
     "select": SELECT,

@@ -44,8 +44,8 @@ _OF_TRAINING: Groups = (
     ("evaluation", "attacks eval_epsilon eval_norm eval_batch_size select select_by"),
     (
         "runtime",
-        "dtype precision inner_precision gradient_checkpointing compile resident threads decode_workers "
-        "deterministic sync_batch_norm replicas",
+        "dtype precision inner_precision gradient_checkpointing compile cuda_graph noise resident threads "
+        "decode_workers deterministic sync_batch_norm replicas",
     ),
     ("interruptions, several runs, logging", "resume save_every max_hours on_trouble seeds devices tensorboard"),
 )
@@ -262,9 +262,15 @@ class TrainOptions:
     """Keep fewer activations, in the search and in the loss, and recompute them in the backward pass: the same
     gradients with less memory, for one more forward pass per backward pass. torch: per block, if the network has
     blocks; keras: the whole forward pass."""
+    noise: str = "host"
+    """Where the search's noise is drawn: host (ahead of the step, the same numbers everywhere) or device (none is
+    sent to it; other numbers for a seed, the same on each device only to about 1e-6; slow on a CPU)."""
     compile: str = "auto"
     """on, off or auto: torch.compile of the model (auto: off), one tf.function per step (auto: on); xla: that
     function compiled by XLA too, once per batch size (keras)."""
+    cuda_graph: bool = False
+    """Record the search as a CUDA graph and launch it as a whole, for the largest batches (torch on CUDA, without
+    --compile on and --gradient-checkpointing). Never measured: compare the seconds of an epoch."""
     resident: str = "auto"
     """Keep the training images on the device as bytes, and draw and augment batches there, with the same numbers:
     on, off, or auto (on an accelerator if they take less than a quarter of its free memory)."""

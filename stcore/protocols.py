@@ -258,11 +258,12 @@ class Classifier(Network, Protocol):
         The inverse of `images`.
         """
 
-    def resident(self, images: Array) -> Callable[[Array, Any], Tensor]:
-        """Copies uint8 images (N, H, W, C) to the device once, and returns a function that selects from them.
+    def resident(self, images: Array) -> Callable[[Array, Any], Callable[[slice], Tensor]]:
+        """Copies uint8 images (N, H, W, C) to the device once, and returns a function that orders them.
 
-        The function takes row numbers (b,), and a `stcore.data.augment.CropFlip` or None; it returns what `images`
-        would return for these rows, augmented.
+        The function takes an epoch's row numbers (n,), and a `stcore.data.augment.CropFlip` for them or None, and
+        copies these to the device. It returns another, which takes a slice of the epoch, copies nothing, and
+        returns what `images` would return for these rows, augmented.
         """
 
     def labels(self, array: Array) -> Tensor:
@@ -313,14 +314,25 @@ class Classifier(Network, Protocol):
 class Learner(Classifier, Protocol):
     """A classifier together with its optimizer."""
 
+    def noise(
+        self, laws: tuple[str, ...], keys: Array, positions: Array, shape: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        """Draws noise on the device, an array shaped like `images` of host images (B, *shape) for each law.
+
+        keys: as `stcore.base.device_noise.keys` returns them, one for each law.   positions: (B,).
+        """
+
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
         """Calls `loss` once; returns its scalar loss and metrics, and the gradients of the trainable weights.
 
         The gradients come in a fixed order; None stands for a weight that the loss does not reach: it is neither
-        updated nor decayed. All results are constants.
+        updated nor decayed. All results are constants. On one of several ranks the gradients are its own share.
         """
+
+    def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """Sums gradients over the ranks, in place or not, once all parts of a batch have been added up."""
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         """Makes one optimizer update with gradients in the order of `value_and_grad`."""

@@ -5,6 +5,7 @@ import signal
 import sys
 
 import numpy as np
+import torch.distributed
 
 from stcore.cli.main import main
 from stcore.errors import DataError
@@ -33,8 +34,22 @@ def failing(drawn):
     return fail
 
 
+def counted(reduce):
+    def count(tensor, *args):
+        messages.append(tensor.numel())
+        return reduce(tensor, *args)
+
+    return count
+
+
+messages: list[int] = []
+if "COUNTS" in os.environ and RANK == "0":
+    torch.distributed.all_reduce = counted(torch.distributed.all_reduce)
 if "DUMPS" in os.environ:
     Trainer.run = watched(Trainer.run)
 if "FAILS" in os.environ:
     Trainer._drawn = failing(Trainer._drawn)
-sys.exit(main(sys.argv[1:]))
+code = main(sys.argv[1:])
+if messages:
+    np.save(os.environ["COUNTS"], messages)
+sys.exit(code)

@@ -400,6 +400,9 @@ class StrictLearner(StrictClassifier):
             self.model.weights[name][:] = before
         return (value, metrics), gradients
 
+    def summed(self, gradients):
+        return gradients
+
     def apply_gradients(self, gradients):
         for name, gradient in zip(self.trainable, gradients, strict=True):
             weight, velocity = self.model.weights[name], self.velocity[name]

@@ -147,6 +147,24 @@ def test_compiled_steps_are_the_eager_ones(placed, choice):
     assert np.abs(theirs - moved).max() <= 1e-9 * np.abs(moved).max()
 
 
+@pytest.mark.parametrize("placed", ["torch"], indirect=True)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", ["st", "gairat"])
+def test_a_recorded_search_finds_the_examples_of_the_eager_one_bit_for_bit(placed, real_gpu, name, precision):
+    import torch
+
+    objective = SHORT[name]
+    learner = prepared(placed, precision, precision, net="resnet8", side=32)
+    captured = load_backend("torch").CapturedSearch(objective, learner)
+    for seed in range(3):  # the weights move between two batches
+        batch = placed.batch(problem(batch=32, side=32, seed=seed), "float32")
+        noise = batch.noise[: len(objective.noise_laws)]
+        found = [it.find(learner.searching(), batch.x, batch.y, noise) for it in (objective, captured)]
+        for eager, recorded in zip(*found, strict=True):
+            assert torch.equal(eager, recorded)
+        training_step(learner, captured, batch.x, batch.y, noise)
+
+
 def needs_a_compiler():
     if shutil.which("g++") is None:
         pytest.skip("inductor needs a C++ compiler")

@@ -194,6 +194,34 @@ def test_what_is_meant_over_the_batch_is_meant_over_all_ranks(tmp_path, more):
     assert_close(weights(tmp_path / "two"), weights(tmp_path / "one"), 1e-10)
 
 
+def test_the_gradients_of_a_batch_in_parts_are_summed_over_the_ranks_once(tmp_path):
+    load("torch")
+    run = [*RUN, "--train-size", 124, "--steps", 1, "--awp", 0.01]
+    ended(*ranks(*run, "--accumulate", 4, "--out", tmp_path / "two", COUNTS=str(tmp_path / "counts.npy")))
+    alone(*run, "--out", tmp_path / "one")
+    trained = weights(tmp_path / "one")
+    assert_close(weights(tmp_path / "two"), trained, 1e-10)
+    messages, size = np.load(tmp_path / "counts.npy"), sum(map(np.size, trained.values()))
+    assert len(messages[messages >= size]) == 4 * 2  # four updates, each with one ascent
+
+
+def test_a_weight_that_the_loss_of_no_rank_reaches_has_no_gradient(monkeypatch):
+    torch = load("torch") and pytest.importorskip("torch")
+    from stcore.backends.torch import ranks as torch_ranks
+
+    model = torch.nn.ParameterList(torch.zeros(shape) for shape in ((2, 2), (3,), (1,)))
+    learner = load("torch").learner(model)
+    monkeypatch.setattr(torch_ranks.dist, "broadcast", lambda flat, source: None)
+    joined = torch_ranks.RankedLearner(learner, torch_ranks.TorchRanks(0, 2))
+    # The other rank's: none for the first weight, 1, 2, 3 for the second, none for the third.
+    other = torch.tensor([0.0, 0, 0, 0, 1, 2, 3, 0, 0, 1, 0])
+    monkeypatch.setattr(torch_ranks.dist, "all_reduce", lambda flat: flat.add_(other))
+    first, second, third = joined.summed([torch.ones(2, 2), None, None])
+    np.testing.assert_array_equal(first, np.ones((2, 2)))
+    np.testing.assert_array_equal(second, (1, 2, 3))
+    assert third is None
+
+
 def test_killed_it_goes_on_with_as_many_ranks_or_fewer(two, tmp_path):
     both = ranks(*RUN, "--save-every", 0, "--out", tmp_path / "run")
     while not any(path.name >= "00000001-000007" for path in (tmp_path / "run" / "state").glob("*.safetensors")):

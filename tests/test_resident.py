@@ -9,7 +9,7 @@ from small import EAGER, stcli, train
 
 from stcore.base.weights_file import load_weights
 from stcore.data import Batches, ImageData, MixedBatches, Rows
-from stcore.data.augment import AUGMENT, PAD, CropFlip, crop_flip, draw, windows
+from stcore.data.augment import AUGMENT, PAD, CropFlip, as_table, augmented, draw, hidden
 from stcore.data.on_device import OnDevice
 from stcore.data.resident import resident
 from stcore.errors import UsageError
@@ -23,14 +23,17 @@ def data(count=30, side=8, channels=3):
 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))
-def test_windows_are_those_of_the_host(seed, height, width, channels):
-    """Plain indexing of each padded image by its window: the host's own way is another one."""
+def test_the_hosts_windows_are_crops_that_are_flipped_and_covered(seed, height, width, channels):
+    """Plain slices of each padded image: the host's own way is another one."""
     images = np.random.default_rng(seed).integers(0, 256, (5, height, width, channels), np.uint8)
-    draws = draw("crop-flip", seed, 1, 5)
-    rows, columns = windows(draws, height, width)
-    padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
-    picked = [image[r][:, c] for image, r, c in zip(padded, rows, columns, strict=True)]
-    np.testing.assert_array_equal(np.stack(picked), crop_flip(images, draws))
+    draws = draw("crop-flip-cutout", seed, 1, 5)
+    padded, made = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))), augmented(images, draws)
+    for one, made_of_it, *drawn in zip(padded, made, *as_table(draws, height, width), strict=True):
+        top, left, flip, row, column = drawn
+        crop = one[top : top + height, left : left + width].copy()
+        crop = crop[:, ::-1] if flip else crop
+        crop[max(row, 0) : max(row + hidden(height), 0), max(column, 0) : max(column + hidden(width), 0)] = 0
+        np.testing.assert_array_equal(made_of_it, crop)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -51,10 +54,38 @@ def test_batches_are_those_of_the_host_bit_for_bit(backend, augment, dtype):
             np.testing.assert_array_equal(one.positions, other.positions)
 
 
+def test_an_epochs_order_and_draws_go_over_once_wherever_it_starts(backend, monkeypatch):
+    learner = backend.learner(backend.build("tiny", dtype="float32"))
+    there, copied = resident(Batches(data(), 8, seed=3, augment="crop-flip-cutout"), "on", 0, learner.resident), []
+    expected = [backend.array(batch.images.tensor()) for batch in there.epoch(1)]
+    if backend.name == "torch":
+        import torch as module
+
+        names = "as_tensor", "tensor", "from_numpy"
+    else:
+        from keras import ops as module
+
+        names = "convert_to_tensor", "array"
+    for name in names:
+        make = getattr(module, name)
+
+        def noted(value, *args, make=make, **options):
+            if isinstance(value, np.ndarray):
+                copied.append(value.shape)
+            return make(value, *args, **options)
+
+        monkeypatch.setattr(module, name, noted)
+    for start in (0, 2):
+        copied.clear()
+        for batch, images in zip(there.epoch(1, start=start), expected[start:], strict=True):
+            np.testing.assert_array_equal(backend.array(batch.images.tensor()), images)
+        assert copied == [(6, 30)]  # order, top, left, flip, and the square's corner
+
+
 def test_every_shade_is_the_hosts(backend):
     learner = backend.learner(backend.build("tiny", channels=1, dtype="float32"))
     shades = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
-    fetched = learner.resident(shades)(np.arange(4), None)
+    fetched = learner.resident(shades)(np.arange(4), None)(slice(0, 4))
     np.testing.assert_array_equal(backend.array(fetched), backend.array(learner.images(shades)))
 
 
@@ -68,6 +99,7 @@ def test_torch_lays_it_out_as_from_the_host():
     put, host = learner.resident(images), learner.images(images)
     draws = CropFlip(np.full(30, PAD), np.full(30, PAD), np.zeros(30, bool))
     for fetched in (put(np.arange(30), None), put(np.arange(30), draws)):
+        fetched = fetched(slice(0, 30))
         assert torch.equal(fetched, host)
         assert fetched.stride() == host.stride()
         assert not fetched._is_view()
@@ -78,7 +110,7 @@ def test_where_it_is_done():
 
     def put(images):
         copied.append(images.nbytes)
-        return lambda places, draws: None
+        return lambda order, draws: None
 
     host, size = Batches(data(), 8, seed=0), data().images.nbytes
     assert resident(host, "off", 10**9, put) is resident(host, "auto", 0, put) is host

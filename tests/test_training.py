@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from harness import assert_same
-from small import contents, stcli, train, trained
+from small import EAGER, contents, stcli, train, trained
 
 from stcore.attacks import FGSM
 from stcore.base.interrupts import Interrupt
@@ -71,6 +71,10 @@ class Recorder:
 
     # Store
     def save(self, name, epoch):
+        self.did.append((name, epoch))
+
+    def promote(self, name):
+        (*_, epoch) = (what[1] for what in self.did if what[0] == name.replace("best", "last"))
         self.did.append((name, epoch))
 
     def snapshot(self):
@@ -318,6 +322,20 @@ def test_a_method_that_changes_with_the_epoch_is_compiled_once_for_each_phase(ba
     first, last = weights[0], weights[-1]
     learned = {name: array for name, array in last.items() if ".running_" not in name}
     assert_same({name: first[name] for name in learned}, learned)
+
+
+def test_the_best_weights_are_copied_from_the_file_of_the_last_ones(backend, tmp_path, monkeypatch):
+    from stcore import models
+
+    taken, export = [], models.export_weights
+    monkeypatch.setattr(models, "export_weights", lambda model: taken.append(model) or export(model))
+    run = tmp_path / "run"
+    said = train(run, backend=backend.name, ema=0.9, **{**EAGER, "attacks": ""})
+    assert said.code == 0, said.err
+    for averaged in ("", "-ema"):
+        best, last = ((run / f"{name}{averaged}.safetensors").read_bytes() for name in ("best", "last"))
+        assert best == last
+    assert len(taken) == 2  # the trained ones and the averaged ones
 
 
 # One of several ranks

@@ -138,6 +138,9 @@ def value_and_grad(
     return (value, metrics), reached
 
 
+right_shift = jnp.right_shift
+
+
 def compile(fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
     """`fn` of tensors under `jax.jit`, with any variables that it reads and writes; compiled once per batch size.
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from stcore.backends.keras import folding, modes, precision, snapshots
+from stcore.backends.keras import folding, modes, noise, precision, snapshots
 from stcore.backends.keras import ops as keras_ops
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.recomputing import checkpointed
@@ -174,6 +174,7 @@ class KerasLearner(KerasClassifier):
         super().__init__(model)
         self._outer = False
         self._assigned = modes.assigned_weights(model)
+        self._noise: dict[Any, Callable[..., Any]] = {}
         self.optimizer = optimizer
         if not optimizer.built:
             optimizer.build(model.trainable_variables)  # a traced step cannot create variables
@@ -184,6 +185,14 @@ class KerasLearner(KerasClassifier):
     def restore(self, snapshot: Mapping[str, Array]) -> None:
         super().restore(snapshot)
         snapshots.restore_variables("optimizer", self.optimizer.variables, snapshot)
+
+    def noise(
+        self, laws: tuple[str, ...], keys: Array, positions: Array, shape: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        if (laws, shape) not in self._noise:
+            self._noise[laws, shape] = self.compile(partial(noise.draw, laws=laws, shape=shape))
+        drawn = self._noise[laws, shape](self.labels(keys), self.labels(positions))
+        return tuple(native.distribute(ops.cast(one, self.dtype)) for one in drawn)
 
     def value_and_grad(
         self, loss: Callable[[], tuple[Tensor, Metrics]]
@@ -213,6 +222,9 @@ class KerasLearner(KerasClassifier):
         trains = not rowwise  # only evaluations are rowwise
         uses_tf32 = trains and "tf32" in (self.precision, self.inner_precision)
         return precision.in_tensor_float_32(compiled) if uses_tf32 else compiled
+
+    def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        return gradients  # replicas see the whole batch
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         self.optimizer.apply(gradients, self.model.trainable_variables)

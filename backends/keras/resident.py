@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import keras
 import numpy as np
 from keras import ops
 
 from stcore.backends.keras.engine import native
-from stcore.data.augment import PAD, CropFlip, covered, windows
+from stcore.data.augment import PAD, CropFlip, as_table, hidden
 from stcore.protocols import Array, Tensor
 
 ASSUMED = 4 << 30
@@ -15,28 +18,45 @@ ASSUMED = 4 << 30
 
 
 class Resident:
-    """Copies images (N, H, W, C) to the device once; a call selects and augments some of them there."""
+    """Copies images (N, H, W, C) to the device once; a call copies an epoch's order and draws, as one array.
+
+    It returns a function that selects and augments some of the images on the device.
+    """
 
     def __init__(self, images: Array, dtype: str) -> None:
         self._images = ops.convert_to_tensor(images, dtype="uint8")
         # Quotients from numpy: they do not depend on how a device divides.
         self._shades = ops.convert_to_tensor(np.arange(256).astype(dtype) / 255, dtype=dtype)
 
-    def __call__(self, indices: Array, draws: CropFlip | None) -> Tensor:
-        images = ops.take(self._images, ops.convert_to_tensor(indices, dtype="int32"), axis=0)
-        if draws is not None:
-            count, height, width, channels = images.shape
-            rows, columns = windows(draws, height, width)
-            line = width + 2 * PAD
-            size = (height + 2 * PAD) * line
-            first = size * np.arange(count)[:, None] + line * rows
-            pixels = ops.reshape(ops.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))), (-1, channels))
-            first, columns = (ops.convert_to_tensor(array, dtype="int32") for array in (first, columns))
-            images = ops.take(pixels, ops.expand_dims(first, 2) + ops.expand_dims(columns, 1), axis=0)
-            if draws.hole is not None:
-                visible = ops.convert_to_tensor(~covered(draws.hole, height, width), dtype="uint8")
-                images = images * ops.expand_dims(visible, 3)
+    def __call__(self, order: Array, draws: CropFlip | None) -> Callable[[slice], Tensor]:
+        table = np.stack([order, *as_table(draws, *self._images.shape[1:3])])
+        # int64 where there is one: TensorFlow keeps int32 tensors in the host's memory.
+        return partial(self._batch, ops.convert_to_tensor(table, dtype=native.available("int64")))
+
+    def _batch(self, table: Tensor, rows: slice) -> Tensor:
+        indices, *drawn = ops.unstack(table[:, rows], len(table))
+        images = ops.take(self._images, indices, axis=0)
+        if drawn:
+            images = self._augmented(images, *drawn)
         return native.distribute(ops.take(self._shades, ops.cast(images, "int32"), axis=0))
+
+    def _augmented(self, images: Tensor, top: Tensor, left: Tensor, flip: Tensor, *corner: Tensor) -> Tensor:
+        channels = images.shape[3]
+        number, row, column = (ops.arange(count, dtype=top.dtype) for count in images.shape[:3])
+        line = len(column) + 2 * PAD
+        size = (len(row) + 2 * PAD) * line
+        first = size * number[:, None] + line * (top[:, None] + row)
+        columns = left[:, None] + ops.where(flip[:, None] > 0, ops.flip(column), column)
+        pixels = ops.reshape(ops.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))), (-1, channels))
+        images = ops.take(pixels, first[:, :, None] + columns[:, None], axis=0)
+        if not corner:
+            return images
+        outside = []
+        for places, start in zip((row, column), corner, strict=True):
+            offset = places - start[:, None]
+            outside.append((offset < 0) | (offset >= hidden(len(places))))
+        visible = outside[0][:, :, None] | outside[1][:, None]
+        return images * ops.cast(visible, "uint8")[..., None]
 
 
 def free_memory(device: str) -> int:

@@ -87,6 +87,9 @@ def value_and_grad(
     return (value, metrics), tape.gradient(value, [variable.value for variable in variables])
 
 
+right_shift = tf.bitwise.right_shift
+
+
 def compile(fn: Callable[..., Any], *, rowwise: bool = False, xla: bool = False) -> Callable[..., Any]:
     """`fn` of tensors as a `tf.function`, traced once with an open batch axis, rowwise or not.
 

@@ -5,6 +5,7 @@ if __name__ != "stcore.backends.torch":
         "import this package as stcore.backends.torch, after 'pip install -e .' in the repository root"
     )
 
+from stcore.backends.torch.captured import CapturedSearch
 from stcore.backends.torch.devices import (
     devices,
     threads,
@@ -21,6 +22,7 @@ from stcore.backends.torch.resident import free_memory
 from stcore.backends.torch.training import make_sgd, prepare_training
 
 __all__ = [
+    "CapturedSearch",
     "devices",
     "evaluating",
     "free_memory",

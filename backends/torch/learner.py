@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stcore.backends.torch import compiled, folding, precision, snapshots
+from stcore.backends.torch import compiled, folding, noise, precision, snapshots
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_copies, in_mode, note_statistics, own_buffers
 from stcore.backends.torch.recomputing import checkpointed
@@ -129,7 +129,11 @@ class TorchClassifier:
         return torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
 
     def pixels(self, array: Array) -> Tensor:
-        return self._host_tensor(array).to(self.device)
+        return self._sent(self._host_tensor(array))
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device, without waiting for what a GPU computes."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _host_tensor(self, array: Array) -> Tensor:
         if array.dtype == np.uint8:
@@ -148,7 +152,7 @@ class TorchClassifier:
 
     def images(self, array: Array | Tensor) -> Tensor:
         if isinstance(array, Tensor):  # staged
-            return array.to(self.device, non_blocking=True)
+            return self._sent(array)
         return self.pixels(_channels_first(array))
 
     def host_images(self, x: Tensor | Array) -> Array:
@@ -159,7 +163,7 @@ class TorchClassifier:
         return Resident(images, self.device, self.dtype)
 
     def labels(self, array: Array) -> Tensor:
-        return torch.as_tensor(_native(array), dtype=torch.int64, device=self.device)
+        return self._sent(torch.as_tensor(_native(array), dtype=torch.int64))
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         return fn  # torch compiles the model instead: make_learner(torch.compile(model), …)
@@ -239,6 +243,12 @@ class TorchLearner(TorchClassifier):
         self.optimizer = optimizer
         self._outer = False
 
+    def noise(
+        self, laws: tuple[str, ...], keys: Array, positions: Array, shape: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        drawn = noise.draw(self.labels(keys), self.labels(positions), laws, shape)
+        return tuple(one.to(self.dtype) for one in drawn)
+
     @property
     def trainable(self) -> list[nn.Parameter]:
         """The optimizer's weights that have gradients now: layers may be unfrozen between two steps."""
@@ -270,7 +280,7 @@ class TorchLearner(TorchClassifier):
         self._outer = True
         try:
             with torch.enable_grad():
-                value, metrics = self.call_loss(loss)
+                value, metrics = loss()
         finally:
             self._outer = False
         with precision.backward_context(self.precision):
@@ -278,9 +288,8 @@ class TorchLearner(TorchClassifier):
         gradients = [p.grad for p in self.trainable]  # None: not in the loss, so neither updated nor decayed
         return (value.detach(), {name: m.detach() for name, m in metrics.items()}), gradients
 
-    def call_loss(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
-        """Calls a loss that will be differentiated; a rank overrides it."""
-        return loss()
+    def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        return gradients  # a rank overrides it
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(self.trainable, gradients, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -13,7 +12,6 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch import snapshots
@@ -21,13 +19,9 @@ from stcore.backends.torch.learner import TorchLearner
 from stcore.base.ranks import Alone, Ranks, launched
 from stcore.base.snapshots import part
 from stcore.errors import UsageError
-from stcore.protocols import Array, Metrics, Ops
+from stcore.protocols import Array, Ops
 
 STORE_TIMEOUT = timedelta(seconds=10)
-_SYNC_BUFFERS = "forward_sync_buffers"  # newer PyTorch's name of broadcast_buffers
-_PARAMETERS = inspect.signature(DistributedDataParallel.__init__).parameters
-# `apply_gradients` broadcasts the buffers.
-_NO_BUFFER_SYNC: dict[str, Any] = {_SYNC_BUFFERS if _SYNC_BUFFERS in _PARAMETERS else "broadcast_buffers": False}
 
 
 def join_ranks(device: str) -> Ranks:
@@ -106,27 +100,30 @@ def synchronised(model: nn.Module, device: str) -> nn.Module:
 class RankedLearner(TorchLearner):
     """A learner as one of several ranks.
 
-    `DistributedDataParallel` computes the loss and averages the gradients; the search for examples uses the bare
-    module. After each update all ranks take the running statistics of rank 0.
+    Means are over all ranks' examples; each rank computes its own share of the gradients, and they are summed once
+    for each update. All ranks start with the weights of rank 0, and take its running statistics after each update.
     """
 
     def __init__(self, learner: TorchLearner, ranks: TorchRanks) -> None:
         vars(self).update(vars(learner))  # all its attributes, precision included
         self._ranks = ranks
         self.ops = _with_global_mean(torch_ops)
-        # unused: a method may leave weights out of its loss, and None must stay None
-        self._loss = DistributedDataParallel(_Loss(self.model), find_unused_parameters=True, **_NO_BUFFER_SYNC)
+        _in_one_message([*self.model.parameters(), *self.model.buffers()], _broadcast)
         self._offset_seed()
 
-    def call_loss(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
-        result: tuple[Tensor, Metrics] = self._loss(loss)
-        return result
+    def summed(self, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """The sums over all ranks, in one message for each dtype; None if no rank has one."""
+        reached = [gradient is not None for gradient in gradients]
+        sums = [torch.zeros_like(p) if g is None else g for p, g in zip(self.trainable, gradients, strict=True)]
+        counts = torch.tensor(reached, dtype=self.dtype).to(self.device, non_blocking=True)
+        _in_one_message([*sums, counts], dist.all_reduce)
+        if all(reached):  # then nothing waits for the device
+            return sums
+        return [total if count else None for total, count in zip(sums, counts.tolist(), strict=True)]
 
     def apply_gradients(self, gradients: Sequence[Tensor | None]) -> None:
         super().apply_gradients(gradients)
-        buffers = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
-        for kind in dict.fromkeys(buffer.dtype for buffer in buffers):
-            _broadcast([buffer for buffer in buffers if buffer.dtype == kind])
+        _in_one_message([buffer for buffer in self.model.buffers() if buffer.is_floating_point()], _broadcast)
 
     def snapshot(self) -> dict[str, Array]:
         """Rank 0's snapshot, with the generator states of the other ranks."""
@@ -150,23 +147,19 @@ class RankedLearner(TorchLearner):
 
 
 @torch.no_grad()
-def _broadcast(tensors: Sequence[Tensor]) -> None:
-    """Sends rank 0's values to all ranks in one message."""
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+def _in_one_message(tensors: Sequence[Tensor], collective: Callable[[Tensor], Any]) -> None:
+    """Makes the collective operation on the tensors, in place: one message for each dtype."""
+    for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
+        alike = [tensor for tensor in tensors if tensor.dtype == kind]
+        flat = torch.cat([tensor.reshape(-1) for tensor in alike])
+        collective(flat)
+        for tensor, values in zip(alike, torch.split(flat, [tensor.numel() for tensor in alike]), strict=True):
+            tensor.copy_(values.reshape(tensor.shape))
+
+
+def _broadcast(flat: Tensor) -> None:
+    """Sends rank 0's values to all ranks."""
     dist.broadcast(flat, 0)
-    for tensor, values in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(values.reshape(tensor.shape))
-
-
-class _Loss(nn.Module):
-    """The module that `DistributedDataParallel` wraps: a whole loss, which calls the model several times."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, loss: Callable[[], tuple[Tensor, Metrics]]) -> tuple[Tensor, Metrics]:
-        return loss()
 
 
 class _Mean(torch.autograd.Function):
@@ -177,7 +170,7 @@ class _Mean(torch.autograd.Function):
         sum_and_count = torch.stack([x.sum(), x.new_tensor(len(x))])
         dist.all_reduce(sum_and_count)
         total, count = sum_and_count.unbind()
-        ctx.share, ctx.count = dist.get_world_size() / count, len(x)  # times the ranks: gradients are averaged
+        ctx.share, ctx.count = 1 / count, len(x)
         mean: Tensor = total / count
         return mean
 

@@ -119,14 +119,17 @@ class OuterLoss:
     def value_and_grad(
         self, mean: Callable[[Losses], tuple[Tensor, Metrics]]
     ) -> tuple[tuple[Tensor, Metrics], Sequence[Tensor | None]]:
-        """Returns the batch mean and its gradients, given `mean` over one part: accumulated part by part."""
+        """Returns the batch mean and its gradients, given `mean` over one part.
+
+        They are accumulated part by part, and then summed over the ranks once.
+        """
         first, *others = self.parts
         (loss, metrics), gradients = self._scaled(first, mean)
         for part in others:
             (part_loss, part_metrics), part_gradients = self._scaled(part, mean)
             loss, metrics = loss + part_loss, {n: metrics[n] + value for n, value in part_metrics.items()}
             gradients = added(gradients, part_gradients)
-        return (loss, metrics), gradients
+        return (loss, metrics), self.learner.summed(gradients)
 
     def _scaled(
         self, part: tuple[Losses, Tensor | float], mean: Callable[[Losses], tuple[Tensor, Metrics]]

@@ -120,8 +120,8 @@ class Bench:
         return watch.pace
 
     def saving(self) -> Spent:
-        """Times the writing of the state, and of the weights as best and as last, into a temporary folder."""
-        names = ("best", "last") if self.average is None else ("best", "last", "best-ema", "last-ema")
+        """Times the writing of the state, and of the weights as last and as best, into a temporary folder."""
+        kinds = ("",) if self.average is None else ("", "-ema")
         with TemporaryDirectory(prefix="stcli-plan-") as name:
             folder = Path(name)
             store = RunStore(
@@ -134,8 +134,9 @@ class Bench:
             )
             begun = Spent.now()
             store.keep(self._trainer.state())
-            for checkpoint in names:
-                store.save(checkpoint, "1")
+            for kind in kinds:
+                store.save(f"last{kind}", "1")
+                store.promote(f"best{kind}")
             return Spent.now() - begun
 
     def _watch(self, seconds: float, images: int) -> Stopwatch:

@@ -52,26 +52,39 @@ def augmented(images: npt.NDArray[np.uint8], draws: CropFlip | None) -> npt.NDAr
         return images
     result = crop_flip(images, draws)
     if draws.hole is not None:
-        result[covered(draws.hole, *images.shape[1:3])] = 0
+        result[_covered(draws.hole, *images.shape[1:3])] = 0
     return result
 
 
-def covered(hole: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.bool_]:
+def _covered(hole: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.bool_]:
     """(N, H, W) booleans: the pixels under cutout's square (DeVries & Taylor, 2017), clipped at the border."""
 
-    def within(centre: npt.NDArray[np.float64], side: int) -> npt.NDArray[np.bool_]:
-        length = round(HOLE * side)
-        first = np.floor(centre * side).astype(np.int64)[:, None] - length // 2
-        return (np.arange(side) >= first) & (np.arange(side) < first + length)
+    def within(first: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.bool_]:
+        places = np.arange(side) - first[:, None]
+        return (places >= 0) & (places < hidden(side))
 
-    return within(hole[0], height)[:, :, None] & within(hole[1], width)[:, None, :]
+    rows, columns = _corners(hole, height, width)
+    return within(rows, height)[:, :, None] & within(columns, width)[:, None, :]
 
 
-def windows(draws: CropFlip, height: int, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The rows (N, H) and columns (N, W) of each augmented image in its padded image."""
-    columns = np.arange(width)
-    flipped = np.where(draws.flip[:, None], columns[::-1], columns)
-    return draws.top[:, None] + np.arange(height), draws.left[:, None] + flipped
+def hidden(side: int) -> int:
+    """The side of cutout's square in an image of this side."""
+    return round(HOLE * side)
+
+
+def _corners(hole: npt.NDArray[np.float64], height: int, width: int) -> list[npt.NDArray[np.int64]]:
+    """The first rows and the first columns of cutout's squares, (N,) each; negative where a border clips them."""
+    sides = height, width
+    centres = zip(hole, sides, strict=True)
+    return [np.floor(centre * side).astype(np.int64) - hidden(side) // 2 for centre, side in centres]
+
+
+def as_table(draws: CropFlip | None, height: int, width: int) -> list[npt.NDArray[np.int64]]:
+    """The draws of N images as whole numbers (N,): top, left, flip; then cutout's first row and first column."""
+    if draws is None:
+        return []
+    corners = [] if draws.hole is None else _corners(draws.hole, height, width)
+    return [draws.top, draws.left, draws.flip.astype(np.int64), *corners]
 
 
 def crop_flip(images: npt.NDArray[np.uint8], draws: CropFlip) -> npt.NDArray[np.uint8]:

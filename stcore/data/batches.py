@@ -82,12 +82,14 @@ class Batches:
         if self.shuffle:
             order = generator(self.seed, Stream.ORDER, epoch=epoch).permutation(total)
         draws = draw(self.augment, self.seed, epoch, total)
+        select = None if self.fetch is None else self.fetch(order, draws)
         for rows in batch_slices(total, self.batch_size, start, self.drop_last):
-            indices, drawn = order[rows], None if draws is None else draws.at(rows)
-            if self.fetch is None:
-                images: Any = augmented(self.data.images[indices], drawn)
+            indices = order[rows]
+            images: Any
+            if select is None:
+                images = augmented(self.data.images[indices], None if draws is None else draws.at(rows))
             else:
-                images = OnDevice(self.fetch, indices, drawn)
+                images = OnDevice(select, rows)
             yield Batch(images, self.data.labels[indices], np.arange(rows.start, rows.stop))
 
 

@@ -8,22 +8,24 @@ from typing import Any
 
 from stcore.data.augment import CropFlip
 
-Fetch = Callable[[Any, CropFlip | None], Any]
-"""(indices (b,), their draws or None) → the augmented images as the model's tensor."""
+Select = Callable[[slice], Any]
+"""Places in the order of an epoch → the augmented images as the model's tensor."""
+Fetch = Callable[[Any, CropFlip | None], Select]
+"""The order of an epoch, (N,) rows of the resident images, and its draws or None: they go to the device once."""
 
 
 @dataclass(frozen=True, eq=False)
 class OnDevice:
     """A batch's images on the device; `tensor` selects and augments them."""
 
-    fetch: Fetch
-    indices: Any  # int64 (b,), into the resident images
-    draws: CropFlip | None
+    select: Select
+    rows: slice  # places in the order of the epoch
 
     def __getitem__(self, rows: slice) -> OnDevice:
         """A share of the batch."""
-        return OnDevice(self.fetch, self.indices[rows], None if self.draws is None else self.draws.at(rows))
+        first = self.rows.start
+        return OnDevice(self.select, slice(first + rows.start, first + rows.stop))
 
     def tensor(self) -> Any:
         """The same tensor that the learner's `images` returns for these images on the host."""
-        return self.fetch(self.indices, self.draws)
+        return self.select(self.rows)

@@ -15,11 +15,12 @@ Every file but metrics.jsonl is written to a temporary file and then moved, so t
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import is_vacant, read_json, read_toml, write_file, write_json, writing
+from stcore.base.files import is_vacant, read_json, read_toml, replacing, write_file, write_json, writing
 from stcore.base.weights_file import save_weights
 from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
@@ -109,3 +110,8 @@ class RunFolder:
     def write_weights(self, name: str, weights: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
         """Writes weights with the metadata from which their network is rebuilt."""
         save_weights(self.path / name, weights, metadata)
+
+    def copy_weights(self, name: str, to: str) -> None:
+        """Writes a weights file once more under another name."""
+        with replacing(self.path / to) as file, (self.path / name).open("rb") as given:
+            shutil.copyfileobj(given, file)

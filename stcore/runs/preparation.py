@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from stcore.base.progress import Progress
 from stcore.base.ranks import Alone, Ranks
 from stcore.base.version import __version__
 from stcore.core.dispatch import load_backend
+from stcore.core.objective import Objective
 from stcore.core.validation import check_model
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.data.batches import Epochs
@@ -256,8 +257,10 @@ class Setup:
             eval_batch_size=plan.evaluation.batch_size,
             until=until,
             accumulate=plan.optimisation.accumulate,
+            noise=plan.runtime.noise,
             ranks=ranks,
             watch=self.watch(learner),
+            capture=self._capture(learner),
         )
 
     def watch(self, learner: Learner) -> CollapseWatch | None:
@@ -270,6 +273,14 @@ class Setup:
     def chance(self) -> float:
         """The accuracy of a constant answer on the selection."""
         return float(self.selection.class_counts().max()) / len(self.selection)
+
+    def _capture(self, learner: Learner) -> Callable[[Objective], Objective]:
+        """Makes a method's search a CUDA graph, if the plan wants that. Raises DeviceError for other devices."""
+        if not self.plan.runtime.cuda_graph:
+            return lambda objective: objective
+        capture = partial(self.backend.CapturedSearch, learner=learner)
+        capture(self.plan.objective)  # refuses a device before anything is written
+        return capture
 
     def failure_policy(self, warn: Callable[[str], None]) -> FailurePolicy:
         """The plan's failure policy, which reads the metrics on the selection."""

@@ -20,6 +20,7 @@ from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import MONITORS
 from stcore.methods.curriculum import with_curriculum
+from stcore.training.noise import NOISE
 from stcore.training.recovery import ON_TROUBLE
 from stcore.training.schedules import SCHEDULES
 
@@ -207,7 +208,9 @@ class Runtime:
     gradient_checkpointing: bool = False
     sync_batch_norm: bool = False
     replicas: int | None = None
+    noise: str = "host"
     compile: str = "auto"
+    cuda_graph: bool = False
     threads: int | None = None
     deterministic: bool = False
 
@@ -218,6 +221,7 @@ class Runtime:
                 "batch; received it. Leave it out"
             )
         checks.choice("dtype", self.dtype, ("float32", "float64"))
+        checks.choice("noise", self.noise, NOISE)
         checks.choice("compile", self.compile, ("auto", "on", "off", "xla"))
         for name in ("precision", "inner_precision"):
             checks.choice(name, getattr(self, name) or self.precision, PRECISIONS)
@@ -234,6 +238,8 @@ class Runtime:
                 "gradient_checkpointing: expected none with compile = on, whose compiler chooses what to keep by "
                 "itself; received both. Leave one of the two out"
             )
+        if self.cuda_graph:
+            self._check_cuda_graph()
         if self.threads is not None:
             checks.whole("threads", self.threads, 1)
         if self.replicas is not None:
@@ -243,6 +249,20 @@ class Runtime:
                     f"replicas: expected none with torch, which has a process for each device; received "
                     f"{self.replicas}. Start it by torchrun --nproc-per-node={self.replicas} $(which stcli) train"
                 )
+
+    def _check_cuda_graph(self) -> None:
+        """UsageError for what a search that is recorded as a CUDA graph cannot go with."""
+        apart = {
+            "backend = keras": self.backend != "torch",
+            "compile = on": self.compile == "on",
+            "gradient_checkpointing": self.gradient_checkpointing,
+            "sync_batch_norm": self.sync_batch_norm,
+        }
+        if received := [name for name, given in apart.items() if given]:
+            raise UsageError(
+                f"cuda_graph: expected torch, without compile = on, gradient_checkpointing and sync_batch_norm; "
+                f"received {' and '.join(received)}. Leave one of the two out"
+            )
 
     @property
     def search_precision(self) -> str:

@@ -62,6 +62,9 @@ class RunStore:
         model = self.average.evaluator.classifier if self.average and averaged else self.learner
         self.folder.write_weights(f"{name}.safetensors", model.weights(), {**self.metadata, "epoch": epoch})
 
+    def promote(self, name: str) -> None:
+        self.folder.copy_weights(f"{name.replace('best', 'last')}.safetensors", f"{name}.safetensors")
+
     def log(self, row: Mapping[str, Any]) -> None:
         self.folder.append_metrics(row)
         self.on_row(row)
@@ -84,6 +87,9 @@ class NullStore:
     """A store that writes nothing: for all ranks but the first, whose weights, metrics and states are the same."""
 
     def save(self, name: str, epoch: str) -> None:
+        """Nothing is written."""
+
+    def promote(self, name: str) -> None:
         """Nothing is written."""
 
     def log(self, row: Mapping[str, Any]) -> None:

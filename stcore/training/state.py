@@ -15,6 +15,9 @@ class TrainingStore(Protocol):
     def save(self, name: str, epoch: str) -> None:
         """Keeps the learner's weights as `best` or `last`, the averaged ones as `best-ema` or `last-ema`."""
 
+    def promote(self, name: str) -> None:
+        """Keeps as `best` what was saved last as `last`, or as `best-ema` what was saved as `last-ema`."""
+
     def log(self, row: Mapping[str, Any]) -> None:
         """Keeps an epoch's metrics."""
 

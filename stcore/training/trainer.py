@@ -14,10 +14,8 @@ import numpy as np
 
 from stcore.base.ahead import ordered_ahead
 from stcore.base.interrupts import Interrupt
-from stcore.base.noise import sample
 from stcore.base.progress import Progress, stretch
 from stcore.base.ranks import Alone, Ranks, pieces, shares, split
-from stcore.base.seeding import Stream
 from stcore.base.snapshots import part
 from stcore.core.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, stage
 from stcore.data import ImageData, in_order
@@ -31,6 +29,7 @@ from stcore.protocols import Classifier, Learner
 from stcore.training.collapse import CollapseWatch
 from stcore.training.diagnosis import COLLAPSE, Trouble
 from stcore.training.metrics import EpochSoFar, RunningMeans
+from stcore.training.noise import DeviceNoise, HostNoise
 from stcore.training.recovery import Abandoned, FailurePolicy
 from stcore.training.schedules import Schedule
 from stcore.training.state import State, TrainingStore
@@ -83,7 +82,7 @@ class Trainer:
     `interrupted` is then true. SIGTERM and `until`, a time limit by `time.monotonic`, do the same.
     accumulate: the number of parts of a batch that go through the network one after another before an update.
     failure_policy: what to do about trouble; by default nothing but the DivergedError.
-    watch: looks for a collapse every few steps.
+    watch: looks for a collapse every few steps.   capture: wraps the method whose step is compiled.
     ranks: each of several takes its share of every batch and of the evaluation; all get the same numbers.
     Raises DivergedError at a non-finite loss or prediction; what was saved before stays.
     """
@@ -103,14 +102,22 @@ class Trainer:
     average: Average | None = None
     until: float | None = None
     accumulate: int = 1
+    noise: str = "host"
     ranks: Ranks = field(default_factory=Alone)
     failure_policy: FailurePolicy = field(default_factory=FailurePolicy)
     watch: CollapseWatch | None = None
+    capture: Callable[[Objective], Objective] = lambda objective: objective
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
     _steps: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    _wrapped: dict[int, Objective] = field(default_factory=dict)
     _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
+
+    @property
+    def _noise(self) -> HostNoise:
+        kind = DeviceNoise if self.noise == "device" else HostNoise
+        return kind(self.learner, self.method.noise_laws, self.seed, self.selection.image_shape)
 
     def state(self) -> State:
         """The complete state of training, for `restore`."""
@@ -149,6 +156,13 @@ class Trainer:
     def method(self) -> Objective:
         """The objective, with the remedies of the rollbacks so far."""
         return self.failure_policy.remedied(self.objective)
+
+    def _captured(self) -> Objective:
+        """The method in `capture`, once for each number of rollbacks."""
+        number = len(self.failure_policy.rollbacks)
+        if number not in self._wrapped:
+            self._wrapped = {number: self.capture(self.method)}
+        return self._wrapped[number]
 
     @property
     def at_start(self) -> bool:
@@ -216,7 +230,7 @@ class Trainer:
     def _step(self, phase: int, perturbing: bool, *parts: Sequence[Any]) -> StepResult:
         perturbation = self.perturbation if perturbing else None
         given = [Part(*part) for part in parts]
-        result = accumulated_step(self.learner, self.method, given, phase, perturbation)
+        result = accumulated_step(self.learner, self._captured(), given, phase, perturbation)
         if self.average is not None:
             follow(self.average.evaluator.classifier, self.learner, self.average.decay)
         return result
@@ -231,24 +245,17 @@ class Trainer:
         staged, places = self.learner.staged, pieces(len(batch.labels), self.ranks.count, self.accumulate)
         parts = []
         for where, share in zip(places[self.ranks.rank], shares(places), strict=True):
-            noise = sample(
-                self.method.noise_laws,
-                self.seed,
-                Stream.NOISE,
-                batch.positions[where],
-                self.selection.image_shape,
-                epoch=epoch,
-            )
+            noise = self._noise.ahead(epoch, batch.positions[where])
             chosen = batch.images[where]
             x = chosen if isinstance(chosen, OnDevice) else staged(chosen)
-            parts.append(Part(x, batch.labels[where], tuple(map(staged, noise)), share))
+            parts.append(Part(x, batch.labels[where], noise, share))
         return _Drawn(parts, len(batch.labels))
 
     def _placed(self, part: Part) -> tuple[Any, ...]:
         """A part on the device; without its share if it is all of the batch."""
         images, learner = self.learner.images, self.learner
         x = part.x.tensor() if isinstance(part.x, OnDevice) else images(part.x)
-        placed = x, learner.labels(part.y), tuple(map(images, part.noise))
+        placed = x, learner.labels(part.y), self._noise.placed(part.noise)
         return placed if part.share == 1.0 else (*placed, learner.pixels(np.array(part.share)))
 
     def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
@@ -324,7 +331,7 @@ class Trainer:
         selected = scores[self.select_by].value
         if selected >= contestant.best[0]:
             contestant.best = (selected, epoch)
-            self.store.save(name, str(epoch))
+            self.store.promote(name)
         return {f"{attack}_accuracy": accuracy.value for attack, accuracy in scores.items()}
 
     def _check_prediction(self, x: Any) -> None:
