@@ -21,6 +21,7 @@ from stcore.attacks.windows import Windows, place
 from stcore.base import checks
 from stcore.protocols import Array
 
+_RUN = 32  # steps whose random numbers are drawn at once
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations out of 10 000, as published
 
 
@@ -85,10 +86,7 @@ class Square:
         images, points, best = (_as_images(a) for a in (x, state["points"], state["adversarial"]))
         if self.norm == "linf":
             # Restores the best point in the windows of the step before, whose proposal may have been rejected.
-            before, now = (
-                _drawn(self, number.astype(int).tobytes(), keys.tobytes(), images.shape[1:], images.dtype)
-                for number in (np.maximum(step - 1, 0), step)
-            )
+            before, now = _windows(self, step, keys, images.shape[1:], images.dtype)
             for windows, _ in before:
                 windows.write(points, windows.read(best))
             for windows, signs in now:
@@ -105,22 +103,33 @@ class Square:
         """Keeps points whose margin is lower, or still zero; at zero or below the network may be wrong."""
         margin, best = _margins(logits, y), state["margin"]
         kept = (margin < best) | ((margin == 0) & (best == 0))
-        state["adversarial"][kept] = points[kept]
-        best = np.where(kept, margin, best)
+        (rows,) = kept.nonzero()
+        if len(rows):
+            state["adversarial"][rows] = points[rows]
+            best = np.where(kept, margin, best)
         return state | {"margin": best, "success": best <= 0}
 
     def draw(
-        self, step: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
-    ) -> Iterator[tuple[Windows, Array]]:
-        """Yields the windows that lanes past their start write at this step, with their signs (n, 1, 1, C).
+        self, steps: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
+    ) -> list[list[tuple[Windows, Array]]]:
+        """Returns for each row of `steps` (T, B) the windows that lanes past their start write, with their signs.
 
-        shape: (H, W, C) of the images.   dtype: of the signs, which are −1 or 1.
+        Windows of one size are one entry, with signs (n, 1, 1, C), which are −1 or 1.
+        shape: (H, W, C) of the images.   dtype: of the signs.
         """
-        height, width, channels = shape
-        chance = counter_random.uniforms(counter_random.keys(keys, step), (2 + channels,))
+        (count, lanes), (*size, channels) = steps.shape, shape
+        drawn: list[list[tuple[Windows, Array]]] = [[] for _ in range(count)]
+        chance = counter_random.uniforms(
+            counter_random.keys(np.tile(keys, count), steps.ravel()), (2 + channels,)
+        )
         signs = np.where(chance[:, None, None, 2:] < 0.5, -1, 1).astype(dtype)
-        for lanes, side in self._by_side(step, height, width):
-            yield place(chance[lanes, :2], lanes, side, (height, width)), signs[lanes]
+        for which, side in self._by_side(steps.ravel(), *size):
+            windows, own = place(chance[which, :2], which % lanes, side, tuple(size)), signs[which]
+            ends = np.searchsorted(which, lanes * np.arange(count + 1)).tolist()
+            for entries, begin, end in zip(drawn, ends, ends[1:], strict=False):
+                if begin < end:
+                    entries.append((windows.part(begin, end), own[begin:end]))
+        return drawn
 
     def _by_side(self, step: Array, height: int, width: int) -> Iterator[tuple[Array, int]]:
         """Yields the lanes past their start, grouped by the side of their windows."""
@@ -135,12 +144,21 @@ def _sides(attack: Square, height: int, width: int) -> Array:
     return np.append(0, attack.sides(np.arange(1, attack.evaluations), height, width))
 
 
-@lru_cache(maxsize=2)  # a step's and the next one's: each is drawn once, unless lanes have come or gone between
+def _windows(
+    attack: Square, step: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
+) -> list[list[tuple[Windows, Array]]]:
+    """`Square.draw` for the steps (B,) before these and for these, out of a run of steps drawn at once."""
+    since = int(step[0]) % _RUN
+    return _drawn(attack, (step - since).tobytes(), keys.tobytes(), shape, dtype)[since : since + 2]
+
+
+@lru_cache(maxsize=1)  # drawn again where lanes have come or gone
 def _drawn(
     attack: Square, step: bytes, keys: bytes, shape: tuple[int, int, int], dtype: Any
-) -> Sequence[tuple[Windows, Array]]:
-    """`Square.draw` of arrays as bytes, kept."""
-    return tuple(attack.draw(np.frombuffer(step, int), np.frombuffer(keys, np.uint64), shape, dtype))
+) -> list[list[tuple[Windows, Array]]]:
+    """`Square.draw` for a run of steps, from the one before `step`; arrays as bytes."""
+    steps = np.frombuffer(step, int) + np.arange(-1, _RUN)[:, None]
+    return attack.draw(steps.clip(0, attack.queries), np.frombuffer(keys, np.uint64), shape, dtype)
 
 
 def _as_images(x: Array) -> Array:
