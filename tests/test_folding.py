@@ -224,6 +224,17 @@ def torch_cases():
     def chain(*modules):
         return nn.Sequential(*modules, *head())
 
+    class Forked(nn.Module):
+        """A rectified output that is read unrectified too."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.head = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Linear(6, 4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.head(self.relu(y).mean((2, 3)) + y.mean((2, 3)))
+
     hooked = chain(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))
     hooked[0].register_forward_hook(lambda module, given, y: 2 * y)
     normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 6, 3))
@@ -241,6 +252,7 @@ def torch_cases():
         "used twice": (Twice(), 1),
         "shared": (Shared(), 2),
         "branching": (Branching(), 1),
+        "forked": (Forked(), 0),
         "random": (Restless(), 1),
         "straight-through": (StraightThrough(), 1),
         "no_grad": (Unseen(), 1),
@@ -252,8 +264,8 @@ def torch_cases():
 STAY = ("random", "hooks")
 NAMES = (
     *("bias", "no affine", "groups, stride", "in place", "dropout", "functional", "nested", "batch statistics"),
-    *("transposed", "batch norm first", "used twice", "shared", "branching", "straight-through", "no_grad"),
-    *("weight norm", *STAY),
+    *("transposed", "batch norm first", "used twice", "shared", "branching", "forked", "straight-through"),
+    *("no_grad", "weight norm", *STAY),
 )
 
 
@@ -280,6 +292,42 @@ def test_a_module_is_folded_where_that_is_right(name):
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key])
     assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("pooling", ["mean", "module"])
+def test_gradients_of_a_folded_network_stay_channels_last(pooling):
+    """Behind the mean over the pixels too, and a ReLU writes into the output before it."""
+    import torch
+    from torch import nn
+
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.head = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Linear(6, 4)
+            self.pool = nn.AdaptiveAvgPool2d(1)
+
+        def forward(self, x):
+            y = self.relu(self.conv(x))
+            return self.head(y.mean((2, 3)) if pooling == "mean" else self.pool(y).flatten(1))
+
+    layouts, memory = [], []
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, node):
+            result = super().run_node(node)
+            if result.ndim == 4 and result.shape[1] == 6 and result.shape[2] > 1:
+                memory.append(result.data_ptr())
+                result.register_hook(
+                    lambda gradient: layouts.append(gradient.is_contiguous(memory_format=torch.channels_last))
+                )
+            return result
+
+    load("torch")
+    classifier = stcore.make_classifier(lively(Pooled()))
+    x = classifier.images(images())
+    Watch(classifier.folded(x).model).run(x.clone().requires_grad_()).sum().backward()
+    assert layouts == [True, True]
+    assert len(set(memory)) == 1
 
 
 def test_compiled_modules_stay():

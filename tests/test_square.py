@@ -197,7 +197,7 @@ def test_the_first_points_of_l2_and_l1_are_tiles_of_pyautoattacks_bumps(norm, ep
 
 
 def test_windows_of_many_steps_are_drawn_at_once(monkeypatch):
-    """A step puts back what the one before has written; windows are drawn again for other lanes and further steps."""
+    """A step puts back what the one before has written; windows are drawn for 32 steps, and for other lanes."""
     drawn, draw = [], Square.draw
     monkeypatch.setattr(Square, "draw", lambda *args: drawn.append(None) or draw(*args))
     x, keys, attack = pixels((8, 8, 3)), lane_keys(5, seed=77), Square(0.1)

@@ -6,7 +6,7 @@ its own windows and signs from its key and step; the published code shares them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -117,14 +117,12 @@ class Square:
         Windows of one size are one entry, with signs (n, 1, 1, C), which are −1 or 1.
         shape: (H, W, C) of the images.   dtype: of the signs.
         """
-        (count, lanes), (*size, channels) = steps.shape, shape
+        (count, lanes), (height, width, channels) = steps.shape, shape
         drawn: list[list[tuple[Windows, Array]]] = [[] for _ in range(count)]
-        chance = counter_random.uniforms(
-            counter_random.keys(np.tile(keys, count), steps.ravel()), (2 + channels,)
-        )
+        chance = counter_random.uniforms(counter_random.keys(np.tile(keys, count), steps.ravel()), (2 + channels,))
         signs = np.where(chance[:, None, None, 2:] < 0.5, -1, 1).astype(dtype)
-        for which, side in self._by_side(steps.ravel(), *size):
-            windows, own = place(chance[which, :2], which % lanes, side, tuple(size)), signs[which]
+        for which, side in self._by_side(steps.ravel(), height, width):
+            windows, own = place(chance[which, :2], which % lanes, side, (height, width)), signs[which]
             ends = np.searchsorted(which, lanes * np.arange(count + 1)).tolist()
             for entries, begin, end in zip(drawn, ends, ends[1:], strict=False):
                 if begin < end:

@@ -171,7 +171,8 @@ class Assessment:
                     cascade.advance()
                     if cascade.stage == stage:
                         before, remaining = remaining, cascade.waiting
-                        progress.advance(before - remaining, f"robust {100 * cascade.records.robust.mean():.2f} %")
+                        standing = np.count_nonzero(cascade.records.robust) / len(cascade.records.label)
+                        progress.advance(before - remaining, f"robust {100 * standing:.2f} %")
                     yield cascade.stage != stage
 
     def _start(self, name: str, attack: AutoAttack) -> Cascade:
