@@ -8,11 +8,16 @@ from harness import assert_same, load, problem, worst
 from test_cascade import EPSILON, FEW, Short, assessment, close_examples, run, same_records, task
 
 import stcore
+from stcore.attacks import PGD
+from stcore.audit import audit, gradients, strength
 from stcore.autoattack import AutoAttack
 from stcore.autoattack.lanes import lanes_on
 from stcore.base.progress import Silent
 from stcore.core.equivalence import same_function
 from stcore.core.search import forward
+from stcore.data.batches import Batch
+from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.evaluator import Evaluator
 from stcore.models import export_weights, load_weights
 from stcore.protocols import Mode
 
@@ -126,6 +131,46 @@ def test_an_attack_that_is_called_folds_too(backend, monkeypatch):
     moved = (found != x).any((1, 2, 3))
     assert moved.any()
     assert (classifier.eval_logits(classifier.images(found)).argmax(1) != y)[moved].all()
+
+
+def test_attacks_by_batch_see_the_folded_network_and_the_verdict_is_the_networks_own(backend, monkeypatch):
+    """An evaluator by itself folds nothing: in training weights change from one evaluation to the next."""
+    model, x, y = task(backend)
+    classifier, attack, attacked, judged = backend.classifier(model), PGD(EPSILON, EPSILON / 4, 3), [], []
+    find = PGD.find
+    monkeypatch.setattr(
+        PGD, "find", lambda self, on, *rest: attacked.append(batch_norms(on.model)) or find(self, on, *rest)
+    )
+    evaluator = Evaluator(classifier, {"it": attack})
+    judge = evaluator.classes
+    monkeypatch.setattr(evaluator, "classes", lambda x: judged.append(x) or judge(x))
+    found = Assessment(evaluator, {}, x, y, keep_examples=True).run(Silent())
+    assert attacked == [0]
+    plain = Evaluator(classifier, {"it": attack}).evaluate_batch(Batch(x, y, np.arange(len(y))))[2]["it"]
+    assert attacked == [0, batch_norms(model)]
+    assert worst(*(classifier.host_images(points) for points in (judged[0], plain))) <= 1e-9
+    own = classifier.eval_logits(judged[0]).argmax(1)
+    np.testing.assert_array_equal(found.predictions.predicted["it"], own)
+
+
+def test_an_audit_attacks_a_folded_network_and_asks_the_original(backend, monkeypatch):
+    """Its logits and gradients are questions about the network as it is."""
+    model, x, _ = task(backend)
+    classifier, seen = backend.classifier(model), {"gradients": set(), "attacks": set(), "folded": []}
+    fold = type(classifier).folded
+
+    def note(what, on):
+        seen[what].add(batch_norms(on.model))
+
+    find, gradient = PGD.find, gradients.forward
+    monkeypatch.setattr(PGD, "find", lambda self, on, *rest: note("attacks", on) or find(self, on, *rest))
+    monkeypatch.setattr(gradients, "forward", lambda on, *rest: note("gradients", on) or gradient(on, *rest))
+    monkeypatch.setattr(strength, "lanes_on", lambda on: note("attacks", on) or lanes_on(on))
+    monkeypatch.setattr(type(classifier), "folded", lambda self, x: seen["folded"].append(x) or fold(self, x))
+    audit(classifier, x[:6], classifier.eval_logits(classifier.images(x[:6])).argmax(1), epsilon=1e-4, queries=2)
+    assert seen["attacks"] == {0}
+    assert seen["gradients"] == {batch_norms(model)}
+    assert len(seen["folded"]) == 1
 
 
 # Anybody's modules

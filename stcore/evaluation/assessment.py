@@ -134,9 +134,9 @@ class Assessment:
 
     def _work(self, progress: Progress, label: str) -> Iterator[bool]:
         """Yields after each batch and step, when the state can be saved; True at the end of a stage."""
-        yield from self._batches(progress, label)
-        if self._cascades:
+        if self._cascades or self._evaluator.attacks:
             self._evaluator.fold(self._images)
+        yield from self._batches(progress, label)
         for name, attack in self._cascades.items():
             cascade = self._start(name, attack)
             self._running = name, cascade
