@@ -221,7 +221,7 @@ def test_shortcuts_change_no_bit(monkeypatch):
     fast, examples = run(backend, WHOLE, of=of, batch_size=9)
     few = len(modes)
     monkeypatch.setattr(ops, "fixed_point", ops.fori_loop)
-    monkeypatch.setattr(square, "_RUN", 1)
+    monkeypatch.setattr(square, "RUN", 1)
     monkeypatch.setattr(learner, "FoldedClassifier", learner.TorchClassifier)
     slow, others = run(backend, WHOLE, of=of, batch_size=9)
     assert few < 0.2 * (len(modes) - few)  # left are the natural images, the trial of the copy, and verifications

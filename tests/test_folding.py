@@ -153,6 +153,7 @@ def test_attacks_by_batch_see_the_folded_network_and_the_verdict_is_the_networks
     np.testing.assert_array_equal(found.predictions.predicted["it"], own)
 
 
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
 def test_an_audit_attacks_a_folded_network_and_asks_the_original(backend, monkeypatch):
     """Its logits and gradients are questions about the network as it is."""
     model, x, _ = task(backend)

@@ -21,7 +21,7 @@ from stcore.attacks.windows import Windows, place
 from stcore.base import checks
 from stcore.protocols import Array
 
-_RUN = 32  # steps whose random numbers are drawn at once
+RUN = 32  # steps whose random numbers are drawn at once
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations out of 10 000, as published
 
 
@@ -101,13 +101,17 @@ class Square:
 
     def judge(self, state: State, points: Array, logits: Array, y: Array) -> State:
         """Keeps points whose margin is lower, or still zero; at zero or below the network may be wrong."""
-        margin, best = _margins(logits, y), state["margin"]
-        kept = (margin < best) | ((margin == 0) & (best == 0))
+        kept, best = self.kept(state["margin"], logits, y)
         (rows,) = kept.nonzero()
         if len(rows):
             state["adversarial"][rows] = points[rows]
-            best = np.where(kept, margin, best)
         return state | {"margin": best, "success": best <= 0}
+
+    def kept(self, best: Array, logits: Array, y: Array) -> tuple[Array, Array]:
+        """Returns which proposals are kept, booleans (B,), and the margins (B,) then; best: those so far."""
+        margin = _margins(logits, y)
+        kept = (margin < best) | ((margin == 0) & (best == 0))
+        return kept, np.where(kept, margin, best)
 
     def draw(
         self, steps: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
@@ -129,6 +133,20 @@ class Square:
                     entries.append((windows.part(begin, end), own[begin:end]))
         return drawn
 
+    def tabulated(self, steps: Array, keys: Keys, shape: tuple[int, int, int]) -> tuple[Array, ...]:
+        """Returns `draw` as five arrays, zero for a lane at its start.
+
+        (T, B, 1): each window's first row and column, and the row and column after its end; (T, B, C): the signs.
+        """
+        columns = *(np.zeros((*steps.shape, 1)) for _ in range(4)), np.zeros((*steps.shape, shape[2]))
+        for step, entries in enumerate(self.draw(steps.clip(0, self.queries), keys, shape, float)):
+            for windows, signs in entries:
+                top, left = windows.top, windows.left
+                ends = top, left, top + windows.height, left + windows.width
+                for column, values in zip(columns, (*(end[:, None] for end in ends), signs[:, 0, 0]), strict=True):
+                    column[step, windows.lanes] = values
+        return columns
+
     def _by_side(self, step: Array, height: int, width: int) -> Iterator[tuple[Array, int]]:
         """Yields the lanes past their start, grouped by the side of their windows."""
         sides = _sides(self, height, width)[step]
@@ -146,7 +164,7 @@ def _windows(
     attack: Square, step: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
 ) -> list[list[tuple[Windows, Array]]]:
     """`Square.draw` for the steps (B,) before these and for these, out of a run of steps drawn at once."""
-    since = int(step[0]) % _RUN
+    since = int(step[0]) % RUN
     return _drawn(attack, (step - since).tobytes(), keys.tobytes(), shape, dtype)[since : since + 2]
 
 
@@ -155,7 +173,7 @@ def _drawn(
     attack: Square, step: bytes, keys: bytes, shape: tuple[int, int, int], dtype: Any
 ) -> list[list[tuple[Windows, Array]]]:
     """`Square.draw` for a run of steps, from the one before `step`; arrays as bytes."""
-    steps = np.frombuffer(step, int) + np.arange(-1, _RUN)[:, None]
+    steps = np.frombuffer(step, int) + np.arange(-1, RUN)[:, None]
     return attack.draw(steps.clip(0, attack.queries), np.frombuffer(keys, np.uint64), shape, dtype)
 
 
