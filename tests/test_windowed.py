@@ -44,7 +44,7 @@ def test_the_records_are_those_of_the_host(backend, elsewhere, dtype):
 
 
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
-def test_either_goes_on_from_the_others_state(backend, elsewhere):
+def test_either_continues_from_the_others_state(backend, elsewhere):
     of = task(backend)
     whole, examples = run(backend, SQUARE, of=of)
     begun = Kept()

@@ -70,7 +70,7 @@ class WindowedLanes:
         return flags
 
     def save(self, body: State) -> dict[str, Array]:
-        """As lanes on the host save theirs: either go on from the other's state."""
+        """As lanes on the host save theirs: either continues from the other's state."""
         host = {name: self._classifier.host_images(a) if name in _NATIVE else a for name, a in body.items()}
         return {**host, "points": host["adversarial"]}
 
