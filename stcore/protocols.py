@@ -46,8 +46,8 @@ class Ops(Protocol):
     """The tensor operations of the core. A backend's `ops.py` implements them as plain functions.
 
     Elementwise results have the shape and the floating dtype of their first tensor. Every operation is
-    differentiable (once) where its mathematics is, except `sign`, `one_hot` and `stop_gradient`, whose gradient
-    is zero. None has a side effect.
+    differentiable (once) where its mathematics is, except `sign`, `flag`, `one_hot` and `stop_gradient`, whose
+    gradient is zero. None has a side effect.
     """
 
     def sign(self, x: Tensor, /) -> Tensor:
@@ -76,6 +76,9 @@ class Ops(Protocol):
 
         The branch that is not taken has no effect on the value, even if it is NaN.
         """
+
+    def flag(self, condition: Tensor, like: Tensor, /) -> Tensor:
+        """1 where `condition` (booleans) holds, else 0: of its shape, in the dtype of `like`; gradient zero."""
 
     def clip(self, x: Tensor, lower: Tensor | float, upper: Tensor | float, /) -> Tensor:
         """Elementwise min(max(x, lower), upper); the limits are two tensors shaped like x, or two floats."""

@@ -209,6 +209,7 @@ ops = SimpleNamespace(
     logaddexp=_lift(np.logaddexp),
     log_softmax=_lift(_log_softmax),
     where=_lift(_where),
+    flag=_lift(lambda condition, like: condition.astype(like.dtype)),
     clip=_lift(np.clip),
     sum=_lift(lambda x: x.reshape(len(x), -1).sum(1)),
     mean=_lift(_mean),

@@ -212,7 +212,7 @@ def test_another_seed_is_another_noise(backend):
 
 
 def test_shortcuts_change_no_bit(monkeypatch):
-    """Searches that stop once settled, windows kept for the next step, forwards that set no modes: as without."""
+    """Searches that stop once settled, windows drawn for many steps, forwards that set no modes: as without."""
     backend = load("torch")
     from stcore.backends.torch import learner, ops
 
@@ -221,7 +221,7 @@ def test_shortcuts_change_no_bit(monkeypatch):
     fast, examples = run(backend, WHOLE, of=of, batch_size=9)
     few = len(modes)
     monkeypatch.setattr(ops, "fixed_point", ops.fori_loop)
-    monkeypatch.setattr(square, "_drawn", square._drawn.__wrapped__)
+    monkeypatch.setattr(square, "RUN", 1)
     monkeypatch.setattr(learner, "FoldedClassifier", learner.TorchClassifier)
     slow, others = run(backend, WHOLE, of=of, batch_size=9)
     assert few < 0.2 * (len(modes) - few)  # left are the natural images, the trial of the copy, and verifications

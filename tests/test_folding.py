@@ -8,11 +8,16 @@ from harness import assert_same, load, problem, worst
 from test_cascade import EPSILON, FEW, Short, assessment, close_examples, run, same_records, task
 
 import stcore
+from stcore.attacks import PGD
+from stcore.audit import audit, gradients, strength
 from stcore.autoattack import AutoAttack
 from stcore.autoattack.lanes import lanes_on
 from stcore.base.progress import Silent
 from stcore.core.equivalence import same_function
 from stcore.core.search import forward
+from stcore.data.batches import Batch
+from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.evaluator import Evaluator
 from stcore.models import export_weights, load_weights
 from stcore.protocols import Mode
 
@@ -128,6 +133,47 @@ def test_an_attack_that_is_called_folds_too(backend, monkeypatch):
     assert (classifier.eval_logits(classifier.images(found)).argmax(1) != y)[moved].all()
 
 
+def test_attacks_by_batch_see_the_folded_network_and_the_verdict_is_the_networks_own(backend, monkeypatch):
+    """An evaluator by itself folds nothing: in training weights change from one evaluation to the next."""
+    model, x, y = task(backend)
+    classifier, attack, attacked, judged = backend.classifier(model), PGD(EPSILON, EPSILON / 4, 3), [], []
+    find = PGD.find
+    monkeypatch.setattr(
+        PGD, "find", lambda self, on, *rest: attacked.append(batch_norms(on.model)) or find(self, on, *rest)
+    )
+    evaluator = Evaluator(classifier, {"it": attack})
+    judge = evaluator.classes
+    monkeypatch.setattr(evaluator, "classes", lambda x: judged.append(x) or judge(x))
+    found = Assessment(evaluator, {}, x, y, keep_examples=True).run(Silent())
+    assert attacked == [0]
+    plain = Evaluator(classifier, {"it": attack}).evaluate_batch(Batch(x, y, np.arange(len(y))))[2]["it"]
+    assert attacked == [0, batch_norms(model)]
+    assert worst(*(classifier.host_images(points) for points in (judged[0], plain))) <= 1e-9
+    own = classifier.eval_logits(judged[0]).argmax(1)
+    np.testing.assert_array_equal(found.predictions.predicted["it"], own)
+
+
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
+def test_an_audit_attacks_a_folded_network_and_asks_the_original(backend, monkeypatch):
+    """Its logits and gradients are questions about the network as it is."""
+    model, x, _ = task(backend)
+    classifier, seen = backend.classifier(model), {"gradients": set(), "attacks": set(), "folded": []}
+    fold = type(classifier).folded
+
+    def note(what, on):
+        seen[what].add(batch_norms(on.model))
+
+    find, gradient = PGD.find, gradients.forward
+    monkeypatch.setattr(PGD, "find", lambda self, on, *rest: note("attacks", on) or find(self, on, *rest))
+    monkeypatch.setattr(gradients, "forward", lambda on, *rest: note("gradients", on) or gradient(on, *rest))
+    monkeypatch.setattr(strength, "lanes_on", lambda on: note("attacks", on) or lanes_on(on))
+    monkeypatch.setattr(type(classifier), "folded", lambda self, x: seen["folded"].append(x) or fold(self, x))
+    audit(classifier, x[:6], classifier.eval_logits(classifier.images(x[:6])).argmax(1), epsilon=1e-4, queries=2)
+    assert seen["attacks"] == {0}
+    assert seen["gradients"] == {batch_norms(model)}
+    assert len(seen["folded"]) == 1
+
+
 # Anybody's modules
 
 
@@ -224,6 +270,17 @@ def torch_cases():
     def chain(*modules):
         return nn.Sequential(*modules, *head())
 
+    class Forked(nn.Module):
+        """A rectified output that is read unrectified too."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.head = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Linear(6, 4)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return self.head(self.relu(y).mean((2, 3)) + y.mean((2, 3)))
+
     hooked = chain(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))
     hooked[0].register_forward_hook(lambda module, given, y: 2 * y)
     normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 6, 3))
@@ -241,6 +298,7 @@ def torch_cases():
         "used twice": (Twice(), 1),
         "shared": (Shared(), 2),
         "branching": (Branching(), 1),
+        "forked": (Forked(), 0),
         "random": (Restless(), 1),
         "straight-through": (StraightThrough(), 1),
         "no_grad": (Unseen(), 1),
@@ -252,8 +310,8 @@ def torch_cases():
 STAY = ("random", "hooks")
 NAMES = (
     *("bias", "no affine", "groups, stride", "in place", "dropout", "functional", "nested", "batch statistics"),
-    *("transposed", "batch norm first", "used twice", "shared", "branching", "straight-through", "no_grad"),
-    *("weight norm", *STAY),
+    *("transposed", "batch norm first", "used twice", "shared", "branching", "forked", "straight-through"),
+    *("no_grad", "weight norm", *STAY),
 )
 
 
@@ -280,6 +338,42 @@ def test_a_module_is_folded_where_that_is_right(name):
     for key, value in model.state_dict().items():
         assert torch.equal(value, state[key])
     assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("pooling", ["mean", "module"])
+def test_gradients_of_a_folded_network_stay_channels_last(pooling):
+    """Behind the mean over the pixels too, and a ReLU writes into the output before it."""
+    import torch
+    from torch import nn
+
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.head = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Linear(6, 4)
+            self.pool = nn.AdaptiveAvgPool2d(1)
+
+        def forward(self, x):
+            y = self.relu(self.conv(x))
+            return self.head(y.mean((2, 3)) if pooling == "mean" else self.pool(y).flatten(1))
+
+    layouts, memory = [], []
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, node):
+            result = super().run_node(node)
+            if result.ndim == 4 and result.shape[1] == 6 and result.shape[2] > 1:
+                memory.append(result.data_ptr())
+                result.register_hook(
+                    lambda gradient: layouts.append(gradient.is_contiguous(memory_format=torch.channels_last))
+                )
+            return result
+
+    load("torch")
+    classifier = stcore.make_classifier(lively(Pooled()))
+    x = classifier.images(images())
+    Watch(classifier.folded(x).model).run(x.clone().requires_grad_()).sum().backward()
+    assert layouts == [True, True]
+    assert len(set(memory)) == 1
 
 
 def test_compiled_modules_stay():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stcore.attacks import counter_random, l1_ball
-from stcore.attacks.square import Square, _drawn
+from stcore.attacks.square import Square
 from stcore.attacks.windows import Windows, place
 from stcore.errors import UsageError
 
@@ -196,27 +196,42 @@ def test_the_first_points_of_l2_and_l1_are_tiles_of_pyautoattacks_bumps(norm, ep
     assert set(away.argmin(axis=1)) == {0, 1, 2, 3}
 
 
-def test_windows_are_drawn_once_a_step(monkeypatch):
-    """A step puts back what the one before has written, and draws its windows anew for other lanes only."""
+def test_windows_of_many_steps_are_drawn_at_once(monkeypatch):
+    """A step puts back what the one before has written; windows are drawn for 32 steps, and for other lanes."""
     drawn, draw = [], Square.draw
     monkeypatch.setattr(Square, "draw", lambda *args: drawn.append(None) or draw(*args))
     x, keys, attack = pixels((8, 8, 3)), lane_keys(5, seed=77), Square(0.1)
     state, counts = attack.start(x, keys), []
-    for step, rows in enumerate([slice(0, 5)] * 6 + [slice(0, 3)] * 4):
+    for step in range(70):
+        rows = slice(0, 5 if step < 6 else 3)
         if step == 6:
             state = {name: value[rows] for name, value in state.items()}
         points = attack.propose(x[rows], state, np.full(len(x[rows]), step), keys[rows])
         state = attack.judge(state, points, crooked(points), np.zeros(len(points), int))
         counts.append(len(drawn))
-    assert counts == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
+    assert counts == [1] * 6 + [2] * 26 + [3] * 32 + [4] * 6
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 3), (20,)])
-def test_windows_that_are_kept_are_those_drawn_anew(shape, monkeypatch):
-    x, y, attack = pixels(shape), np.arange(5) % 3, Square(0.1, queries=40)
-    kept = run(attack, x, y)
-    monkeypatch.setattr("stcore.attacks.square._drawn", _drawn.__wrapped__)
-    for one, other in zip(kept, run(attack, x, y), strict=True):
+def test_windows_drawn_at_once_are_those_of_each_step(shape, monkeypatch):
+    """Lanes that began later, and sides that change within a run: as if each step's were drawn alone."""
+    x, y, attack, keys = pixels(shape), np.arange(5) % 3, Square(0.1, queries=60), lane_keys(5)
+
+    def staggered():
+        state, seen = attack.start(x, keys), []
+        for step in range(58):
+            points = attack.propose(x, state, np.array([step + 3, step + 1, step, step, step]), keys)
+            seen.append(points.copy())
+            state = attack.judge(state, points, crooked(points), y)
+        return seen
+
+    def alone(attack, step, keys, *kind):
+        return [attack.draw(each[None], keys, *kind)[0] for each in (np.maximum(step - 1, 0), step)]
+
+    together, runs = staggered(), run(attack, x, y, keys=keys)
+    monkeypatch.setattr("stcore.attacks.square._windows", alone)
+    np.testing.assert_array_equal(together, staggered())
+    for one, other in zip(runs, run(attack, x, y, keys=keys), strict=True):
         for name, value in one.items():
             np.testing.assert_array_equal(value, other[name])
 

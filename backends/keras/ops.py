@@ -28,6 +28,10 @@ fori_loop = native.fori_loop
 fixed_point = native.fixed_point
 
 
+def flag(condition: Tensor, like: Tensor) -> Tensor:
+    return ops.cast(condition, like.dtype)
+
+
 def log_softmax(logits: Tensor) -> Tensor:
     return ops.log_softmax(logits, axis=-1)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -59,7 +59,33 @@ def _evaluated(model: nn.Module) -> nn.Module:
 def _fused(model: nn.Module) -> nn.Module:
     from torch.fx.experimental.optimization import fuse  # not at the top: the import warns
 
-    return fuse(model, inplace=True)
+    fused = cast(fx.GraphModule, fuse(model, inplace=True))
+    for node in fused.graph.nodes:
+        module, before = _module(fused, node), cast(Any, node.args[0] if node.args else None)
+        linear = isinstance(_module(fused, before), nn.Conv2d | nn.Linear) and len(before.users) == 1
+        mean = node.op == "call_method" and (node.target, node.args[1:], node.kwargs) == ("mean", ((2, 3),), {})
+        if mean or (isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))):
+            node.op, node.target, node.args = "call_function", _pooled, (before, not mean)
+        elif linear and (isinstance(module, nn.ReLU) or node.target in (torch.relu, nn.functional.relu)):
+            # In place: no one else reads what the layer before returns, neither does its gradient.
+            node.op, node.target, node.args, node.kwargs = "call_function", torch.relu_, (before,), {}
+    fused.recompile()
+    return fused
+
+
+def _module(graph: fx.GraphModule, node: Any) -> nn.Module | None:
+    """The module that a node of the graph calls."""
+    calls = isinstance(node, fx.Node) and node.op == "call_module"
+    return graph.get_submodule(str(node.target)) if calls else None
+
+
+def _pooled(x: Tensor, keep_axes: bool) -> Tensor:
+    """The mean over the pixels, (B, C, H, W) → (B, C) or (B, C, 1, 1), whose gradient is channels last.
+
+    That of `mean` is channels first; a ReLU's gradient at a channels-last output then takes ten times as long.
+    """
+    mean = x.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
+    return mean[:, :, None, None] if keep_axes else mean
 
 
 def _channels_last(model: nn.Module) -> nn.Module:

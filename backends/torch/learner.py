@@ -215,6 +215,8 @@ class FoldedClassifier(TorchClassifier):
     An EVAL forward sets no modes, which in a network of few operations takes a fifth of the time.
     """
 
+    _is_compiled = False  # `folding.candidates` copies none
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         self._writers = [module for module in model.modules() if own_buffers(module)]
@@ -222,7 +224,7 @@ class FoldedClassifier(TorchClassifier):
     def _in_mode(self, mode: Mode, dropout: bool) -> AbstractContextManager[None]:
         if mode is not Mode.EVAL:
             return super()._in_mode(mode, dropout)
-        return in_copies(self._writers, own_buffers)
+        return in_copies(self._writers, own_buffers) if self._writers else nullcontext()
 
 
 class TorchLearner(TorchClassifier):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -23,6 +24,10 @@ ones_like = torch.ones_like
 
 def log_softmax(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=-1)
+
+
+def flag(condition: Tensor, like: Tensor) -> Tensor:
+    return condition.to(like.dtype)
 
 
 def clip(x: Tensor, lower: Tensor | float, upper: Tensor | float) -> Tensor:
@@ -119,7 +124,7 @@ def fixed_point(steps: int, body: Callable[..., tuple[Any, ...]], carry: tuple[A
 
 
 def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
-    with torch.inference_mode(False), torch.enable_grad():
+    with _outside_inference(), torch.enable_grad():
         leaves = tuple((x.clone() if x.is_inference() else x).detach().requires_grad_() for x in xs)
         value = fn(*leaves)
 
@@ -131,8 +136,13 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
 
 
 def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
-    with torch.inference_mode(False), torch.no_grad():  # inference mode would forbid gradients inside
+    with _outside_inference(), torch.no_grad():
         return fn(*args)
+
+
+def _outside_inference() -> AbstractContextManager[Any]:
+    """Leaves inference mode, which forbids gradients; where it is off, this costs nothing."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 def to_numpy(x: Tensor) -> Array:

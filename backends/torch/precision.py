@@ -66,7 +66,7 @@ def as_logits(output: Any, weights: torch.dtype) -> Tensor:
     if not logits.is_floating_point():
         raise UsageError(f"model: expected floating logits; received {logits.dtype}, as argmax returns")
     fine: Tensor = logits.to(torch.float64 if weights is torch.float64 else torch.float32)
-    return torch.nn.functional.threshold(fine, FLOOR, FLOOR)  # a clamp's gradient takes three operations
+    return torch.threshold(fine, FLOOR, FLOOR)  # a clamp's gradient takes three operations
 
 
 def callers_autocast(kind: str) -> AbstractContextManager[None]:

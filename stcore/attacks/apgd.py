@@ -15,7 +15,7 @@ import numpy as np
 
 from stcore.attacks import counter_random
 from stcore.attacks.counter_random import Keys
-from stcore.attacks.stepped import State, claims, either, flag
+from stcore.attacks.stepped import State, claims, either
 from stcore.base import checks
 from stcore.core.losses import (
     cross_entropy,
@@ -111,17 +111,17 @@ class APGD:
         ops, s = model.ops, state
         project = NORMS[self.norm](self.epsilon, self.bounds).projection(ops, x)
         loss, gradient, wrong = loss_and_gradient(model, self.loss, self.samples, s["point"], y, target)
-        first, due = pace["first"], flag(ops, pace["limit"] > -0.5, loss)
+        first, due = pace["first"], ops.flag(pace["limit"] > -0.5, loss)
 
-        better = flag(ops, loss > s["best_loss"], loss)
+        better = ops.flag(loss > s["best_loss"], loss)
         best, best_gradient = either(ops, better, (s["point"], gradient), (s["best"], s["gradient"]))
         best_loss = ops.where(better > 0.5, loss, s["best_loss"])
-        risen = (s["risen"] + flag(ops, loss > s["loss"], loss)) * (1.0 - first)
+        risen = (s["risen"] + ops.flag(loss > s["loss"], loss)) * (1.0 - first)
         checkpoint_loss = ops.where(first > 0.5, loss, s["checkpoint_loss"])
 
-        oscillates = 1.0 - flag(ops, risen > pace["limit"], loss)
-        stuck = (1.0 - s["halved"]) * (1.0 - flag(ops, best_loss > checkpoint_loss, loss))
-        halve = due * flag(ops, oscillates + stuck > 0.5, loss)
+        oscillates = 1.0 - ops.flag(risen > pace["limit"], loss)
+        stuck = (1.0 - s["halved"]) * (1.0 - ops.flag(best_loss > checkpoint_loss, loss))
+        halve = due * ops.flag(oscillates + stuck > 0.5, loss)
         size = s["size"] * (1.0 - 0.5 * halve)
         point, direction = either(ops, halve, (best, best_gradient), (s["point"], gradient))
 
@@ -141,7 +141,7 @@ class APGD:
             "halved": ops.where(due > 0.5, halve, s["halved"]),
             "checkpoint_loss": ops.where(due > 0.5, best_loss, checkpoint_loss),
             "adversarial": s["point"],
-            "success": flag(ops, wrong > 0.5, loss),
+            "success": ops.flag(wrong > 0.5, loss),
         }
 
 

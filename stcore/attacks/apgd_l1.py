@@ -18,7 +18,7 @@ from stcore.attacks import counter_random
 from stcore.attacks.apgd import LOSSES, loss_and_gradient
 from stcore.attacks.counter_random import Keys
 from stcore.attacks.l1_projection import project, signs_of_largest
-from stcore.attacks.stepped import State, either, flag
+from stcore.attacks.stepped import State, either
 from stcore.base import checks
 from stcore.protocols import Array, Network, Ops, Tensor
 
@@ -96,13 +96,13 @@ class APGDL1:
         loss, gradient, wrong = loss_and_gradient(model, self.loss, self.samples, s["point"], y, target)
         first, radius = pace["first"], pace["radius"]
 
-        better = flag(ops, first + flag(ops, loss > s["best_loss"], loss) > 0.5, loss)
+        better = ops.flag(first + ops.flag(loss > s["best_loss"], loss) > 0.5, loss)
         best, best_gradient = either(ops, better, (s["point"], gradient), (s["best"], s["gradient"]))
         changed = ops.sum(ops.abs(ops.sign(best - x)))
         # By more than a twentieth; computed in whole numbers, which do not round.
-        sparser = flag(ops, 20.0 * changed < 19.0 * s["changed"], loss)
+        sparser = ops.flag(20.0 * changed < 19.0 * s["changed"], loss)
 
-        restart = flag(ops, first + sparser > 0.5, loss)
+        restart = ops.flag(first + sparser > 0.5, loss)
         size = ops.where(restart > 0.5, radius, ops.clip(s["size"] / _SHRINK_FACTOR, _SHORTEST * radius, radius))
         point, direction = either(ops, restart, (best, best_gradient), (s["point"], gradient))
         signs = signs_of_largest(ops, direction, changed / _SPARSITY_FACTOR)
@@ -116,5 +116,5 @@ class APGDL1:
             "size": size,
             "changed": changed,
             "adversarial": s["point"],
-            "success": pace["final"] * flag(ops, wrong > 0.5, loss),
+            "success": pace["final"] * ops.flag(wrong > 0.5, loss),
         }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stcore.attacks.hyperplane import DUAL, length, nearest_boundary
-from stcore.attacks.stepped import either, flag
+from stcore.attacks.stepped import either
 from stcore.base import checks
 from stcore.core.entry import attack_batch
 from stcore.core.losses import margin
@@ -68,7 +68,7 @@ class DeepFool:
                 ops.sign(w) if self.norm == "linf" else w / ops.expand_dims_like(length(ops, "l2", w) + _TINY, w)
             )
             distance = ops.expand_dims_like(gap / (length(ops, DUAL[self.norm], w) + _TINY), w)
-            wrong = flag(ops, margin(ops, at_point.logits, y) > 0.0, f)
+            wrong = ops.flag(margin(ops, at_point.logits, y) > 0.0, f)
             return either(ops, wrong, (offset,), (offset - distance * steepest,))
 
         (offset,) = ops.fori_loop(self.steps, body, (x - x,))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from stcore.attacks import counter_random
 from stcore.attacks.counter_random import Keys
 from stcore.attacks.hyperplane import DUAL, boundary, displacement, length, nearest_boundary
-from stcore.attacks.stepped import State, claims, either, flag
+from stcore.attacks.stepped import State, claims, either
 from stcore.base import checks
 from stcore.core.losses import margin
 from stcore.core.search import forward
@@ -102,7 +102,7 @@ class FAB:
         offset = point - x
         size = length(ops, self.norm, offset)
         wrong = claims(ops, margin(ops, at_point.logits, y))
-        found = wrong * (1.0 - flag(ops, size > state["distance"], size))
+        found = wrong * (1.0 - ops.flag(size > state["distance"], size))
         (adversarial,) = either(ops, found, (point,), (state["adversarial"],))
         distance = ops.where(found > 0.5, size, state["distance"])
 
@@ -117,5 +117,5 @@ class FAB:
             "point": ops.clip(moved, *self.bounds),
             "adversarial": adversarial,
             "distance": distance,
-            "success": found * (1.0 - flag(ops, size > self.epsilon, size)),
+            "success": found * (1.0 - ops.flag(size > self.epsilon, size)),
         }

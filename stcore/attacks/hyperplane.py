@@ -101,13 +101,16 @@ def _reach(ops: Ops, arrival: Tensor, rate: Tensor, whole: Tensor, gap: Tensor) 
     steps approach the root from below and reach it. If the sum never reaches the gap, λ is huge.
     """
 
+    zero = gap - gap
+    huge = zero + _HUGE
+
     def newton_step(scale: Tensor) -> tuple[Tensor]:
-        moving = ops.clip(ops.sign(arrival - ops.expand_dims_like(scale, arrival)), 0.0, 1.0)  # 1 or 0
+        moving = ops.flag(arrival > ops.expand_dims_like(scale, arrival), arrival)
         arrived, speeds = ops.sum((1.0 - moving) * whole), ops.sum(moving * rate)
         root = (gap - arrived) / ops.clip(speeds, _TINY, math.inf)
-        return (ops.clip(ops.where(root > scale, root, scale), 0.0, _HUGE),)
+        return (ops.clip(root, scale, huge),)
 
-    (scale,) = ops.fixed_point(_NEWTON_STEPS, newton_step, (gap - gap,))
+    (scale,) = ops.fixed_point(_NEWTON_STEPS, newton_step, (zero,))
     return scale
 
 

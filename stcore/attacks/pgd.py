@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from stcore.attacks.ascent_losses import ASCENT_LOSSES
-from stcore.attacks.stepped import either, flag
+from stcore.attacks.stepped import either
 from stcore.base import checks
 from stcore.core.entry import attack_batch
 from stcore.core.losses import margin
@@ -91,7 +91,7 @@ class PGD:
         zero = ops.sum(x - x)
 
         def keep(point: Tensor, logits: Tensor, kept: Tensor, found: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
-            fresh = counts * (1.0 - found) * flag(ops, margin(ops, logits, y) > 0.0, found)
+            fresh = counts * (1.0 - found) * ops.flag(margin(ops, logits, y) > 0.0, found)
             return *either(ops, fresh, (point,), (kept,)), found + fresh, ops.ones_like(counts)
 
         def ascend(start: Tensor, kept: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:

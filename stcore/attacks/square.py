@@ -6,7 +6,7 @@ its own windows and signs from its key and step; the published code shares them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -21,6 +21,7 @@ from stcore.attacks.windows import Windows, place
 from stcore.base import checks
 from stcore.protocols import Array
 
+RUN = 32  # steps whose random numbers are drawn at once
 _HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # iterations out of 10 000, as published
 
 
@@ -85,10 +86,7 @@ class Square:
         images, points, best = (_as_images(a) for a in (x, state["points"], state["adversarial"]))
         if self.norm == "linf":
             # Restores the best point in the windows of the step before, whose proposal may have been rejected.
-            before, now = (
-                _drawn(self, number.astype(int).tobytes(), keys.tobytes(), images.shape[1:], images.dtype)
-                for number in (np.maximum(step - 1, 0), step)
-            )
+            before, now = _windows(self, step, keys, images.shape[1:], images.dtype)
             for windows, _ in before:
                 windows.write(points, windows.read(best))
             for windows, signs in now:
@@ -103,24 +101,51 @@ class Square:
 
     def judge(self, state: State, points: Array, logits: Array, y: Array) -> State:
         """Keeps points whose margin is lower, or still zero; at zero or below the network may be wrong."""
-        margin, best = _margins(logits, y), state["margin"]
-        kept = (margin < best) | ((margin == 0) & (best == 0))
-        state["adversarial"][kept] = points[kept]
-        best = np.where(kept, margin, best)
+        kept, best = self.kept(state["margin"], logits, y)
+        (rows,) = kept.nonzero()
+        if len(rows):
+            state["adversarial"][rows] = points[rows]
         return state | {"margin": best, "success": best <= 0}
 
-    def draw(
-        self, step: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
-    ) -> Iterator[tuple[Windows, Array]]:
-        """Yields the windows that lanes past their start write at this step, with their signs (n, 1, 1, C).
+    def kept(self, best: Array, logits: Array, y: Array) -> tuple[Array, Array]:
+        """Returns which proposals are kept, booleans (B,), and the margins (B,) then; best: those so far."""
+        margin = _margins(logits, y)
+        kept = (margin < best) | ((margin == 0) & (best == 0))
+        return kept, np.where(kept, margin, best)
 
-        shape: (H, W, C) of the images.   dtype: of the signs, which are −1 or 1.
+    def draw(
+        self, steps: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
+    ) -> list[list[tuple[Windows, Array]]]:
+        """Returns for each row of `steps` (T, B) the windows that lanes past their start write, with their signs.
+
+        Windows of one size are one entry, with signs (n, 1, 1, C), which are −1 or 1.
+        shape: (H, W, C) of the images.   dtype: of the signs.
         """
-        height, width, channels = shape
-        chance = counter_random.uniforms(counter_random.keys(keys, step), (2 + channels,))
+        (count, lanes), (height, width, channels) = steps.shape, shape
+        drawn: list[list[tuple[Windows, Array]]] = [[] for _ in range(count)]
+        chance = counter_random.uniforms(counter_random.keys(np.tile(keys, count), steps.ravel()), (2 + channels,))
         signs = np.where(chance[:, None, None, 2:] < 0.5, -1, 1).astype(dtype)
-        for lanes, side in self._by_side(step, height, width):
-            yield place(chance[lanes, :2], lanes, side, (height, width)), signs[lanes]
+        for which, side in self._by_side(steps.ravel(), height, width):
+            windows, own = place(chance[which, :2], which % lanes, side, (height, width)), signs[which]
+            ends = np.searchsorted(which, lanes * np.arange(count + 1)).tolist()
+            for entries, begin, end in zip(drawn, ends, ends[1:], strict=False):
+                if begin < end:
+                    entries.append((windows.part(begin, end), own[begin:end]))
+        return drawn
+
+    def tabulated(self, steps: Array, keys: Keys, shape: tuple[int, int, int]) -> tuple[Array, ...]:
+        """Returns `draw` as five arrays, zero for a lane at its start.
+
+        (T, B, 1): each window's first row and column, and the row and column after its end; (T, B, C): the signs.
+        """
+        columns = *(np.zeros((*steps.shape, 1)) for _ in range(4)), np.zeros((*steps.shape, shape[2]))
+        for step, entries in enumerate(self.draw(steps.clip(0, self.queries), keys, shape, float)):
+            for windows, signs in entries:
+                top, left = windows.top, windows.left
+                ends = top, left, top + windows.height, left + windows.width
+                for column, values in zip(columns, (*(end[:, None] for end in ends), signs[:, 0, 0]), strict=True):
+                    column[step, windows.lanes] = values
+        return columns
 
     def _by_side(self, step: Array, height: int, width: int) -> Iterator[tuple[Array, int]]:
         """Yields the lanes past their start, grouped by the side of their windows."""
@@ -135,12 +160,21 @@ def _sides(attack: Square, height: int, width: int) -> Array:
     return np.append(0, attack.sides(np.arange(1, attack.evaluations), height, width))
 
 
-@lru_cache(maxsize=2)  # a step's and the next one's: each is drawn once, unless lanes have come or gone between
+def _windows(
+    attack: Square, step: Array, keys: Keys, shape: tuple[int, int, int], dtype: Any
+) -> list[list[tuple[Windows, Array]]]:
+    """`Square.draw` for the steps (B,) before these and for these, out of a run of steps drawn at once."""
+    since = int(step[0]) % RUN
+    return _drawn(attack, (step - since).tobytes(), keys.tobytes(), shape, dtype)[since : since + 2]
+
+
+@lru_cache(maxsize=1)  # drawn again where lanes have come or gone
 def _drawn(
     attack: Square, step: bytes, keys: bytes, shape: tuple[int, int, int], dtype: Any
-) -> Sequence[tuple[Windows, Array]]:
-    """`Square.draw` of arrays as bytes, kept."""
-    return tuple(attack.draw(np.frombuffer(step, int), np.frombuffer(keys, np.uint64), shape, dtype))
+) -> list[list[tuple[Windows, Array]]]:
+    """`Square.draw` for a run of steps, from the one before `step`; arrays as bytes."""
+    steps = np.frombuffer(step, int) + np.arange(-1, RUN)[:, None]
+    return attack.draw(steps.clip(0, attack.queries), np.frombuffer(keys, np.uint64), shape, dtype)
 
 
 def _as_images(x: Array) -> Array:

@@ -24,18 +24,12 @@ found one and is done.
 """
 
 
-def flag(ops: Ops, condition: Tensor, like: Tensor) -> Tensor:
-    """Converts booleans (B,) to 1 or 0 in the dtype of `like` (B,), for states and arithmetic."""
-    one = ops.ones_like(like)
-    return ops.where(condition, one, one - one)
-
-
 def claims(ops: Ops, margin: Tensor) -> Tensor:
     """Returns flags (B,) of the lanes that may be misclassified: the margin (B,) is not below zero.
 
     A tie or a non-finite margin is left to the verification.
     """
-    return 1.0 - flag(ops, margin < 0.0, margin)
+    return 1.0 - ops.flag(margin < 0.0, margin)
 
 
 def either(ops: Ops, chosen: Tensor, ones: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[Tensor, ...]:

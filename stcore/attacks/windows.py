@@ -18,6 +18,11 @@ class Windows(NamedTuple):
     height: int
     width: int
 
+    def part(self, begin: int, end: int) -> Windows:
+        """Returns the windows of these rows."""
+        rows = slice(begin, end)
+        return Windows(self.lanes[rows], self.top[rows], self.left[rows], self.height, self.width)
+
     def read(self, images: Array) -> Array:
         """Copies the windows out of images: (B, H, W, C) → (n, height, width, C)."""
         return self._at_every_position(images)[self.lanes, self.top, self.left]
@@ -29,10 +34,10 @@ class Windows(NamedTuple):
     def _at_every_position(self, images: Array) -> Array:
         """Returns the windows at every position, as a view (B, rows, columns, height, width, C)."""
         (lanes, rows, columns, channels), strides = images.shape, images.strides
-        positions = (lanes, rows - self.height + 1, columns - self.width + 1)
-        return np.lib.stride_tricks.as_strided(
-            images, (*positions, self.height, self.width, channels), (*strides[:3], *strides[1:])
-        )
+        shape = (lanes, rows - self.height + 1, columns - self.width + 1, self.height, self.width, channels)
+        if images.flags.c_contiguous:  # a tenth of the time of `as_strided`, which takes any array
+            return np.ndarray(shape, images.dtype, images, strides=(*strides[:3], *strides[1:]))
+        return np.lib.stride_tricks.as_strided(images, shape, (*strides[:3], *strides[1:]))
 
 
 def place(chance: Array, lanes: Array, side: int, size: tuple[int, int]) -> Windows:

@@ -9,6 +9,7 @@ from stcore.attacks.square import Square
 from stcore.audit.finding import Measured, Unmeasured
 from stcore.audit.subject import Subject
 from stcore.autoattack.cascade import Cascade
+from stcore.autoattack.lanes import lanes_on
 from stcore.autoattack.versions import Stage
 from stcore.protocols import Array
 
@@ -83,6 +84,7 @@ def _fooled_by_square(subject: Subject, rows: Array) -> Array:
         positions=rows,
         seed=subject.seed,
         batch_size=subject.batch_size,
+        lanes=lanes_on(subject.target),
     )
     while cascade.advance():
         pass

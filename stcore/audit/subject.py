@@ -8,6 +8,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from stcore.attacks import PGD, Attack
+from stcore.autoattack.lanes import folded
 from stcore.base import checks
 from stcore.core.threat import NORMS, lengths
 from stcore.data.batches import Batch
@@ -124,8 +125,14 @@ class Subject:
         parts = (self.classifier.images(images[i : i + size]) for i in range(0, len(images), size))
         return np.concatenate([self.evaluator.classes(x) for x in parts])
 
+    @cached_property
+    def target(self) -> Classifier:
+        """The network that attacks see, folded. Logits, gradients and verdicts are the classifier's own."""
+        return folded(self.classifier, self.images)
+
     def _classes_under(self, attack: Attack) -> Array:
-        return Evaluator(self.classifier, {"attack": attack}, self.seed).run(self.batches()).predicted["attack"]
+        evaluator = Evaluator(self.classifier, {"attack": attack}, self.seed, self.target)
+        return evaluator.run(self.batches()).predicted["attack"]
 
     def _checked(self, name: str, examples: Array) -> Array:
         """The examples, once they have the images' shape and lie in the ball."""

@@ -85,9 +85,9 @@ class Cascade:
     def waiting(self) -> int:
         """The number of steps that the current stage has left if it finds nothing more."""
         stage = self.stages[self._stage]
-        robust = self.records.robust
-        waiting = int(robust[self._jobs[self._next :, 0]].sum()) * stage.attack.evaluations
-        return waiting + int((stage.attack.evaluations - self._lanes[:, 1]).sum())
+        images = self._jobs[self._next :, 0]
+        runs = len(self._lanes) + (int(self.records.robust[images].sum()) if len(images) else 0)
+        return runs * stage.attack.evaluations - int(self._lanes[:, 1].sum())
 
     # Steps
 
@@ -109,11 +109,13 @@ class Cascade:
         self._body = lanes.step(self._body, self._lanes[:, 1], self._keys)
         self.forwards[stage] += lanes.forwards * len(self._lanes)
         self.backwards[stage] += lanes.backwards * len(self._lanes)
-        self._settle(lanes, np.flatnonzero(lanes.success(self._body)))
+        (claims,) = lanes.success(self._body).nonzero()
+        self._settle(lanes, claims)
         self._lanes[:, 1] += 1
         over = self._lanes[:, 1] >= self.stages[stage].attack.evaluations
-        fooled = ~self.records.robust[self._jobs[self._lanes[:, 0], 0]]
-        self._keep(lanes, ~(over | fooled))
+        if len(claims) or over.any():  # no other lane leaves
+            fooled = ~self.records.robust[self._jobs[self._lanes[:, 0], 0]]
+            self._keep(lanes, ~(over | fooled))
 
     def _enter(self, stage: int) -> None:
         """Lists a stage's jobs: all robust images with their likeliest target first, then with the next."""
@@ -127,6 +129,8 @@ class Cascade:
 
     def _fill(self) -> None:
         """Starts the next jobs in the free places of the batch."""
+        if self._next == len(self._jobs) or len(self._lanes) >= self.batch_size:
+            return
         chosen: list[int] = []
         robust = self.records.robust
         while len(self._lanes) + len(chosen) < self.batch_size and self._next < len(self._jobs):

@@ -9,7 +9,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from stcore.attacks.counter_random import Keys
+from stcore.attacks.square import Square
 from stcore.attacks.stepped import HostAttack, State, SteppedAttack
+from stcore.autoattack.windowed import WindowedLanes
 from stcore.core import validation
 from stcore.data.rows import Images
 from stcore.protocols import Array, Classifier, Mode
@@ -53,9 +55,15 @@ class Lanes(Protocol):
 
 def lanes_of(attack: SteppedAttack | HostAttack, classifier: Classifier) -> Lanes:
     """Returns the lanes of either kind of attack."""
+    if isinstance(attack, Square) and attack.norm == "linf" and not _on_host(classifier):
+        return WindowedLanes(attack, classifier)
     if hasattr(attack, "propose"):
         return _HostLanes(cast(HostAttack, attack), classifier)
     return _NativeLanes(attack, classifier)
+
+
+def _on_host(classifier: Classifier) -> bool:
+    return classifier.on_host(classifier.labels(np.zeros(1, int)))
 
 
 def lanes_on(classifier: Classifier) -> Callable[[SteppedAttack | HostAttack], Lanes]:
@@ -95,7 +103,10 @@ class _NativeLanes:
         return {**constant, **state}
 
     def step(self, body: Body, number: Array, keys: Keys) -> Body:
-        pace = {name: self._classifier.pixels(value) for name, value in self._attack.pace(number).items()}
+        pace: dict[str, Any] = dict(self._attack.pace(number))
+        if pace:  # in one transfer
+            values = self._classifier.pixels(np.concatenate(tuple(pace.values())))
+            pace = dict(zip(pace, self._classifier.ops.split(values, len(pace)), strict=True))
         return {**{name: body[name] for name in ("x", "y", "target")}, **self._step(body, pace)}
 
     def take(self, body: Body, rows: Sequence[int]) -> Body:

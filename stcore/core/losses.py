@@ -35,8 +35,7 @@ def margin(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
 def correct(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     """1 for a correct prediction, 0 otherwise or for a tie: (B,), in the logits' dtype."""
     gap = margin(ops, logits, labels)
-    one = ops.ones_like(gap)
-    return ops.where(gap < 0.0, one, one - one)
+    return ops.flag(gap < 0.0, gap)
 
 
 def best_other(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:

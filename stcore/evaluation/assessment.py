@@ -134,9 +134,9 @@ class Assessment:
 
     def _work(self, progress: Progress, label: str) -> Iterator[bool]:
         """Yields after each batch and step, when the state can be saved; True at the end of a stage."""
-        yield from self._batches(progress, label)
-        if self._cascades:
+        if self._cascades or self._evaluator.attacks:
             self._evaluator.fold(self._images)
+        yield from self._batches(progress, label)
         for name, attack in self._cascades.items():
             cascade = self._start(name, attack)
             self._running = name, cascade
@@ -171,7 +171,8 @@ class Assessment:
                     cascade.advance()
                     if cascade.stage == stage:
                         before, remaining = remaining, cascade.waiting
-                        progress.advance(before - remaining, f"robust {100 * cascade.records.robust.mean():.2f} %")
+                        standing = np.count_nonzero(cascade.records.robust) / len(cascade.records.label)
+                        progress.advance(before - remaining, f"robust {100 * standing:.2f} %")
                     yield cascade.stage != stage
 
     def _start(self, name: str, attack: AutoAttack) -> Cascade:

@@ -39,9 +39,17 @@ class Evaluator:
 
     attacks: name → attack; `natural` (no attack) is always evaluated first. Attacks start from noise of
     `seed` and the example's position, so results do not depend on the batch size up to rounding.
+    target: the network that attacks see: the classifier, or a folded copy. Their examples are the classifier's to
+    judge in either case.
     """
 
-    def __init__(self, classifier: Classifier, attacks: Mapping[str, Attack], seed: int = 0) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        attacks: Mapping[str, Attack],
+        seed: int = 0,
+        target: Classifier | None = None,
+    ) -> None:
         self.classifier = classifier
         self.attacks = dict(attacks)
         self.seed = seed
@@ -49,22 +57,25 @@ class Evaluator:
         self._logits = classifier.compile(
             lambda x: ops.unrecorded(lambda: classifier.logits(x, Mode.EVAL)), rowwise=True
         )
-        self._find = {name: self._compiled(attack) for name, attack in self.attacks.items()}
-        self._set_target(classifier)
+        self._set_target(target or classifier)
 
-    def _set_target(self, classifier: Classifier) -> None:
-        self._target = classifier
-        self.lanes = lanes_on(classifier)
-        """The lanes of a stepped attack on the classifier, or its folded copy, compiled once."""
+    def _set_target(self, target: Classifier) -> None:
+        self._target = target
+        self._find = {name: self._compiled(attack) for name, attack in self.attacks.items()}
+        self.lanes = lanes_on(target)
+        """The lanes of a stepped attack on the target, compiled once."""
 
     def fold(self, images: Images) -> None:
-        """Makes the lanes attack a folded copy of the classifier with its current weights."""
+        """Makes all attacks see a folded copy of the classifier with its current weights.
+
+        Not for the evaluations of training, whose weights change from one to the next.
+        """
         target = folded(self.classifier, images)
         if target is not self._target:
             self._set_target(target)
 
     def _compiled(self, attack: Attack) -> Callable[..., Tensor]:
-        model = self.classifier
+        model = self._target
         return model.compile(
             lambda x, y, noise: model.ops.unrecorded(lambda: attack.find(model, x, y, noise)), rowwise=True
         )
