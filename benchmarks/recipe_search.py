@@ -1,9 +1,11 @@
 """Accuracy and time of the parts of faster or stronger recipes.
 
     python benchmarks/recipe_search.py digits [--seeds 1..3] [--jobs 2]
+    python benchmarks/recipe_search.py digits-fast [--seeds 1..3] [--jobs 2]
     python benchmarks/recipe_search.py cifar10 --data DATA [--seeds 1] [--jobs 2]
 
-Squeeze training with one part changed at a time, or several together. `digits`: the embedded digits, 20 epochs.
+Squeeze training with one part changed at a time, or several together. `digits`: the embedded digits, 20 epochs. `digits-fast`: the same by other methods, for about the same
+time.
 `cifar10`: DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet; ResNet-8, a short schedule, bf16.
 Differences are computed seed by seed (see `variants.py`). Writes recipe-search-NAME.md and .json into
 docs/results.
@@ -43,6 +45,33 @@ VARIANTS: dict[str, dict[str, Options]] = {
         "SiLU": {"model": "small-cnn-silu"},
         "improved KL, β = 3": {"divergence": "improved_kl", "beta": 3},
     },
+    "digits-fast": {
+        "as the preset": {},
+        "improved KL, β = 3": {"divergence": "improved_kl", "beta": 3},
+        "AT, 50 epochs": {"method": "at", "epochs": 50},
+        "ST, K = 2, 90 epochs": {"steps": 2, "step-size": 0.125, "epochs": 90},
+        "fast ST, 60 epochs": {"method": "fast-st", "epochs": 60},
+        "fast ST, 120 epochs": {"method": "fast-st", "epochs": 120},
+        "fast ST, 120 epochs, one-cycle": {"method": "fast-st", "epochs": 120, "schedule": "one-cycle"},
+        "fast ST, 120 epochs, β = 10": {"method": "fast-st", "epochs": 120, "beta": 10},
+        "fast ST, 120 epochs, improved KL, β = 3": {
+            "method": "fast-st",
+            "epochs": 120,
+            "divergence": "improved_kl",
+            "beta": 3,
+        },
+        "fast ST of the image, 90 epochs": {"method": "fast-st", "epochs": 90, "natural": "image"},
+        "fast ST by descent, 90 epochs": {
+            "method": "fast-st",
+            "epochs": 90,
+            "natural": "image",
+            "collaborative": "descent",
+        },
+        "fast ST in two steps, 100 epochs": {"method": "fast-st", "epochs": 100, "steps": 2, "step-scale": 0.625},
+        "N-FGSM, k = 1, 150 epochs": {"method": "n-fgsm", "epochs": 150, "start-scale": 1},
+        "FGSM-RS, 150 epochs": {"method": "fgsm-rs", "epochs": 150},
+        "consistency, 120 epochs": {"method": "fgsm-consistency", "epochs": 120, "ramp": "consistency@1"},
+    },
     "cifar10": {
         "bf16": {},
         "improved KL, β = 3": {"divergence": "improved_kl", "beta": 3},
@@ -53,8 +82,15 @@ VARIANTS: dict[str, dict[str, Options]] = {
 """The variants by the name of the data; the first is the reference."""
 DESCRIPTIONS = {
     "digits": "scikit-learn's digits, `small-cnn`, preset `digits` (20 epochs), ε = 0.2, the 347 test images",
+    "digits-fast": "scikit-learn's digits, `small-cnn`, preset `digits` (20 epochs) unless said, ε = 0.2, the 347 "
+    "test images",
     "cifar10": "CIFAR-10 (of which 4 000 images, stored as JPEG), ResNet-8, 6 epochs in batches of 64, learning "
     "rate 0.05 by cosine, bf16, ε = 8/255, 1 000 test images",
+}
+PLACES = {
+    "digits": "the digits",
+    "digits-fast": "the digits, method by method",
+    "cifar10": "CIFAR-10, a small budget",
 }
 NAMES = {"natural": "natural %", "pgd20": "PGD-20 %", "apgd-ce+apgd-t": "APGD-CE and -T %"}
 
@@ -87,7 +123,7 @@ def main() -> None:
     args = parser.parse_args()
     if (args.name == "cifar10") != (args.data is not None):
         parser.error("expected --data with cifar10, and not with digits")
-    seeds = parse_seeds(args.seeds or ("1..3" if args.name == "digits" else "1"))
+    seeds = parse_seeds(args.seeds or ("1" if args.name == "cifar10" else "1..3"))
 
     one = runs_of(args)
     one.train(args.runs, seeds, args.jobs)
@@ -97,7 +133,7 @@ def main() -> None:
     rounds.publish(
         args.out,
         f"recipe-search-{args.name}",
-        f"Parts of a recipe, on {'the digits' if args.name == 'digits' else 'CIFAR-10, a small budget'}",
+        f"Parts of a recipe, on {PLACES[args.name]}",
         f"Squeeze training, PyTorch: {DESCRIPTIONS[args.name]}; {len(seeds)} seed(s), last epoch (of the averaged "
         f"weights, if the variant has them). Means with 95 % t-intervals. Differences to *{first}* and ratios of "
         "times are computed seed by seed: seconds of all epochs together, median [lowest..highest] of the "
