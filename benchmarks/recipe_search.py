@@ -4,11 +4,10 @@
     python benchmarks/recipe_search.py digits-fast [--seeds 1..3] [--jobs 2]
     python benchmarks/recipe_search.py cifar10 --data DATA [--seeds 1] [--jobs 2]
 
-Squeeze training with one part changed at a time, or several together. `digits`: the embedded digits, 20 epochs. `digits-fast`: the same by other methods, for about the same
-time.
-`cifar10`: DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet; ResNet-8, a short schedule, bf16.
-Differences are computed seed by seed (see `variants.py`). Writes recipe-search-NAME.md and .json into
-docs/results.
+Squeeze training with one part changed at a time, or several together. `digits`: the embedded digits, 20 epochs.
+`digits-fast`: the same data by other methods, for about the same time. `cifar10`: DATA is a folder with CIFAR-10 as
+train-*.parquet and test-*.parquet; ResNet-8, a short schedule, bf16. Differences are computed seed by seed (see
+`variants.py`). Writes recipe-search-NAME.md and .json into docs/results.
 """
 
 from __future__ import annotations
