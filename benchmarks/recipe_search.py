@@ -5,8 +5,8 @@
     python benchmarks/recipe_search.py cifar10 --data DATA [--seeds 1] [--jobs 2]
 
 Squeeze training with one part changed at a time, or several together. `digits`: the embedded digits, 20 epochs.
-`digits-fast`: the same data by other methods, for about the same time. `cifar10`: DATA is a folder with CIFAR-10 as
-train-*.parquet and test-*.parquet; ResNet-8, a short schedule, bf16. Differences are computed seed by seed (see
+`digits-fast`: the same data by other methods, for about the same time. `cifar10`: DATA is a folder with CIFAR-10
+as train-*.parquet and test-*.parquet; ResNet-8, a short schedule, bf16. Differences are computed seed by seed (see
 `variants.py`). Writes recipe-search-NAME.md and .json into docs/results.
 """
 
