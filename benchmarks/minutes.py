@@ -3,8 +3,8 @@
     python benchmarks/minutes.py --data DATA [--budgets 5 15 30 60] [--seeds 1] [--points NAME …]
 
 DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet. A budget is minutes of one core for training
-alone. A method's seconds per image are measured once on this machine (calibration.json in the runs' folder), and
-give its number of epochs; so a run is the same run wherever it is repeated. Each is `stcli train` in a process of
+alone. A network's seconds per pass are measured once on this machine (calibration.json in the runs' folder); with
+the passes of a method they give its number of epochs. Each is `stcli train` in a process of
 its own, with one thread, then AutoAttack's short version of the averaged weights. Smallest budget first; finished
 runs are kept, so that the search may be interrupted and continued. Writes minutes.md and .json into docs/results.
 """
@@ -31,7 +31,8 @@ from stcore.base.files import write_file
 from stcore.core.dispatch import load_backend
 from stcore.core.objective import training_step
 from stcore.evaluation.accuracy import Accuracy
-from stcore.runs.plan import make_plan
+from stcore.methods import make_objective
+from stcore.methods.single_step import SingleStepConfig
 
 BASE: Options = {
     "validation-size": 500,
@@ -81,6 +82,13 @@ class Point:
         return f"resnet-s-{self.width}"
 
     @property
+    def units(self) -> int:
+        """The passes of a step."""
+        options = METHODS[self.method]
+        told = {name: options[name] for name in ("steps", "natural", "collaborative") if name in options}
+        return make_objective(str(options["method"]), told).passes.units
+
+    @property
     def name(self) -> str:
         return f"{self.budget} min, {self.method}, {self.model}"
 
@@ -98,24 +106,21 @@ def points(budgets: Sequence[int]) -> Iterator[Point]:
         yield from (*usual, *others)
 
 
-def seconds_per_image(point: Point, steps: int = 6, batch: int = 128) -> float:
-    """CPU seconds of a training step over the images of its batch, on one thread; the least of a few steps."""
+def seconds_per_unit(model: str, steps: int = 6, batch: int = 128) -> float:
+    """CPU seconds of a forward of one image, on one thread: a fifth of an N-FGSM step's, the least of a few steps."""
     backend = load_backend("torch")
     backend.use_threads(1)
-    model = models.build(point.model, "torch", num_classes=10, in_channels=3, image_size=(32, 32), seed=0)
-    learner = backend.make_learner(model, backend.make_sgd(model, 0.1, 0.9, 5e-4, True))
-    given = {n.replace("-", "_"): v for n, v in METHODS[point.method].items() if n not in ("ramp", "no-project")}
-    given |= {"step_size": 5 / 255} if "step_size" in given else {}
-    objective = make_plan({**given, "dataset": "cifar10:x"}).objective
-    rng = np.random.default_rng(0)
+    network = models.build(model, "torch", num_classes=10, in_channels=3, image_size=(32, 32), seed=0)
+    learner = backend.make_learner(network, backend.make_sgd(network, 0.1, 0.9, 5e-4, True))
+    objective, rng = SingleStepConfig(), np.random.default_rng(0)
     x = learner.images(rng.integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8))
-    y, noise = learner.labels(rng.integers(0, 10, batch)), tuple(x - 0.5 for _ in objective.noise_laws)
+    y, noise = learner.labels(rng.integers(0, 10, batch)), (x - 0.5,)
     taken = []
     for _ in range(steps + 1):
         begun = time.process_time()
         training_step(learner, objective, x, y, noise)
         taken.append(time.process_time() - begun)
-    return min(taken[1:]) / batch
+    return min(taken[1:]) / batch / objective.passes.units
 
 
 class Search:
@@ -130,11 +135,14 @@ class Search:
 
     def epochs(self, point: Point) -> int:
         """The whole number of epochs nearest to the budget, at least 2."""
-        key = f"{point.method}, {point.model}"
-        if key not in self.calibrated:
-            self.calibrated[key] = seconds_per_image(point)
+        if point.model not in self.calibrated:
+            self.calibrated[point.model] = seconds_per_unit(point.model)
             write_file(self._calibration, json.dumps(self.calibrated, indent=1) + "\n")
-        return max(2, round(60 * point.budget / (IMAGES * self.calibrated[key])))
+        return max(2, round(point.budget / self.minutes(point)))
+
+    def minutes(self, point: Point) -> float:
+        """Minutes of an epoch: the method's passes on this network."""
+        return point.units * IMAGES * self.calibrated[point.model] / 60
 
     def variant(self, point: Point) -> VariantRuns:
         base = {**BASE, "dataset": f"parquet:{self.data}", "model": point.model, "epochs": self.epochs(point)}
@@ -187,7 +195,7 @@ class Search:
             "method": point.method,
             "model": point.model,
             "epochs": self.epochs(point),
-            "minutes": self.epochs(point) * IMAGES * self.calibrated[f"{point.method}, {point.model}"] / 60,
+            "minutes": self.epochs(point) * self.minutes(point),
             "seeds": done,
             **{attack: interval(values) for attack, values in figures.items()},
         }
@@ -214,7 +222,7 @@ def main() -> None:
     chosen = [p for p in points(args.budgets) if args.points is None or p.method in args.points]
     for seed in args.seeds if not args.report else ():
         for point in chosen:
-            print(f"{point.name}, {search.epochs(point)} epochs, seed {seed}", flush=True)
+            print(f"{point.name}, {point.units} units, {search.epochs(point)} epochs, seed {seed}", flush=True)
             search.make(point, seed)
     rows = [row for point in chosen if (row := search.found(point, args.seeds)) is not None]
     rounds.publish(
