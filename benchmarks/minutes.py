@@ -107,7 +107,7 @@ def points(budgets: Sequence[int]) -> Iterator[Point]:
 
 
 def seconds_per_unit(model: str, steps: int = 6, batch: int = 128) -> float:
-    """CPU seconds of a forward of one image, on one thread: a fifth of an N-FGSM step's, the least of a few steps."""
+    """CPU seconds of a forward of one image, on one thread: a fifth of an N-FGSM step, the least of a few."""
     backend = load_backend("torch")
     backend.use_threads(1)
     network = models.build(model, "torch", num_classes=10, in_channels=3, image_size=(32, 32), seed=0)
