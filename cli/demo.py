@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from stcore import errors
+from stcore import errors, zoo
 from stcore.audit import Finding
 from stcore.base import checks
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.demo_phrases import doubts, seen, table
-from stcore.cli.evaluate import evaluated, folder_of
+from stcore.cli.evaluate import Found, evaluated, folder_of
 from stcore.cli.evaluation_plan import checkpoints, plan_from
 from stcore.cli.jobs import Job
 from stcore.cli.options import EvaluateOptions
@@ -23,8 +23,14 @@ from stcore.cli.parsing import Int, MaybeText, parse
 from stcore.cli.quiet import load_quietly
 from stcore.cli.report import tell
 from stcore.core.dispatch import BACKENDS
+from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
+from stcore.models.weights_files import read_weights, recorded_shape
+from stcore.results.names import radius
 from stcore.runs.plan import Plan, make_plan
+from stcore.runs.preparation import set_up
+from stcore.runs.record import read_record
+from stcore.zoo import Card
 
 METHODS = {
     "standard": "standard training, on the images as they are",
@@ -49,6 +55,9 @@ class DemoOptions:
     """Epochs of each network."""
     images: Int = 100
     """Test images for AutoAttack."""
+    zoo: MaybeText = None
+    """Then attack networks that come with the package, on the test images of this data set: cifar10 (as stcli data
+    fetch stores it), cifar10:DIR, parquet:DIR, or digits."""
     open: bool = False
     """Open the report in a browser."""
 
@@ -62,6 +71,7 @@ def main(args: Sequence[str]) -> int:
 
     check_installed()  # before any work
     out = Path(options.out or f"stcore-demo-{options.backend}")
+    networks = [] if options.zoo is None else networks_of(options.zoo, options.backend)
     jobs = [Job(method, out / method, (), plan_of(method, options), {}) for method in METHODS]
     for job in jobs:
         job.check_same([None])
@@ -83,15 +93,21 @@ def main(args: Sequence[str]) -> int:
     scores: dict[str, dict[str, Accuracy]] = {}
     audits: dict[str, Sequence[Finding]] = {}
     for job in jobs:
-        found = attacked(job.folder, options.images, console)
-        if found is None:
+        asked = EvaluateOptions(job.folder, attacks="autoattack", checkpoint="best", subset=str(options.images))
+        if (found := attacked(asked, console)) is None:
             tell_me("interrupted: run the same command again to resume")
             return errors.INTERRUPTED
-        scores[job.name], audits[job.name] = found
+        own = (read_record(job.folder).result or {})["checkpoints"]["best"]
+        scores[job.name] = {name: Accuracy(score["correct"], score["total"]) for name, score in own.items()}
+        scores[job.name]["autoattack"] = found.assessed.accuracies["autoattack"]
+        audits[job.name] = found.audit or ()
     tell_me("")
     console.print(table(scores, options.images))
     for sentence in (*seen(scores, options.images), *doubts(audits)):
         tell_me(sentence)
+    if options.zoo is not None and not zoo_scene(options, networks, out, console):
+        tell_me("interrupted: run the same command again to resume")
+        return errors.INTERRUPTED
     tell_me("")
     report = write([job.folder for job in jobs], out / "report.html", progress=make_progress(console))
     tell(console, report, show=options.open)
@@ -124,21 +140,61 @@ def trained(job: Job, console: Console) -> bool:
     return not run(job.plan, job.folder, make_progress(console), on_row=on_row, options=run_options).interrupted
 
 
-def attacked(folder: Path, images: int, console: Console) -> tuple[dict[str, Accuracy], Sequence[Finding]] | None:
-    """The best checkpoint's accuracies, also under AutoAttack, and its audit; None after Ctrl-C."""
-    from stcore.base.weights_file import load_weights
+def attacked(options: EvaluateOptions, console: Console) -> Found | None:
+    """One network's accuracies and its audit; None after Ctrl-C."""
     from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
-    from stcore.runs.preparation import set_up
-    from stcore.runs.record import read_record
 
-    options = EvaluateOptions(folder, attacks="autoattack", checkpoint="best", subset=str(images))
-    weights, metadata = load_weights(checkpoints(options)["best"])
+    ((name, path),) = checkpoints(options).items()
+    weights, metadata = read_weights(path)
     work = CheckpointEvaluation(set_up(plan_from(options), metadata), options.subset)
     base = folder_of(options, work, weights)
-    found = evaluated(work, {"best": weights}, base, options, console, make_progress(console))
-    if found is None:
-        return None
-    own = (read_record(folder).result or {})["checkpoints"]["best"]
-    scores = {name: Accuracy(score["correct"], score["total"]) for name, score in own.items()}
-    best = found["best"]
-    return {**scores, "autoattack": best.assessed.accuracies["autoattack"]}, best.audit or ()
+    found = evaluated(work, {name: weights}, base, options, console, make_progress(console))
+    return None if found is None else found[name]
+
+
+def networks_of(dataset: str, backend: str) -> list[Card]:
+    """The networks of the package that take the images of a data set. Raises UsageError if there is none."""
+    test = set_up(make_plan({"dataset": dataset, "backend": backend})).test
+    fitting = (*test.image_shape, test.num_classes)
+    cards = [zoo.read_card(name) for name in zoo.names()]
+    shapes = {card.name: recorded_shape(read_weights(card.files["safetensors"])[1]) for card in cards}
+    found = [card for card in cards if (shape := shapes[card.name]) and (*shape[0], shape[1]) == fitting]
+    if not found:
+        raise UsageError(
+            f"zoo: expected data for a network of the package ({', '.join(shapes)}); {dataset} has images of "
+            f"{test.image_shape} in {test.num_classes} classes"
+        )
+    return found
+
+
+def zoo_scene(options: DemoOptions, networks: Sequence[Card], out: Path, console: Console) -> bool:
+    """Attacks these networks and says what was found; False after Ctrl-C."""
+    say(
+        console,
+        f"\nFrom the package: {', '.join(card.name for card in networks)}, on the first {options.images} test "
+        f"images of {options.zoo}",
+    )
+    scores: dict[str, dict[str, Accuracy]] = {}
+    for card in networks:
+        asked = EvaluateOptions(
+            Path(f"{zoo.PREFIX}{card.name}"),
+            attacks="pgd20,autoattack",
+            dataset=options.zoo,
+            backend=options.backend,
+            subset=str(options.images),
+            out=str(out / "zoo" / card.name),
+            audit=False,
+        )
+        if (found := attacked(asked, console)) is None:
+            return False
+        scores[card.name] = dict(found.assessed.accuracies)
+    console.print(table(scores, options.images, "network"))
+    for card in networks:
+        these, recorded = scores[card.name]["autoattack"], card.accuracies["autoattack"]
+        say(
+            console,
+            f"{card.name} withstands AutoAttack within {card.norm} ε = {radius(card.epsilon)} on "
+            f"{these.value:.0%} of these, on {recorded['correct'] / recorded['total']:.1%} of the "
+            f"{recorded['total']} of its card (stcli zoo show {card.name})",
+        )
+    return True

@@ -12,9 +12,9 @@ from stcore.evaluation.accuracy import Accuracy
 ATTACKS = ("natural", "pgd20", "autoattack")
 
 
-def table(scores: Mapping[str, Mapping[str, Accuracy]], images: int) -> Fitting:
-    """Accuracies of methods by attacks."""
-    titles = ["trained by", "no attack", "PGD-20", f"AutoAttack ({images} images)"]
+def table(scores: Mapping[str, Mapping[str, Accuracy]], images: int, rows_are: str = "trained by") -> Fitting:
+    """Accuracies of methods, or of what the rows are, by attacks."""
+    titles = [rows_are, "no attack", "PGD-20", f"AutoAttack ({images} images)"]
     rows = [(method, *(percent(found[name]) for name in ATTACKS)) for method, found in scores.items()]
     return fitting(titles, rows, title="correct, in percent, with 95 % intervals")
 

@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 
+import numpy as np
 import pytest
 from harness import load
 from reported import Page, shown, undrawn
 from small import contents, stcli
 from terminal import on_a_terminal
 
+from stcore import zoo
 from stcore.runs.plan import make_plan
 
 pytest.importorskip("matplotlib")
@@ -121,6 +124,31 @@ def test_the_same_command_takes_up_what_is_there(made, backend, monkeypatch):
     assert f"no browser found: open {out / 'report.html'} in one" in again.out
     known = {method: contents(out / method) for method in METHODS}
     assert known == before
+
+
+def test_networks_of_the_package_are_attacked_beside_them(made, backend, tmp_path):
+    shutil.copytree(made[0], tmp_path / "again")
+    said = demo(tmp_path / "again", backend.name, "--zoo", "digits")
+    assert said.code == 0, said.err
+    for name in zoo.names():
+        (file,) = (tmp_path / "again" / "zoo" / name).glob("*/result.json")
+        found = json.loads(file.read_text())["accuracies"]
+        assert printed(said.out)[name] == [shown(found[attack]) for attack in ("natural", "pgd20", "autoattack")]
+        assert f"{name} withstands AutoAttack within linf ε = 0.2 on" in said.out
+
+
+def test_data_that_no_network_takes_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        np.savez(
+            tmp_path / f"{part}.npz",
+            images=rng.integers(0, 256, (60, 5, 5, 1), np.uint8),
+            labels=np.arange(60) % 3,
+        )
+    said = demo(tmp_path / "out", "torch", "--zoo", f"npz:{tmp_path}")
+    assert said.code == 2, said.err
+    assert "zoo: expected data for a network of the package (digits-small-cnn-st" in said.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_demo_s_folder_is_refused(made, backend):
