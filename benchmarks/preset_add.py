@@ -93,7 +93,7 @@ def _joined(runs: Sequence[GatheredRun], checkpoint: str, folders: Sequence[Path
     prints = {
         fingerprint(load_weights(run.path / f"{checkpoint}.safetensors")[0]): run
         for run in runs
-        if checkpoint in run.weights
+        if checkpoint in run.weights and run.plan is not None
     }
     for folder in folders:
         identity = read_identity(folder)
@@ -101,6 +101,12 @@ def _joined(runs: Sequence[GatheredRun], checkpoint: str, folders: Sequence[Path
         if run is None:
             raise UsageError(
                 f"evaluation: expected one of the runs' checkpoint {checkpoint}; {folder} has other weights"
+            )
+        threat, its = (run.plan.norm, run.plan.evaluation.epsilon), (identity["norm"], identity["epsilon"])
+        if threat != its:
+            raise UsageError(
+                f"evaluation: expected the runs' threat model, {threat[0]} {threat[1]:g}; {folder} is of {its[0]} "
+                f"{its[1]:g}"
             )
         later = LaterEvaluation(folder.name, checkpoint, identity, read_result(folder), "")
         prints[identity["weights"]] = dataclasses.replace(run, evaluations=(*run.evaluations, later))

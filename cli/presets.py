@@ -124,7 +124,7 @@ def show_measured(console: Console, preset: Measured) -> None:
     for title in ("setting", "value", "the data set's own recipe"):
         settings.add_column(title, overflow="fold")
     usual = make_plan({name: preset.settings[name] for name in ("dataset", "method")}).flat()
-    for name, value in preset.settings.items():
+    for name, value in sorted(preset.settings.items(), key=lambda one: usual.get(one[0]) == one[1]):
         other = "" if usual.get(name) == value else shown(usual.get(name), in_255ths=name in RADII)
         settings.add_row(name, shown(value, in_255ths=name in RADII), other)
     console.print(settings)

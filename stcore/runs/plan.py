@@ -168,8 +168,8 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     recipe = preset if preset in presets.RECIPES else presets.default_preset(dataset)
     if row is None and preset not in (None, recipe):
         raise UsageError(
-            f"preset: expected one of {', '.join(presets.RECIPES)}, one that was run such as fast/digits, or a "
-            f"row of the paper such as table1/cifar10/st (stcli presets lists them); received {preset!r}"
+            f"preset: expected one of {', '.join(presets.RECIPES)}, or one that was run such as fast/digits, "
+            f"or a row of the paper such as table1/cifar10/st (stcli presets lists them); received {preset!r}"
             + checks.did_you_mean(preset, (*presets.RECIPES, *known_presets.names()))
         )
     everything = of_methods()
