@@ -11,6 +11,7 @@ from small import stcli
 
 from stcore import measured
 from stcore.base.files import write_json
+from stcore.base.machine import processor
 from stcore.base.weights_file import load_weights
 from stcore.cli.training_plan import plan_from
 from stcore.errors import DataError, UsageError
@@ -146,6 +147,10 @@ def test_a_change_to_a_file_of_it(preset):
     file = make_plan({"preset": preset.name}).flat()
     kept = over(file, {"dataset": "parquet:x"})
     assert (kept["preset"], kept["ema"], kept["dataset"]) == (preset.name, 0.9, "parquet:x")
+    for change in ({"dataset": "digits"}, {"preset": "digits"}):
+        gone = over(file, change)
+        assert gone.get("preset") in (None, "digits")
+        assert not {"ema", "epochs", "epsilon"} & gone.keys()
     gone = over(file, {"preset": "cifar10"})
     assert gone["preset"] == "cifar10"
     assert not {"ema", "epochs", "epsilon"} & gone.keys()
@@ -328,6 +333,13 @@ def test_later_evaluations_in_the_folder_count(preset, tmp_path):
 
 
 # How one is made
+
+
+@pytest.mark.parametrize(("flags", "has"), [("sse4_2 avx512_bf16", "with"), ("sse4_2 avx2", "without")])
+def test_the_processor_s_name_is_the_system_s(tmp_path, monkeypatch, flags, has):
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: X\nmodel name\t: Some CPU @ 2 GHz\nflags\t: fpu {flags}\n")
+    monkeypatch.setattr("stcore.base.machine._CPU_INFO", tmp_path / "cpuinfo")
+    assert processor() == f"Some CPU @ 2 GHz, {has} bfloat16 instructions"
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stcore import presets
+from stcore.paper import PRESETS as PAPER
 from stcore.runs.known_presets import settings_of
 from stcore.runs.plan import WRAPPERS, of_methods, stale
 
@@ -26,9 +27,9 @@ def over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _preset(base: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:
-    """The preset after the changes: a data set of another kind brings its own, but replaces no row."""
+    """The preset after the changes: a data set of another kind brings its own, but for a row of the paper."""
     before = base.get("preset")
-    if "preset" in changes or "dataset" not in changes or "dataset" not in base or settings_of(before):
+    if "preset" in changes or "dataset" not in changes or "dataset" not in base or before in PAPER:
         preset: str | None = changes.get("preset", before)
         return preset
     kind = presets.default_preset(changes["dataset"])
