@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +106,7 @@ def _is_part(preset: Measured, attack: str) -> bool:
 def show_measured(console: Console, preset: Measured) -> None:
     """Prints one preset that was run in full."""
     seeds, machine = ", ".join(map(str, preset.seeds)), dict(preset.machine)
-    console.print(f"{preset.name}: the {preset.checkpoint} checkpoint of a run, measured with seed {seeds}")
+    console.print(f"{preset.name}: the {preset.checkpoint} checkpoint of a run, with seed {seeds}")
     figures = Table()
     figures.add_column("attack", no_wrap=True)
     for title in ("%", "95 % interval", "correct, each seed", "images"):
@@ -125,11 +125,12 @@ def show_measured(console: Console, preset: Measured) -> None:
         settings.add_column(title, overflow="fold")
     usual = make_plan({name: preset.settings[name] for name in ("dataset", "method")}).flat()
     for name, value in sorted(preset.settings.items(), key=lambda one: usual.get(one[0]) == one[1]):
-        other = "" if usual.get(name) == value else shown(usual.get(name), in_255ths=name in RADII)
-        settings.add_row(name, shown(value, in_255ths=name in RADII), other)
+        say: Callable[[Any], str] = names.radius if name in RADII else shown
+        settings.add_row(name, say(value), "" if usual.get(name) == value else say(usual.get(name)))
     console.print(settings)
     took = ", ".join(f"{seconds / 60:.2f}" for seconds in preset.seconds)
-    cores = f"{machine.pop('cpus')} cores, {machine.pop('threads')} threads"
+    threads = machine.pop("threads")
+    cores = f"{machine.pop('cpus')} cores, {threads} thread{'s' * (threads != 1)}"
     console.print(f"minutes of training alone, each seed: {took}", soft_wrap=True)
     console.print(f"on {machine.pop('processor')}, {cores}, device {machine.pop('device')}", soft_wrap=True)
     console.print(", ".join(f"{name} {version}" for name, version in machine.items()), soft_wrap=True)

@@ -195,12 +195,12 @@ def test_one_is_shown_in_full(preset):
     assert (said.code, said.err) == (0, "")
     for text in (
         *(
-            "the last checkpoint of a run, measured with seed 1, 2, 3",
+            "the last checkpoint of a run, with seed 1, 2, 3",
             "45.03 to 54.97",
             "50, 52, 48",
             "the first 100",
         ),
-        *("Some CPU, 2 cores, 1 threads, device cpu", "torch 2.9", "20.00, 21.00, 20.50", *preset.commands),
+        *("Some CPU, 2 cores, 1 thread, device cpu", "torch 2.9", "20.00, 21.00, 20.50", *preset.commands),
     ):
         assert text in said.out
     row = next(line for line in said.out.splitlines() if line.startswith("│ epochs"))
