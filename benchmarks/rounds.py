@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stcore.base.machine import processor
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of one engine must not spin beside another
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -103,13 +105,6 @@ def keep(path: Path, settings: Mapping[str, Any], versions: Mapping[str, str], *
     environment = {"platform": platform.platform(), "processor": processor(), "cpus": os.cpu_count(), **versions}
     content = {"settings": settings, "environment": environment, **results}
     path.write_text(json.dumps(content, indent=1, default=str) + "\n")
-
-
-def processor() -> str:
-    """The processor, and whether it has bfloat16 instructions, on which the speed of bf16 depends."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
-    name = next((line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line), "")
-    return f"{name or platform.processor()}, {'with' if 'bf16' in info else 'without'} bfloat16 instructions"
 
 
 def _timed(run: Callable[[], Any]) -> float:

@@ -53,9 +53,9 @@ def add(name: str, run: Path, evaluation: Path, dataset: str | None, folder: Pat
     identity, result, records = _evaluation(evaluation)
     (gathered,) = gather([run])
     of = _checkpoint(run, identity["weights"])
-    gathered, config = _portable(gathered, dataset)
+    gathered, config = portable(gathered, dataset)
     plan = gathered.plan
-    assert plan is not None  # _portable has checked it
+    assert plan is not None  # portable has checked it
     if (identity["norm"], identity["epsilon"]) != (plan.norm, plan.evaluation.epsilon):
         raise UsageError(
             f"evaluation: expected the threat model of the run, {plan.norm} {plan.evaluation.epsilon:g}; received "
@@ -111,7 +111,7 @@ def _checkpoint(run: Path, wanted: str) -> str:
     raise UsageError(f"evaluation: expected one of a checkpoint of {run}; received one of other weights")
 
 
-def _portable(run: GatheredRun, dataset: str | None) -> tuple[GatheredRun, dict[str, Any]]:
+def portable(run: GatheredRun, dataset: str | None) -> tuple[GatheredRun, dict[str, Any]]:
     """The run and its settings with the published name of its data, without paths of this machine."""
     if run.plan is None or run.result is None:
         raise UsageError(f"run: expected a finished run of this version of stcli train; received {run.path}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from stcore import errors, methods, models, paper, presets, zoo
+from stcore import errors, methods, models, presets, zoo
 from stcore.analysis.registry import ANALYSES
 from stcore.attacks import PRESETS as ATTACKS
 from stcore.autoattack.attack import NAMES as CASCADES
@@ -29,6 +29,7 @@ from stcore.data.resident import RESIDENT
 from stcore.evaluation.attack_names import MONITORS
 from stcore.evaluation.results import PRECISIONS as OF_EVALUATIONS
 from stcore.models import normalization
+from stcore.runs import known_presets
 from stcore.runs.folder import CHECKPOINTS
 from stcore.runs.settings import PRECISIONS, SELECT
 from stcore.training.noise import NOISE
@@ -131,7 +132,7 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
     "normalize": ("none", *normalization.PUBLISHED),
     "on_trouble": tuple(ON_TROUBLE),
     "precision": PRECISIONS,
-    "preset": (*presets.RECIPES, *paper.PRESETS),
+    "preset": (*presets.RECIPES, *known_presets.names()),
     "noise": NOISE,
     "resident": tuple(RESIDENT),
     "schedule": SCHEDULES,
@@ -148,10 +149,10 @@ _OF_COMMANDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "data verify": {"name": tuple(PUBLISHED)},
     "evaluate": {"norm": ("linf", "l2", "l1"), "precision": OF_EVALUATIONS},
     "export": {"to": ("robustbench",), "dataset": ("cifar10", "cifar100")},
-    "presets": {"name": tuple(paper.PRESETS)},
+    "presets": {"name": known_presets.names()},
     "report": {"format": ("html", "markdown", "card")},
     "table": {"format": ("markdown", "csv", "json", "latex"), "style": ("runs", "paper")},
-    "verify": {"preset": tuple(paper.PRESETS)},
+    "verify": {"preset": known_presets.names()},
     "zoo show": {"name": zoo.names()},
 }
 """Values of options that one command has alone, or that differ from the other commands'."""

@@ -14,7 +14,8 @@ from stcore.base.files import read_toml
 from stcore.cli.options import TrainOptions
 from stcore.cli.training_plan import NOT_SETTINGS
 from stcore.errors import UsageError
-from stcore.paper import PRESETS, matching
+from stcore.runs.known_presets import matching
+from stcore.runs.known_presets import names as preset_names
 from stcore.runs.plan import Plan
 
 Point: TypeAlias = Mapping[str, Any]
@@ -96,8 +97,8 @@ def _add(factors: dict[str, list[Any]], name: str, values: Sequence[Any]) -> Non
 
 
 def _rows(name: str, value: Any) -> list[Any]:
-    """For `preset` the rows of the paper below a name; else the value itself."""
-    below = name == "preset" and any(row.startswith(f"{value}/") for row in PRESETS)
+    """For `preset` those below a name, such as the rows of a table; else the value itself."""
+    below = name == "preset" and any(row.startswith(f"{value}/") for row in preset_names())
     return [row.name for row in matching(value)] if below else [value]
 
 

@@ -276,7 +276,7 @@ def test_a_run_leaves_its_folder(backend):
 
     environment = run.json("environment.json")
     assert environment["stcore"] == stcore.__version__
-    assert {"python", "numpy", "platform", "device", backend} <= environment.keys()
+    assert {"python", "numpy", "platform", "processor", "cpus", "threads", "device", backend} <= environment.keys()
     assert {part: info["images"] for part, info in environment["data"].items()} == {
         "train": 64,
         "validation": 32,

@@ -57,6 +57,8 @@ def complete(scripts):
         (["train", "--norm", ""], ["linf", "l2"]),
         (["evaluate", "run", "--norm", ""], ["linf", "l2", "l1"]),
         (["train", "--dataset", "par"], ["parquet:"]),
+        (["train", "--preset", "fast/d"], ["fast/digits"]),
+        (["verify", "run", "--preset", "fast/d"], ["fast/digits"]),
         (["presets", "table1/cifar10/s"], ["table1/cifar10/st", "table1/cifar10/st-awp"]),
         (["table", "--format", "l"], ["latex"]),
         (["report", "--format", "ca"], ["card"]),

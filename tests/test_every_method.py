@@ -15,8 +15,9 @@ from stcore.data import load_digits, load_extra, save_arrays
 from stcore.errors import UsageError
 from stcore.evaluation.pseudo_labels import keep, label
 from stcore.methods import METHODS
-from stcore.paper import PRESETS, find
+from stcore.paper import PRESETS
 from stcore.results.comparison import compare
+from stcore.runs.known_presets import find
 from stcore.runs.plan import make_plan
 from stcore.runs.plan_changes import over
 from stcore.runs.record import read_record

@@ -7,11 +7,10 @@ from small import trained
 
 from stcore.cli.verify import main
 from stcore.errors import UsageError
-from stcore.evaluation.accuracy import Accuracy
-from stcore.paper import find
+from stcore.evaluation.accuracy import Accuracy, over_runs
 from stcore.results.comparison import compare
-from stcore.results.comparison.verdict import interval
 from stcore.runs.folder import RunFolder
+from stcore.runs.known_presets import find
 from stcore.runs.plan import make_plan
 from stcore.runs.record import Record, read_record
 
@@ -91,7 +90,7 @@ def test_the_papers_interval_counts_too():
 
 def test_several_runs_are_judged_by_the_t_interval_over_seeds():
     half = 4.302653 * 1.0 / 3**0.5
-    found = interval([scores({"natural": value})["natural"] for value in (82.0, 83.0, 84.0)])
+    found = over_runs([Accuracy(correct, 100) for correct in (82, 83, 84)])
     assert found == pytest.approx((83, 83 - half, 83 + half))
 
 
@@ -256,9 +255,7 @@ def test_reasons_are_printed(tmp_path, capsys):
 
 def test_what_cannot_be_read_is_a_usage_error(tmp_path):
     run = write(tmp_path / "run", record())
-    with pytest.raises(
-        UsageError, match=r"expected a row of the paper \(stcli presets lists them\); received 'table9'"
-    ):
+    with pytest.raises(UsageError, match=r"or a row of the paper \(stcli presets lists them\); received 'table9'"):
         main([str(run), "--preset", "table9"])
     with pytest.raises(UsageError, match=r"expected a folder with config\.toml"):
         main([str(tmp_path), "--preset", ROW])

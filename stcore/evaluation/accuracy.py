@@ -1,9 +1,12 @@
-"""Accuracies with their Clopper–Pearson intervals."""
+"""Accuracies and their 95 % intervals: over images (Clopper–Pearson), over seeds (Student), of a difference."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,40 @@ def merge_accuracies(parts: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accur
         name: Accuracy(sum(part[name].correct for part in parts), sum(part[name].total for part in parts))
         for name in parts[0]
     }
+
+
+def over_runs(runs: Sequence[Accuracy]) -> tuple[float, float, float]:
+    """Mean, low and high of a 95 % interval, in percent: over images for one run, Student's over several seeds."""
+    if len(runs) == 1:
+        low, high = runs[0].interval()
+        return 100 * runs[0].value, 100 * low, 100 * high
+    values = np.array([100 * run.correct / run.total for run in runs])
+    mean = float(values.mean())
+    half = float(_student(len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def difference(ours: Sequence[Accuracy], theirs: Sequence[Accuracy]) -> tuple[float, float, float]:
+    """The mean of our runs minus that of theirs, in points, with the low and high of its 95 % interval.
+
+    Both are on the same images, and each run has a seed of its own. Where either has several runs, Student's
+    interval over seeds, with one spread for both: at least that of rounding to whole images. Of one run each, over
+    images: the two Clopper–Pearson intervals joined as in Newcombe (1998), method 10, as if of other images.
+    """
+    one, other = (np.array([100 * run.value for run in runs]) for runs in (ours, theirs))
+    apart, freedom = float(one.mean() - other.mean()), len(one) + len(other) - 2
+    if not freedom:
+        (low1, high1), (low2, high2) = ([100 * end for end in runs[0].interval()] for runs in (ours, theirs))
+        below = math.hypot(one[0] - low1, high2 - other[0])
+        return apart, apart - below, apart + math.hypot(high1 - one[0], other[0] - low2)
+    spread = float(((one - one.mean()) ** 2).sum() + ((other - other.mean()) ** 2).sum()) / freedom
+    rounding = (100 / ours[0].total) ** 2 / 12
+    half = _student(freedom) * math.sqrt(max(spread, rounding) * (1 / len(one) + 1 / len(other)))
+    return apart, apart - half, apart + half
+
+
+def _student(freedom: int) -> float:
+    """The 97.5 % quantile of Student's distribution with these degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))

@@ -3,8 +3,8 @@
 `PRESETS` maps names such as `table1/cifar10/st` to presets.
 """
 
-from stcore.paper.catalogue import PRESETS, find, matching
+from stcore.paper.catalogue import PRESETS
 from stcore.paper.cost import estimated_cost
 from stcore.paper.preset import Expected, Preset, Setting
 
-__all__ = ["PRESETS", "Expected", "Preset", "Setting", "estimated_cost", "find", "matching"]
+__all__ = ["PRESETS", "Expected", "Preset", "Setting", "estimated_cost"]

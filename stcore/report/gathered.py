@@ -70,6 +70,30 @@ class GatheredRun:
         """The run's own result by checkpoint and attack; empty if it is unfinished."""
         return {} if self.result is None else self.result["checkpoints"]
 
+    def counts(self, checkpoint: str) -> dict[str, dict[int, int]]:
+        """By attack and number of images, how many are classified correctly: of all test images, or the first.
+
+        The run's own, and those of later evaluations in fp32 in the threat model of the run's own evaluation.
+        """
+        own = self.checkpoints.get(checkpoint, {})
+        found = {attack: {score["total"]: score["correct"]} for attack, score in own.items()}
+        for one in self.evaluations:
+            if one.checkpoint == checkpoint and one.result is not None and self._continues(one):
+                for attack, score in one.result["accuracies"].items():
+                    found.setdefault(attack, {}).setdefault(score["total"], score["correct"])
+        return found
+
+    def _continues(self, one: LaterEvaluation) -> bool:
+        """Whether the evaluation is of the first of the run's images, in its threat model, and in fp32."""
+        about, plan = one.identity, self.plan
+        return (
+            plan is not None
+            and not one.mismatch
+            and (about["epsilon"], about["norm"]) == (plan.evaluation.epsilon, plan.norm)
+            and about["shard"] is about.get("precision") is None
+            and (about["subset"] or "0").isdigit()
+        )
+
 
 def gather(paths: Sequence[Path]) -> tuple[GatheredRun, ...]:
     """The runs in these folders, in order. Raises UsageError for a folder without a run, or a damaged file."""

@@ -11,7 +11,7 @@ from stcore.paper.preset import Expected
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.report.phrases import accuracy, listed, plural, radius
-from stcore.results.comparison import compare
+from stcore.results.comparison import Row, compare
 from stcore.results.names import attack_in_words
 
 WEAK = "PGD and FGSM overestimate robustness. Before publishing such a figure, evaluate with AutoAttack: "
@@ -121,6 +121,7 @@ def beside_the_paper(run: GatheredRun) -> Iterator[Block]:
     if preset is None or run.plan is None:
         return
     verdict = compare(preset, [run.record])
+    compared = [row for row in verdict.rows if isinstance(row, Row)]
     rows = [
         (
             Cell(attack_in_words(row.attack)),
@@ -129,7 +130,7 @@ def beside_the_paper(run: GatheredRun) -> Iterator[Block]:
             Cell(f"{row.difference:+.2f}"),
             Cell(verdict.word(row), marked=not verdict.comparable or not row.reproduced),
         )
-        for row in verdict.rows
+        for row in compared
     ]
     if rows:
         titles = ("attack", "this run %", "the paper %", "difference", "verdict")
@@ -141,7 +142,7 @@ def beside_the_paper(run: GatheredRun) -> Iterator[Block]:
     if verdict.rows and verdict.missing:
         missing = listed([attack_in_words(name) for name in verdict.missing])
         yield Text(f"This run or the paper's text has no number for {missing}.")
-    if any(row.uncertain for row in verdict.rows):
+    if any(row.uncertain for row in compared):
         yield Text("A question mark: some digits are reconstructed from a damaged scan of the paper.")
 
 

@@ -13,7 +13,7 @@ from stcore.base import checks
 from stcore.core.objective import Objective
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import attack_of
-from stcore.paper import PRESETS as PAPER
+from stcore.runs import known_presets
 from stcore.runs.settings import Data, Evaluation, Method, Model, Optimisation, Runtime, options
 
 BALL = ("epsilon", "norm", "bounds")
@@ -144,31 +144,33 @@ def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
 
 
 def _with_row(row: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the paper, overridden by the given settings; another ε keeps the row's ratio α/ε."""
+    """A preset's row of settings, overridden by the given ones; another ε keeps the row's ratio α/ε."""
     gone = stale(row, given)
     kept = {name: value for name, value in row.items() if name not in gone}
-    if "epsilon" in given and "step_size" in gone and given.get("norm", row["norm"]) == row["norm"]:
+    scaled = "epsilon" in given and {"step_size", "epsilon"} <= row.keys()
+    if scaled and "step_size" in gone and given.get("norm", row["norm"]) == row["norm"]:
         checks.number("epsilon", given["epsilon"])
         kept["step_size"] = given["epsilon"] * row["step_size"] / row["epsilon"]
     return {**kept, **given}
 
 
 def make_plan(given: Mapping[str, Any]) -> Plan:
-    """Completes the given flat settings from the paper's row, the data set's recipe and the method's defaults.
+    """Completes the given flat settings from the preset's row, the data set's recipe and the method's defaults.
 
     Raises UsageError for a setting that is out of range, unknown, or not one of the chosen method's.
     """
     preset = given.get("preset")
-    if preset in PAPER:
-        given = _with_row(PAPER[preset].settings, given)
+    row = known_presets.settings_of(preset)
+    if row is not None:
+        given = _with_row(row, given)
     dataset, method = given.get("dataset", "digits"), given.get("method", "st")
     checks.choice("method", method, methods.METHODS)
     recipe = preset if preset in presets.RECIPES else presets.default_preset(dataset)
-    if preset not in (None, recipe, *PAPER):
+    if row is None and preset not in (None, recipe):
         raise UsageError(
-            f"preset: expected one of {', '.join(presets.RECIPES)}, or a row of the paper such as "
-            f"table1/cifar10/st (stcli presets lists them); received {preset!r}"
-            + checks.did_you_mean(preset, (*presets.RECIPES, *PAPER))
+            f"preset: expected one of {', '.join(presets.RECIPES)}, or one that was run such as fast/digits, "
+            f"or a row of the paper such as table1/cifar10/st (stcli presets lists them); received {preset!r}"
+            + checks.did_you_mean(preset, (*presets.RECIPES, *known_presets.names()))
         )
     everything = of_methods()
     own = {name: value for name, value in given.items() if name in everything}

@@ -13,6 +13,7 @@ from typing import Any
 
 from stcore import presets
 from stcore.paper import PRESETS as PAPER
+from stcore.runs.known_presets import settings_of
 from stcore.runs.plan import WRAPPERS, of_methods, stale
 
 
@@ -26,7 +27,7 @@ def over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _preset(base: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:
-    """The preset after the changes: a data set of another kind brings its own, but replaces no row."""
+    """The preset after the changes: a data set of another kind brings its own, but for a row of the paper."""
     before = base.get("preset")
     if "preset" in changes or "dataset" not in changes or "dataset" not in base or before in PAPER:
         preset: str | None = changes.get("preset", before)
@@ -37,15 +38,15 @@ def _preset(base: Mapping[str, Any], changes: Mapping[str, Any]) -> str | None:
 
 def _decided(preset: str | None) -> set[str]:
     """The settings that a preset determines; none for an unknown one, which is refused when it is looked up."""
-    if preset in PAPER:
-        return {*PAPER[preset].settings, *of_methods(), *WRAPPERS}
+    if (row := settings_of(preset)) is not None:
+        return {*row, *of_methods(), *WRAPPERS}
     return {"eval_epsilon", *presets.RECIPES[preset], *of_methods()} if preset in presets.RECIPES else set()
 
 
 def _kept(base: Mapping[str, Any], preset: str | None) -> set[str]:
     """The settings that stay under another preset: method and data set, or for a row the place of its data."""
-    if preset not in PAPER:
+    row = settings_of(preset)
+    if row is None:
         return {"method", "dataset"}
-    row = PAPER[preset].settings
     same = presets.default_preset(base.get("dataset", "digits")) == presets.default_preset(row["dataset"])
     return {name for name, stays in (("dataset", same), ("extra_data", "extra_data" in row)) if stays}

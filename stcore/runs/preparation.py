@@ -15,6 +15,7 @@ import numpy as np
 
 from stcore import data, models
 from stcore.attacks import Attack
+from stcore.base.machine import processor
 from stcore.base.progress import Progress
 from stcore.base.ranks import Alone, Ranks
 from stcore.base.version import __version__
@@ -299,7 +300,9 @@ class Setup:
             "numpy": np.__version__,
             **self.backend.versions(),
             "platform": platform.platform(),
+            "processor": processor(),
             "cpus": os.cpu_count(),
+            "threads": self.backend.threads(),
             WORKING_FOLDER: os.getcwd(),
             "device": self.device,
             "data": {

@@ -1,5 +1,5 @@
-"""Comparison of finished runs with a row of the paper: `compare` decides whether they reproduce it."""
+"""Comparison of finished runs with a preset: `compare` decides whether they reproduce its accuracies."""
 
-from stcore.results.comparison.verdict import Row, Verdict, compare
+from stcore.results.comparison.verdict import MeasuredRow, Row, Verdict, compare
 
-__all__ = ["Row", "Verdict", "compare"]
+__all__ = ["MeasuredRow", "Row", "Verdict", "compare"]

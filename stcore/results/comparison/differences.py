@@ -1,4 +1,4 @@
-"""Reasons why runs cannot be compared with a row: settings, data, differences among the runs."""
+"""Reasons why runs cannot be compared with a preset: settings, data, differences among the runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stcore.errors import UsageError
-from stcore.paper.preset import Preset
+from stcore.measured import Measured
+from stcore.runs.known_presets import Known
 from stcore.runs.plan import make_plan
 from stcore.runs.record import Record
 
@@ -16,7 +17,7 @@ IMMATERIAL = (
     *("backend", "seed", "device", "threads", "compile", "eval_batch_size", "attacks", "preset"),
     *("image_column", "label_column", "ema"),  # averaged weights are checkpoints of their own
 )
-"""Settings in which a run may differ from the row. Of a path, only the kind before the colon is compared."""
+"""Settings in which a run may differ from the preset. Of a path, only the kind before the colon is compared."""
 
 PUBLISHED = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "svhn": (73_257, 26_032)}
 """The archives that hold the paper's pixels, with the sizes of their training and test sets."""
@@ -25,12 +26,17 @@ EXTRA = 500_000
 """The number of pseudo-labelled images of RST."""
 
 
-def reasons(preset: Preset, records: Sequence[Record]) -> list[str]:
+def reasons(preset: Known, records: Sequence[Record]) -> list[str]:
     """All reasons, a sentence each. Raises UsageError for a run whose config is not a valid plan."""
     wanted, found = complete(preset.settings), [_settings(record) for record in records]
+    if isinstance(preset, Measured):  # its images are known, whatever the run calls them
+        settings = [_different_settings(wanted, its, "the preset") for its in found]
+        data = [_other_data(preset, record) for record in records]
+    else:
+        settings = [[*_other_dataset(wanted, its), *_different_settings(wanted, its, "the row")] for its in found]
+        data = [_unpublished_data(*pair) for pair in zip(records, found, strict=True)]
     return [
-        *(reason for settings in found for reason in _different_settings(wanted, settings)),
-        *(reason for pair in zip(records, found, strict=True) for reason in _different_data(*pair)),
+        *(reason for listed in (*settings, *data) for reason in listed),
         *_differences_among_runs(records, found),
         *(f"{record.name} is unfinished: it has no result" for record in records if record.result is None),
     ]
@@ -61,26 +67,49 @@ def _unused(plan: Mapping[str, Any]) -> set[str]:
     return unused | (set() if plan.get("divergence") == "symmetric_kl" else {"stop_gradient_targets"})
 
 
-def _different_settings(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Each setting that differs from the preset's; settings that only another method has are not listed."""
+def _different_settings(wanted: Mapping[str, Any], found: Mapping[str, Any], whose: str) -> list[str]:
+    """Each setting but the data set that differs from the preset's.
+
+    Settings that only another method has are not listed.   whose: what the preset is called.
+    """
     same_method = wanted["method"] == found["method"]
     names = [name for name in {**wanted, **found} if same_method or (name in wanted and name in found)]
-    kind = found["dataset"]
-    listed = [
-        f"{name}: the row has {_show(wanted.get(name))}, the run {_show(found.get(name))}"
+    return [
+        f"{name}: {whose} has {_show(wanted.get(name))}, the run {_show(found.get(name))}"
         for name in names
         if name != "dataset" and not _same(wanted.get(name), found.get(name))
     ]
-    if kind != wanted["dataset"]:
-        unknown = "" if kind in PUBLISHED else ", whose pixels are not known to be the published ones"
-        listed.insert(0, f"dataset: the row has {wanted['dataset']}, the run {kind}{unknown}")
+
+
+def _other_dataset(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Another kind of data set than the row's."""
+    kind = found["dataset"]
+    if kind == wanted["dataset"]:
+        return []
+    unknown = "" if kind in PUBLISHED else ", whose pixels are not known to be the published ones"
+    return [f"dataset: the row has {wanted['dataset']}, the run {kind}{unknown}"]
+
+
+def _other_data(preset: Measured, record: Record) -> list[str]:
+    """Splits of other sizes than the preset's, and other test images."""
+    if record.environment is None:
+        return [_unknown_data(record)]
+    listed, parts = [], record.environment.get("data", {})
+    for part, wanted in preset.data.items():
+        found = parts.get(part, {})
+        if found.get("images") != wanted["images"]:
+            listed.append(
+                f"data: the preset's {part} set has {wanted['images']} images, the run's {found.get('images')}"
+            )
+        elif part == "test" and found.get("sha256") != wanted["sha256"]:
+            listed.append("data: the run's test images are not the preset's")
     return listed
 
 
-def _different_data(record: Record, settings: Mapping[str, Any]) -> list[str]:
+def _unpublished_data(record: Record, settings: Mapping[str, Any]) -> list[str]:
     """Splits whose sizes differ from the published ones, unless the settings shorten them."""
     if record.environment is None:
-        return [f"the data of {record.name} are not known: it has no environment.json"]
+        return [_unknown_data(record)]
     listed, sizes = [], PUBLISHED.get(settings["dataset"])
     parts = record.environment.get("data", {})
     if sizes is not None and settings["select"] == "test":
@@ -91,6 +120,10 @@ def _different_data(record: Record, settings: Mapping[str, Any]) -> list[str]:
     if "extra_data" in settings and (images := parts.get("extra", {}).get("images")) != EXTRA:
         listed.append(f"data: the published extra data has {EXTRA} images, the run's {images}")
     return listed
+
+
+def _unknown_data(record: Record) -> str:
+    return f"the data of {record.name} are not known: it has no environment.json"
 
 
 def _differences_among_runs(records: Sequence[Record], found: Sequence[Mapping[str, Any]]) -> list[str]:

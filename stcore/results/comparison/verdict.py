@@ -1,23 +1,25 @@
-"""Verdict on whether runs reproduce a row of the paper. Pure: records in, a verdict out.
+"""Verdict on whether runs reproduce a preset: a row of the paper, or one that was run. Pure.
 
-Runs are comparable with a row if they have its preset's settings, apart from those that do not change the
-experiment (`differences.IMMATERIAL`), use the published pixels, are finished, and differ from each other only in
-their seeds. An accuracy is reproduced if our 95 % interval overlaps the paper's interval, or contains its mean if
-the paper prints no half-width. For one run it is the Clopper–Pearson interval over images, for several the
-t-interval over seeds.
+Runs are comparable with a preset if they have its settings, apart from those that do not change the experiment
+(`differences.IMMATERIAL`), use its images, are finished, and differ from each other only in their seeds. The
+interval of an accuracy is for one run the Clopper–Pearson interval over images, for several the t-interval over
+seeds. An accuracy of the paper is reproduced if our 95 % interval overlaps the paper's interval, or contains its
+mean if the paper prints no half-width. Of a preset that was run every count is known, on the same images: its
+accuracy is reproduced if the 95 % interval of the difference contains zero (`stcore.evaluation.accuracy`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stcore.errors import UsageError
-from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.accuracy import Accuracy, difference, over_runs
+from stcore.measured import Measured
 from stcore.paper.preset import Expected, Preset
 from stcore.results.comparison.differences import reasons
+from stcore.runs.known_presets import Known
 from stcore.runs.record import Record
 
 
@@ -43,18 +45,60 @@ class Row:
         half = self.expected.half_width or 0.0
         return self.low <= self.expected.mean + half and self.expected.mean - half <= self.high
 
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean,
+            "interval_95": [self.low, self.high],
+            "expected": self.expected._asdict(),
+            "uncertain": self.uncertain,
+            "difference": self.difference,
+        }
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """One accuracy of the runs and that of a preset that was run, in percent: each a mean, low and high.
+
+    apart: the runs' mean minus the preset's, in percentage points, low and high.
+    """
+
+    attack: str
+    mean: float
+    low: float
+    high: float
+    expected: tuple[float, float, float]
+    apart: tuple[float, float, float]
+
+    @property
+    def difference(self) -> float:
+        return self.apart[0]
+
+    @property
+    def reproduced(self) -> bool:
+        """Whether the interval of the difference contains zero."""
+        return self.apart[1] <= 0 <= self.apart[2]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean,
+            "interval_95": [self.low, self.high],
+            "expected": {"mean": self.expected[0], "interval_95": list(self.expected[1:])},
+            "difference": self.difference,
+            "difference_95": list(self.apart[1:]),
+        }
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """The comparison's outcome: `rows` compare with the paper only if `reasons` is empty.
+    """The comparison's outcome: `rows` compare with the preset only if `reasons` is empty.
 
-    reasons: why the runs are not comparable.   missing: attacks without a number in the runs or in the paper's
-        text.
+    reasons: why the runs are not comparable.   missing: attacks without a number in the runs (on
+        the preset's images) or in the paper's text.
     """
 
-    preset: Preset
+    preset: Known
     runs: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[Row | MeasuredRow, ...]
     reasons: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -62,7 +106,7 @@ class Verdict:
     def comparable(self) -> bool:
         return not self.reasons
 
-    def word(self, row: Row) -> str:
+    def word(self, row: Row | MeasuredRow) -> str:
         """The verdict on one accuracy."""
         if not self.comparable:
             return "not comparable"
@@ -77,55 +121,51 @@ class Verdict:
             "comparable": self.comparable,
             "reasons": list(self.reasons),
             "accuracies": {
-                row.attack: {
-                    "mean": row.mean,
-                    "interval_95": [row.low, row.high],
-                    "expected": row.expected._asdict(),
-                    "uncertain": row.uncertain,
-                    "difference": row.difference,
-                    "reproduced": row.reproduced if self.comparable else None,
-                }
+                row.attack: {**row.as_json(), "reproduced": row.reproduced if self.comparable else None}
                 for row in self.rows
             },
             "missing": list(self.missing),
         }
 
 
-def compare(preset: Preset, records: Sequence[Record]) -> Verdict:
-    """Compares runs, one per seed, with the row of a preset.
+def compare(preset: Known, records: Sequence[Record]) -> Verdict:
+    """Compares runs, one per seed, with a preset.
 
     Raises UsageError for no run, or for a run whose config is not a valid plan.
     """
     if not records:
         raise UsageError("run: expected at least one run's folder, as stcli train leaves it; received none")
     against = reasons(preset, records)
-    rows = _rows(preset, [record.result for record in records if record.result is not None])
+    results = [record.result for record in records if record.result is not None]
+    scores = [result.get("checkpoints", {}).get(preset.checkpoint, {}) for result in results]
+    rows = _measured_rows(preset, scores) if isinstance(preset, Measured) else _rows(preset, scores)
     if not rows and all(record.result is not None for record in records):
-        against.append("the runs and the paper's text have no accuracy of this row in common")
+        text = "the preset" if isinstance(preset, Measured) else "the paper's text"
+        against.append(f"the runs and {text} have no accuracy of this row in common")
     measured = {row.attack for row in rows}
-    missing = tuple(attack for attack in preset.expected if attack not in measured)
+    wanted = preset.accuracies if isinstance(preset, Measured) else preset.expected
+    missing = tuple(attack for attack in wanted if attack not in measured)
     return Verdict(preset, tuple(r.name for r in records), tuple(rows), tuple(dict.fromkeys(against)), missing)
 
 
-def _rows(preset: Preset, results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The accuracies that the paper and every result have."""
-    scores = [result.get("checkpoints", {}).get(preset.checkpoint, {}) for result in results]
+def _rows(preset: Preset, scores: Sequence[Mapping[str, Any]]) -> list[Row | MeasuredRow]:
+    """The accuracies that the paper and every run have."""
     return [
-        Row(attack, *interval([score[attack] for score in scores]), expected, attack in preset.uncertain)
+        Row(attack, *over_runs(_runs(scores, attack)), expected, attack in preset.uncertain)
         for attack, expected in preset.expected.items()
         if expected is not None and scores and all(attack in score for score in scores)
     ]
 
 
-def interval(scores: Sequence[Mapping[str, Any]]) -> tuple[float, float, float]:
-    """Mean, low and high of a 95 % interval, in percent: over images for one run, over seeds for several."""
-    if len(scores) == 1:
-        accuracy = Accuracy(scores[0]["correct"], scores[0]["total"])
-        return (100 * accuracy.value, *(100 * end for end in accuracy.interval()))  # type: ignore[return-value]
-    import numpy as np
-    from scipy.special import stdtrit
+def _measured_rows(preset: Measured, scores: Sequence[Mapping[str, Any]]) -> list[Row | MeasuredRow]:
+    """The accuracies that the preset and every run have on the same images."""
+    rows: list[Row | MeasuredRow] = []
+    for attack, expected in preset.accuracies.items():
+        if scores and all(score.get(attack, {}).get("total") == expected["total"] for score in scores):
+            ours, theirs = _runs(scores, attack), preset.runs(attack)
+            rows.append(MeasuredRow(attack, *over_runs(ours), over_runs(theirs), difference(ours, theirs)))
+    return rows
 
-    values = np.array([100 * score["correct"] / score["total"] for score in scores])
-    half = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / math.sqrt(len(values)))
-    mean = float(values.mean())
-    return mean, mean - half, mean + half
+
+def _runs(scores: Sequence[Mapping[str, Any]], attack: str) -> list[Accuracy]:
+    return [Accuracy(score[attack]["correct"], score[attack]["total"]) for score in scores]

@@ -12,7 +12,7 @@ import numpy as np
 
 from stcore.base.checks import did_you_mean
 from stcore.errors import UsageError
-from stcore.results.comparison.verdict import interval
+from stcore.evaluation.accuracy import over_runs
 from stcore.runs.plan import of_methods, plan_options
 from stcore.runs.record import FinishedRun
 
@@ -54,8 +54,8 @@ class Row:
 
     def figure(self, attack: str) -> Figure | None:
         """The accuracy over the runs with this attack; None if no run has it."""
-        scores = [vars(run.accuracies[attack]) for run in self.runs if attack in run.accuracies]
-        return Figure(*interval(scores), len(scores)) if scores else None
+        scores = [run.accuracies[attack] for run in self.runs if attack in run.accuracies]
+        return Figure(*over_runs(scores), len(scores)) if scores else None
 
 
 @dataclass(frozen=True)
