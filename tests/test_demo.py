@@ -130,7 +130,8 @@ def test_networks_of_the_package_are_attacked_beside_them(made, backend, tmp_pat
     shutil.copytree(made[0], tmp_path / "again")
     said = demo(tmp_path / "again", backend.name, "--zoo", "digits")
     assert said.code == 0, said.err
-    for name in zoo.names():
+    assert not (tmp_path / "again" / "zoo" / "cifar10-resnet-s-16-n-fgsm").exists()  # it takes other images
+    for name in (name for name in zoo.names() if name.startswith("digits-")):
         (file,) = (tmp_path / "again" / "zoo" / name).glob("*/result.json")
         found = json.loads(file.read_text())["accuracies"]
         assert printed(said.out)[name] == [shown(found[attack]) for attack in ("natural", "pgd20", "autoattack")]
@@ -147,7 +148,7 @@ def test_data_that_no_network_takes_are_refused(tmp_path):
         )
     said = demo(tmp_path / "out", "torch", "--zoo", f"npz:{tmp_path}")
     assert said.code == 2, said.err
-    assert "zoo: expected data for a network of the package (digits-small-cnn-st" in said.err
+    assert "zoo: expected data for a network of the package (" in said.err
     assert not (tmp_path / "out").exists()
 
 
