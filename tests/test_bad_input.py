@@ -626,6 +626,12 @@ def test_labels_that_are_none(backend, model, labels, message):
     refuses(backend, model, backend.images(BATCH.x), backend.tensor(np.array(labels)), kind, message)
 
 
+def test_labels_that_are_no_array_at_all(backend, model):
+    x = backend.images(BATCH.x)
+    with pytest.raises(DataError, match="y: expected integer labels of shape .*; received object"):
+        stcore.squeeze_loss(model, x, object(), config=CONFIG)
+
+
 def test_probabilities_instead_of_logits(backend):
     net = backend.build()
     if backend.name == "torch":

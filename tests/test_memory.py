@@ -133,7 +133,7 @@ def search(size):
 run = {"loss": loss, "search": search}[sys.argv[1]]
 run(2)
 before = peak()
-run(32)
+run(64)
 print(json.dumps(peak() - before))
 """
 

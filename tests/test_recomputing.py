@@ -210,7 +210,7 @@ def peak():
 
 run(2)
 before = peak()
-run(64)
+run(128)
 print(json.dumps(peak() - before))
 """
 
@@ -231,7 +231,7 @@ def test_keras_keeps_one_forward_of_three():
 
     plain, checkpointed = measured(False), measured(True)
     assert plain > 100, "the activations must dominate for the ratio to mean something (MiB)"
-    assert checkpointed <= 0.6 * plain
+    assert checkpointed <= 0.7 * plain  # 0.54 to 0.59: batch statistics are one kernel, which keeps little
 
 
 # --- Runs ---

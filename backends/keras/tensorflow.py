@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
@@ -151,7 +152,7 @@ def to_numpy(x: Any) -> Array | None:
     """The values, or None while a graph is traced."""
     if is_tracing(x):
         return None
-    values: Array = tf.convert_to_tensor(x).numpy()
+    values: Array = tf.convert_to_tensor(x).numpy() if tf.is_tensor(x) else np.asarray(x)
     return values
 
 
