@@ -1,0 +1,294 @@
+"""Whole runs from Python: `stcore.train`, the `Run` that it returns, and `stcore.load` of its folder."""
+
+import json
+import re
+import sys
+import types
+
+import numpy as np
+import pytest
+from harness import NAMES, load
+from small import EAGER, SETTINGS, stcli, train, words
+
+import stcore
+from stcore import data, models
+from stcore.api.display import NotebookBar, in_notebook, make_display
+from stcore.base.weights_file import load_weights
+from stcore.errors import DataError, UsageError
+from stcore.runs.folder import RunFolder
+
+ON_EACH = pytest.mark.parametrize("backend", NAMES)
+SIZES = {name: SETTINGS[name] for name in ("train_size", "validation_size", "test_size")}
+QUICK = {**EAGER, "epochs": 2, "batch_size": 40, "preset": "digits", "progress": False}
+"""Settings of the tiny runs here; those of the digits, whatever the data are called."""
+FEW = "ignore:best is chosen on"
+pytestmark = pytest.mark.filterwarnings(FEW)
+
+
+def splits():
+    return data.load("digits", **SIZES)
+
+
+def arrays(part):
+    return np.asarray(part.images), part.labels
+
+
+def held_out():
+    """Validation and test images as arguments."""
+    parts = splits()
+    return {"validation": arrays(parts.validation), "test": arrays(parts.test)}
+
+
+def network(backend):
+    """The network that `stcli train --model tiny` begins with, as an object."""
+    load(backend)
+    return models.build("tiny", backend, num_classes=10, in_channels=1, image_size=(8, 8))
+
+
+def loader(backend, batch_size=16, **options):
+    """The training images as a torch DataLoader, shuffled, or a tf.data pipeline in order."""
+    images, labels = arrays(splits().train)
+    if backend == "torch":
+        import torch
+
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+        dataset = torch.utils.data.TensorDataset(pixels, torch.from_numpy(labels))
+        return torch.utils.data.DataLoader(dataset, batch_size, **{"shuffle": True, **options})
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
+
+
+def of_loader(**given):
+    return {**{name: value for name, value in QUICK.items() if name != "batch_size"}, "epochs": 1, **given}
+
+
+def weights(run, name="last"):
+    return load_weights(run.path / f"{name}.safetensors")[0]
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+def without_times(rows):
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
+        for row in rows
+    ]
+
+
+def run_of(tmp_path, backend="torch", **given):
+    return stcore.train("tiny", "digits", out=tmp_path / "run", backend=backend, **{**QUICK, **SIZES, **given})
+
+
+# One way through the code with the command line
+
+
+@ON_EACH
+def test_a_run_is_that_of_the_command_line_bit_for_bit(tmp_path, backend):
+    load(backend)
+    run = run_of(tmp_path, backend)
+    flags = {name: value for name, value in QUICK.items() if name not in ("progress", "preset")}
+    said = train(tmp_path / "cli", backend=backend, **flags)
+    assert said.code == 0, said.err
+    by_command = stcore.load(tmp_path / "cli", backend=backend)
+    for name in ("best", "last"):
+        assert_same(weights(run, name), weights(by_command, name))
+    assert without_times(run.history) == without_times(by_command.history)
+    assert run.accuracies == by_command.accuracies
+    assert (run.path / "config.toml").read_text() == (by_command.path / "config.toml").read_text()
+    assert {path.name for path in run.path.iterdir()} == {path.name for path in by_command.path.iterdir()}
+    assert [row["epoch"] for row in run.history] == [1, 2]
+
+
+@ON_EACH
+def test_objects_give_the_numbers_of_their_names(tmp_path, backend):
+    """A network and a data set that are handed over train to the weights of those that are named."""
+    named = run_of(tmp_path, backend)
+    net = network(backend)
+    given = stcore.train(net, splits(), out=tmp_path / "given", **QUICK)
+    assert_same(weights(named), weights(given))
+    assert given.accuracies == named.accuracies
+    assert given.model is net
+    assert_same(weights(given, "best"), models.export_weights(net))
+    assert given.config["model"] == f"given:{type(net).__name__}"
+    assert given.config["backend"] == backend
+    images = splits().test.images
+    np.testing.assert_array_equal(given.predict(images), named.predict(images))
+
+
+def test_settings_are_checked_by_the_same_code(tmp_path):
+    with pytest.raises(UsageError, match="Did you mean 'learning_rate'"):
+        run_of(tmp_path, learnin_rate=0.1)
+    with pytest.raises(UsageError, match="begin_epoch"):
+        run_of(tmp_path, begin_epoch=3)  # of another method
+    with pytest.raises(UsageError, match="save_every"):
+        run_of(tmp_path, save_every=-1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_keeps_its_method(tmp_path, monkeypatch):
+    """Without a method the row's is taken, not squeeze training."""
+    load("torch")
+    plans = []
+    monkeypatch.setattr("stcore.api.training._run", lambda plan, *rest: plans.append(plan))
+    monkeypatch.setattr("stcore.api.training._finished", lambda *rest: None)
+    stcore.train("tiny", "digits", preset="table1/cifar10/trades", out=tmp_path / "run")
+    assert plans[0].method.name == "trades"
+
+
+# Arrays
+
+
+def test_arrays_are_split_as_data_sets_are(tmp_path):
+    load("torch")
+    x, y = arrays(splits().train)
+    test = arrays(splits().test)
+    run = stcore.train("tiny", (x / 255, y), validation=0.25, test=test, out=tmp_path / "run", **QUICK)
+    environment = RunFolder(run.path).read_json("environment.json")["data"]
+    train_part, held = data.hold_out(data.ImageData.from_arrays(x, y, 10), 0.25)
+    assert environment["train"] == {"images": 48, "sha256": train_part.fingerprint()}
+    assert environment["validation"] == {"images": 16, "sha256": held.fingerprint()}
+    assert run.config["select"] == "val"
+    assert run.result["images"] == len(test[1])
+
+
+def test_without_test_images_the_result_is_of_those_the_epoch_is_chosen_on_and_says_so(tmp_path):
+    load("torch")
+    with pytest.warns(UserWarning, match="16 validation images that the result is of"):
+        run = stcore.train("tiny", arrays(splits().train), validation=16, out=tmp_path / "run", **QUICK)
+    assert run.config["select"] == "test"
+    assert run.result["images"] == 16
+    assert run.result["selected_on"] == "pgd20@test"
+
+
+def test_torch_tensors_are_channels_first_and_arrays_channels_last():
+    torch = pytest.importorskip("torch")
+    from stcore.data.loader import to_host
+
+    images, labels = np.random.default_rng(0).random((4, 5, 6, 3), np.float32), np.arange(4)
+    given = torch.from_numpy(images).permute(0, 3, 1, 2)
+    np.testing.assert_array_equal(to_host(given, torch.arange(4), "x")[0], images)
+    np.testing.assert_array_equal(to_host(images, labels, "x")[0], images)
+    with pytest.raises(DataError, match=r"channels first.*permute\(0, 3, 1, 2\)"):
+        to_host(torch.from_numpy(images), labels, "x")
+    with pytest.raises(DataError, match=r"channels last.*transpose\(0, 2, 3, 1\)"):
+        to_host(given.numpy(), labels, "x")
+
+
+# Loaders
+
+
+@ON_EACH
+def test_a_network_trains_on_a_loader_of_its_framework(tmp_path, backend):
+    net = network(backend)
+    run = stcore.train(net, loader(backend), out=tmp_path / "run", **held_out(), **of_loader())
+    assert run.model is net
+    assert run.config["batch_size"] == 16
+    assert run.config["augment"] == "none"
+    assert RunFolder(run.path).read_json("environment.json")["data"]["train"] == {"images": 64, "sha256": None}
+    assert run.result["images"] == 32
+    assert run.report(tmp_path / "report.md", examples=False).read_text().startswith("# run")
+
+
+def test_a_loaders_order_is_of_the_seed_and_the_epoch(tmp_path):
+    """Two runs draw the same batches, another epoch or seed others; the caller's generators stay as they are."""
+    torch = pytest.importorskip("torch")
+    parts = data.images.LoaderData((8, 8, 1), 10, "loader", 64)
+    batches = data.loader.LoaderBatches(loader("torch"), parts, 0)
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+
+    def order(epoch, given=batches, **options):
+        return [batch.labels.tolist() for batch in given.epoch(epoch, **options)]
+
+    first = order(1)
+    torch.rand(3)
+    assert order(1) == first
+    assert order(1, start=2) == first[2:]
+    assert order(2) != first
+    assert order(1, data.loader.LoaderBatches(loader("torch"), parts, 1)) != first
+    torch.manual_seed(5)
+    order(3)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
+    positions = [batch.positions for batch in batches.epoch(1, start=1)]
+    np.testing.assert_array_equal(np.concatenate(positions), np.arange(16, 64))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"batch_size": 21}, "at least 2 images"),  # 64 = 3 · 21 + 1
+        ({"labels": 10}, r"labels in \[0, 10\)"),
+        ({"shift": 1.0}, "float images in"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused(options, said):
+    torch = pytest.importorskip("torch")
+    images = torch.rand(64, 1, 8, 8) + options.get("shift", 0.0)
+    dataset = torch.utils.data.TensorDataset(images, torch.full((64,), options.get("labels", 3)))
+    source = torch.utils.data.DataLoader(dataset, options.get("batch_size", 16))
+    batches = data.loader.LoaderBatches(source, data.images.LoaderData((8, 8, 1), 10, "loader", 64), 0)
+    with pytest.raises(DataError, match=said):
+        list(batches.epoch(1))
+
+
+def test_a_loader_without_a_length_is_refused(tmp_path):
+    load("torch")
+    with pytest.raises(DataError, match="a loader with a length"):
+        batches = (pair for pair in [arrays(splits().train)])
+        stcore.train("tiny", batches, out=tmp_path / "run", **held_out(), **of_loader())
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"validation": 0.1}, "validation: expected none"),
+        ({"dataset": "svhn"}, "dataset: expected none beside data"),
+        ({"callbacks": [print]}, "callbacks: expected objects with on_begin"),
+        ({"resume": True, "out": None}, "out: expected the folder"),
+    ],
+)
+def test_what_does_not_fit_a_named_data_set_is_refused(tmp_path, given, said):
+    with pytest.raises(UsageError, match=said):
+        stcore.train("tiny", "digits", **{"out": tmp_path / "run", **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"train_size": 10}, "train_size: expected none for data that are handed over"),
+        ({"select": "test"}, "select: expected test images"),
+        ({"validation": "digits"}, "validation: expected .images, labels., a loader"),
+        ({"backend": "keras"}, "backend: expected torch, the model's own"),
+        ({"dtype": "float64"}, "dtype: expected none for a network that is handed over"),
+    ],
+)
+def test_what_does_not_fit_objects_is_refused(tmp_path, given, said):
+    with pytest.raises(UsageError, match=said):
+        stcore.train(network("torch"), arrays(splits().train), out=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_loader_decides_itself_is_refused(tmp_path):
+    net, source = network("torch"), loader("torch")
+    for given, said in [
+        ({"batch_size": 8}, "batch_size: expected none for a loader"),
+        ({"augment": "crop-flip"}, "augment: expected none for a loader"),
+        ({"validation": 0.1}, "validation: expected .images, labels. or another loader"),
+        ({}, "validation: expected .images, labels. or another loader"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            stcore.train(net, source, out=tmp_path / "run", **given)
+
+
+@pytest.mark.parametrize("strange", [{"x": 1}, 5, np.zeros((4, 8, 8, 1), np.uint8)])
+def test_other_data_are_refused(strange):
+    with pytest.raises(UsageError, match="data: expected a data set's name"):
+        stcore.train("tiny", strange)
