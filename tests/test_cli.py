@@ -586,7 +586,7 @@ def test_lines_tell_the_time_that_is_left(monkeypatch):
     lines = console.make_progress(Console(file=said, width=100))
     assert isinstance(lines, console.Lines)
     clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
     lines.begin("epoch 1/2", 100)
     for images in (10, 30, 10, 50):
         lines.advance(images)

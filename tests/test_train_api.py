@@ -1,25 +1,33 @@
 """Whole runs from Python: `stcore.train`, the `Run` that it returns, and `stcore.load` of its folder."""
 
-import json
-import re
+import dataclasses
+import gc
+import os
+import signal
 import sys
+import tempfile
 import types
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from harness import NAMES, load
-from small import EAGER, SETTINGS, stcli, train, words
+from small import EAGER, SETTINGS, contents, stcli, train
 
 import stcore
 from stcore import data, models
 from stcore.api.display import NotebookBar, in_notebook, make_display
+from stcore.base.progress import Silent
 from stcore.base.weights_file import load_weights
+from stcore.data.images import LoaderData
+from stcore.data.loader import LoaderBatches, to_host
 from stcore.errors import DataError, UsageError
 from stcore.runs.folder import RunFolder
 
 ON_EACH = pytest.mark.parametrize("backend", NAMES)
 SIZES = {name: SETTINGS[name] for name in ("train_size", "validation_size", "test_size")}
-QUICK = {**EAGER, "epochs": 2, "batch_size": 40, "preset": "digits", "progress": False}
+QUICK = {**EAGER, "epochs": 1, "batch_size": 40, "preset": "digits", "progress": False}
 """Settings of the tiny runs here; those of the digits, whatever the data are called."""
 FEW = "ignore:best is chosen on"
 pytestmark = pytest.mark.filterwarnings(FEW)
@@ -54,12 +62,15 @@ def loader(backend, batch_size=16, **options):
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
         dataset = torch.utils.data.TensorDataset(pixels, torch.from_numpy(labels))
         return torch.utils.data.DataLoader(dataset, batch_size, **{"shuffle": True, **options})
-    tf = pytest.importorskip("tensorflow")
+    if load("keras").engine == "jax":
+        return [(images[at : at + batch_size], labels[at : at + batch_size]) for at in range(0, 64, batch_size)]
+    import tensorflow as tf
+
     return tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)
 
 
 def of_loader(**given):
-    return {**{name: value for name, value in QUICK.items() if name != "batch_size"}, "epochs": 1, **given}
+    return {**{name: value for name, value in QUICK.items() if name != "batch_size"}, **given}
 
 
 def weights(run, name="last"):
@@ -83,13 +94,22 @@ def run_of(tmp_path, backend="torch", **given):
     return stcore.train("tiny", "digits", out=tmp_path / "run", backend=backend, **{**QUICK, **SIZES, **given})
 
 
+@cache
+def named(backend):
+    """The tiny run by names; trained once for all tests that read it."""
+    load(backend)
+    return run_of(Path(_folders.name) / backend, backend)
+
+
+_folders = tempfile.TemporaryDirectory(prefix="stcore-tests-")
+
+
 # One way through the code with the command line
 
 
 @ON_EACH
 def test_a_run_is_that_of_the_command_line_bit_for_bit(tmp_path, backend):
-    load(backend)
-    run = run_of(tmp_path, backend)
+    run = named(backend)
     flags = {name: value for name, value in QUICK.items() if name not in ("progress", "preset")}
     said = train(tmp_path / "cli", backend=backend, **flags)
     assert said.code == 0, said.err
@@ -100,23 +120,21 @@ def test_a_run_is_that_of_the_command_line_bit_for_bit(tmp_path, backend):
     assert run.accuracies == by_command.accuracies
     assert (run.path / "config.toml").read_text() == (by_command.path / "config.toml").read_text()
     assert {path.name for path in run.path.iterdir()} == {path.name for path in by_command.path.iterdir()}
-    assert [row["epoch"] for row in run.history] == [1, 2]
 
 
 @ON_EACH
 def test_objects_give_the_numbers_of_their_names(tmp_path, backend):
     """A network and a data set that are handed over train to the weights of those that are named."""
-    named = run_of(tmp_path, backend)
     net = network(backend)
     given = stcore.train(net, splits(), out=tmp_path / "given", **QUICK)
-    assert_same(weights(named), weights(given))
-    assert given.accuracies == named.accuracies
+    assert_same(weights(named(backend)), weights(given))
+    assert given.accuracies == named(backend).accuracies
     assert given.model is net
     assert_same(weights(given, "best"), models.export_weights(net))
     assert given.config["model"] == f"given:{type(net).__name__}"
     assert given.config["backend"] == backend
     images = splits().test.images
-    np.testing.assert_array_equal(given.predict(images), named.predict(images))
+    np.testing.assert_array_equal(given.predict(images), named(backend).predict(images))
 
 
 def test_settings_are_checked_by_the_same_code(tmp_path):
@@ -133,8 +151,8 @@ def test_a_preset_keeps_its_method(tmp_path, monkeypatch):
     """Without a method the row's is taken, not squeeze training."""
     load("torch")
     plans = []
-    monkeypatch.setattr("stcore.api.training._run", lambda plan, *rest: plans.append(plan))
-    monkeypatch.setattr("stcore.api.training._finished", lambda *rest: None)
+    monkeypatch.setattr("stcore.api.training.carry_out", lambda plan, *rest: plans.append(plan))
+    monkeypatch.setattr("stcore.api.training.finished", lambda *rest: None)
     stcore.train("tiny", "digits", preset="table1/cifar10/trades", out=tmp_path / "run")
     assert plans[0].method.name == "trades"
 
@@ -166,7 +184,6 @@ def test_without_test_images_the_result_is_of_those_the_epoch_is_chosen_on_and_s
 
 def test_torch_tensors_are_channels_first_and_arrays_channels_last():
     torch = pytest.importorskip("torch")
-    from stcore.data.loader import to_host
 
     images, labels = np.random.default_rng(0).random((4, 5, 6, 3), np.float32), np.arange(4)
     given = torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -196,8 +213,8 @@ def test_a_network_trains_on_a_loader_of_its_framework(tmp_path, backend):
 def test_a_loaders_order_is_of_the_seed_and_the_epoch(tmp_path):
     """Two runs draw the same batches, another epoch or seed others; the caller's generators stay as they are."""
     torch = pytest.importorskip("torch")
-    parts = data.images.LoaderData((8, 8, 1), 10, "loader", 64)
-    batches = data.loader.LoaderBatches(loader("torch"), parts, 0)
+    parts = LoaderData((8, 8, 1), 10, "loader", 64)
+    batches = LoaderBatches(loader("torch"), parts, 0)
     torch.manual_seed(5)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
 
@@ -209,7 +226,7 @@ def test_a_loaders_order_is_of_the_seed_and_the_epoch(tmp_path):
     assert order(1) == first
     assert order(1, start=2) == first[2:]
     assert order(2) != first
-    assert order(1, data.loader.LoaderBatches(loader("torch"), parts, 1)) != first
+    assert order(1, LoaderBatches(loader("torch"), parts, 1)) != first
     torch.manual_seed(5)
     order(3)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -231,15 +248,15 @@ def test_a_batch_that_does_not_fit_is_refused(options, said):
     images = torch.rand(64, 1, 8, 8) + options.get("shift", 0.0)
     dataset = torch.utils.data.TensorDataset(images, torch.full((64,), options.get("labels", 3)))
     source = torch.utils.data.DataLoader(dataset, options.get("batch_size", 16))
-    batches = data.loader.LoaderBatches(source, data.images.LoaderData((8, 8, 1), 10, "loader", 64), 0)
+    batches = LoaderBatches(source, LoaderData((8, 8, 1), 10, "loader", 64), 0)
     with pytest.raises(DataError, match=said):
         list(batches.epoch(1))
 
 
 def test_a_loader_without_a_length_is_refused(tmp_path):
     load("torch")
+    batches = (pair for pair in [arrays(splits().train)])
     with pytest.raises(DataError, match="a loader with a length"):
-        batches = (pair for pair in [arrays(splits().train)])
         stcore.train("tiny", batches, out=tmp_path / "run", **held_out(), **of_loader())
 
 
@@ -292,3 +309,224 @@ def test_what_a_loader_decides_itself_is_refused(tmp_path):
 def test_other_data_are_refused(strange):
     with pytest.raises(UsageError, match="data: expected a data set's name"):
         stcore.train("tiny", strange)
+
+
+# Resuming
+
+
+class PressesCtrlC(Silent):
+    """Ctrl-C at the `at`-th advance of the first epoch."""
+
+    def __init__(self, at):
+        self._at = at
+
+    def begin(self, label, total, unit="images"):
+        self._training = label.startswith("epoch")
+
+    def advance(self, amount, note=""):
+        self._at -= self._training
+        if self._at == 0:
+            gc.disable()  # an exception raised within a collector's callback would be swallowed
+            os.kill(os.getpid(), signal.SIGINT)
+            gc.enable()
+
+
+def on_loader(tmp_path, name="run", **given):
+    """A run of a network on a shuffled DataLoader, both handed over."""
+    options = {**held_out(), **of_loader(epochs=2), **given}
+    return stcore.train(network("torch"), loader("torch"), out=tmp_path / name, **options)
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path):
+    """Within an epoch, of a shuffled DataLoader: by the run itself, and as from another session."""
+    whole = on_loader(tmp_path, "whole")
+    for name in ("run", "session"):
+        run = on_loader(tmp_path, name, progress=PressesCtrlC(3))
+        assert run.result is None
+        assert run.accuracies == {}
+        assert run.model is None
+        assert "unfinished after 0 epochs" in repr(run)
+        resumed = run.resume(progress=False) if name == "run" else on_loader(tmp_path, name, resume=True)
+        assert_same(weights(resumed), weights(whole))
+        assert without_times(resumed.history) == without_times(whole.history)
+        assert resumed.accuracies == whole.accuracies
+        before = contents(resumed.path)
+        assert resumed.resume() is resumed
+        assert on_loader(tmp_path, name, resume=True).accuracies == whole.accuracies  # finished: nothing to do
+        assert contents(resumed.path) == before
+
+
+def test_a_named_run_resumes_from_its_folder(tmp_path):
+    load("torch")
+    run_of(tmp_path, progress=PressesCtrlC(1))
+    run = stcore.load(tmp_path / "run")
+    assert run.result is None
+    with pytest.raises(UsageError, match="expected a network"):
+        run.predict(splits().test.images)
+    assert_same(weights(run.resume(progress=False)), weights(named("torch")))
+
+
+def test_what_differs_from_the_run_is_refused(tmp_path):
+    on_loader(tmp_path, progress=PressesCtrlC(3))
+    with pytest.raises(UsageError, match=r"resume: expected learning_rate = 0\.1, with which"):
+        on_loader(tmp_path, resume=True, learning_rate=0.2)
+    parts = held_out()
+    other = parts["validation"][0][::-1], parts["validation"][1]
+    with pytest.raises(DataError, match=r"resume: expected the validation data.*hand over the same images"):
+        on_loader(tmp_path, resume=True, validation=other)
+    import torch
+
+    linear, options = torch.nn.Linear(1, 1), {"out": tmp_path / "run", "resume": True, **of_loader(epochs=2)}
+    with pytest.raises(UsageError, match="resume: expected model = given:Sequential"):
+        stcore.train(linear, loader("torch"), **held_out(), **options)
+    with pytest.raises(UsageError, match=r"resume: expected the network that .* Give it again: stcore\.train"):
+        stcore.load(tmp_path / "run").resume()
+    assert on_loader(tmp_path, "new", resume=True, epochs=1).result  # resume begins what is not there
+
+
+# Folders of runs whose network was handed over
+
+
+def test_a_given_network_gets_its_weights_by_load(tmp_path):
+    net = network("torch")
+    run = stcore.train(net, splits(), out=tmp_path / "run", **QUICK)
+    images = splits().test.images
+    opened = stcore.load(run.path)
+    assert opened.model is None
+    assert opened.class_names == run.class_names == tuple("0123456789")
+    assert opened.history == run.history
+    with pytest.raises(UsageError, match=r"give it again, by stcore\.load"):
+        opened.predict(images)
+    again = models.build("tiny", "torch", num_classes=10, in_channels=1, image_size=(8, 8), seed=3)
+    loaded = stcore.load(run.path, model=again)
+    assert loaded.model is again
+    np.testing.assert_array_equal(loaded.predict(images), run.predict(images))
+    with pytest.raises(UsageError, match=r"dataset: digits were handed to stcore\.train"):
+        loaded.evaluate()
+    scores = run.evaluate(attacks=["fgsm"], audit=False)
+    assert scores == run.accuracies["best"]
+    with pytest.raises(UsageError, match=r"model: .* is of given:Sequential; received given:Linear"):
+        stcore.load(run.path, model=__import__("torch").nn.Linear(1, 1))
+
+
+def test_the_command_line_says_what_to_do_with_a_given_network(tmp_path):
+    run = stcore.train(network("torch"), splits(), out=tmp_path / "run", **QUICK)
+    (run.path / "result.json").unlink()
+    for words in (["evaluate", run.path, "--attacks", "fgsm"], ["train", "--resume", run.path]):
+        said = stcli(*words)
+        assert said.code == 2
+        assert "Sequential was handed to stcore.train as an object" in said.err
+    assert "No examples: they could not be computed" in run.report(tmp_path / "run.md").read_text()
+
+
+def test_preprocess_gives_what_the_model_takes():
+    run, images = named("torch"), splits().test.images[:3]
+    pixels = run.preprocess(images)
+    assert tuple(pixels.shape) == (3, 1, 8, 8)
+    np.testing.assert_allclose(pixels.numpy()[:, 0], images[..., 0] / 255, atol=1e-7)
+
+
+# Callbacks
+
+
+def test_callbacks_are_called_at_their_places(tmp_path):
+    calls = []
+
+    class Recorder(stcore.Callback):
+        def on_begin(self, run):
+            calls.append(("begin", run.path, run.config["epochs"]))
+
+        def on_epoch(self, row):
+            calls.append(("epoch", row["epoch"], "pgd20_accuracy" in row))
+
+        def on_step(self, step, metrics):
+            assert np.isfinite(metrics["loss"])
+            calls.append(("step", step))
+
+        def on_end(self, result):
+            calls.append(("end", result["best_epoch"] in (1, 2)))
+
+    class Nothing(stcore.Callback):
+        """Its methods are those of the class: they do nothing."""
+
+    load("torch")
+    run = run_of(tmp_path, epochs=2, batch_size=3, callbacks=[Recorder(), Nothing()])  # 21 steps an epoch
+    assert calls == [
+        ("begin", run.path, 2),
+        *[("step", 10), ("step", 20), ("epoch", 1, True)],
+        *[("step", 31), ("step", 41), ("epoch", 2, True)],
+        ("end", True),
+    ]
+
+
+# What is shown
+
+
+def test_a_run_shows_its_accuracies(tmp_path):
+    run = named("torch")
+    score = run.accuracies["best"]["fgsm"]
+    assert f"{100 * score.value:.2f}" in repr(run)
+    shown = run._repr_html_()
+    assert shown.count("<tr>") == 3  # a head, best and last
+    assert f"<td>{100 * score.value:.2f} [" in shown
+    evaluated = run.evaluate(attacks=["fgsm"], audit=True)
+    assert evaluated.doubts
+    assert "<th>fgsm %</th>" in evaluated._repr_html_()
+    assert evaluated.doubts[0].check in evaluated._repr_html_()
+    unfinished = dataclasses.replace(run, path=tmp_path)
+    assert unfinished._repr_html_().startswith("<p>Run ")
+
+
+def test_the_lines_of_the_command_line_are_printed_or_not(tmp_path, capsys):
+    run_of(tmp_path, progress=True)
+    said = capsys.readouterr().out
+    assert f"→ {tmp_path / 'run'}" in said
+    assert "epoch   1/1  loss" in said
+    run_of(tmp_path / "quiet")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebooks_bar_is_updated_in_place(monkeypatch):
+    pytest.importorskip("IPython")
+    shown = []
+    handle = types.SimpleNamespace(update=lambda html: shown.append(html.data))
+
+    def display(html, display_id):
+        shown.append(html.data)
+        return handle
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr("stcore.api.display.REFRESH", 0.0)
+    bar = NotebookBar()
+    bar.begin("epoch <1>", 64)
+    bar.advance(16)
+    bar.end()
+    assert 'value="0"' in shown[0]
+    assert 'max="64" value="16"' in shown[1]
+    assert "epoch &lt;1&gt;: 16/64 images, 0 s left" in shown[1]
+    assert shown[2] == ""
+
+
+def test_a_notebook_is_known_by_its_kernel(monkeypatch):
+    assert not in_notebook()
+    for config, expected in (({}, False), ({"IPKernelApp": {}}, True)):
+        shell = types.SimpleNamespace(config=config)
+        monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda shell=shell: shell))
+        assert in_notebook() is expected
+        assert isinstance(make_display(True)[0], NotebookBar) is expected
+
+
+@pytest.mark.slow  # a kernel of its own with a framework: ten seconds
+def test_a_cell_shows_progress_and_a_table(tmp_path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    settings = {**QUICK, **SIZES, "progress": True, "out": str(tmp_path / "run")}
+    cells = [nbformat.v4.new_code_cell(f"import stcore\nstcore.train('tiny', 'digits', **{settings!r})")]
+    page = nbformat.v4.new_notebook(cells=cells)
+    client = nbclient.NotebookClient(page, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    shown = []
+    client.on_comm_open_jupyter_widget = None
+    client.on_cell_executed = lambda **said: shown.extend(said["cell"].outputs)
+    client.execute()
+    kinds = [output.output_type for output in shown]
+    assert "display_data" in kinds  # the bar
+    assert "<th>fgsm %</th>" in next(it for it in shown if it.output_type == "execute_result").data["text/html"]

@@ -1,7 +1,9 @@
-"""`stcore.Run`: a run's folder with its network, and `stcore.load`."""
+"""`stcore.Run`: a run's folder with its network; how it is carried out, resumed, and opened by `stcore.load`."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,7 +22,9 @@ from stcore.runs.loading import LoadedNetwork, load_file
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
+    from stcore.runs.plan import Plan
     from stcore.runs.preparation import Given
+    from stcore.runs.training_run import RunOptions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,9 +80,7 @@ class Run(LoadedNetwork):
         Network and data that were handed over as objects are those of this `Run`.
         Raises UsageError if they were not: give them again, by `stcore.train(…, out=…, resume=True)`.
         """
-        from stcore.api.training import resume
-
-        return self if self.result is not None else resume(self, progress)
+        return self if self.result is not None else _resume(self, progress)
 
     def _classifier(self) -> Classifier:
         if self.model is None:
@@ -161,6 +163,77 @@ def open_run(
     return Run(network.model, config, network.metadata, path=path, given=given)
 
 
-def device_of(path: Path) -> str | None:
-    """The device that a run was trained on."""
-    return (RunFolder(path).read_json(ENVIRONMENT) or {}).get("device")
+def finished(plan: Plan, folder: Path, given: Given) -> Run:
+    """The run in the folder, with its network where it was trained."""
+    backend = plan.runtime.backend
+    device = (
+        (RunFolder(folder).read_json(ENVIRONMENT) or {}).get("device")
+        if backend == "torch" and given.model is None
+        else None
+    )
+    return open_run(folder, backend=backend, model=given.model, device=device, given=given)
+
+
+def carry_out(
+    plan: Plan,
+    folder: Path,
+    given: Given,
+    progress: bool | Progress,
+    callbacks: Sequence[Any],
+    options: RunOptions,
+) -> None:
+    """Trains as `stcli train` does, with the callbacks (`stcore.Callback`) at their places."""
+    from stcore.api.display import epoch_line, make_display, title
+    from stcore.runs.training_run import run
+
+    show, say = make_display(progress)
+    begun: list[Run] = []  # stays empty in all ranks but the first
+
+    def on_begin() -> None:
+        say(f"{title(plan)} → {folder}")
+        begun.append(Run(None, plan.flat(), {}, path=folder, given=given))
+        for callback in callbacks:
+            callback.on_begin(begun[0])
+
+    def on_row(row: Mapping[str, Any]) -> None:
+        say(epoch_line(row, plan.optimisation.epochs, plan.evaluation.select))
+        for callback in callbacks:
+            callback.on_epoch(row)
+
+    def on_step(step: int, metrics: Mapping[str, float]) -> None:
+        for callback in callbacks:
+            callback.on_step(step, metrics)
+
+    outcome = run(plan, folder, show, on_row, on_begin, options, on_step, given)
+    if outcome.interrupted:
+        say(f"interrupted after {outcome.epochs} whole epochs; resume() of the run continues it")
+        return
+    for callback in callbacks if begun else ():
+        callback.on_end(begun[0].result or {})
+
+
+def run_options(resumed: bool, save_every: float = 300.0, max_hours: float | None = None) -> RunOptions:
+    """Options of a run that passes on its notes as warnings; arguments as in `stcore.train`."""
+    from stcore.runs.training_run import RunOptions
+
+    def warn(text: str) -> None:
+        warnings.warn(text, stacklevel=2)
+
+    return RunOptions.of(resumed, save_every, max_hours, warn)
+
+
+def _resume(run: Run, progress: bool | Progress) -> Run:
+    """Continues the run; see `Run.resume`."""
+    from stcore.runs.plan import make_plan
+    from stcore.runs.preparation import Given
+
+    given = run.given or Given()
+    for name, kind, there in (("model", "network", given.model), ("dataset", "data", given.splits)):
+        if str(run.config.get(name)).startswith("given:") and there is None:
+            raise UsageError(
+                f"resume: expected the {kind} that {run.path} was begun with, an object; received none. Give it "
+                f"again: stcore.train(model, data, …, out={str(run.path)!r}, resume=True)"
+            )
+    plan = make_plan(run.config)
+    carry_out(plan, run.path, given, progress, (), run_options(True))
+    return finished(plan, run.path, given)

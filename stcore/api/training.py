@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stcore import models
 from stcore.api.callbacks import Callback, check_callbacks
-from stcore.api.run import Run, device_of, open_run
+from stcore.api.run import Run, carry_out, finished, run_options
 from stcore.core.dispatch import backend_name, load_backend, make_classifier
 from stcore.errors import UsageError
 from stcore.runs.folder import CONFIG, RESULT, RunFolder
@@ -17,8 +17,6 @@ from stcore.runs.folder import CONFIG, RESULT, RunFolder
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
     from stcore.runs.plan import Plan
-    from stcore.runs.preparation import Given
-    from stcore.runs.training_run import RunOptions
 
 OF_NETWORK = ("normalize", "pretrained", "dtype")
 """Settings that a network which is handed over brings itself."""
@@ -93,25 +91,8 @@ def train(
     if begun:
         _check_same(folder, plan)
     if not (begun and (folder / RESULT).is_file()):
-        _run(plan, folder, given, progress, callbacks, _options(begun, save_every, max_hours))
-    return _finished(plan, folder, given)
-
-
-def resume(run: Run, progress: bool | Progress) -> Run:
-    """Continues the run; see `Run.resume`."""
-    from stcore.runs.plan import make_plan
-    from stcore.runs.preparation import Given
-
-    given = run.given or Given()
-    for name, kind, there in (("model", "network", given.model), ("dataset", "data", given.splits)):
-        if str(run.config.get(name)).startswith("given:") and there is None:
-            raise UsageError(
-                f"resume: expected the {kind} that {run.path} was begun with, an object; received none. Give it "
-                f"again: stcore.train(model, data, …, out={str(run.path)!r}, resume=True)"
-            )
-    plan = make_plan(run.config)
-    _run(plan, run.path, given, progress, (), _options(True))
-    return _finished(plan, run.path, given)
+        carry_out(plan, folder, given, progress, callbacks, run_options(begun, save_every, max_hours))
+    return finished(plan, folder, given)
 
 
 def _of_model(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,60 +111,6 @@ def _of_model(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     load_backend(backend)
     dtype = str(make_classifier(model).dtype).removeprefix("torch.")  # type: ignore[attr-defined]
     return {"model": models.name_of(model), "backend": backend, "dtype": dtype}
-
-
-def _options(resumed: bool, save_every: float = 300.0, max_hours: float | None = None) -> RunOptions:
-    from stcore.runs.training_run import RunOptions
-
-    def warn(text: str) -> None:
-        warnings.warn(text, stacklevel=2)
-
-    return RunOptions.of(resumed, save_every, max_hours, warn)
-
-
-def _run(
-    plan: Plan,
-    folder: Path,
-    given: Given,
-    progress: bool | Progress,
-    callbacks: Sequence[Callback],
-    options: RunOptions,
-) -> None:
-    """Trains as `stcli train` does, with the callbacks at their places."""
-    from stcore.api.display import epoch_line, make_display, title
-    from stcore.runs.training_run import run
-
-    show, say = make_display(progress)
-    begun: list[Run] = []  # stays empty in all ranks but the first
-
-    def on_begin() -> None:
-        say(f"{title(plan)} → {folder}")
-        begun.append(Run(None, plan.flat(), {}, path=folder, given=given))
-        for callback in callbacks:
-            callback.on_begin(begun[0])
-
-    def on_row(row: Mapping[str, Any]) -> None:
-        say(epoch_line(row, plan.optimisation.epochs, plan.evaluation.select))
-        for callback in callbacks:
-            callback.on_epoch(row)
-
-    def on_step(step: int, metrics: Mapping[str, float]) -> None:
-        for callback in callbacks:
-            callback.on_step(step, metrics)
-
-    outcome = run(plan, folder, show, on_row, on_begin, options, on_step, given)
-    if outcome.interrupted:
-        say(f"interrupted after {outcome.epochs} whole epochs; resume() of the run continues it")
-        return
-    for callback in callbacks if begun else ():
-        callback.on_end(begun[0].result or {})
-
-
-def _finished(plan: Plan, folder: Path, given: Given) -> Run:
-    """The run in the folder, with its network where it was trained."""
-    backend = plan.runtime.backend
-    device = device_of(folder) if backend == "torch" and given.model is None else None
-    return open_run(folder, backend=backend, model=given.model, device=device, given=given)
 
 
 def _check_same(folder: Path, plan: Plan) -> None:
