@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -207,7 +208,15 @@ def test_a_network_trains_on_a_loader_of_its_framework(tmp_path, backend):
     assert run.config["augment"] == "none"
     assert RunFolder(run.path).read_json("environment.json")["data"]["train"] == {"images": 64, "sha256": None}
     assert run.result["images"] == 32
-    assert run.report(tmp_path / "report.md", examples=False).read_text().startswith("# run")
+    report = run.report(tmp_path / "report.md", examples=False).read_text()
+    assert report.startswith("# run")
+    assert "unknown, of a loader" in report
+    call = re.search(r"^stcore\.train\(model, data, 'st', .*\)$", report, re.M)[0]
+    assert "validation=…, test=…" in call
+    assert "steps=1" in call
+    assert not re.search("batch_size|augment|select=|given:|stcli train --", call)
+    card = run.report(tmp_path / "card.md", format="card").read_text()
+    assert f'stcore.load("best.safetensors", backend="{backend}", model=model)' in card
 
 
 def test_a_loaders_order_is_of_the_seed_and_the_epoch(tmp_path):

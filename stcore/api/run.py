@@ -166,11 +166,8 @@ def open_run(
 def finished(plan: Plan, folder: Path, given: Given) -> Run:
     """The run in the folder, with its network where it was trained."""
     backend = plan.runtime.backend
-    device = (
-        (RunFolder(folder).read_json(ENVIRONMENT) or {}).get("device")
-        if backend == "torch" and given.model is None
-        else None
-    )
+    environment = RunFolder(folder).read_json(ENVIRONMENT) or {}
+    device = environment.get("device") if backend == "torch" and given.model is None else None
     return open_run(folder, backend=backend, model=given.model, device=device, given=given)
 
 
@@ -181,8 +178,11 @@ def carry_out(
     progress: bool | Progress,
     callbacks: Sequence[Any],
     options: RunOptions,
-) -> None:
-    """Trains as `stcli train` does, with the callbacks (`stcore.Callback`) at their places."""
+) -> Path:
+    """Trains as `stcli train` does, with the callbacks (`stcore.Callback`) at their places.
+
+    Returns the folder, which of several ranks is that of the first.
+    """
     from stcore.api.display import epoch_line, make_display, title
     from stcore.runs.training_run import run
 
@@ -205,11 +205,11 @@ def carry_out(
             callback.on_step(step, metrics)
 
     outcome = run(plan, folder, show, on_row, on_begin, options, on_step, given)
-    if outcome.interrupted:
+    if outcome.interrupted and begun:
         say(f"interrupted after {outcome.epochs} whole epochs; resume() of the run continues it")
-        return
-    for callback in callbacks if begun else ():
+    for callback in callbacks if begun and not outcome.interrupted else ():
         callback.on_end(begun[0].result or {})
+    return outcome.folder
 
 
 def run_options(resumed: bool, save_every: float = 300.0, max_hours: float | None = None) -> RunOptions:
@@ -228,12 +228,12 @@ def _resume(run: Run, progress: bool | Progress) -> Run:
     from stcore.runs.preparation import Given
 
     given = run.given or Given()
+    plan = make_plan(run.config)
     for name, kind, there in (("model", "network", given.model), ("dataset", "data", given.splits)):
-        if str(run.config.get(name)).startswith("given:") and there is None:
+        if name in plan.given and there is None:
             raise UsageError(
                 f"resume: expected the {kind} that {run.path} was begun with, an object; received none. Give it "
                 f"again: stcore.train(model, data, …, out={str(run.path)!r}, resume=True)"
             )
-    plan = make_plan(run.config)
-    carry_out(plan, run.path, given, progress, (), run_options(True))
-    return finished(plan, run.path, given)
+    folder = carry_out(plan, run.path, given, progress, (), run_options(True))
+    return finished(plan, folder, given)

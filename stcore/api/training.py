@@ -91,7 +91,7 @@ def train(
     if begun:
         _check_same(folder, plan)
     if not (begun and (folder / RESULT).is_file()):
-        carry_out(plan, folder, given, progress, callbacks, run_options(begun, save_every, max_hours))
+        folder = carry_out(plan, folder, given, progress, callbacks, run_options(begun, save_every, max_hours))
     return finished(plan, folder, given)
 
 

@@ -92,6 +92,12 @@ class Plan:
         return own.units + own.outer_units * ascents + recomputed
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """Of model and dataset, those that were handed to `stcore.train` as objects: no name brings them back."""
+        names = {"model": self.model.name, "dataset": self.data.dataset}
+        return tuple(option for option, name in names.items() if name.startswith("given:"))
+
+    @property
     def norm(self) -> str:
         """The norm of the evaluation's attacks: by default that of training, if the method has one."""
         return self.evaluation.norm or str(self.method.settings.get("norm", "linf"))
