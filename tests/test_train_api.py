@@ -19,11 +19,14 @@ from small import EAGER, SETTINGS, contents, stcli, train
 import stcore
 from stcore import data, models
 from stcore.api.display import NotebookBar, in_notebook, make_display
+from stcore.api.objects import given_data
+from stcore.api.objects import named as named_data
 from stcore.base.progress import Silent
 from stcore.base.weights_file import load_weights
+from stcore.core.dispatch import load_backend
 from stcore.data.images import LoaderData
 from stcore.data.loader import LoaderBatches, to_host
-from stcore.errors import DataError, UsageError
+from stcore.errors import DataError, DeviceError, UsageError
 from stcore.runs.folder import RunFolder
 
 ON_EACH = pytest.mark.parametrize("backend", NAMES)
@@ -183,6 +186,26 @@ def test_without_test_images_the_result_is_of_those_the_epoch_is_chosen_on_and_s
     assert run.result["selected_on"] == "pgd20@test"
 
 
+def test_a_folder_is_data_by_its_path(tmp_path):
+    assert named_data(tmp_path) == named_data(str(tmp_path)) == f"folder:{tmp_path}"
+    for word in ("digits", "svhn", "parquet:DIR", "nowhere"):
+        assert named_data(word) == word
+
+
+def test_names_and_number_of_classes_come_from_any_part():
+    """Of arrays the largest label of all parts counts; ImageData says both."""
+    images = np.zeros((4, 8, 8, 1), np.uint8)
+    few, many = (images, [0, 1, 0, 1]), (images, [0, 1, 2, 3])
+    counted = given_data(few, few, many, 0, {}).splits
+    assert counted.train.num_classes == counted.validation.num_classes == 4
+    said = data.ImageData.from_arrays(images, [0, 1, 2, 3], class_names=list("abcde"))
+    given = given_data(few, said, None, 0, {}).splits
+    assert given.train.num_classes == 5
+    assert given.train.class_names == given.test.class_names == tuple("abcde")
+    with pytest.raises(DataError, match=r"data: expected labels in|arrays: expected labels in \[0, 2\)"):
+        given_data(many, data.ImageData.from_arrays(images, [0, 1, 0, 1]), None, 0, {})
+
+
 def test_torch_tensors_are_channels_first_and_arrays_channels_last():
     torch = pytest.importorskip("torch")
 
@@ -300,6 +323,25 @@ def test_what_does_not_fit_objects_is_refused(tmp_path, given, said):
     with pytest.raises(UsageError, match=said):
         stcore.train(network("torch"), arrays(splits().train), out=tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_keras_takes_before_a_network_is_made_is_refused(tmp_path):
+    for name, value in (("device", "cpu"), ("replicas", 1), ("threads", 1)):
+        with pytest.raises(UsageError, match=f"{name}: expected none for a network that is handed over"):
+            stcore.train(network("keras"), splits(), out=tmp_path / "run", **{name: value})
+
+
+def test_a_device_is_not_chosen_after_tensorflows_first_tensor(monkeypatch):
+    if load("keras").engine != "tensorflow":
+        return  # JAX chooses a device at any time
+    import tensorflow as tf
+
+    def refused(devices, kind):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    monkeypatch.setattr(tf.config, "set_visible_devices", refused)
+    with pytest.raises(DeviceError, match="CUDA_VISIBLE_DEVICES"):
+        load_backend("keras").use_device("cpu")
 
 
 def test_what_a_loader_decides_itself_is_refused(tmp_path):

@@ -109,7 +109,8 @@ def title(plan: Plan) -> str:
     said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
     epochs = f"{plan.optimisation.epochs} epoch{'s' * (plan.optimisation.epochs > 1)}"
     method = f"{plan.method.name} with {', '.join(said)}" if said else plan.method.name
-    what = (f"{method} on {plan.data.dataset}", plan.model.name, plan.runtime.backend, epsilons(plan), epochs)
+    data, model = (name.removeprefix("given:") for name in (plan.data.dataset, plan.model.name))
+    what = (f"{method} on {data}", model, plan.runtime.backend, epsilons(plan), epochs)
     return f"{', '.join(what)}, seed {plan.seed}"
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
 
 OF_NETWORK = ("normalize", "pretrained", "dtype")
 """Settings that a network which is handed over brings itself."""
+OF_KERAS = ("device", "replicas", "threads")
+"""Settings that Keras takes before its first network is made."""
 
 
 def train(
@@ -102,7 +104,7 @@ def _of_model(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(
             f"backend: expected {backend}, the model's own; received {settings['backend']}. Leave it out"
         )
-    for name in OF_NETWORK:
+    for name in (*OF_NETWORK, *(OF_KERAS if backend == "keras" else ())):
         if name in settings:
             raise UsageError(
                 f"{name}: expected none for a network that is handed over, which has its own; received "

@@ -103,6 +103,7 @@ def run(
                 hold()  # before its state is read
                 check_unfinished(out)
             outcome = train(setup, ranks.gather(out)[0], progress, on_row, begin, on_step, options, ranks)
+            ranks.gather(None)  # the result is written
     except Exception as error:
         if not ranks.lost(error):
             raise
