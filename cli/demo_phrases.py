@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from stcore.audit import Finding
-from stcore.cli.console import percent
 from stcore.cli.fitting import Fitting, fitting
-from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.accuracy import Accuracy, percent
 
 ATTACKS = ("natural", "pgd20", "autoattack")
 

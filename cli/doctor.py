@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from stcore import errors, models
-from stcore.api import train_step
+from stcore.api.steps import train_step
 from stcore.base.version import __version__
 from stcore.cli.console import make_console
 from stcore.cli.quiet import load_quietly

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stcore import errors
+from stcore.api.display import title
 from stcore.base import checks
 from stcore.cli import tensorboard
 from stcore.cli.console import make_console, say
@@ -19,7 +20,7 @@ from stcore.cli.options import PlanOptions
 from stcore.cli.parsing import peek
 from stcore.cli.quiet import load_quietly
 from stcore.cli.seeds import check_together, parse_devices, parse_seeds, without
-from stcore.cli.training_plan import asked, run_options_from, title
+from stcore.cli.training_plan import asked, run_options_from
 from stcore.costs.forecast import Forecast
 from stcore.costs.stopwatch import Spent
 from stcore.errors import UsageError

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from stcore import errors
 from stcore.autoattack.reference import VERSIONS, run_reference
-from stcore.cli.console import label_of, percent
+from stcore.cli.console import label_of
 from stcore.cli.options import EvaluateOptions
 from stcore.errors import UsageError
-from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.accuracy import Accuracy, percent
 from stcore.evaluation.results import as_json
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 

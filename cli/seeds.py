@@ -10,10 +10,10 @@ from pathlib import Path
 from stcore.cli.jobs import Job
 from stcore.cli.many import carry_out
 from stcore.cli.parsing import peek
-from stcore.cli.training_plan import default_name, plan_from
+from stcore.cli.training_plan import plan_from
 from stcore.errors import UsageError
 from stcore.runs.folder import CONFIG
-from stcore.runs.plan import Plan
+from stcore.runs.plan import Plan, default_name
 
 MOST = 1000  # seeds; more is a typing error
 DRY_RUN = ("dry-run", "dry_run", "no-dry-run", "no_dry_run")

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from stcore import errors
+from stcore.api.display import epoch_line, title
 from stcore.base.ranks import launched
 from stcore.cli import ranks, seeds, tensorboard
-from stcore.cli.console import epoch_line, make_console, make_progress, score_table
+from stcore.cli.console import make_console, make_progress, score_table
 from stcore.cli.parsing import peek
 from stcore.cli.quiet import load_quietly
-from stcore.cli.training_plan import default_name, plan_from, resumed, run_options_from, title
+from stcore.cli.training_plan import plan_from, resumed, run_options_from
 from stcore.evaluation.folder import EVALUATIONS
 from stcore.results.names import radius
 from stcore.runs.folder import RESULT, RunFolder
-from stcore.runs.plan import Plan
+from stcore.runs.plan import Plan, default_name
 from stcore.runs.record import read_record
 from stcore.runs.states import tidy
 from stcore.runs.training_run import Outcome, run

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stcore import errors
-from stcore.base import checks
 from stcore.cli.options import TrainOptions
 from stcore.cli.parsing import from_file, named_in, parse, peek
-from stcore.results.names import radius
 from stcore.runs.folder import CONFIG, RunFolder
 from stcore.runs.plan import Plan, make_plan
 from stcore.runs.plan_changes import over
@@ -66,14 +63,8 @@ def resumed(args: Sequence[str]) -> tuple[Plan, Path, TrainOptions]:
 
 def run_options_from(options: TrainOptions, warn: Callable[[str], None]) -> RunOptions:
     """The run's options that are not settings."""
-    checks.number("save_every", options.save_every)
-    if options.max_hours is not None:
-        checks.number("max_hours", options.max_hours)
-    return RunOptions(
-        resume=options.resume is not None,
-        save_every=options.save_every,
-        seconds=None if options.max_hours is None else 3600 * options.max_hours,
-        warn=lambda text: warn(f"note: {text}"),
+    return RunOptions.of(
+        options.resume is not None, options.save_every, options.max_hours, lambda text: warn(f"note: {text}")
     )
 
 
@@ -84,41 +75,3 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
 def _defaults(kind: type[Options], plan: Plan) -> Options:
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in plan.flat().items() if name in names})
-
-
-def title(plan: Plan) -> str:
-    """The run in one line."""
-    around = {
-        "awp": plan.method.awp,
-        "rwp": plan.method.rwp,
-        "ema": plan.optimisation.ema,
-        "extra data": plan.data.extra_fraction,
-    }
-    said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
-    epochs = f"{plan.optimisation.epochs} epoch{'s' * (plan.optimisation.epochs > 1)}"
-    method = f"{plan.method.name} with {', '.join(said)}" if said else plan.method.name
-    what = (f"{method} on {plan.data.dataset}", plan.model.name, plan.runtime.backend, epsilons(plan), epochs)
-    return f"{', '.join(what)}, seed {plan.seed}"
-
-
-def epsilons(plan: Plan) -> str:
-    """The ε of training, and that of the evaluation if it differs."""
-    trained = plan.method.settings.get("epsilon", plan.evaluation.epsilon)
-    norm = " in l2" if plan.norm == "l2" else ""
-    apart = f", evaluated at {radius(plan.evaluation.epsilon)}" if trained != plan.evaluation.epsilon else ""
-    return f"ε = {radius(trained)}{norm}{apart}"
-
-
-def default_name(plan: Plan) -> str:
-    """A run's folder name: data, network, method with its wrappers, backend, seed."""
-    data = Path(plan.data.dataset.partition(":")[2] or plan.data.dataset).name
-    wrapped = {
-        "awp": plan.method.awp,
-        "rwp": plan.method.rwp,
-        "ema": plan.optimisation.ema,
-        "extra": plan.data.extra_data,
-    }
-    around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
-    norm = "-l2" if plan.norm == "l2" else ""
-    name = f"{data}-{plan.model.name}-{plan.method.name}{around}{norm}-{plan.runtime.backend}-seed{plan.seed}"
-    return re.sub(r"[^\w.+-]", "-", name)  # not every file system takes the colon of timm:NAME

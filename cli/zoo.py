@@ -10,11 +10,11 @@ from rich.table import Table
 
 from stcore import errors, zoo
 from stcore.base.checks import did_you_mean
-from stcore.cli.console import make_console, percent, say
+from stcore.cli.console import make_console, say
 from stcore.cli.options import ZooListOptions, ZooShowOptions
 from stcore.cli.parsing import parse
 from stcore.errors import UsageError
-from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.accuracy import Accuracy, percent
 from stcore.results import names
 
 HELP = """usage: stcli zoo ACTION [options]

@@ -13,7 +13,7 @@ from stcore.models.convert import export_weights, load_weights
 from stcore.models.description import count_parameters
 from stcore.models.factory import build, pretrained_normalization
 from stcore.models.heads import with_new_head
-from stcore.models.origin import check_name, check_weights, is_factory
+from stcore.models.origin import check_name, check_weights, is_factory, is_given, name_of
 
 __all__ = [
     "build",
@@ -23,8 +23,10 @@ __all__ = [
     "describe",
     "export_weights",
     "is_factory",
+    "is_given",
     "known_names",
     "load_weights",
+    "name_of",
     "normalization",
     "pretrained_normalization",
     "with_new_head",

@@ -16,6 +16,8 @@ from stcore.models.architectures import describe
 
 LIBRARIES = {"timm": "torch", "keras.applications": "keras"}
 """Library of networks → its backend."""
+GIVEN = "given"
+"""The source of a network that was handed over as an object: `given:CLASS`."""
 FORMS = "timm:NAME (torch), keras.applications:NAME (keras) or package.module:factory"
 
 
@@ -36,11 +38,26 @@ def split(name: str) -> tuple[str, str] | None:
 def is_factory(name: str) -> bool:
     """Whether the name refers to a factory of the user."""
     origin = split(name)
-    return origin is not None and origin[0] not in LIBRARIES
+    return origin is not None and origin[0] not in (*LIBRARIES, GIVEN)
+
+
+def name_of(model: Any) -> str:
+    """The name of a network that was handed over as an object."""
+    return f"{GIVEN}:{type(getattr(model, '_orig_mod', model)).__name__}"  # torch.compile wraps a module
+
+
+def is_given(name: str) -> bool:
+    """Whether the name is of a network that was handed over as an object."""
+    return name.startswith(f"{GIVEN}:")
 
 
 def check_name(name: str, backend: str) -> None:
-    """Raises UsageError for an unknown name, or a library of another backend."""
+    """Raises UsageError for an unknown name, a library of another backend, or a network that has no name."""
+    if is_given(name):
+        raise UsageError(
+            f"model: {name.partition(':')[2]} was handed to stcore.train as an object, which no name brings back; "
+            "hand it over again in Python, by stcore.load(FOLDER, model=…) or stcore.train(…, resume=True)"
+        )
     origin = split(name)
     if origin is None:
         describe(name, 10)

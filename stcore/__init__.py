@@ -1,12 +1,14 @@
 """Squeeze training (Li et al., ICLR 2023) and related adversarial training, for PyTorch and Keras.
 
-The public names: losses and steps for one's own loop, training methods, attacks, evaluation and analysis.
+The public names: whole runs, losses and steps for one's own loop, training methods, attacks, evaluation, analysis.
 Importing this package imports numpy and no framework.
 """
 
 from stcore import attacks, presets
 from stcore.analysis.api import analyze
-from stcore.api import (
+from stcore.api.callbacks import Callback
+from stcore.api.run import Run, load
+from stcore.api.steps import (
     SqueezeLoss,
     TrainingLoss,
     find_squeeze_pair,
@@ -15,6 +17,7 @@ from stcore.api import (
     train_step,
     training_loss,
 )
+from stcore.api.training import train
 from stcore.audit.evaluation import evaluate
 from stcore.base.version import __version__ as __version__
 from stcore.core.dispatch import available_backends, make_classifier, make_learner
@@ -31,19 +34,21 @@ from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
-from stcore.runs.loading import LoadedNetwork, load
+from stcore.runs.loading import LoadedNetwork
 
 __all__ = [
     "AWP",
     "RWP",
     "AdversarialConfig",
     "BatConfig",
+    "Callback",
     "CollaborativeConfig",
     "FastSqueezeConfig",
     "GairRstConfig",
     "GairatConfig",
     "LoadedNetwork",
     "MartConfig",
+    "Run",
     "SingleStepConfig",
     "SqueezeConfig",
     "SqueezeLoss",
@@ -62,6 +67,7 @@ __all__ = [
     "presets",
     "squeeze_loss",
     "squeeze_step",
+    "train",
     "train_step",
     "training_loss",
 ]

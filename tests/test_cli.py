@@ -12,16 +12,18 @@ from small import SETTINGS, Run, contents, stcli, train, trained, words
 from terminal import on_a_terminal
 
 import stcore
+from stcore.api import display
+from stcore.api.display import title
 from stcore.base.weights_file import load_weights
 from stcore.cli import console
 from stcore.cli.evaluation_plan import plan_from as evaluate_plan
 from stcore.cli.options import EvaluateOptions, TrainOptions
 from stcore.cli.parsing import from_file
-from stcore.cli.training_plan import default_name, plan_from, run_options_from, title
-from stcore.evaluation.accuracy import Accuracy
+from stcore.cli.training_plan import plan_from, run_options_from
+from stcore.evaluation.accuracy import Accuracy, percent
 from stcore.evaluation.assessment import StageResult
 from stcore.runs.folder import RunFolder
-from stcore.runs.plan import make_plan
+from stcore.runs.plan import default_name, make_plan
 
 ON_EACH = pytest.mark.parametrize("backend", NAMES)
 
@@ -467,29 +469,29 @@ def test_no_figure_is_cut_off_on_a_terminal(attacks):
     cells = " ".join(on_a_terminal(console.score_table(scores)))
     for found in scores.values():
         for accuracy in found.values():
-            assert all(part in cells for part in console.percent(accuracy).split(" ", 1))
+            assert all(part in cells for part in percent(accuracy).split(" ", 1))
     stages = [
         StageResult(f"stage {n}", Accuracy(5021 - n, 10000), 12345678 + n, 1234567, 4321.0) for n in range(4)
     ]
     cells = " ".join(on_a_terminal(console.stage_table("best, autoattack", stages)))
     for stage in stages:
         whole = (f"{stage.robust.correct}/10000", f"{stage.forwards:,}", "1,234,567", "4321")
-        assert all(part in cells for part in (*whole, *console.percent(stage.robust).split(" ", 1)))
+        assert all(part in cells for part in (*whole, *percent(stage.robust).split(" ", 1)))
 
 
 def test_a_table_has_a_line_for_each_row_where_there_is_room():
     scores = {"best": {"natural": Accuracy(90, 100), "pgd20": Accuracy(50, 100)}}
     cells = on_a_terminal(console.score_table(scores), width=250)
-    assert cells[-3:] == ["best", *(console.percent(accuracy) for accuracy in scores["best"].values())]
+    assert cells[-3:] == ["best", *(percent(accuracy) for accuracy in scores["best"].values())]
 
 
 def test_an_epoch_s_line_names_each_share_once():
     row = {"epoch": 1, "best_epoch": 1, "learning_rate": 0.1, "images_per_second": 9.0, "natural_accuracy": 0.417}
-    line = console.epoch_line({**row, "selected_natural": 0.25, "pgd20_accuracy": 0.3}, 3, "val")
+    line = display.epoch_line({**row, "selected_natural": 0.25, "pgd20_accuracy": 0.3}, 3, "val")
     assert "natural selected 25 %" in line
     assert "natural 41.7 %  pgd20 30.0 % on val" in line
     shares = {"selected_intended": 0.89, "selected_flipped": 0.01, "collaborative_share": 0.5}
-    line = console.epoch_line({**row, **shares}, 3, "val")
+    line = display.epoch_line({**row, **shares}, 3, "val")
     assert "col share 50 %  pair as intended 89 %  swapped 1 %  lr" in line
 
 
@@ -503,7 +505,7 @@ def test_the_radius_is_told_as_it_was_given():
 
 
 def test_json_stands_alone_on_stdout(monkeypatch):
-    monkeypatch.setattr(console, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(display, "LINE_EVERY", 0.0)
     said = stcli("evaluate", trained("torch").path, "--json", "--attacks", "fgsm", "--batch-size", 8)
     assert "images, " in said.err  # progress
     assert json.loads(said.out)
@@ -567,7 +569,7 @@ def test_a_narrow_terminal_gets_all_of_it(columns, monkeypatch):
     bars.advance(10)
     bars.end()
     lines = console.Lines(console.make_console())
-    monkeypatch.setattr(console, "LINE_EVERY", 0)
+    monkeypatch.setattr(display, "LINE_EVERY", 0)
     lines.begin("epoch 1/2", 10)
     lines.advance(5)
     said = "".join(stcli("presets", "table1/cifar10").out.split())
@@ -584,7 +586,7 @@ def test_lines_tell_the_time_that_is_left(monkeypatch):
     lines = console.make_progress(Console(file=said, width=100))
     assert isinstance(lines, console.Lines)
     clock = iter([0.0, 10.0, 40.0, 50.0, 80.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
     lines.begin("epoch 1/2", 100)
     for images in (10, 30, 10, 50):
         lines.advance(images)

@@ -168,7 +168,9 @@ def test_each_command_sets_up_once(tmp_path, monkeypatch):
     asked = []
     for place in places:
         pytest.importorskip(place)
-        monkeypatch.setattr(f"{place}.set_up", lambda *given, place=place: asked.append(place) or set_up(*given))
+        monkeypatch.setattr(
+            f"{place}.set_up", lambda *given, place=place, **rest: asked.append(place) or set_up(*given, **rest)
+        )
     run = tmp_path / "run"
     given = ("--train-size", 64, "--validation-size", 32, "--test-size", 32, *SHORT)
     assert stcli("train", *given, "--out", run).code == 0

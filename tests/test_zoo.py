@@ -215,7 +215,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
         (tmp_path / "foreign.safetensors", {}, "is of mynets:make; received none. Give model="),
         (run.path / "best.safetensors", {"model": "tiny"}, "is of tiny; received tiny"),
         (tmp_path, {"checkpoint": "bset"}, "Did you mean 'best'"),
-        (tmp_path, {}, "does not exist"),
+        (tmp_path, {"checkpoint": "best"}, "does not exist"),  # without one it is a run without weights yet
         (DIGITS, {"checkpoint": "last"}, "checkpoint: expected none with"),
         (DIGITS, {"backend": "tensorflw"}, "backend: expected one of torch, keras"),
     ]:

@@ -160,7 +160,7 @@ def use_device(name: str) -> str:
     """Makes `auto`, `cpu`, `gpu` or `gpu:N` the process's device and returns its name.
 
     Hides the other devices from TensorFlow, so call it before the first tensor. Also turns TF32 off unless a
-    precision asks for it. Raises DeviceError if there is no such device.
+    precision asks for it. Raises DeviceError if there is no such device, or a tensor with others in view.
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_physical_devices("GPU")
@@ -168,14 +168,25 @@ def use_device(name: str) -> str:
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
     if kind == "cpu":
-        tf.config.set_visible_devices([], "GPU")
+        _show_gpus([])
         return "cpu"
     number = int(index or 0) if (index or "0").isdigit() else -1
     if kind != "gpu" or not 0 <= number < len(gpus):
         names = ", ".join(["cpu", *(f"gpu:{i}" for i in range(len(gpus)))])
         raise DeviceError(f"device: expected auto or one of {names}; received {name!r}")
-    tf.config.set_visible_devices([gpus[number]], "GPU")
+    _show_gpus([gpus[number]])
     return f"gpu:{number}"
+
+
+def _show_gpus(gpus: list[Any]) -> None:
+    """Hides all other GPUs from TensorFlow. Raises DeviceError if a tensor has been made with others in view."""
+    try:
+        tf.config.set_visible_devices(gpus, "GPU")
+    except RuntimeError as error:
+        raise DeviceError(
+            "device: expected to be chosen before TensorFlow's first tensor, such as a model's weights; received "
+            "one after it. Set CUDA_VISIBLE_DEVICES before the process starts: to 0, or to -1 for the CPU"
+        ) from error
 
 
 def use_replicas(count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from stcore.autoattack.attack import AutoAttack
 from stcore.base.progress import Progress, Silent
 from stcore.core.dispatch import make_classifier
 from stcore.errors import AuditWarning
-from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.accuracy import Accuracy, as_html
 from stcore.evaluation.assessment import Assessment
 from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
@@ -45,6 +46,11 @@ class Evaluation(dict[str, Accuracy]):
     def doubts(self) -> tuple[Finding, ...]:
         """The findings that are reasons not to believe the accuracies."""
         return tuple(finding for finding in self.audit if finding.status == "warn")
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows, with the reasons to doubt it below."""
+        doubts = "".join(f"<li>{escape(f'{it.check}: {it.value}. {it.meaning}')}</li>" for it in self.doubts)
+        return as_html({"": self}) + (f"<ul>{doubts}</ul>" if doubts else "")
 
 
 def evaluate(

@@ -35,6 +35,7 @@ class Stream(IntEnum):
     EXTRA = 6
     DIRECTION = 7
     SAMPLE = 8
+    LOADER = 9
 
 
 def generator(

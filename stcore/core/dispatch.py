@@ -81,18 +81,23 @@ def load_backend(name: str) -> Any:
     return importlib.import_module(f"stcore.backends.{name}")
 
 
-def backend_of(model: Any) -> Any:
-    """Returns the backend of a `torch.nn.Module` or `keras.Model`. Raises TypeError for anything else."""
+def backend_name(model: Any) -> str:
+    """Returns the name of the backend of a `torch.nn.Module` or `keras.Model`. Raises TypeError for others."""
     # Keras first: on its own torch backend a Keras model is an nn.Module too.
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
     if keras is not None and isinstance(model, keras.Model):
-        return load_backend("keras")
+        return "keras"
     if torch is not None and isinstance(model, torch.nn.Module):
-        return load_backend("torch")
+        return "torch"
     raise TypeError(
         f"model: expected a torch.nn.Module or a keras.Model; received {type(model).__module__}."
         f"{type(model).__qualname__}"
     )
+
+
+def backend_of(model: Any) -> Any:
+    """Returns the backend of a `torch.nn.Module` or `keras.Model`. Raises TypeError for anything else."""
+    return load_backend(backend_name(model))
 
 
 def make_classifier(model: Any) -> Classifier:

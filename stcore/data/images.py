@@ -127,15 +127,40 @@ class ImageData:
         return dataclasses.replace(self, images=images, labels=self.labels[index])
 
 
+@dataclass(frozen=True)
+class LoaderData:
+    """What is known of a loader's images without reading all of them.
+
+    image_shape: (H, W, C) of the first batch, which all must have.   examples: in an epoch, as far as the loader
+    says; otherwise its number of batches times the size of the first.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    name: str
+    examples: int
+    class_names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return self.examples
+
+    def fingerprint(self) -> None:
+        """None: the images may be augmented anew in each epoch."""
+
+
+TrainingImages = ImageData | StreamData | LoaderData
+"""What can be trained on."""
+
+
 @dataclass(frozen=True, eq=False)
 class Splits:
     """The parts of a data set: train on the first, select the epoch on the second, report on the third.
 
-    train: images in memory or a memory map, or a stream.   validation: None if a stream has no such part.
+    train: images in memory or a memory map, a stream, or a user's loader.   validation: None if a stream has none.
     Raises DataError unless all parts have one image shape and one number of classes.
     """
 
-    train: ImageData | StreamData
+    train: TrainingImages
     validation: ImageData | None
     test: ImageData
 

@@ -13,6 +13,12 @@ FEW_CLASSES, MOST_CLASSES = 1000, 1_000_000
 
 def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
     """Checks images and converts them to uint8 (N, H, W, C); arguments and errors as `ImageData.from_arrays`."""
+    checked = check_images(images, name)
+    return checked if checked.dtype == np.uint8 else np.rint(checked * 255).astype(np.uint8)
+
+
+def check_images(images: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """The images (N, H, W, C) with their dtype, uint8 or floating; arguments and errors as in `to_pixels`."""
     if images.ndim not in (3, 4):
         raise DataError(
             f"{name}: expected images of shape (N, H, W, C) or (N, H, W), received shape {images.shape}; "
@@ -48,8 +54,7 @@ def to_pixels(images: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
             else "they look like 0..255 held as floats: divide by 255, or give uint8"
         )
         raise DataError(f"{name}: expected float images in [0, 1], received {low:g} to {high:g}; {mistake}")
-    scaled: npt.NDArray[np.uint8] = np.rint(images * 255).astype(np.uint8)
-    return scaled
+    return images
 
 
 def unit_interval(images: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
@@ -77,3 +78,20 @@ def _student(freedom: int) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.975))
+
+
+def percent(accuracy: Accuracy) -> str:
+    """72.05 [67.02, 76.70]: percent, with the 95 % interval."""
+    low, high = accuracy.interval()
+    return f"{100 * accuracy.value:.2f} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def as_html(scores: Mapping[str, Mapping[str, Accuracy]]) -> str:
+    """A table of accuracies in percent with 95 % intervals: a row for each name, a column for each attack."""
+    attacks = list(next(iter(scores.values()), {}))
+    head = "".join(f"<th>{escape(attack)} %</th>" for attack in attacks)
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{percent(found[attack])}</td>' for attack in attacks)}</tr>"
+        for name, found in scores.items()
+    )
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"

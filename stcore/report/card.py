@@ -86,7 +86,13 @@ def _load(plan: Plan, checkpoint: str) -> Iterator[Block]:
         f"{checkpoint}.safetensors holds the weights for {listed(frameworks)}; loading it executes no code. The "
         "network takes pixels in [0, 1]: torch (B, C, H, W), Keras (B, H, W, C)."
     )
-    if ":" in plan.model.name:
+    if "model" in plan.given:
+        yield Text(
+            f"The network was handed over in Python, an object of the class {plan.model.name.partition(':')[2]}: "
+            "make another, into which the weights are loaded. Publish that class with the weights.",
+            "note",
+        )
+    elif ":" in plan.model.name:
         yield Text(
             f"The network is not one of stcore's own: {plan.model.name} must be importable to load the weights. "
             "Publish that module with the weights, or name its package.",
@@ -98,7 +104,9 @@ def _load(plan: Plan, checkpoint: str) -> Iterator[Block]:
 
 def loading(file: str, backend: str, model: str) -> str:
     """Python code that loads the weights file of a network."""
-    trusted = f', model="{model}"' if models.is_factory(model) else ""
+    trusted = (
+        f', model="{model}"' if models.is_factory(model) else ", model=model" if models.is_given(model) else ""
+    )
     return (
         "import stcore\n\n"
         f'network = stcore.load("{file}", backend="{backend}"{trusted})\n'

@@ -12,6 +12,7 @@ from stcore.report.blocks import Block, Code, Folded, Section, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.runs.folder import CONFIG
 from stcore.runs.plan import Plan, make_plan
+from stcore.runs.record import data_of
 
 SAME = (
     "On a CPU with the same versions and number of threads, the figures come out the same. Elsewhere, rounding "
@@ -24,11 +25,37 @@ ALWAYS_GIVEN = ("backend", "dataset", "method")
 
 def reproduce(run: GatheredRun, key: str) -> Section:
     """The commands, and the file with all settings."""
+    if run.plan is not None and run.plan.given:
+        return Section(key, "How to reproduce", tuple(in_python(run, run.plan)))
     blocks: list[Block] = [Code("\n".join(map(in_lines, commands(run)))), Text(SAME)]
     config = (run.path / CONFIG).read_text(encoding="utf-8")
     title = f"Or save this as {CONFIG} and run stcli train --config {CONFIG}"
     blocks.append(Folded(title, (Code(config.rstrip(), "toml"),)))
     return Section(key, "How to reproduce", tuple(blocks))
+
+
+def in_python(run: GatheredRun, plan: Plan) -> Iterator[Block]:
+    """The call that repeats a run whose network or data were handed over as objects."""
+    objects = {
+        "model": f"model, an object of the class {plan.model.name.partition(':')[2]}",
+        "dataset": f"data, {plan.data.dataset.partition(':')[2]}",
+    }
+    yield Text(f"In Python, with the same {' and the same '.join(objects[name] for name in plan.given)}:")
+    preset = run.config.get("preset", plan.preset)
+    determined = {"model": ("model", "backend", "dtype"), "dataset": ("dataset", "select")}
+    left_out = {"model", "dataset", "method", *(name for option in plan.given for name in determined[option])}
+    if data_of(run.record).get("train", {}).get("sha256") is None:  # a loader's own
+        left_out |= {"batch_size", "augment"}
+    settings = {"preset": preset, "backend": plan.runtime.backend, **options_of(plan, preset)}
+    words = [
+        "model" if "model" in plan.given else repr(plan.model.name),
+        "data" if "dataset" in plan.given else repr(plan.data.dataset),
+        repr(plan.method.name),
+        *(["validation=…", "test=…"] if "dataset" in plan.given else []),
+        *(f"{name}={value!r}" for name, value in settings.items() if name not in left_out),
+    ]
+    yield Code(f"import stcore\n\nstcore.train({', '.join(words)})", "python")
+    yield Text(SAME)
 
 
 def commands(run: GatheredRun) -> Iterator[str]:

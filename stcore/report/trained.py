@@ -133,7 +133,12 @@ def surroundings(run: GatheredRun) -> Iterator[Block]:
 def data(run: GatheredRun) -> Table:
     """Each split's size and fingerprint."""
     parts = [
-        (Cell(part), Cell(f"{it['images']:,}"), Cell(it["sha256"])) for part, it in data_of(run.record).items()
+        (
+            Cell(part),
+            Cell(f"{it['images']:,}"),
+            Cell(it["sha256"] or "unknown, of a loader"),
+        )
+        for part, it in data_of(run.record).items()
     ]
     caption = f"Splits of {names.data(str(run.config.get('dataset')))}"
     return Table(caption, ("split", "images", "SHA-256 of images and labels"), tuple(parts))

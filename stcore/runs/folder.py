@@ -80,7 +80,7 @@ class RunFolder:
         """The data set as it is named, or, if its path is relative and not here, below where the run was begun."""
         kind, _, place = dataset.partition(":")
         began = (self.read_json(ENVIRONMENT) or {}).get(WORKING_FOLDER)
-        if kind == "hub" or not place or not isinstance(began, str) or Path(place).exists():
+        if kind in ("hub", "given") or not place or not isinstance(began, str) or Path(place).exists():
             return dataset
         there = Path(began, place)
         return f"{kind}:{there}" if there.exists() else dataset

@@ -1,4 +1,4 @@
-"""`stcore.load`: a trained network by name, of a run, or of a weights file."""
+"""A trained network by name or of a weights file, and what it does with images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from stcore import models, zoo
 from stcore.audit.evaluation import Evaluation, evaluate
 from stcore.base import checks
 from stcore.core import validation
-from stcore.core.dispatch import available_backends, load_backend, make_classifier
+from stcore.core.dispatch import available_backends, backend_name, load_backend, make_classifier
 from stcore.errors import DataError, UsageError
 from stcore.models.weights_files import read_weights, recorded_shape
-from stcore.protocols import Array
-from stcore.runs.folder import CHECKPOINTS, RunFolder
+from stcore.protocols import Array, Classifier, Tensor
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.runs.plan import Plan
@@ -85,12 +84,22 @@ class LoadedNetwork:
         if len(images) != len(labels):
             raise UsageError(f"data: expected as many labels as images; received {len(labels)} and {len(images)}")
         threat = {} if (plan := self._plan()) is None else {"epsilon": plan.evaluation.epsilon, "norm": plan.norm}
-        classifier = make_classifier(self.model)
+        classifier = self._classifier()
         batches = ((classifier.images(images[rows]), labels[rows]) for rows in _slices(len(images), batch_size))
         return evaluate(self.model, batches, attacks, batch_size=batch_size, **{**threat, **options})
 
+    def preprocess(self, images: Any) -> Tensor:
+        """Images (N, H, W, C) as the native tensor that the model takes: pixels in [0, 1], in its own layout.
+
+        Raises as `predict` does.
+        """
+        return self._classifier().images(self._checked(images))
+
+    def _classifier(self) -> Classifier:
+        return make_classifier(self.model)
+
     def _logits(self, images: Any, batch_size: int) -> Array:
-        pixels, classifier = self._checked(images), make_classifier(self.model)
+        classifier, pixels = self._classifier(), self._checked(images)
         batches = (classifier.images(pixels[rows]) for rows in _slices(len(pixels), batch_size))
         logits = np.concatenate([classifier.eval_logits(batch) for batch in batches])
         return validation.check_finite(logits.astype(np.float64))
@@ -125,35 +134,54 @@ class LoadedNetwork:
         return np.asarray(test.images), test.labels
 
 
-def load(
-    source: str | Path, *, backend: str | None = None, checkpoint: str | None = None, model: str | None = None
+def load_file(
+    source: str | Path,
+    *,
+    backend: str | None = None,
+    model: Any = None,
+    device: str | None = None,
+    card: zoo.Card | None = None,
+    trusted: bool = False,
 ) -> LoadedNetwork:
-    """Loads a trained network.
+    """The network of a weights file; arguments and errors as in `stcore.load`.
 
-    source: `zoo:NAME` (`stcore.zoo.names()`, `stcli zoo list`), a run's folder, or a weights file.
-    backend: torch or keras; by default the first that is installed, for a third-party network its own.
-    checkpoint: of a run: best (the default), last, best-ema or last-ema.
-    model: for a weights file of a package.module:factory network that factory. A file alone has no code run; a
-        run's folder does, so load one only from people whose code you would run.
-
-    The network is on torch's CPU, or where Keras puts it.
-    Raises UsageError for an unknown name, a folder that is no run, a missing or damaged file, or one that does
-    not name its network.
+    card: of a network of the zoo, which `source` names.   trusted: a factory that the file names may be called.
     """
-    card, path = zoo.find(source), Path(source)
+    weights, metadata = read_weights(source)
+    name = _network(metadata, source)
+    if models.is_given(name) or not isinstance(model, str | None):
+        check_given(model, name, source)
+        network, chosen = model, backend_name(model)
+        checks.choice("backend", backend or chosen, (chosen,))
+        models.check_weights(metadata, chosen, metadata.get("normalize", models.normalization.NONE))
+    else:
+        network, chosen = _built(metadata, source, backend, model, device, trusted)
+    models.load_weights(network, weights)
     config: Mapping[str, Any] = {} if card is None else card.config
-    place: str | Path = source
-    if card is None and path.is_dir():
-        folder = RunFolder.open(path)
-        settings = folder.read_config()
-        config = {**settings, "dataset": folder.located(settings.get("dataset", "digits"))}
-        checks.choice("checkpoint", checkpoint or "best", CHECKPOINTS)
-        place = path / f"{checkpoint or 'best'}.safetensors"
-    elif checkpoint is not None:
-        raise UsageError(f"checkpoint: expected none with {source}, which is no run's folder; leave it out")
-    weights, metadata = read_weights(place)
-    name, (image_shape, num_classes) = _network(metadata, place), _shape(metadata)
-    if model != (name if models.is_factory(name) and not path.is_dir() else None):
+    return LoadedNetwork(network.eval() if chosen == "torch" else network, config, metadata, card)
+
+
+def check_given(model: Any, name: str, source: str | Path) -> None:
+    """Raises UsageError unless the model is an object of the class that the weights are of."""
+    received = "none" if model is None else models.name_of(model)
+    if received != name:
+        raise UsageError(
+            f"model: {source} is of {name}; received {received}. Give model= the network itself, an object of the "
+            "class that was trained"
+        )
+
+
+def _built(
+    metadata: Mapping[str, str],
+    source: str | Path,
+    backend: str | None,
+    model: str | None,
+    device: str | None,
+    trusted: bool,
+) -> tuple[Any, str]:
+    """A new network as the metadata say, and its backend."""
+    name, (image_shape, num_classes) = metadata["model"], _shape(metadata)
+    if model != (name if models.is_factory(name) and not trusted else None):
         raise UsageError(
             f"model: {source} is of {name}; received {model or 'none'}. Give model= for a weights file of a "
             "package.module:factory that you trust, as its code is run, and for no other network"
@@ -170,9 +198,9 @@ def load(
         in_channels=image_shape[-1],
         image_size=image_shape[:2],
         normalize=normalize,
+        device=device,
     )
-    models.load_weights(network, weights)
-    return LoadedNetwork(network.eval() if chosen == "torch" else network, config, metadata, card)
+    return network, chosen
 
 
 def _network(metadata: Mapping[str, str], place: str | Path) -> str:
@@ -188,7 +216,7 @@ def _network(metadata: Mapping[str, str], place: str | Path) -> str:
 def _shape(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], int]:
     shape = recorded_shape(metadata)
     if shape is None:
-        raise AssertionError  # `load` has checked it
+        raise UsageError("run: expected weights, which say the shape of their images; there are none yet")
     return shape
 
 

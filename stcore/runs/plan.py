@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stcore import methods, models, presets
@@ -88,6 +90,12 @@ class Plan:
         backwards = own.input_backwards + own.weight_backwards * (1 + ascents)
         recomputed = backwards if self.runtime.gradient_checkpointing else 0
         return own.units + own.outer_units * ascents + recomputed
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Of model and dataset, those that were handed to `stcore.train` as objects: no name brings them back."""
+        names = {"model": self.model.name, "dataset": self.data.dataset}
+        return tuple(option for option, name in names.items() if name.startswith("given:"))
 
     @property
     def norm(self) -> str:
@@ -222,6 +230,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         if name not in known:
             raise UsageError(
                 f"{name}: no such setting; known are {', '.join(sorted(known - {'settings'} | everything))}"
+                + checks.did_you_mean(name, known - {"settings"} | everything)
             )
     if isinstance(complete["attacks"], str):
         complete["attacks"] = [name for name in complete["attacks"].split(",") if name]
@@ -232,3 +241,19 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         for group, kind in GROUPS.items()
     }
     return Plan(**groups, **{name: complete[name] for name in OWN})
+
+
+def default_name(plan: Plan) -> str:
+    """A run's folder name: data, network, method with its wrappers, backend, seed."""
+    data = Path(plan.data.dataset.partition(":")[2] or plan.data.dataset).name
+    wrapped = {
+        "awp": plan.method.awp,
+        "rwp": plan.method.rwp,
+        "ema": plan.optimisation.ema,
+        "extra": plan.data.extra_data,
+    }
+    around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
+    norm = "-l2" if plan.norm == "l2" else ""
+    model = plan.model.name.removeprefix("given:")
+    name = f"{data}-{model}-{plan.method.name}{around}{norm}-{plan.runtime.backend}-seed{plan.seed}"
+    return re.sub(r"[^\w.+-]", "-", name)  # not every file system takes the colon of timm:NAME

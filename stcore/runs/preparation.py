@@ -44,6 +44,19 @@ from stcore.training.schedules import BY_STEP, make_schedule
 from stcore.training.state import TrainingStore
 from stcore.training.trainer import Average, Schedules, Trainer
 
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What `stcore.train` was given as objects: a network, data, the batches that a loader makes of them."""
+
+    model: Any = None
+    splits: Splits | None = None
+    batches: Epochs | None = None
+
+
+NOTHING_GIVEN = Given()
+"""Everything is what the plan names."""
+
 FEW = 50
 """Validation images below which a run says that there are few: their 95 % interval is wider than ± 14 points."""
 
@@ -54,7 +67,7 @@ class Setup:
 
     weights_metadata: of the weights file that will be loaded, if any. If it records the network's shape, the
         network has that shape.
-    loaded: the test images, if they are in memory already.
+    loaded: the test images, if they are in memory already.   given: objects in place of what the plan names.
     """
 
     plan: Plan
@@ -62,10 +75,13 @@ class Setup:
     device: str
     weights_metadata: Mapping[str, str] = field(default_factory=dict)
     loaded: ImageData | None = None
+    given: Given = NOTHING_GIVEN
 
     @cached_property
     def splits(self) -> Splits:
         """All of the data set; with `select = test` nothing is held out of the training set, as in the paper."""
+        if self.given.splits is not None:
+            return self.given.splits
         given = self.plan.data
         return data.load(
             given.dataset,
@@ -87,7 +103,7 @@ class Setup:
 
     def _test(self) -> ImageData:
         """The test images alone, if they or the weights say the shape of the whole set; else of all parts."""
-        if "splits" in vars(self):
+        if "splits" in vars(self) or self.given.splits is not None:
             return self.splits.test
         shape, given = recorded_shape(self.weights_metadata), self.plan.data
         test = load_test(
@@ -121,6 +137,8 @@ class Setup:
     @cached_property
     def batches(self) -> Epochs:
         """The batches of the training set, with the extra data mixed in, on the host."""
+        if self.given.batches is not None:
+            return self.given.batches
         plan, train, extra = self.plan, self.splits.train, self.extra
         size, augment = plan.optimisation.batch_size, plan.data.augment
         if isinstance(train, StreamData):
@@ -154,7 +172,9 @@ class Setup:
         return known or (self.test.image_shape, self.test.num_classes)
 
     def network(self, *, pretrained: bool = False) -> Any:
-        """A new network with its initial weights, or with the published ones."""
+        """A new network with its initial weights, or with the published ones; the given one as it is."""
+        if (model := self.given.model) is not None:
+            return model.to(self.device) if self.plan.runtime.backend == "torch" else model
         (height, width, channels), num_classes = self.network_shape
         plan = self.plan
         return models.build(
@@ -262,6 +282,7 @@ class Setup:
             ranks=ranks,
             watch=self.watch(learner),
             capture=self._capture(learner),
+            ahead=self.given.batches is None,  # a loader reads ahead by workers of its own
         )
 
     def watch(self, learner: Learner) -> CollapseWatch | None:
@@ -324,14 +345,18 @@ class Setup:
 
 
 def set_up(
-    plan: Plan, weights_metadata: Mapping[str, str] | None = None, loaded: ImageData | None = None
+    plan: Plan,
+    weights_metadata: Mapping[str, str] | None = None,
+    loaded: ImageData | None = None,
+    given: Given = NOTHING_GIVEN,
 ) -> Setup:
     """Chooses backend and device, before the framework makes its first tensor; loads nothing yet.
 
-    weights_metadata: of the weights file to evaluate.   loaded: its test images, as in `Setup`.
+    weights_metadata: of the weights file to evaluate.   loaded: its test images.   given: see `Setup`.
     Raises UsageError for a network that the backend does not have, DeviceError for a device that is not there.
     """
-    models.check_name(plan.model.name, plan.runtime.backend)
+    if given.model is None:
+        models.check_name(plan.model.name, plan.runtime.backend)
     backend = load_backend(plan.runtime.backend)
     if plan.runtime.threads is not None:
         backend.use_threads(plan.runtime.threads)
@@ -340,7 +365,7 @@ def set_up(
     device = backend.use_device(plan.runtime.device)
     if plan.runtime.replicas is not None:
         backend.use_replicas(plan.runtime.replicas)
-    return Setup(plan, backend, device, weights_metadata or {}, loaded)
+    return Setup(plan, backend, device, weights_metadata or {}, loaded, given)
 
 
 def check_norm(plan: Plan) -> None:
@@ -362,7 +387,7 @@ def check_same_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
         if then.get(part) != known:
             raise DataError(
                 f"resume: expected the {part} data that the run was begun with, {then.get(part)}; "
-                f"received {known}. Name their place by --dataset"
+                f"received {known}. Name their place by --dataset, or hand over the same images"
             )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from stcore import models
 from stcore.base.version import __version__
-from stcore.data import ImageData, StreamData
+from stcore.data import ImageData
+from stcore.data.images import TrainingImages
 from stcore.errors import UsageError
 from stcore.protocols import Learner
 from stcore.runs.folder import RunFolder
@@ -21,7 +22,7 @@ from stcore.training.trainer import Average
 FORMAT = "stcore-weights-1"
 
 
-def weights_metadata(plan: Plan, images: ImageData | StreamData) -> dict[str, Any]:
+def weights_metadata(plan: Plan, images: TrainingImages) -> dict[str, Any]:
     """The metadata of the plan's weights file, for a network of these images."""
     height, width, channels = images.image_shape
     return {

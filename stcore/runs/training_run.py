@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from stcore.base import checks
 from stcore.base.files import held, sweep
 from stcore.base.progress import Progress, Silent
 from stcore.base.ranks import Ranks
@@ -19,7 +20,7 @@ from stcore.evaluation.results import as_json
 from stcore.runs.final_evaluation import final_evaluation
 from stcore.runs.folder import ENVIRONMENT, RESULT, RunFolder
 from stcore.runs.plan import Plan
-from stcore.runs.preparation import Setup, check_norm, check_same_data, set_up
+from stcore.runs.preparation import NOTHING_GIVEN, Given, Setup, check_norm, check_same_data, set_up
 from stcore.runs.states import RunStates
 from stcore.runs.store import NullStore, RunStore, weights_metadata
 from stcore.training.state import TrainingStore
@@ -52,6 +53,16 @@ class RunOptions:
     seconds: float | None = None
     warn: Callable[[str], None] = lambda text: None
 
+    @classmethod
+    def of(
+        cls, resume: bool, save_every: float, max_hours: float | None, warn: Callable[[str], None]
+    ) -> RunOptions:
+        """The options in the units of `stcli train`. Raises UsageError for a number below 0."""
+        checks.number("save_every", save_every)
+        if max_hours is not None:
+            checks.number("max_hours", max_hours)
+        return cls(resume, save_every, None if max_hours is None else 3600 * max_hours, warn)
+
 
 def run(
     plan: Plan,
@@ -60,18 +71,21 @@ def run(
     on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
     on_begin: Callable[[], None] = lambda: None,
     options: RunOptions = RunOptions(),
+    on_step: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None,
+    given: Given = NOTHING_GIVEN,
 ) -> Outcome:
     """Trains by `train` as one process, or as one rank of several, of which the first writes and prints.
 
+    given: objects in place of what the plan names.
     Raises DeviceError if another rank is lost, UsageError if another process is training in `out`.
     """
     check_norm(plan)
-    setup = set_up(plan)
+    setup = set_up(plan, given=given)
     ranks: Ranks = setup.backend.join_ranks(setup.device)
     if not options.resume and not ranks.rank:
         RunFolder.check_free(out)
     if ranks.rank:
-        progress, on_row, on_begin = Silent(), lambda row: None, lambda: None
+        progress, on_row, on_begin, on_step = Silent(), lambda row: None, lambda: None, lambda step, metrics: None
         options = replace(options, warn=lambda text: None)
     try:
         with ExitStack() as holding:
@@ -88,7 +102,8 @@ def run(
             if options.resume:
                 hold()  # before its state is read
                 check_unfinished(out)
-            outcome = train(setup, ranks.gather(out)[0], progress, on_row, begin, options, ranks)
+            outcome = train(setup, ranks.gather(out)[0], progress, on_row, begin, on_step, options, ranks)
+            ranks.gather(None)  # the result is written
     except Exception as error:
         if not ranks.lost(error):
             raise
@@ -112,6 +127,7 @@ def train(
     progress: Progress,
     on_row: Callable[[Mapping[str, Any]], None],
     on_begin: Callable[[], None],
+    on_step: Callable[[int, Mapping[str, float]], None],
     options: RunOptions,
     ranks: Ranks,
 ) -> Outcome:
@@ -120,6 +136,7 @@ def train(
     With `options.resume` a stopped run continues: weights, metrics and choices are then those of a run without a
     break.
     on_begin: called once data, weights and device are loaded.   on_row: called with each epoch's metrics.
+    on_step: see `Trainer`.
     """
     started, plan = datetime.now(UTC), setup.plan
     until = None if options.seconds is None else time.monotonic() + options.seconds
@@ -152,6 +169,7 @@ def train(
         metadata = weights_metadata(plan, setup.splits.train)
         store = RunStore(folder, states, learner, average, metadata, on_row)
     trainer = setup.trainer(learner, average, batches, store, progress, until, ranks)
+    trainer.on_step = on_step
     trainer.failure_policy = setup.failure_policy(options.warn)
     if state is not None:
         trainer.restore(state)

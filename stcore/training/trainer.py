@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -82,6 +82,8 @@ class Trainer:
     `interrupted` is then true. SIGTERM and `until`, a time limit by `time.monotonic`, do the same.
     accumulate: the number of parts of a batch that go through the network one after another before an update.
     failure_policy: what to do about trouble; by default nothing but the DivergedError.
+    on_step: called every few steps, when metrics come to the host anyway, with the number of steps so far and the
+        means of the epoch so far.   ahead: draw batches in a thread while the device computes.
     watch: looks for a collapse every few steps.   capture: wraps the method whose step is compiled.
     ranks: each of several takes its share of every batch and of the evaluation; all get the same numbers.
     Raises DivergedError at a non-finite loss or prediction; what was saved before stays.
@@ -107,6 +109,8 @@ class Trainer:
     failure_policy: FailurePolicy = field(default_factory=FailurePolicy)
     watch: CollapseWatch | None = None
     capture: Callable[[Objective], Objective] = lambda objective: objective
+    on_step: Callable[[int, Mapping[str, float]], None] = lambda step, metrics: None
+    ahead: bool = True
     interrupted: bool = False
     best: tuple[float, int] = (-1.0, 0)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -236,9 +240,9 @@ class Trainer:
         return result
 
     def _ahead(self, epoch: int, start: int) -> Generator[_Drawn, None, None]:
-        """What the steps of an epoch take, from step `start`: a thread draws it while the device computes."""
+        """What the steps of an epoch take, from step `start`, drawn ahead if that is wanted."""
         batches = self.batches.epoch(epoch, start=start)
-        return ordered_ahead(partial(self._drawn, epoch), batches, workers=1, bound=AHEAD)
+        return ordered_ahead(partial(self._drawn, epoch), batches, workers=int(self.ahead), bound=AHEAD)
 
     def _drawn(self, epoch: int, batch: Batch) -> _Drawn:
         """The parts of this rank's share of a batch, each with its noise, ready to go to the device."""
@@ -275,9 +279,11 @@ class Trainer:
                 result, x = self._compiled(phase, perturbing, len(parts))(*parts), parts[-1][0]
                 totals.add({"loss": result.loss, **result.metrics}, batch.examples)
                 so_far.steps += 1
+                steps = (epoch - 1) * len(self.batches) + so_far.steps
                 if so_far.steps % CHECK_EVERY == 0:
                     totals.check()
-                if ((epoch - 1) * len(self.batches) + so_far.steps) % LOOK_EVERY == 0:
+                    self.on_step(steps, so_far.means())
+                if steps % LOOK_EVERY == 0:
                     self._look(phase)
                 self.progress.advance(batch.examples)
                 stopping, due = self.ranks.any(interrupt.came(), self.store.due())

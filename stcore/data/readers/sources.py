@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from stcore.base.checks import did_you_mean
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import fetched
-from stcore.data.images import ImageData, Splits
+from stcore.data.images import ImageData, Splits, TrainingImages
 from stcore.data.readers.cifar import load_cifar10, load_cifar100, read_cifar10, read_cifar100
 from stcore.data.readers.decoded import Columns
 from stcore.data.readers.digits import load_digits
@@ -23,7 +23,6 @@ from stcore.data.readers.shards import Known
 from stcore.data.readers.stream import load_stream, read_stream
 from stcore.data.readers.svhn import load_svhn, read_svhn
 from stcore.data.split import Validation, hold_out
-from stcore.data.streams.dataset import StreamData
 from stcore.errors import UsageError
 
 
@@ -52,6 +51,8 @@ READERS = {
     "safetensors": Reader(load_safetensors, partial(read_parts, format=SAFETENSORS), "PATH"),
     "npz": Reader(load_npz, partial(read_parts, format=NPZ), "PATH"),
 }
+GIVEN = "given"
+"""The KIND of data that were handed over as objects."""
 FORMS = ("digits", *(f"{kind}:{reader.place}" for kind, reader in READERS.items()))
 """What a data set's name looks like."""
 
@@ -125,6 +126,11 @@ def _parsed(
 ) -> tuple[str, str, dict[str, Any]]:
     """The kind and the place of a data set, and the options of its reader."""
     kind, _, place = spec.partition(":")
+    if kind == GIVEN:
+        raise UsageError(
+            f"dataset: {place} were handed to stcore.train as objects, which no name brings back; hand them over "
+            "again in Python, or name a data set with --dataset"
+        )
     if spec in PUBLISHED:
         place = str(fetched(spec))
     if spec != "digits" and not (kind in READERS and place):
@@ -142,10 +148,10 @@ def _parsed(
     return kind, place, options
 
 
-def _smaller_train(train: ImageData | StreamData, size: int | None) -> ImageData | StreamData:
+def _smaller_train(train: TrainingImages, size: int | None) -> TrainingImages:
     if size is None:
         return train
-    if isinstance(train, StreamData):
+    if not isinstance(train, ImageData):
         raise UsageError(
             f"expected no train_size for {train.name}, a stream, received {size}; leave it out, or give it fewer "
             "shards"

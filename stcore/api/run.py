@@ -1,0 +1,239 @@
+"""`stcore.Run`: a run's folder with its network; how it is carried out, resumed, and opened by `stcore.load`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stcore import models, zoo
+from stcore.base import checks
+from stcore.errors import UsageError
+from stcore.evaluation.accuracy import Accuracy, as_html, percent
+from stcore.models.weights_files import read_weights
+from stcore.protocols import Array, Classifier
+from stcore.runs.folder import CHECKPOINTS, ENVIRONMENT, METRICS, RESULT, RunFolder
+from stcore.runs.loading import LoadedNetwork, load_file
+
+if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
+    from stcore.base.progress import Progress
+    from stcore.runs.plan import Plan
+    from stcore.runs.preparation import Given
+    from stcore.runs.training_run import RunOptions
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run(LoadedNetwork):
+    """A run, finished or not, as `stcore.train` returns it and `stcore.load` opens its folder.
+
+    model: the network with the weights of the best epoch; None if there are none yet, or if the network was handed
+        over as an object and `stcore.load` was not given it again.
+    config: all settings.   metadata: of the weights file.   path: the run's folder.
+    given: what `stcore.train` was given as objects; None if the run was opened from its folder.
+    """
+
+    path: Path = Path()
+    given: Given | None = None
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The metrics of each epoch, as in metrics.jsonl."""
+        from stcore.runs.record import read_metrics
+
+        return read_metrics(self.path) if (self.path / METRICS).is_file() else []
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The content of result.json: accuracies on the test split by checkpoint; None if unfinished."""
+        return RunFolder(self.path).read_json(RESULT)
+
+    @property
+    def accuracies(self) -> dict[str, dict[str, Accuracy]]:
+        """The accuracies on the test split by checkpoint and attack; empty if the run is unfinished."""
+        checkpoints = (self.result or {"checkpoints": {}})["checkpoints"]
+        return {
+            name: {attack: Accuracy(score["correct"], score["total"]) for attack, score in scores.items()}
+            for name, scores in checkpoints.items()
+        }
+
+    def report(self, path: str | Path, *, format: str | None = None, examples: bool = True) -> Path:
+        """Writes the report of this run, as `stcli report` does, and returns its path.
+
+        format: html, markdown or card, a model card; by default markdown for a file NAME.md, else html.
+        Raises UsageError for a file that cannot be written, or a missing package.
+        """
+        from stcore.report.writing import write
+
+        out = Path(path)
+        return write(
+            [self.path], out, format or ("markdown" if out.suffix == ".md" else "html"), examples=examples
+        )
+
+    def resume(self, *, progress: bool | Progress = True) -> Run:
+        """Continues an unfinished run, and returns it; a finished one is returned as it is.
+
+        Network and data that were handed over as objects are those of this `Run`.
+        Raises UsageError if they were not: give them again, by `stcore.train(…, out=…, resume=True)`.
+        """
+        return self if self.result is not None else _resume(self, progress)
+
+    def _classifier(self) -> Classifier:
+        if self.model is None:
+            raise UsageError(
+                f"run: expected a network in {self.path}; there are no weights of a finished epoch yet, or it was "
+                "handed over as an object: then give it again, by stcore.load(FOLDER, model=…)"
+            )
+        return super()._classifier()
+
+    def _test(self) -> tuple[Array, Array]:
+        if self.given is None or self.given.splits is None:
+            return super()._test()
+        test = self.given.splits.test
+        return np.asarray(test.images), test.labels
+
+    def __repr__(self) -> str:
+        rows = [
+            f"{name}: " + ", ".join(f"{attack} {percent(score)} %" for attack, score in scores.items())
+            for name, scores in self.accuracies.items()
+        ]
+        state = f"unfinished after {len(self.history)} epochs"
+        return "\n  ".join([f"Run {self.path}", *(rows or [state])])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the table of accuracies, or how far the run is."""
+        return as_html(scores) if (scores := self.accuracies) else f"<p>{escape(repr(self))}</p>"
+
+
+def load(
+    source: str | Path,
+    *,
+    backend: str | None = None,
+    checkpoint: str | None = None,
+    model: Any = None,
+    device: str | None = None,
+) -> LoadedNetwork:
+    """Loads a trained network; of a run's folder, the run as a `Run`.
+
+    source: `zoo:NAME` (`stcore.zoo.names()`, `stcli zoo list`), a run's folder, or a weights file.
+    backend: torch or keras; by default the first that is installed, for a third-party network its own.
+    checkpoint: of a run: best (the default), last, best-ema or last-ema.
+    model: for a network that was handed to `stcore.train` as an object, an object of the same class, which gets
+        the weights; for a weights file of a package.module:factory network that factory's name. A file alone has
+        no code run; a run's folder does, so load one only from people whose code you would run.
+    device: where the network is built; by default torch's CPU, or where Keras puts it.
+
+    Raises UsageError for an unknown name, a folder that is no run, a missing or damaged file, or one that does
+    not name its network.
+    """
+    card, path = zoo.find(source), Path(source)
+    options = {"backend": backend, "model": model, "device": device}
+    if card is None and path.is_dir():
+        return open_run(path, checkpoint=checkpoint, **options)
+    if checkpoint is not None:
+        raise UsageError(f"checkpoint: expected none with {source}, which is no run's folder; leave it out")
+    return load_file(source, card=card, **options)
+
+
+def open_run(
+    path: Path,
+    *,
+    backend: str | None = None,
+    checkpoint: str | None = None,
+    model: Any = None,
+    device: str | None = None,
+    given: Given | None = None,
+) -> Run:
+    """The run in a folder; arguments and errors as in `load`.   given: see `Run`."""
+    folder = RunFolder.open(path)
+    settings = folder.read_config()
+    config = {**settings, "dataset": folder.located(settings.get("dataset", "digits"))}
+    checks.choice("checkpoint", checkpoint or "best", CHECKPOINTS)
+    weights = path / f"{checkpoint or 'best'}.safetensors"
+    unfinished = checkpoint is None and not weights.is_file() and folder.read_json(RESULT) is None
+    if unfinished:
+        return Run(None, config, {}, path=path, given=given)
+    if model is None and models.is_given(str(settings.get("model"))):
+        return Run(None, config, read_weights(weights)[1], path=path, given=given)
+    network = load_file(weights, backend=backend, model=model, device=device, trusted=True)
+    return Run(network.model, config, network.metadata, path=path, given=given)
+
+
+def finished(plan: Plan, folder: Path, given: Given) -> Run:
+    """The run in the folder, with its network where it was trained."""
+    backend = plan.runtime.backend
+    environment = RunFolder(folder).read_json(ENVIRONMENT) or {}
+    device = environment.get("device") if backend == "torch" and given.model is None else None
+    return open_run(folder, backend=backend, model=given.model, device=device, given=given)
+
+
+def carry_out(
+    plan: Plan,
+    folder: Path,
+    given: Given,
+    progress: bool | Progress,
+    callbacks: Sequence[Any],
+    options: RunOptions,
+) -> Path:
+    """Trains as `stcli train` does, with the callbacks (`stcore.Callback`) at their places.
+
+    Returns the folder, which of several ranks is that of the first.
+    """
+    from stcore.api.display import epoch_line, make_display, title
+    from stcore.runs.training_run import run
+
+    show, say = make_display(progress)
+    begun: list[Run] = []  # stays empty in all ranks but the first
+
+    def on_begin() -> None:
+        say(f"{title(plan)} → {folder}")
+        begun.append(Run(None, plan.flat(), {}, path=folder, given=given))
+        for callback in callbacks:
+            callback.on_begin(begun[0])
+
+    def on_row(row: Mapping[str, Any]) -> None:
+        say(epoch_line(row, plan.optimisation.epochs, plan.evaluation.select))
+        for callback in callbacks:
+            callback.on_epoch(row)
+
+    def on_step(step: int, metrics: Mapping[str, float]) -> None:
+        for callback in callbacks:
+            callback.on_step(step, metrics)
+
+    outcome = run(plan, folder, show, on_row, on_begin, options, on_step, given)
+    if outcome.interrupted and begun:
+        say(f"interrupted after {outcome.epochs} whole epochs; resume() of the run continues it")
+    for callback in callbacks if begun and not outcome.interrupted else ():
+        callback.on_end(begun[0].result or {})
+    return outcome.folder
+
+
+def run_options(resumed: bool, save_every: float = 300.0, max_hours: float | None = None) -> RunOptions:
+    """Options of a run that passes on its notes as warnings; arguments as in `stcore.train`."""
+    from stcore.runs.training_run import RunOptions
+
+    def warn(text: str) -> None:
+        warnings.warn(text, stacklevel=2)
+
+    return RunOptions.of(resumed, save_every, max_hours, warn)
+
+
+def _resume(run: Run, progress: bool | Progress) -> Run:
+    """Continues the run; see `Run.resume`."""
+    from stcore.runs.plan import make_plan
+    from stcore.runs.preparation import Given
+
+    given = run.given or Given()
+    plan = make_plan(run.config)
+    for name, kind, there in (("model", "network", given.model), ("dataset", "data", given.splits)):
+        if name in plan.given and there is None:
+            raise UsageError(
+                f"resume: expected the {kind} that {run.path} was begun with, an object; received none. Give it "
+                f"again: stcore.train(model, data, …, out={str(run.path)!r}, resume=True)"
+            )
+    folder = carry_out(plan, run.path, given, progress, (), run_options(True))
+    return finished(plan, folder, given)

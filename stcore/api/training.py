@@ -1,0 +1,130 @@
+"""`stcore.train`: a whole run, as `stcli train` makes it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stcore import models
+from stcore.api.callbacks import Callback, check_callbacks
+from stcore.api.run import Run, carry_out, finished, run_options
+from stcore.core.dispatch import backend_name, load_backend, make_classifier
+from stcore.errors import UsageError
+from stcore.runs.folder import CONFIG, RESULT, RunFolder
+
+if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
+    from stcore.base.progress import Progress
+    from stcore.runs.plan import Plan
+
+OF_NETWORK = ("normalize", "pretrained", "dtype")
+"""Settings that a network which is handed over brings itself."""
+OF_KERAS = ("device", "replicas", "threads")
+"""Settings that Keras takes before its first network is made."""
+
+
+def train(
+    model: Any,
+    data: Any,
+    method: str | None = None,
+    *,
+    validation: Any = None,
+    test: Any = None,
+    epochs: int | None = None,
+    out: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+    backend: str | None = None,
+    resume: bool = False,
+    progress: bool | Progress = True,
+    save_every: float = 300.0,
+    max_hours: float | None = None,
+    **settings: Any,
+) -> Run:
+    """Trains a network, selects the best epoch, evaluates it, and leaves all in a folder, as `stcli train` does.
+
+    model: a name (`resnet18`, `timm:NAME`, `package.module:factory`; see `stcore.models.build`), or a
+        `torch.nn.Module` or built `keras.Model` from pixels in [0, 1] to logits, which is trained in place and
+        ends with the weights of the best epoch.
+    data: the name of a data set (`digits`, `parquet:DIR`; see `stcore.data.load`), a folder of images, arrays
+        (images, labels), `stcore.data.ImageData` or `Splits`, or a loader of batches (images, labels), such as a
+        torch DataLoader or a batched `tf.data.Dataset`.
+        Images are uint8, or floats in [0, 1] (of arrays rounded to multiples of 1/255): a torch.Tensor channels
+        first (N, C, H, W), anything else channels last (N, H, W, C). Labels are integers (N,) from 0 on.
+        A loader is read anew in each epoch, with its own batches, order and augmentation.
+    method: the training method; by default `st`, or that of the preset.
+    validation, test: arrays, a loader, which is read once, or ImageData; for data without parts of their own. The
+        best epoch is chosen on validation; for arrays it may be a share or a count to hold out, stratified by
+        class, and by default 2 % are. If one of the two is missing, the other serves as both, with a warning, and
+        the run's `select` is `test`.
+    epochs and settings: the options of `stcli train` by their Python names, such as learning_rate, steps or beta.
+    out: the run's folder, new or empty; by default a new one in runs/.   seed: of all randomness.
+    backend: torch or keras, for a network by name; by default torch.
+    callbacks: see `stcore.Callback`.   progress: show it, or a `stcore.base.progress.Progress` to report to.
+    resume: continue the run in `out`, with the same arguments; begin it if there is none.
+    save_every, max_hours: seconds between two saved states, and the time after which the run stops, to be resumed.
+
+    Ctrl-C stops the run after the current step; the `Run` that is returned is then unfinished, and its `resume`
+    continues it.
+    Raises UsageError for arguments that do not fit, DataError for invalid data, DeviceError for a missing device,
+    DivergedError if the loss or a prediction becomes non-finite.
+    """
+    from stcore.api.objects import given_data
+    from stcore.runs.plan import default_name, make_plan
+    from stcore.runs.preparation import Given
+
+    check_callbacks(callbacks)
+    if "dataset" in settings:
+        raise UsageError("dataset: expected none beside data; received both. Name the data set as data")
+    chosen = {"method": method, "epochs": epochs, "backend": backend}
+    settings |= {name: value for name, value in chosen.items() if value is not None}
+    found = given_data(data, validation, test, seed, settings)
+    network = None if isinstance(model, str) else model
+    settings |= {"model": model, "seed": seed} if network is None else _of_model(model, settings) | {"seed": seed}
+    plan = make_plan({**settings, **found.settings})
+    given = Given(network, found.splits, found.batches)
+    if found.note is not None:
+        warnings.warn(found.note, stacklevel=2)
+    if out is None and resume:
+        raise UsageError("out: expected the folder of the run to resume; received none")
+    folder = RunFolder.unused(Path("runs"), default_name(plan)) if out is None else Path(out)
+    begun = resume and (folder / CONFIG).is_file()
+    if begun:
+        _check_same(folder, plan)
+    if not (begun and (folder / RESULT).is_file()):
+        folder = carry_out(plan, folder, given, progress, callbacks, run_options(begun, save_every, max_hours))
+    return finished(plan, folder, given)
+
+
+def _of_model(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the network itself determines."""
+    backend = backend_name(model)
+    if settings.get("backend", backend) != backend:
+        raise UsageError(
+            f"backend: expected {backend}, the model's own; received {settings['backend']}. Leave it out"
+        )
+    for name in (*OF_NETWORK, *(OF_KERAS if backend == "keras" else ())):
+        if name in settings:
+            raise UsageError(
+                f"{name}: expected none for a network that is handed over, which has its own; received "
+                f"{settings[name]!r}. Leave it out"
+            )
+    load_backend(backend)
+    dtype = str(make_classifier(model).dtype).removeprefix("torch.")  # type: ignore[attr-defined]
+    return {"model": models.name_of(model), "backend": backend, "dtype": dtype}
+
+
+def _check_same(folder: Path, plan: Plan) -> None:
+    """Raises UsageError unless the run in the folder has the settings of this plan."""
+    from stcore.base.files import as_plain
+    from stcore.runs.plan import make_plan
+    from stcore.runs.states import MOVABLE
+
+    there = as_plain(make_plan(RunFolder(folder).read_config()).flat())
+    for name, here in as_plain(plan.flat()).items():
+        if there.get(name) != here and name not in MOVABLE:
+            raise UsageError(
+                f"resume: expected {name} = {there.get(name)}, with which the run in {folder} was begun; received "
+                f"{here}. Give the same settings, or another out"
+            )
