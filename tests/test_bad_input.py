@@ -628,7 +628,7 @@ def test_labels_that_are_none(backend, model, labels, message):
 
 def test_labels_that_are_no_array_at_all(backend, model):
     x = backend.images(BATCH.x)
-    with pytest.raises(DataError, match="y: expected integer labels of shape .*; received object"):
+    with pytest.raises(DataError, match=r"y: expected integer labels of shape .*; received object"):
         stcore.squeeze_loss(model, x, object(), config=CONFIG)
 
 
