@@ -62,7 +62,7 @@ def test_one_lucky_forward_fools_nobody(backend):
     logits = classifier.eval_logits(classifier.images(x))
     y = logits.argmax(axis=1)
     first, second = np.sort(logits, axis=1)[:, :-3:-1].T
-    clear = np.flatnonzero(first - second > NOISE)  # far from half of the forwards err
+    clear = np.flatnonzero(first - second > 1.5 * NOISE)  # a seventh of the forwards err, and far from half
     assert len(clear) >= 3
     of = noisy(backend, model), x[clear], y[clear]
     many, _ = run(backend, rand(backend, 0.0), of=of)

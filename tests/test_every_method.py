@@ -29,8 +29,13 @@ METRICS = {
     "at": {"adversarial_loss"},
     "gairat": {"adversarial_loss", "kappa"},
     "collaborative": {"natural_loss", "collaborative_loss", "divergence"},
+    "n-fgsm": {"adversarial_loss"},
+    "fgsm-rs": {"adversarial_loss"},
+    "fgsm-consistency": {"adversarial_loss", "divergence"},
     "gair-rst": {"natural_loss", "adversarial_loss", "divergence", "collaborative_share", "kappa"},
 }
+METRICS["fast-st"] = METRICS["st"]
+SINGLE_STEP = ("fast-st", "n-fgsm", "fgsm-rs", "fgsm-consistency")
 PERTURBED = {"awp": {"awp": 0.01}, "rwp": {"rwp": 0.01, "rwp_steps": 2, "rwp_threshold": 10}}
 TRADES_LIKE = {"natural_loss", "adversarial_loss", "divergence", "collaborative_share"}
 
@@ -38,7 +43,9 @@ TRADES_LIKE = {"natural_loss", "adversarial_loss", "divergence", "collaborative_
 # Methods
 
 
-@pytest.mark.parametrize(("method", "backend"), [*((name, "torch") for name in METHODS), ("gairat", "keras")])
+@pytest.mark.parametrize(
+    ("method", "backend"), [*((name, "torch") for name in METHODS), ("gairat", "keras"), ("fast-st", "keras")]
+)
 def test_a_method_trains(tmp_path, method, backend):
     """With Keras the methods that a row of the paper has are below, among its presets."""
     load(backend)
@@ -358,7 +365,7 @@ def test_a_kind_of_preset_trains_with_keras(published, monkeypatch, name):
 
 
 def test_a_kind_of_preset_has_each_method_of_the_paper():
-    assert {PRESETS[name].settings["method"] for name in kinds()} == set(METHODS) - {"gairat"}
+    assert {PRESETS[name].settings["method"] for name in kinds()} == set(METHODS) - {"gairat", *SINGLE_STEP}
 
 
 def test_options_over_a_preset():

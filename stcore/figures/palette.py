@@ -49,7 +49,7 @@ METHOD_STYLES = {
     "fast-st": CurveStyle(BLUE, "d", "--"),
     "n-fgsm": CurveStyle(GREY, "^", "-"),
     "fgsm-rs": CurveStyle(GREY, "v", "--"),
-    "fgsm-consistency": CurveStyle(GREY, "s", "-."),
+    "fgsm-consistency": CurveStyle(GREY, "p", ":"),
 }
 """Styles of networks, by the method that trained them."""
 
