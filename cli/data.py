@@ -11,7 +11,6 @@ from rich.table import Table
 
 from stcore import errors
 from stcore.base import checks
-from stcore.base.checks import did_you_mean
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.options import (
     DataCacheOptions,
@@ -22,7 +21,7 @@ from stcore.cli.options import (
     DataListOptions,
     DataVerifyOptions,
 )
-from stcore.cli.parsing import parse
+from stcore.cli.parsing import act, parse
 from stcore.data import ImageData, Splits, StreamData, cache, fetch, import_file, load, save_npy, verify
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import Stored, data_folder, fetch_command, file_states
@@ -54,13 +53,7 @@ def main(args: Sequence[str]) -> int:
         "convert": convert,
         "cache": cache_,
     }
-    if not args or args[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return errors.OK if args else UsageError.exit_code
-    if args[0] not in actions:
-        hint = did_you_mean(args[0], actions)
-        raise UsageError(f"expected an action among {', '.join(actions)}; received {args[0]!r}{hint}")
-    return actions[args[0]](args[1:])
+    return act(actions, HELP, args)
 
 
 def list_(args: Sequence[str]) -> int:

@@ -8,7 +8,7 @@ import io
 import os
 import re
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -250,3 +250,14 @@ def _typed(value: Any, kind: Any) -> Any:
         with contextlib.suppress(ValueError):
             return number(value)
     return value
+
+
+def act(actions: Mapping[str, Callable[[Sequence[str]], int]], text: str, args: Sequence[str]) -> int:
+    """Runs the action that the first word names, or prints the help text; returns the exit code."""
+    if not args or args[0] in ("-h", "--help"):
+        print(text, end="")
+        return errors.OK if args else UsageError.exit_code
+    if args[0] not in actions:
+        hint = checks.did_you_mean(args[0], actions)
+        raise UsageError(f"expected an action among {', '.join(actions)}; received {args[0]!r}{hint}")
+    return actions[args[0]](args[1:])

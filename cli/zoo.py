@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from stcore import errors, zoo
-from stcore.base.checks import did_you_mean
 from stcore.cli.console import make_console, say
 from stcore.cli.options import ZooListOptions, ZooShowOptions
-from stcore.cli.parsing import parse
-from stcore.errors import UsageError
+from stcore.cli.parsing import act, parse
 from stcore.evaluation.accuracy import Accuracy, percent
 from stcore.results import names
 
@@ -31,13 +29,7 @@ USE = "zoo:NAME names one in stcli evaluate, in --init-weights and in stcore.loa
 def main(args: Sequence[str]) -> int:
     """Runs the action that the first word names; returns the exit code."""
     actions = {"list": list_, "show": show}
-    if not args or args[0] in ("-h", "--help"):
-        print(HELP, end="")
-        return errors.OK if args else UsageError.exit_code
-    if args[0] not in actions:
-        hint = did_you_mean(args[0], actions)
-        raise UsageError(f"expected an action among {', '.join(actions)}; received {args[0]!r}{hint}")
-    return actions[args[0]](args[1:])
+    return act(actions, HELP, args)
 
 
 def list_(args: Sequence[str]) -> int:

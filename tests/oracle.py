@@ -106,11 +106,15 @@ class Oracle:
         highest, lowest = select(z, y)
         loss = (cross_entropy(first, y) + self.beta * divergence(pick(z, lowest), pick(z, highest))).mean()
         loss.backward()
+        self.update(p)
+        return loss.item()
+
+    def update(self, p):
+        """One step of SGD with momentum by the gradients of p."""
         for name, one in p.items():
             gradient = one.grad + self.decay * self.parameters[name]
             self.velocities[name] = self.momentum * self.velocities[name] + gradient
             self.parameters[name] = self.parameters[name] - self.rate * self.velocities[name]
-        return loss.item()
 
     def state(self):
         """Parameters and running statistics, by name."""

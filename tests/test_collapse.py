@@ -24,7 +24,7 @@ SINGLE = SingleStepConfig()
 
 
 class Told(CollapseWatch):
-    """A watch whose accuracies are told: (under one step, under many) of each look, in percent."""
+    """A watch with given accuracies: (under one step, under many) of each look, in percent."""
 
     def __init__(self, looks, closer=(90, 0)):
         super().__init__(None, None, chance=0.1, seed=0)

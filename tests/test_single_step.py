@@ -35,10 +35,7 @@ class Hand(oracle.Oracle):
         p = {name: one.clone().requires_grad_() for name, one in self.parameters.items()}
         loss = self.losses(self, p, x, y, unit).mean()
         loss.backward()
-        for name, one in p.items():
-            gradient = one.grad + self.decay * self.parameters[name]
-            self.velocities[name] = self.momentum * self.velocities[name] + gradient
-            self.parameters[name] = self.parameters[name] - self.rate * self.velocities[name]
+        self.update(p)
         return loss.item()
 
     def climb(self, start, y, write):

@@ -12,6 +12,11 @@ LONGEST = 2
 """The most steps of a search that collapses for want of steps."""
 
 
+def is_short(search: Any) -> bool:
+    """Whether the settings are those of a search in so few steps that it may collapse."""
+    return 0 < getattr(search, "steps", 0) <= LONGEST
+
+
 def after_collapse(objective: Any) -> Objective | None:
     """The method with twice as many steps, from noise as wide as the ball at least and projected to it.
 
@@ -22,7 +27,7 @@ def after_collapse(objective: Any) -> Objective | None:
         stages = [(first, after_collapse(stage) or stage) for first, stage in objective.stages]
         changed = any(new is not old for (_, new), (_, old) in zip(stages, objective.stages, strict=True))
         return dataclasses.replace(objective, stages=tuple(stages)) if changed else None
-    if not 0 < getattr(objective, "steps", 0) <= LONGEST:
+    if not is_short(objective):
         return None
     changes: dict[str, Any] = {"steps": 2 * objective.steps}
     if hasattr(objective, "start_scale"):

@@ -15,10 +15,9 @@ from stcore.attacks.pgd import PGD
 from stcore.data import ImageData, in_order
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.evaluator import Evaluator
+from stcore.methods.remedies import is_short
 from stcore.protocols import Classifier
 
-FEW = 2
-"""The most steps of a search that is watched."""
 LOOK, CONFIRM = (32, 3), (256, 10)
 """Images, and steps of PGD, of a look, and of the closer one that follows a suspicion."""
 SHARE = 0.5
@@ -51,7 +50,7 @@ class CollapseWatch:
 
     def __call__(self, search: Any) -> str | None:
         """What is wrong, with its remedy, or None.   search: the settings of the method's search in this epoch."""
-        if not 0 < getattr(search, "steps", 0) <= FEW or not search.epsilon:
+        if not is_short(search) or not search.epsilon:
             return None
         one, many = self._accuracies(search, *LOOK)
         radius = f"{search.epsilon:.6g}"

@@ -308,8 +308,9 @@ class Trainer:
 
     def _look(self, phase: int) -> None:
         """Asks the watch whether something went wrong; Abandoned if the policy gives the epoch up."""
-        so_far = self._under_way
-        said = None if self.watch is None else self.watch(active(self.method, phase))
+        if self.watch is None:
+            return
+        so_far, said = self._under_way, self.watch(active(self.method, phase))
         if (found := next(filter(None, self.ranks.gather(said)), None)) is None:
             return
         trouble = Trouble(COLLAPSE, f"epoch {so_far.epoch}, step {so_far.steps}: {found}")
