@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from stcore import AWP, models
 from stcore.core.dispatch import load_backend, make_learner
 from stcore.core.objective import Objective, WeightPerturbation, training_step
+from stcore.core.optimizers import SGD
 from stcore.methods import METHODS
 from stcore.protocols import Learner
 from stcore.training.trainer import follow
@@ -64,7 +65,7 @@ def kernels(run: Callable[[], Any]) -> Counter[str]:
 def learner_and_batch(model: str, size: int = 2) -> tuple[Learner, tuple[torch.Tensor, torch.Tensor]]:
     """A learner as the command line makes it and `size` images of 32 × 32, on the meta device."""
     network = models.build(model, "torch", num_classes=10, device="meta")
-    optimizer = load_backend("torch").make_sgd(network, 0.1, 0.9, 5e-4, nesterov=False)
+    optimizer = load_backend("torch").make_optimizer(network, SGD(momentum=0.9, weight_decay=5e-4))
     x, y = torch.rand(size, 3, 32, 32, device="meta"), torch.zeros(size, dtype=torch.int64, device="meta")
     return make_learner(network, optimizer), (x, y)
 

@@ -30,6 +30,7 @@ from stcore import models
 from stcore.base.files import write_file
 from stcore.core.dispatch import load_backend
 from stcore.core.objective import training_step
+from stcore.core.optimizers import SGD
 from stcore.evaluation.accuracy import Accuracy
 from stcore.methods import make_objective
 from stcore.methods.single_step import SingleStepConfig
@@ -111,7 +112,9 @@ def seconds_per_unit(model: str, steps: int = 6, batch: int = 128) -> float:
     backend = load_backend("torch")
     backend.use_threads(1)
     network = models.build(model, "torch", num_classes=10, in_channels=3, image_size=(32, 32), seed=0)
-    learner = backend.make_learner(network, backend.make_sgd(network, 0.1, 0.9, 5e-4, True))
+    learner = backend.make_learner(
+        network, backend.make_optimizer(network, SGD(momentum=0.9, weight_decay=5e-4, nesterov=True))
+    )
     objective, rng = SingleStepConfig(), np.random.default_rng(0)
     x = learner.images(rng.integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8))
     y, noise = learner.labels(rng.integers(0, 10, batch)), (x - 0.5,)

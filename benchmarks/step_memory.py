@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from stcore import SqueezeConfig, models
 from stcore.core.dispatch import load_backend
 from stcore.core.objective import training_step
+from stcore.core.optimizers import SGD
 
 KINDS = ("plain", "ours", "ours, bf16", "ours, gradient checkpointing")
 GLIBC = {"MALLOC_MMAP_THRESHOLD_": "1000000", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_ARENA_MAX": "1"}
@@ -91,7 +92,9 @@ def step_of(kind: str, model: nn.Module, batch: int, steps: int, side: int = 32)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
         return lambda: plain_torch.step(model, optimizer, x, y, tuple(noise), steps=steps)
     backend, precision = load_backend("torch"), "bf16" if "bf16" in kind else "fp32"
-    learner = backend.make_learner(model, backend.make_sgd(model, 0.01, 0.9, 5e-4, False))
+    learner = backend.make_learner(
+        model, backend.make_optimizer(model, SGD(learning_rate=0.01, momentum=0.9, weight_decay=5e-4))
+    )
     backend.prepare_training(learner, "off", precision, precision, "checkpointing" in kind)
     x, *noise = (t.to(memory_format=torch.channels_last) for t in (x, *noise))
     return lambda: training_step(learner, SqueezeConfig(steps=steps), x, y, tuple(noise))

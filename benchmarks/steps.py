@@ -14,6 +14,7 @@ from stcore.base.noise import sample
 from stcore.base.seeding import Stream
 from stcore.core.dispatch import load_backend
 from stcore.core.objective import Objective, WeightPerturbation, training_step
+from stcore.core.optimizers import SGD
 from stcore.protocols import Learner
 
 
@@ -22,7 +23,9 @@ def learner_of(backend: str, model: str, side: int = 32, device: str | None = No
     package = load_backend(backend)
     size = {"num_classes": 10, "image_size": (side, side)}
     network = models.build(model, backend, device=device, **size)  # type: ignore[arg-type]
-    learner = package.make_learner(network, package.make_sgd(network, 0.01, 0.9, 5e-4, False))
+    learner = package.make_learner(
+        network, package.make_optimizer(network, SGD(learning_rate=0.01, momentum=0.9, weight_decay=5e-4))
+    )
     return package.prepare_training(learner, prepared.pop("compile", "auto"), **prepared)  # type: ignore[no-any-return]
 
 

@@ -15,6 +15,7 @@ from stcore.base.version import __version__
 from stcore.cli.console import make_console
 from stcore.cli.quiet import load_quietly
 from stcore.core.dispatch import BACKENDS, available_backends, missing_packages, remedy
+from stcore.core.optimizers import SGD
 from stcore.data import load_digits
 from stcore.presets import SQUEEZE
 
@@ -63,7 +64,7 @@ def check(name: str) -> str:
         image_size=(8, 8),
         device=device if name == "torch" else None,
     )
-    learner = backend.make_learner(model, backend.make_sgd(model, 0.1, 0.9, 0.0, False))
+    learner = backend.make_learner(model, backend.make_optimizer(model, SGD(momentum=0.9)))
     x, y = learner.images(digits.images), learner.labels(digits.labels)
     config = dataclasses.replace(SQUEEZE["digits"], steps=2)
     losses = [float(learner.ops.to_numpy(train_step(learner, config, x, y, rng=step).loss)) for step in range(8)]

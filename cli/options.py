@@ -23,7 +23,8 @@ _OF_TRAINING: Groups = (
     ("model", "normalize pretrained init_weights new_head"),
     (
         "optimisation",
-        "epochs batch_size accumulate learning_rate schedule drops momentum nesterov weight_decay ema",
+        "epochs batch_size accumulate optimizer learning_rate schedule drops warmup momentum nesterov betas "
+        "weight_decay decay_vectors layer_decay freeze clip_norm ema",
     ),
     (
         "search for examples (every method but standard)",
@@ -118,18 +119,33 @@ class TrainOptions:
     sync_batch_norm: bool = False
     """Under torchrun on GPUs: batch-norm statistics over all ranks instead of each rank's share."""
     learning_rate: Number = 0.1
-    """Learning rate of SGD at the start, or at the peak of one-cycle."""
+    """Learning rate at the start, or at the peak of one-cycle; of adamw 0.001 by default."""
     schedule: str = "step"
     """step (×0.1 at each drop), cosine, constant, or one-cycle (up during the first two fifths, then down, updated
     every step)."""
     drops: tuple[Number, ...] = ()
     """Drops of the step schedule, as fractions of the epochs."""
-    momentum: Number = 0.9
+    warmup: Number = 0.0
+    """Epochs over which the learning rate rises linearly at first, step by step, to that of the schedule."""
+    optimizer: str = "sgd"
+    """sgd, or adamw for transformers and other pretrained networks."""
+    momentum: MaybeNumber = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
-    """Nesterov momentum."""
+    """Nesterov momentum of SGD."""
+    betas: tuple[Number, ...] = (0.9, 0.999)
+    """The two means' factors of adamw: of the gradient, and of its square."""
     weight_decay: Number = 5e-4
-    """L2 penalty, added to the gradient of every tensor (coupled)."""
+    """Weight decay: of sgd coupled, as an L2 penalty; of adamw decoupled, and 0.05 by default."""
+    decay_vectors: bool = True
+    """Decay biases and normalisation too; by default with sgd, as in the paper."""
+    layer_decay: MaybeNumber = None
+    """Factor of the learning rate from each numbered block (or layer, if no name has a number) to the one before,
+    such as 0.75; the head has the whole rate."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of weights that are not trained, such as 'blocks.0.*'; running statistics still move."""
+    clip_norm: MaybeNumber = None
+    """The greatest norm of an update's gradient, over all weights, such as 1.0."""
     augment: str = "none"
     """none, crop-flip (zero-pad 4, random crop, horizontal flip), or crop-flip-cutout (also a black square of
     14/32 of the side)."""

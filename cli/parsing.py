@@ -47,6 +47,7 @@ _STRANGERS = {
     "model": "arch architecture backbone model-name net network",
     "norm": "lp ord p threat threat-model",
     "on-trouble": "early-stopping patience",
+    "optimizer": "opt optim optimiser",
     "out": "dir exp-name log-dir logdir o output output-dir outdir save save-dir save-path",
     "precision": "amp bf16 fp16 half mixed-precision tf32",
     "resume": "continue restart",
@@ -72,7 +73,6 @@ for _name, _others in _STRANGERS.items():
 INSTEAD = {
     "workers num-workers n-workers loader-workers j": "Batches are made in the training process, so there are no "
     "workers; --threads sets its CPU threads, --decode-workers those that decode a stream",
-    "opt optim optimizer optimiser": "Training uses SGD: see --learning-rate, --momentum and --weight-decay",
     "distributed ddp world-size local-rank": "torchrun starts one process per device; see --sync-batch-norm",
     "wandb mlflow": "The run's metrics.jsonl holds each epoch's metrics; --tensorboard shows them",
     "num-classes classes n-classes": "The --dataset determines the number of classes",

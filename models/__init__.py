@@ -9,13 +9,14 @@ if __name__ != "stcore.models":
 
 from stcore.models import normalization
 from stcore.models.architectures import describe, known_names
-from stcore.models.convert import export_weights, load_weights
+from stcore.models.convert import export_weights, load_weights, trainable_weights
 from stcore.models.description import count_parameters
 from stcore.models.factory import build, pretrained_normalization
 from stcore.models.heads import with_new_head
-from stcore.models.origin import check_name, check_weights, is_factory, is_given, name_of
+from stcore.models.origin import GIVEN, check_name, check_weights, is_factory, is_given, name_of
 
 __all__ = [
+    "GIVEN",
     "build",
     "check_name",
     "check_weights",
@@ -29,5 +30,6 @@ __all__ = [
     "name_of",
     "normalization",
     "pretrained_normalization",
+    "trainable_weights",
     "with_new_head",
 ]

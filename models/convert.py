@@ -59,6 +59,24 @@ def load_weights(model: Any, weights: Mapping[str, Array]) -> None:
             layer.finalize_state()
 
 
+def trainable_weights(model: Any) -> dict[str, Any]:
+    """Its trainable parameters or variables in the framework's order, by the names of `export_weights`.
+
+    Raises UsageError for anything but a `torch.nn.Module` or built `keras.Model`.
+    """
+    keras, torch = _frameworks(model)
+    if torch is not None:
+        return dict(_plain_module(model).named_parameters())
+    names: dict[int, str] = {}
+    for path, variable in _keras_variables(_bare(model, keras)):
+        names[id(variable)] = _keras_name(path, variable)
+    weights: dict[str, Any] = {}
+    for variable in model.trainable_variables:
+        name = names.get(id(variable), variable.path)
+        weights[variable.path if name in weights else name] = variable
+    return weights
+
+
 def _unwrapped(arrays: dict[str, Array], slots: Collection[str]) -> dict[str, Array]:
     """The arrays without what stands before all of their names, if the names then fit, and did not before."""
     bare = arrays
@@ -94,22 +112,30 @@ def _check(slots: dict[str, _Slot], arrays: dict[str, Array]) -> None:
 
 
 def _slots(model: Any) -> dict[str, _Slot]:
+    keras, torch = _frameworks(model)
+    return _torch_slots(model, torch) if torch is not None else _keras_slots(model, keras)
+
+
+def _frameworks(model: Any) -> tuple[Any, Any]:
+    """keras for a keras.Model or torch for a torch.nn.Module, and None for the other; UsageError for else."""
     # Keras first: on Keras' torch backend a keras.Model is an nn.Module as well.
     keras, torch = sys.modules.get("keras"), sys.modules.get("torch")
     if keras is not None and isinstance(model, keras.Model):
-        return _keras_slots(model, keras)
+        return keras, None
     if torch is not None and isinstance(model, torch.nn.Module):
-        return _torch_slots(model, torch)
+        return None, torch
     raise UsageError(f"expected a torch.nn.Module or a keras.Model, received {type(model).__name__}")
 
 
-def _torch_slots(model: Any, torch: Any) -> dict[str, _Slot]:
+def _plain_module(model: Any) -> Any:
+    """The module without torch.compile's wrapper and the normalisation layer before it."""
     from stcore.models.torch_layers import Normalized
 
     model = getattr(model, "_orig_mod", model)  # torch.compile wraps a module as its child _orig_mod
-    if isinstance(model, Normalized):
-        model = model.network
+    return model.network if isinstance(model, Normalized) else model
 
+
+def _torch_slots(model: Any, torch: Any) -> dict[str, _Slot]:
     def slot(tensor: Any) -> _Slot:  # state_dict's tensors are detached views of the model's own
         return _Slot(
             tuple(tensor.shape),
@@ -119,7 +145,7 @@ def _torch_slots(model: Any, torch: Any) -> dict[str, _Slot]:
 
     return {
         name.replace("_orig_mod.", ""): slot(tensor)
-        for name, tensor in model.state_dict().items()
+        for name, tensor in _plain_module(model).state_dict().items()
         if not name.endswith(COUNTER)
     }
 
@@ -138,7 +164,7 @@ _KERNELS = {4: ("h w i o", "o i h w"), 2: ("i o", "o i")}
 def _keras_slots(model: Any, keras: Any) -> dict[str, _Slot]:
     slots: dict[str, _Slot] = {}
     for path, variable in _keras_variables(_bare(model, keras)):
-        name = ".".join([*path, _NAMES.get(variable.name, variable.name)])
+        name = _keras_name(path, variable)
         if name in slots:
             owner = path[-1] if path else model.name
             raise UsageError(
@@ -147,6 +173,10 @@ def _keras_slots(model: Any, keras: Any) -> dict[str, _Slot]:
             )
         slots[name] = _keras_slot(variable, keras)
     return slots
+
+
+def _keras_name(path: tuple[str, ...], variable: Any) -> str:
+    return ".".join([*path, _NAMES.get(variable.name, variable.name)])
 
 
 def _bare(model: Any, keras: Any) -> Any:

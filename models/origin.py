@@ -47,7 +47,7 @@ def name_of(model: Any) -> str:
 
 
 def is_given(name: str) -> bool:
-    """Whether the name is of a network that was handed over as an object."""
+    """Whether the name stands for an object that was handed over."""
     return name.startswith(f"{GIVEN}:")
 
 

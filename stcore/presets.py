@@ -47,6 +47,19 @@ RECIPES: dict[str, dict[str, Any]] = {
 the epochs in (0, 1]."""
 
 
+ADAMW: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "momentum": None,
+    "nesterov": False,
+    "betas": (0.9, 0.999),
+    "decay_vectors": False,
+}
+"""Settings of AdamW in place of a recipe's, as vision transformers are trained (Touvron et al., 2021)."""
+
+GIVEN_OPTIMIZER: dict[str, Any] = {"weight_decay": None, "momentum": None, "nesterov": False}
+"""Instead of a recipe's settings, for an optimizer that was handed over with its own."""
+
 RWP: dict[str, dict[str, Any]] = {
     name: {"rwp_steps": 10, "rwp_threshold": 4.0 if name == "cifar100" else 1.7} for name in RECIPES
 }

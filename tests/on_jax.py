@@ -11,9 +11,10 @@ from harness import load, problem
 from keras import ops
 
 import stcore
-from stcore.backends.keras import SqueezeModel, make_sgd
+from stcore.backends.keras import SqueezeModel, make_optimizer
 from stcore.backends.keras import jax as engine
 from stcore.core.objective import training_step
+from stcore.core.optimizers import SGD
 from stcore.core.perturbation import AWP
 from stcore.errors import DeviceError, UsageError
 from stcore.methods.squeeze import SqueezeConfig
@@ -84,7 +85,7 @@ def test_a_step_is_compiled_once_for_each_batch_size(backend, monkeypatch):
 
 def test_dropout_moves_on_in_a_compiled_step(backend):
     model = linear(keras.layers.Dropout(0.5, seed=1))
-    learner = stcore.make_learner(model, make_sgd(model, 0.0, 0.0, 0.0, False))
+    learner = stcore.make_learner(model, make_optimizer(model, SGD(learning_rate=0.0)))
     batch = backend.batch(problem(), "float32")
     first, second = steps_of(learner, True, [batch, batch], config=TradesConfig(steps=1))
     assert first != second
@@ -121,7 +122,7 @@ def test_float64_needs_jaxs_64_bit_numbers(backend):
         x, y = backend.images(problem().x, "float32"), jnp.asarray(problem().y, "int32")
         pair = stcore.find_squeeze_pair(small, x, y, SHORT, rng=0)
         assert {one.dtype.name for one in pair} == {"float32"}
-        learner = stcore.make_learner(small, make_sgd(small, 0.1, 0.9, 0.0, False))
+        learner = stcore.make_learner(small, make_optimizer(small, SGD(momentum=0.9)))
         assert np.isfinite(stcore.train_step(learner, SHORT, x, y, rng=0).loss)
 
 

@@ -25,7 +25,7 @@ QUICK = (
     "test_divergences.py",
     "test_losses.py",
     "test_averaging.py",
-    "test_sgd.py",
+    "test_optimizers.py",
 )
 """The operations, losses and updates of the shared suite."""
 STEPS = ("test_conformance.py", "test_squeeze.py", "test_modes.py", "test_perturbation.py")

@@ -18,6 +18,7 @@ from stcore import models
 from stcore.autoattack.attack import AutoAttack
 from stcore.base.weights_file import load_weights
 from stcore.core.dispatch import load_backend
+from stcore.core.optimizers import SGD
 from stcore.costs.forecast import Forecast
 from stcore.costs.measured import Images, Measured, Network, Phase
 from stcore.costs.stopwatch import Pace, Spent
@@ -44,7 +45,7 @@ def test_flops_and_parameters_are_those_of_the_description(backend, model):
     costs = __import__(f"stcore.backends.{backend}.probing", fromlist=["_"])
     package = load_backend(backend)
     net = models.build(model, backend, num_classes=10, normalize="cifar10")
-    learner = package.make_learner(net, package.make_sgd(net, 0.1, 0.9, 0.0, False))
+    learner = package.make_learner(net, package.make_optimizer(net, SGD(momentum=0.9)))
     assert costs.forward_flops(learner, np.zeros((1, 32, 32, 3), np.uint8)) == 2 * macs_per_image(model)
     assert costs.parameters(learner) == models.count_parameters(models.describe(model, 10))
 

@@ -191,12 +191,13 @@ PEAK = """
 import json, re, sys
 import torch, numpy as np, tensorflow as tf
 from stcore import SqueezeConfig
-from stcore.backends.keras import make_learner, make_sgd, prepare_training
+from stcore.backends.keras import make_learner, make_optimizer, prepare_training
+from stcore.core.optimizers import SGD
 from stcore.models import build
 from stcore.core.objective import training_step
 
 model = build("resnet8", "keras", num_classes=10, image_size=(32, 32))
-learner = make_learner(model, make_sgd(model, 0.1, 0.9, 0.0, False))
+learner = make_learner(model, make_optimizer(model, SGD(momentum=0.9)))
 prepare_training(learner, "on", gradient_checkpointing=sys.argv[1] == "True")
 config = SqueezeConfig(steps=1)
 step = learner.compile(lambda x, y, n: training_step(learner, config, x, y, n))

@@ -5,8 +5,10 @@ import itertools
 import pytest
 
 from stcore import presets
+from stcore.core.optimizers import AdamW
 from stcore.errors import UsageError
 from stcore.runs.plan import make_plan
+from stcore.runs.preparation import schedules_of
 from stcore.training.schedules import make_schedule
 
 
@@ -115,3 +117,44 @@ def test_every_preset_completes_every_method(preset, method):
 def test_the_preset_follows_the_data():
     assert make_plan({}).preset == "digits"
     assert make_plan({"dataset": "parquet:/somewhere"}).preset == "cifar10"
+
+
+@pytest.mark.parametrize("schedule", ["step", "cosine", "constant"])
+def test_a_warm_up_rises_to_the_schedule_step_by_step(schedule):
+    plan = make_plan({"preset": "cifar10", "schedule": schedule, "warmup": 2, "epochs": 10})
+    warmed, plain = schedules_of(plan), make_schedule(schedule, plan.optimisation.drops)
+    assert warmed.by_step
+    for epoch, done in itertools.product((1, 2, 3, 9), (0.0, 0.25, 0.5)):
+        factor = min(1.0, (epoch - 1 + done) / 2)
+        assert warmed.rate(epoch, done) == pytest.approx(0.1 * factor * plain(epoch + done, 10), rel=1e-12)
+
+
+def test_adamw_has_defaults_of_its_own_whatever_the_recipe():
+    assert presets.RECIPES["svhn"]["learning_rate"] != presets.ADAMW["learning_rate"]
+    for preset in presets.RECIPES:
+        given = make_plan({"preset": preset, "optimizer": "adamw"}).optimisation
+        assert (given.learning_rate, given.weight_decay, given.momentum) == (1e-3, 0.05, None)
+        assert given.updates == AdamW(learning_rate=1e-3, weight_decay=0.05, decay_vectors=False)
+    rows = make_plan({"preset": "table1/cifar10/st", "optimizer": "adamw", "weight_decay": 0.1}).optimisation
+    assert (rows.learning_rate, rows.weight_decay, rows.nesterov) == (1e-3, 0.1, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"warmup": 21}, "warmup: expected at most 20, all epochs; received 21"),
+        ({"warmup": 1, "schedule": "one-cycle"}, "warmup: expected none with schedule = one-cycle"),
+        ({"optimizer": "adamw", "momentum": 0.9}, "momentum: expected none with optimizer = adamw"),
+        ({"optimizer": "adamw", "nesterov": True}, "nesterov: expected none with optimizer = adamw"),
+        ({"betas": (0.9, 0.99)}, "betas: expected none with optimizer = sgd"),
+        ({"optimizer": "adamw", "betas": (0.9,)}, "betas: expected two numbers"),
+        ({"optimizer": "adamw", "betas": (0.9, 1.1)}, r"betas: expected a number in \[0, 1\]"),
+        ({"optimizer": "adam"}, "Did you mean 'adamw'"),
+        ({"clip_norm": 0}, "clip_norm: expected a number of at least"),
+        ({"layer_decay": 1.5}, r"layer_decay: expected a number in \[0, 1\]"),
+        ({"nesterov": True, "momentum": 0}, "nesterov: expected a momentum above 0"),
+    ],
+)
+def test_settings_of_the_optimizer_that_do_not_fit_are_refused(given, said):
+    with pytest.raises(UsageError, match=said):
+        make_plan({"preset": "digits", **given})

@@ -12,15 +12,17 @@ from harness import assert_same, load, problem
 
 from stcore import SqueezeConfig
 from stcore.core.objective import training_step
+from stcore.core.optimizers import SGD
 from stcore.errors import DeviceError, UsageError
 
 torch = pytest.importorskip("torch")
 
-allocator, devices, folding, precision, probing, snapshots, training = (
+allocator, devices, folding, optimizers, precision, probing, snapshots, training = (
     importlib.import_module(f"stcore.backends.torch.{name}")
-    for name in ("allocator", "devices", "folding", "precision", "probing", "snapshots", "training")
+    for name in ("allocator", "devices", "folding", "optimizers", "precision", "probing", "snapshots", "training")
 )
-make_sgd, prepare_training = training.make_sgd, training.prepare_training
+make_optimizer = optimizers.make_optimizer
+prepare_training = training.prepare_training
 
 # The allocator
 
@@ -229,7 +231,8 @@ def test_preparing_checks_both_precisions_and_sets_them():
 
 def test_sgd_has_its_settings():
     model = load("torch").build()
-    group = make_sgd(model, 0.3, 0.8, 0.01, True).param_groups[0]
+    settings = SGD(learning_rate=0.3, momentum=0.8, weight_decay=0.01, nesterov=True)
+    (group,) = make_optimizer(model, settings).param_groups
     wanted = {"lr": 0.3, "momentum": 0.8, "weight_decay": 0.01, "nesterov": True, "dampening": 0}
     assert wanted.items() <= group.items()
     assert len(group["params"]) == len(list(model.parameters()))

@@ -581,3 +581,77 @@ def test_a_cell_shows_progress_and_a_table(tmp_path):
     kinds = [output.output_type for output in shown]
     assert "display_data" in kinds  # the bar
     assert "<th>fgsm %</th>" in next(it for it in shown if it.output_type == "execute_result").data["text/html"]
+
+
+# Optimizers
+
+
+@ON_EACH
+def test_adamw_trains_by_its_name_with_its_own_defaults(tmp_path, backend):
+    load(backend)
+    run = run_of(
+        tmp_path, backend, optimizer="adamw", warmup=0.5, clip_norm=1.0, layer_decay=0.5, freeze=["conv*"]
+    )
+    config = run.config
+    assert (config["optimizer"], config["learning_rate"], config["weight_decay"]) == ("adamw", 1e-3, 0.05)
+    assert tuple(config["betas"]) == (0.9, 0.999)
+    assert config.get("momentum") is None
+    started, ended = models.export_weights(network(backend)), weights(run)
+    stayed = {name for name, array in started.items() if np.array_equal(array, ended[name])}
+    assert stayed == {name for name in started if name.startswith("conv")}
+
+
+@ON_EACH
+def test_an_optimizer_that_is_handed_over_is_that_of_the_options(tmp_path, backend):
+    """And has its own rate again afterwards; a report says what it was."""
+    load(backend)
+    settings = {"momentum": 0.8, "weight_decay": 1e-3, "nesterov": True}
+    model = network(backend)
+    if backend == "torch":
+        import torch
+
+        given = torch.optim.SGD(model.parameters(), lr=0.05, foreach=True, **settings)
+        rate = lambda: given.param_groups[0]["lr"]  # noqa: E731
+    else:
+        from stcore.backends.keras import TorchSGD
+
+        given = TorchSGD(0.05, **settings)
+        rate = lambda: float(given.learning_rate)  # noqa: E731
+    rest = {**QUICK, **held_out(), "schedule": "one-cycle"}
+    run = stcore.train(model, arrays(splits().train), out=tmp_path / "given", optimizer=given, **rest)
+    assert rate() == pytest.approx(0.05)
+    named = stcore.train(
+        network(backend), arrays(splits().train), out=tmp_path / "named", learning_rate=0.05, **settings, **rest
+    )
+    assert_same(weights(run), weights(named))
+    assert run.config["optimizer"] == f"given:{type(given).__name__}"
+    page = run.report(tmp_path / "report.md").read_text()
+    assert f"of {type(given).__name__} with batches" in page
+    assert "optimizer=optimizer" in page
+    with pytest.raises(UsageError, match="learning_rate: expected none beside an optimizer"):
+        stcore.train(model, arrays(splits().train), optimizer=given, learning_rate=0.1, **rest)
+    with pytest.raises(UsageError, match=r"weight_decay: expected none with optimizer = given:"):
+        stcore.train(model, arrays(splits().train), optimizer=given, weight_decay=0.1, **rest)
+    with pytest.raises(UsageError, match="optimizer: expected a name, such as adamw, for a network by name"):
+        stcore.train("tiny", "digits", optimizer=given)
+    with pytest.raises(UsageError, match="optimizer: expected a name or a"):
+        stcore.train(model, arrays(splits().train), optimizer=object(), **rest)
+
+
+def test_an_optimizer_of_other_weights_and_a_schedule_inside_one_are_refused():
+    torch, keras = load("torch") and pytest.importorskip("torch"), load("keras") and pytest.importorskip("keras")
+    with pytest.raises(UsageError, match="expected one of the model's weights"):
+        stcore.train(network("torch"), "digits", optimizer=torch.optim.Adam(network("torch").parameters()))
+    decaying = keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9))
+    with pytest.raises(UsageError, match="expected a number as its learning rate; received a schedule"):
+        stcore.train(network("keras"), "digits", optimizer=decaying)
+
+
+@ON_EACH
+def test_a_resumed_adamw_run_is_that_without_a_break(tmp_path, backend):
+    load(backend)
+    given = {"optimizer": "adamw", "warmup": 1, "epochs": 3, "clip_norm": 0.5}
+    whole = run_of(tmp_path / "whole", backend, **given)
+    part = run_of(tmp_path / "part", backend, **given, progress=PressesCtrlC(3))
+    assert part.result is None
+    assert_same(weights(part.resume(progress=False)), weights(whole))

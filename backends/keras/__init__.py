@@ -10,10 +10,10 @@ from stcore.backends.keras.engine import native
 from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
+from stcore.backends.keras.optimizers import TorchAdamW, TorchSGD, make_optimizer, rate_of
 from stcore.backends.keras.precision import evaluating
 from stcore.backends.keras.resident import free_memory
-from stcore.backends.keras.sgd import TorchSGD
-from stcore.backends.keras.training import join_ranks, make_sgd, prepare_training
+from stcore.backends.keras.training import join_ranks, prepare_training
 
 devices, use_device, use_replicas = native.devices, native.use_device, native.use_replicas
 threads, use_threads, use_determinism = native.threads, native.use_threads, native.use_determinism
@@ -22,6 +22,7 @@ versions = native.versions
 __all__ = [
     "RobustEvaluation",
     "SqueezeModel",
+    "TorchAdamW",
     "TorchSGD",
     "devices",
     "evaluating",
@@ -29,8 +30,9 @@ __all__ = [
     "join_ranks",
     "make_classifier",
     "make_learner",
-    "make_sgd",
+    "make_optimizer",
     "prepare_training",
+    "rate_of",
     "threads",
     "use_determinism",
     "use_device",

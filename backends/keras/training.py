@@ -1,13 +1,10 @@
-"""Optimizer, ranks and training options of the Keras backend."""
+"""Ranks and training options of the Keras backend."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from stcore.backends.keras import engine
 from stcore.backends.keras.learner import KerasLearner
 from stcore.backends.keras.precision import check_precision
-from stcore.backends.keras.sgd import TorchSGD
 from stcore.base.ranks import Alone, launched
 from stcore.errors import UsageError
 
@@ -20,11 +17,6 @@ def join_ranks(device: str) -> Alone:
             "several devices use --replicas on JAX, or --backend torch"
         )
     return Alone()
-
-
-def make_sgd(model: Any, learning_rate: float, momentum: float, weight_decay: float, nesterov: bool) -> TorchSGD:
-    """SGD with coupled weight decay on every tensor, as in the paper's recipes."""
-    return TorchSGD(learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
 def prepare_training(

@@ -16,10 +16,11 @@ from stcore.backends.torch.devices import (
 )
 from stcore.backends.torch.learner import TorchClassifier as make_classifier
 from stcore.backends.torch.learner import TorchLearner as make_learner
+from stcore.backends.torch.optimizers import make_optimizer, rate_of
 from stcore.backends.torch.precision import evaluating
 from stcore.backends.torch.ranks import join_ranks, synchronised
 from stcore.backends.torch.resident import free_memory
-from stcore.backends.torch.training import make_sgd, prepare_training
+from stcore.backends.torch.training import prepare_training
 
 __all__ = [
     "CapturedSearch",
@@ -29,8 +30,9 @@ __all__ = [
     "join_ranks",
     "make_classifier",
     "make_learner",
-    "make_sgd",
+    "make_optimizer",
     "prepare_training",
+    "rate_of",
     "synchronised",
     "threads",
     "use_determinism",

@@ -1,39 +1,13 @@
-"""Optimizer and training options of the PyTorch backend."""
+"""Training options of the PyTorch backend."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
-from torch import nn
 
 from stcore.backends.torch.learner import TorchLearner
 from stcore.backends.torch.precision import check_precision
-
-
-class SGD(torch.optim.SGD):
-    """torch's SGD without what concerns torch.compile, whose import takes more than a second of each start."""
-
-    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
-    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
-    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
-    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
-
-
-def make_sgd(
-    model: nn.Module, learning_rate: float, momentum: float, weight_decay: float, nesterov: bool
-) -> torch.optim.Optimizer:
-    """SGD with coupled weight decay on every tensor, as in the paper's recipes; all tensors in one call."""
-    return SGD(
-        model.parameters(),
-        lr=learning_rate,
-        momentum=momentum,
-        weight_decay=weight_decay,
-        nesterov=nesterov,
-        foreach=True,
-    )
 
 
 def prepare_training(

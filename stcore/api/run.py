@@ -229,7 +229,11 @@ def _resume(run: Run, progress: bool | Progress) -> Run:
 
     given = run.given or Given()
     plan = make_plan(run.config)
-    for name, kind, there in (("model", "network", given.model), ("dataset", "data", given.splits)):
+    for name, kind, there in (
+        ("model", "network", given.model),
+        ("dataset", "data", given.splits),
+        ("optimizer", "optimizer", given.optimizer),
+    ):
         if name in plan.given and there is None:
             raise UsageError(
                 f"resume: expected the {kind} that {run.path} was begun with, an object; received none. Give it "

@@ -32,6 +32,7 @@ def train(
     validation: Any = None,
     test: Any = None,
     epochs: int | None = None,
+    optimizer: Any = None,
     out: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
@@ -58,6 +59,8 @@ def train(
         best epoch is chosen on validation; for arrays it may be a share or a count to hold out, stratified by
         class, and by default 2 % are. If one of the two is missing, the other serves as both, with a warning, and
         the run's `select` is `test`.
+    optimizer: `sgd` or `adamw`; or, for a network that is handed over, an optimizer of its weights (torch.optim or
+        keras.optimizers, with a number as its learning rate), whose rates follow the schedule in proportion.
     epochs and settings: the options of `stcli train` by their Python names, such as learning_rate, steps or beta.
     out: the run's folder, new or empty; by default a new one in runs/.   seed: of all randomness.
     backend: torch or keras, for a network by name; by default torch.
@@ -82,8 +85,12 @@ def train(
     found = given_data(data, validation, test, seed, settings)
     network = None if isinstance(model, str) else model
     settings |= {"model": model, "seed": seed} if network is None else _of_model(model, settings) | {"seed": seed}
+    if isinstance(optimizer, str):
+        settings["optimizer"] = optimizer
+    elif optimizer is not None:
+        settings |= _of_optimizer(optimizer, network, settings)
     plan = make_plan({**settings, **found.settings})
-    given = Given(network, found.splits, found.batches)
+    given = Given(network, None if isinstance(optimizer, str) else optimizer, found.splits, found.batches)
     if found.note is not None:
         warnings.warn(found.note, stacklevel=2)
     if out is None and resume:
@@ -113,6 +120,22 @@ def _of_model(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     load_backend(backend)
     dtype = str(make_classifier(model).dtype).removeprefix("torch.")  # type: ignore[attr-defined]
     return {"model": models.name_of(model), "backend": backend, "dtype": dtype}
+
+
+def _of_optimizer(optimizer: Any, network: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the optimizer itself determines."""
+    if network is None:
+        raise UsageError(
+            f"optimizer: expected a name, such as adamw, for a network by name; received a "
+            f"{type(optimizer).__qualname__}, whose weights are another network's"
+        )
+    if "learning_rate" in settings:
+        raise UsageError(
+            f"learning_rate: expected none beside an optimizer, which has its own; received "
+            f"{settings['learning_rate']}. Leave it out"
+        )
+    rate = load_backend(backend_name(network)).rate_of(optimizer, network)
+    return {"optimizer": f"{models.GIVEN}:{type(optimizer).__name__}", "learning_rate": rate}
 
 
 def _check_same(folder: Path, plan: Plan) -> None:

@@ -165,12 +165,14 @@ def accumulated_step(
     parts: Sequence[Part],
     phase: int = 0,
     perturbation: WeightPerturbation | None = None,
+    clip_norm: float | None = None,
 ) -> StepResult:
     """Makes one update: finds the examples, takes the mean of the losses, steps the optimizer.
 
     Each part has its own batch statistics, and a method's batch means are over the part. With a perturbation,
     gradient and update are taken at the perturbed weights, and the perturbation is then removed; the examples are
     those of the unperturbed weights.
+    clip_norm: a longer gradient, of all weights together, is scaled to this length.
     """
     model = learner.searching()
 
@@ -188,7 +190,7 @@ def accumulated_step(
     shifts = perturbation.perturb(outer) if perturbation is not None else None
     with nullcontext() if shifts is None else learner.perturbed():
         (loss, metrics), gradients = outer.value_and_grad(lambda losses: mean_loss(learner, losses))
-    learner.apply_gradients(gradients)
+    learner.apply_gradients(gradients if clip_norm is None else clipped(learner.ops, gradients, clip_norm))
     if shifts is not None:
         learner.shift(shifts, -1.0)
     return StepResult(loss, metrics)
@@ -207,6 +209,15 @@ def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
 def added(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Adds two sequences of tensors element by element; None adds nothing."""
     return [b if a is None else a if b is None else a + b for a, b in zip(first, second, strict=True)]
+
+
+def clipped(ops: Ops, gradients: Sequence[Tensor | None], length: float) -> list[Tensor | None]:
+    """The gradients, scaled so that the norm of all together is at most `length`; None stays None."""
+    present = [g for g in gradients if g is not None]
+    norms = ops.norms(present)
+    norm = ops.sqrt(ops.sum_all(norms * norms))
+    scaled = iter(ops.scale(present, ops.ones_like(norms) * ops.clip(length / (norm + 1e-6), 0.0, 1.0)))
+    return [None if g is None else next(scaled) for g in gradients]
 
 
 class Unwritten:

@@ -39,11 +39,13 @@ def in_python(run: GatheredRun, plan: Plan) -> Iterator[Block]:
     objects = {
         "model": f"model, an object of the class {plan.model.name.partition(':')[2]}",
         "dataset": f"data, {plan.data.dataset.partition(':')[2]}",
+        "optimizer": f"optimizer, {plan.optimisation.optimizer.partition(':')[2]}",
     }
     yield Text(f"In Python, with the same {' and the same '.join(objects[name] for name in plan.given)}:")
     preset = run.config.get("preset", plan.preset)
-    determined = {"model": ("model", "backend", "dtype"), "dataset": ("dataset", "select")}
-    left_out = {"model", "dataset", "method", *(name for option in plan.given for name in determined[option])}
+    determined = {"model": ("model", "backend", "dtype"), "dataset": ("dataset", "select"), "optimizer": ()}
+    left_out = {"model", "dataset", "method", *plan.given}
+    left_out |= {name for option in plan.given for name in determined[option]}
     if data_of(run.record).get("train", {}).get("sha256") is None:  # a loader's own
         left_out |= {"batch_size", "augment"}
     settings = {"preset": preset, "backend": plan.runtime.backend, **options_of(plan, preset)}
@@ -52,6 +54,7 @@ def in_python(run: GatheredRun, plan: Plan) -> Iterator[Block]:
         "data" if "dataset" in plan.given else repr(plan.data.dataset),
         repr(plan.method.name),
         *(["validation=…", "test=…"] if "dataset" in plan.given else []),
+        *(["optimizer=optimizer"] if "optimizer" in plan.given else []),
         *(f"{name}={value!r}" for name, value in settings.items() if name not in left_out),
     ]
     yield Code(f"import stcore\n\nstcore.train({', '.join(words)})", "python")

@@ -57,21 +57,36 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     terms = {"beta": "the weight β", "divergence": "the divergence"}
     if parts := [f"{what} is {value(own[name])}" for name, what in terms.items() if name in own]:
         yield f"In the loss, {listed(parts)}."
-    sgd = plan.optimisation
+    given = plan.optimisation
     yield (
-        f"Training took {plural(sgd.epochs, 'epoch')} of SGD with batches of {sgd.batch_size} images, a learning "
-        f"rate of {sgd.learning_rate:g}{_schedule(plan)}, momentum {sgd.momentum:g} and weight decay "
-        f"{sgd.weight_decay:g}."
+        f"Training took {plural(given.epochs, 'epoch')} of {_optimizer(plan)} with batches of {given.batch_size} "
+        f"images and a learning rate of {given.learning_rate:g}{_schedule(plan)}."
     )
     additions = {
         "adversarial weight perturbation": plan.method.awp,
         "robust weight perturbation": plan.method.rwp,
-        "averaged weights with decay": plan.optimisation.ema,
+        "averaged weights with decay": given.ema,
+        "a warm-up over epochs": given.warmup or None,
+        "a factor of the learning rate from block to block": given.layer_decay,
+        "gradients of at most the norm": given.clip_norm,
         "extra data with a share of each batch of": plan.data.extra_fraction,
     }
     if parts := [f"{what} {amount:g}" for what, amount in additions.items() if amount is not None]:
         yield f"Additions: {listed(parts)}."
+    if given.freeze:
+        yield f"The weights {listed(list(given.freeze))} were not trained."
     yield f"The seed is {plan.seed}."
+
+
+def _optimizer(plan: Plan) -> str:
+    given = plan.optimisation
+    if "optimizer" in plan.given:
+        return given.optimizer.partition(":")[2]
+    if given.betas:
+        own = f"AdamW (β {given.betas[0]:g} and {given.betas[1]:g}"
+    else:
+        own = f"SGD (momentum {given.momentum or 0:g}{', Nesterov' if given.nesterov else ''}"
+    return f"{own}, weight decay {given.weight_decay or 0:g})"
 
 
 def _schedule(plan: Plan) -> str:

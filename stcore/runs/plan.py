@@ -93,9 +93,13 @@ class Plan:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Of model and dataset, those that were handed to `stcore.train` as objects: no name brings them back."""
-        names = {"model": self.model.name, "dataset": self.data.dataset}
-        return tuple(option for option, name in names.items() if name.startswith("given:"))
+        """Those that were handed to `stcore.train` as objects, by their options: no name brings them back."""
+        names = {
+            "model": self.model.name,
+            "dataset": self.data.dataset,
+            "optimizer": self.optimisation.optimizer,
+        }
+        return tuple(option for option, name in names.items() if models.is_given(name))
 
     @property
     def norm(self) -> str:
@@ -143,6 +147,9 @@ def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
         both = SEARCH if "step_size" in own and "step_size" in base else BALL
         gone |= (of_methods() - (own & set(both))) | {"select_by"}
         gone |= {"eval_epsilon"} if base.get("norm") == "l2" and "norm" not in own else set()
+    optimizer = base.get("optimizer", "sgd")
+    if changes.get("optimizer", optimizer) != optimizer:
+        gone |= {"learning_rate", "weight_decay", "momentum", "nesterov", "betas", "decay_vectors"}
     if "model" in changed and base.get("pretrained"):
         gone |= {"pretrained", "normalize"}
     if {"awp", "rwp"} & set(changes):  # one for the other, or none
@@ -202,6 +209,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         "backend": "torch",
         "dataset": dataset,
         "method": method,
+        "optimizer": "sgd",
         "schedule": "step",
         "momentum": 0.9,
         "nesterov": False,
@@ -214,6 +222,8 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         "seed": 0,
         "extra_fraction": 0.5 if rest.get("extra_data") else None,
         **presets.RECIPES[recipe],
+        **(presets.ADAMW if rest.get("optimizer") == "adamw" else {}),
+        **(presets.GIVEN_OPTIMIZER if models.is_given(str(rest.get("optimizer"))) else {}),
         **(presets.RWP[recipe] if rest.get("rwp") is not None else {}),
         **rest,
         "preset": preset or recipe,
@@ -234,7 +244,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
             )
     if isinstance(complete["attacks"], str):
         complete["attacks"] = [name for name in complete["attacks"].split(",") if name]
-    for name in ("attacks", "drops", "early_steps", "ramp"):
+    for name in ("attacks", "drops", "betas", "early_steps", "ramp", "freeze"):
         complete[name] = tuple(complete.get(name, ()))
     groups = {
         group: kind(**{field: complete[name] for name, field in options(kind).items() if name in complete})

@@ -47,9 +47,10 @@ from stcore.training.trainer import Average, Schedules, Trainer
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What `stcore.train` was given as objects: a network, data, the batches that a loader makes of them."""
+    """What `stcore.train` was given as objects: a network and its optimizer, data, the batches of a loader."""
 
     model: Any = None
+    optimizer: Any = None
     splits: Splits | None = None
     batches: Epochs | None = None
 
@@ -222,11 +223,9 @@ class Setup:
         model = self.network(pretrained=plan.model.pretrained and not resumed)
         if plan.runtime.sync_batch_norm:
             model = backend.synchronised(model, self.device)
-        sgd = plan.optimisation
+        optimizer = self.given.optimizer or backend.make_optimizer(model, plan.optimisation.updates)
         learner: Learner = backend.prepare_training(
-            backend.make_learner(
-                model, backend.make_sgd(model, sgd.learning_rate, sgd.momentum, sgd.weight_decay, sgd.nesterov)
-            ),
+            backend.make_learner(model, optimizer),
             plan.runtime.compile,
             plan.runtime.precision,
             plan.runtime.search_precision,
@@ -278,6 +277,7 @@ class Setup:
             eval_batch_size=plan.evaluation.batch_size,
             until=until,
             accumulate=plan.optimisation.accumulate,
+            clip_norm=plan.optimisation.clip_norm,
             noise=plan.runtime.noise,
             ranks=ranks,
             watch=self.watch(learner),
@@ -393,10 +393,10 @@ def check_same_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
 
 def schedules_of(plan: Plan) -> Schedules:
     """The plan's learning rates."""
-    sgd = plan.optimisation
-    return Schedules(
-        sgd.epochs, sgd.learning_rate, make_schedule(sgd.schedule, sgd.drops), sgd.schedule in BY_STEP
-    )
+    given = plan.optimisation
+    schedule = make_schedule(given.schedule, given.drops)
+    by_step = given.schedule in BY_STEP or given.warmup > 0
+    return Schedules(given.epochs, given.learning_rate, schedule, by_step, given.warmup)
 
 
 def monitors(plan: Plan) -> dict[str, Attack]:

@@ -14,6 +14,7 @@ from typing import Any
 from stcore import methods, models
 from stcore.base import checks
 from stcore.core.objective import Objective, WeightPerturbation
+from stcore.core.optimizers import SGD, AdamW
 from stcore.core.perturbation import AWP, RWP
 from stcore.data.augment import AUGMENT
 from stcore.data.resident import RESIDENT
@@ -26,6 +27,10 @@ from stcore.training.schedules import SCHEDULES
 
 SELECT = ("val", "test")
 PRECISIONS = ("fp32", "tf32", "bf16")
+OPTIMIZERS = ("sgd", "adamw")
+_NOT_OF = {"sgd": ("betas",), "adamw": ("momentum", "nesterov")}
+_ALL_OF_OPTIMIZERS = ("momentum", "nesterov", "betas", "weight_decay", "layer_decay", "freeze")
+"""The settings that an optimizer has not; those that one which was handed over brings itself."""
 
 
 def options(group: Any) -> dict[str, str]:
@@ -105,9 +110,16 @@ class Optimisation:
     learning_rate: float
     schedule: str
     drops: tuple[float, ...]
-    momentum: float
-    nesterov: bool
-    weight_decay: float
+    optimizer: str
+    weight_decay: float | None
+    momentum: float | None = None
+    nesterov: bool = False
+    betas: tuple[float, ...] = ()
+    decay_vectors: bool = True
+    layer_decay: float | None = None
+    freeze: tuple[str, ...] = ()
+    clip_norm: float | None = None
+    warmup: float = 0.0
     accumulate: int = 1
     ema: float | None = None
     on_trouble: str = "warn"
@@ -121,16 +133,52 @@ class Optimisation:
                 f"accumulate: expected at most {self.batch_size // 2} parts of a batch of {self.batch_size}, each "
                 f"of two images, since one has no batch statistics; received {self.accumulate}"
             )
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            checks.number(name, getattr(self, name))
-        if self.nesterov and not self.momentum:
-            raise UsageError("nesterov: expected a momentum above 0; received 0")
+        for name in ("learning_rate", "weight_decay", "momentum", "warmup"):
+            if getattr(self, name) is not None:
+                checks.number(name, getattr(self, name))
+        if self.warmup > self.epochs:
+            raise UsageError(f"warmup: expected at most {self.epochs}, all epochs; received {self.warmup:g}")
+        if self.warmup and self.schedule == "one-cycle":
+            raise UsageError(
+                "warmup: expected none with schedule = one-cycle, which rises by itself; leave it out"
+            )
+        if self.clip_norm is not None:
+            checks.number("clip_norm", self.clip_norm, low=1e-6)
+        if self.layer_decay is not None:
+            checks.number("layer_decay", self.layer_decay, high=1.0)
+        self._check_optimizer()
         checks.choice("schedule", self.schedule, SCHEDULES)
         for drop in self.drops:
             checks.number("drops (shares of the epochs)", drop, high=1.0)
         if self.ema is not None:
             checks.number("ema", self.ema, high=1.0)
         checks.choice("on_trouble", self.on_trouble, ON_TROUBLE)
+
+    def _check_optimizer(self) -> None:
+        if not models.is_given(self.optimizer):
+            checks.choice("optimizer", self.optimizer, OPTIMIZERS)
+        for name in _NOT_OF.get(self.optimizer, _ALL_OF_OPTIMIZERS):
+            if getattr(self, name) not in (None, False, ()):
+                raise UsageError(
+                    f"{name}: expected none with optimizer = {self.optimizer}, which has no such setting or its "
+                    f"own; received {getattr(self, name)}. Leave it out"
+                )
+        if self.nesterov and not self.momentum:
+            raise UsageError("nesterov: expected a momentum above 0; received 0")
+        if self.optimizer == "adamw" and len(self.betas) != 2:
+            raise UsageError(f"betas: expected two numbers, such as 0.9 and 0.999; received {self.betas}")
+        for beta in self.betas:
+            checks.number("betas", beta, high=1.0)
+
+    @property
+    def updates(self) -> SGD | AdamW:
+        """The optimizer with its settings."""
+        shared: dict[str, Any] = {
+            name: getattr(self, name) for name in ("learning_rate", "decay_vectors", "layer_decay", "freeze")
+        } | {"weight_decay": self.weight_decay or 0.0}
+        if self.optimizer == "adamw":
+            return AdamW(**shared, betas=(self.betas[0], self.betas[1]))
+        return SGD(**shared, momentum=self.momentum or 0.0, nesterov=self.nesterov)
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def train(
     if options.resume and not ranks.rank:
         folder.write_metrics(trainer.history)  # without the epochs that are trained again
     trainer.run()
+    learner.set_learning_rate(plan.optimisation.learning_rate)  # that which a given optimizer had
     finished = len(trainer.history)
     checkpoints = {"best": trainer.best[1], "last": finished}
     if average is not None:

@@ -49,16 +49,22 @@ class _Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedules:
-    """The number of epochs and the learning rate of each.   by_step: the rate changes with each step."""
+    """The number of epochs and the learning rate of each.
+
+    by_step: the rate changes with each step.   warmup: epochs over which it rises linearly from 0 at first.
+    """
 
     epochs: int
     learning_rate: float
     schedule: Schedule
     by_step: bool = False
+    warmup: float = 0.0
 
     def rate(self, epoch: int, done: float = 0.0) -> float:
         """The learning rate in this epoch, of which the share `done` is done."""
-        return self.learning_rate * self.schedule(epoch + done if self.by_step else epoch, self.epochs)
+        now = epoch + done if self.by_step else epoch
+        risen = min(1.0, (now - 1) / self.warmup) if self.warmup else 1.0
+        return self.learning_rate * risen * self.schedule(now, self.epochs)
 
 
 @dataclass
@@ -81,6 +87,7 @@ class Trainer:
     Ctrl-C ends the run after the current step or evaluation, with the weights saved as `last` and the state kept;
     `interrupted` is then true. SIGTERM and `until`, a time limit by `time.monotonic`, do the same.
     accumulate: the number of parts of a batch that go through the network one after another before an update.
+    clip_norm: the greatest norm of an update's gradient, of all weights together.
     failure_policy: what to do about trouble; by default nothing but the DivergedError.
     on_step: called every few steps, when metrics come to the host anyway, with the number of steps so far and the
         means of the epoch so far.   ahead: draw batches in a thread while the device computes.
@@ -104,6 +111,7 @@ class Trainer:
     average: Average | None = None
     until: float | None = None
     accumulate: int = 1
+    clip_norm: float | None = None
     noise: str = "host"
     ranks: Ranks = field(default_factory=Alone)
     failure_policy: FailurePolicy = field(default_factory=FailurePolicy)
@@ -234,7 +242,7 @@ class Trainer:
     def _step(self, phase: int, perturbing: bool, *parts: Sequence[Any]) -> StepResult:
         perturbation = self.perturbation if perturbing else None
         given = [Part(*part) for part in parts]
-        result = accumulated_step(self.learner, self._captured(), given, phase, perturbation)
+        result = accumulated_step(self.learner, self._captured(), given, phase, perturbation, self.clip_norm)
         if self.average is not None:
             follow(self.average.evaluator.classifier, self.learner, self.average.decay)
         return result
