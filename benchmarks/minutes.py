@@ -49,11 +49,14 @@ BASE: Options = {
 TWO_STEPS = {"steps": 2, "step-size": "5/255"}
 METHODS: dict[str, Options] = {
     "N-FGSM": {"method": "n-fgsm"},
+    "N-FGSM, ε = 10/255": {"method": "n-fgsm", "epsilon": "10/255", "eval-epsilon": "8/255"},
+    "N-FGSM, smoothed": {"method": "n-fgsm", "label-smoothing": 0.1},
     "FGSM-RS": {"method": "fgsm-rs"},
     "consistency": {"method": "fgsm-consistency", "ramp": "consistency@1"},
     "fast ST": {"method": "fast-st"},
     "fast ST, β = 10": {"method": "fast-st", "beta": 10},
     "fast ST, k = 2, unprojected": {"method": "fast-st", "start-scale": 2, "no-project": ()},
+    "fast ST, β = 20, k = 2, unprojected": {"method": "fast-st", "beta": 20, "start-scale": 2, "no-project": ()},
     "fast ST of the image": {"method": "fast-st", "natural": "image"},
     "fast ST by descent": {"method": "fast-st", "natural": "image", "collaborative": "descent"},
     "ST, K = 2": {"method": "st", **TWO_STEPS},
