@@ -48,11 +48,16 @@ def test_a_fall_under_many_steps_alone_is_a_collapse():
     assert said([*SOUND, (80, 0), (90, 3)]) == [False] * 6 + [True] * 2
 
 
+def test_a_network_that_was_never_robust_and_defeats_the_search_is_one_too():
+    """As FGSM without noise may give from the first steps; not while one step is withstood by chance alone."""
+    assert said([(60, 3), (70, 3), (80, 0)], (80, 1)) == [False, False, True]
+    assert not any(said([(9, 6), (12, 3), (16, 0)], (13, 5)))
+
+
 @pytest.mark.parametrize(
     ("looks", "closer"),
     [
         pytest.param([*SOUND, (10, 6)], (12, 6), id="both fall"),
-        pytest.param([(60, 3), (70, 3), (80, 0)], (80, 1), id="never robust"),
         pytest.param([*SOUND, (48, 16)], (45, 35), id="chance, as more images show"),
         pytest.param([*SOUND, (12, 0)], (11, 0), id="at chance"),
         pytest.param([(0, 0)] * 3, (0, 0), id="nothing at all"),

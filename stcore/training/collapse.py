@@ -59,8 +59,8 @@ class CollapseWatch:
         if many.correct > SHARE * min(one.correct, best.correct):
             return None
         one, many = self._accuracies(search, *CONFIRM)
-        (floor, _), (low, _), (_, high) = best.interval(), one.interval(), many.interval()
-        if high >= min(floor, low) or low <= self.chance or many.value > SHARE * one.value:
+        (low, _), (_, high) = one.interval(), many.interval()
+        if high >= low or low <= self.chance or many.value > SHARE * one.value:
             return None
         return (
             f"collapse (catastrophic overfitting). Of {one.total} images {one.value:.1%} withstand one step and "
