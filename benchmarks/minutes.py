@@ -51,6 +51,12 @@ METHODS: dict[str, Options] = {
     "N-FGSM": {"method": "n-fgsm"},
     "N-FGSM, ε = 10/255": {"method": "n-fgsm", "epsilon": "10/255", "eval-epsilon": "8/255"},
     "N-FGSM, smoothed": {"method": "n-fgsm", "label-smoothing": 0.1},
+    "N-FGSM, smoothed by 0.3": {"method": "n-fgsm", "label-smoothing": 0.3},
+    "N-FGSM, SiLU": {"method": "n-fgsm", "model": "resnet-s-{width}-silu"},
+    "N-FGSM, not augmented": {"method": "n-fgsm", "augment": "none"},
+    "N-FGSM, rate 0.4": {"method": "n-fgsm", "learning-rate": 0.4},
+    "N-FGSM, rate 0.1": {"method": "n-fgsm", "learning-rate": 0.1},
+    "N-FGSM, batches of 256": {"method": "n-fgsm", "batch-size": 256, "learning-rate": 0.3},
     "FGSM-RS": {"method": "fgsm-rs"},
     "consistency": {"method": "fgsm-consistency", "ramp": "consistency@1"},
     "fast ST": {"method": "fast-st"},
@@ -83,7 +89,7 @@ class Point:
 
     @property
     def model(self) -> str:
-        return f"resnet-s-{self.width}"
+        return str(METHODS[self.method].get("model", "resnet-s-{width}")).format(width=self.width)
 
     @property
     def units(self) -> int:
@@ -152,7 +158,8 @@ class Search:
 
     def variant(self, point: Point) -> VariantRuns:
         base = {**BASE, "dataset": f"parquet:{self.data}", "model": point.model, "epochs": self.epochs(point)}
-        return VariantRuns(f"{point.budget} min", base, {f"{point.method} {point.model}": METHODS[point.method]})
+        options = {**METHODS[point.method], "model": point.model}
+        return VariantRuns(f"{point.budget} min", base, {f"{point.method} {point.model}": options})
 
     def folder(self, point: Point, seed: int) -> Path:
         variant = self.variant(point)

@@ -41,8 +41,16 @@ class Children:
         """Starts no other command."""
         self._stopped = True
 
-    def run(self, mark: str, command: Sequence[str]) -> Ended | None:
-        """Runs a command to its end; None if no other may start."""
+    @property
+    def stopped(self) -> bool:
+        """Whether no other command may start."""
+        return self._stopped
+
+    def run(self, mark: str, command: Sequence[str], heed: Callable[[], bool] = lambda: False) -> Ended | None:
+        """Runs a command to its end; None if no other may start.
+
+        heed: called after each line of the command, which is sent SIGTERM when it first returns True.
+        """
         with self._lock:
             if self._stopped:
                 return None
@@ -59,11 +67,15 @@ class Children:
             )
             self._running.add(process)
         last: deque[str] = deque(maxlen=LAST)
+        heeding = True
         try:
             with process:
                 for line in process.stdout or ():
                     last.append(line.rstrip("\n"))
                     self._say(f"{mark} {last[-1]}")
+                    if heeding and heed():
+                        heeding = False
+                        process.terminate()
         finally:
             self._running.discard(process)
         code = process.returncode

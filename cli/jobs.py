@@ -92,6 +92,22 @@ def child_command(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "stcore.cli.child", *words]
 
 
+def run_job(
+    children: Children,
+    job: Job,
+    mark: str,
+    device: str | None,
+    seconds: float | None,
+    heed: Callable[[], bool] = lambda: False,
+) -> Ended | None:
+    """Starts or resumes a run, for at most `seconds`; mark and heed as in `Children.run`."""
+    if job.folder.is_dir() and not job.begun:
+        with contextlib.suppress(UsageError), files.held(job.folder):
+            files.sweep(job.folder)  # a kill may have interrupted the first write
+    words = job.words(device, None if seconds is None else seconds / 3600)
+    return children.run(mark, child_command(words), heed)
+
+
 def train(
     jobs: Sequence[Job],
     devices: Sequence[str | None],
@@ -117,11 +133,7 @@ def train(
                     return
                 job = waiting.pop(0)
             left = None if end is None else max(0.0, end - time.monotonic())
-            if job.folder.is_dir() and not job.begun:
-                with contextlib.suppress(UsageError), files.held(job.folder):
-                    files.sweep(job.folder)  # a kill may have interrupted the first write
-            words = job.words(device, None if left is None else left / 3600)
-            how = ended[job.name] = children.run(f"[{job.name}]", child_command(words))
+            how = ended[job.name] = run_job(children, job, f"[{job.name}]", device, left)
             if how is not None and how.code == errors.INTERRUPTED:
                 children.stop()  # the time is up for the others too
 

@@ -62,16 +62,16 @@ def _carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: Trai
     if options.json:
         print(json.dumps([_result(job, ended[job.name]) for job in jobs], indent=2))
     else:
-        _say_tables([job for job in jobs if job.finished], say)
-    return _conclude({job.name: ended[job.name] for job in jobs})
+        say_tables([job.folder for job in jobs if job.finished], say)
+    return concluded({job.name: ended[job.name] for job in jobs})
 
 
-def _say_tables(finished: Sequence[Job], say: Callable[[str], None]) -> None:
-    """Prints a table per checkpoint, `best` first."""
-    result = read_record(finished[0].folder).result if finished else None
+def say_tables(finished: Sequence[Path], say: Callable[[str], None]) -> None:
+    """Prints a table per checkpoint of these runs, `best` first."""
+    result = read_record(finished[0]).result if finished else None
     for checkpoint in CHECKPOINTS:
         if checkpoint in (result or {}).get("checkpoints", {}):
-            runs = read_runs([str(job.folder) for job in finished], checkpoint)
+            runs = read_runs(list(map(str, finished)), checkpoint)
             say(f"\n{FORMATS['markdown'](make_table(runs, checkpoint))}".rstrip())
 
 
@@ -83,7 +83,7 @@ def _result(job: Job, how: Ended | None) -> dict[str, Any]:
     return {**job.about, "exit_code": code, "run": str(job.folder), **said, **(result or {})}
 
 
-def _conclude(ended: Mapping[str, Ended | None]) -> int:
+def concluded(ended: Mapping[str, Ended | None]) -> int:
     """Reports failed runs on stderr; returns the exit code."""
     for name, how in ended.items():
         if how is not None and how.code != errors.OK:

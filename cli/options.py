@@ -345,6 +345,12 @@ class Varied:
     not one product, tables [[grid]]: each is combined with the settings above it."""
     dry_run: bool = False
     """List the runs and their progress; train nothing."""
+    optimize: MaybeText = None
+    """Search instead of a grid: propose points by optuna for the highest accuracy of this kind (natural, pgd20) on
+    the images that select the best epoch. A setting may then have a range, as learning_rate=0.01..0.3:log or
+    steps=1..10. A run below the median of those before it is stopped."""
+    trials: Int = 20
+    """With --optimize: how many points in all. The same command, run again, makes those that are left."""
 
 
 @dataclass(frozen=True)
@@ -357,7 +363,7 @@ class SweepOptions(TrainOptions, Varied):
     the others still train; the failure is reported at the end.
     """
 
-    GROUPS = (("the sweep", "vary grid dry_run"), *_OF_TRAINING)
+    GROUPS = (("the sweep", "vary grid dry_run optimize trials"), *_OF_TRAINING)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stcore import errors
+from stcore.cli import optimize
 from stcore.cli.grid import Point, label, points, words
 from stcore.cli.jobs import Job
 from stcore.cli.many import carry_out
@@ -26,6 +27,8 @@ def main(args: Sequence[str]) -> int:
         raise UsageError("resume: expected none, since a sweep resumes by itself; received it. Leave it out")
     check_together(args, several=True)
     devices = parse_devices(args)
+    if options.optimize is not None:
+        return _search(args, options, devices)
     jobs = asked_for(args, options)
     if options.dry_run:
         for job in jobs:
@@ -36,7 +39,7 @@ def main(args: Sequence[str]) -> int:
 
 def asked_for(args: Sequence[str], options: SweepOptions) -> list[Job]:
     """Every run with its plan. Raises UsageError that names the point of an invalid run."""
-    base = without(args, "vary", "grid", *DRY_RUN, "seeds", "devices")
+    base = without(args, "vary", "grid", "trials", *DRY_RUN, "seeds", "devices")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     found: dict[Path, Job] = {}
     for point in points(options.vary, options.grid):
@@ -59,7 +62,7 @@ def _of_point(point: Point, base: Sequence[str], seeds: Sequence[int] | None) ->
         plan, out, _ = plan_from([*base, *given])
     except UsageError as error:
         raise UsageError(f"{' '.join(given)}: {error}. No run was begun") from error
-    if out is None:
+    if not out:
         raise UsageError("out: expected a folder for the sweep's runs; received none. Give --out DIR")
     name = label(point, plan)
     folder, args = Path(out) / name, (*own(base), *given)
@@ -70,6 +73,25 @@ def _of_point(point: Point, base: Sequence[str], seeds: Sequence[int] | None) ->
         replace(job, name=f"{name} {job.name}", about={**about, **job.about})
         for job in jobs_of(seeds, folder, args, plan)
     ]
+
+
+def _search(args: Sequence[str], options: SweepOptions, devices: Sequence[str | None]) -> int:
+    """The search that `--optimize` asks for."""
+    for name, given in {"grid": options.grid, "dry_run": options.dry_run, "seeds": options.seeds}.items():
+        if given:
+            raise UsageError(
+                f"optimize: expected no --{name.replace('_', '-')} with it; received both. Leave one out"
+            )
+    base = without(args, "vary", "optimize", "trials", "devices")
+    plan, out, _ = plan_from(base)
+    if not out:
+        raise UsageError("out: expected a folder for the sweep's runs; received none. Give --out DIR")
+
+    def job_of(point: Point) -> Job:
+        (job,) = _of_point(point, base, None)
+        return job
+
+    return optimize.main(options, plan, job_of, devices)
 
 
 def _list(jobs: Sequence[Job], *, as_json: bool) -> int:
