@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from stcore import errors
 from stcore.base.files import held
@@ -26,9 +26,14 @@ from stcore.runs.folder import CHECKPOINTS
 from stcore.runs.record import read_record
 from stcore.runs.states import tidy
 
+Trains: TypeAlias = Callable[[Sequence[Job], Callable[[str], None]], dict[str, Ended | None]]
+"""Trains runs, given what prints a line; returns how each ended, by name."""
 
-def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: TrainOptions) -> int:
-    """Trains what is unfinished and prints tables over all runs, or JSON.
+
+def carry_out(
+    jobs: Sequence[Job], devices: Sequence[str | None], options: TrainOptions, trains: Trains | None = None
+) -> int:
+    """Trains what is unfinished, by `trains` or in processes of this machine; prints tables, or JSON.
 
     Returns 0, the first failure's exit code, or 130 if interrupted.
     Raises UsageError, before any run starts, if a folder holds a run with other settings, or if another process
@@ -41,11 +46,15 @@ def carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: Train
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"out: {root} cannot be made ({error.strerror}). Choose another folder") from error
+
+    def here(left: Sequence[Job], say: Callable[[str], None]) -> dict[str, Ended | None]:
+        return train(left, devices, say, run_options_from(options, say).seconds)
+
     with held(root, "running several runs"):
-        return _carry_out(jobs, devices, options)
+        return _carry_out(jobs, options, trains or here)
 
 
-def _carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: TrainOptions) -> int:
+def _carry_out(jobs: Sequence[Job], options: TrainOptions, trains: Trains) -> int:
     stream = sys.stderr if options.json else sys.stdout
 
     def say(text: str) -> None:
@@ -57,7 +66,7 @@ def _carry_out(jobs: Sequence[Job], devices: Sequence[str | None], options: Trai
         tidy(job.folder)
         say(f"[{job.name}] finished before: {job.folder}")
     left = [job for job in jobs if job not in before]
-    ended = train(left, devices, say, run_options_from(options, say).seconds)
+    ended = trains(left, say) if left else {}
     ended |= {job.name: Ended(errors.OK, ()) for job in before}
     if options.json:
         print(json.dumps([_result(job, ended[job.name]) for job in jobs], indent=2))

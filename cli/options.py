@@ -349,6 +349,10 @@ class Varied:
     """Search instead of a grid: propose points by optuna for the highest accuracy of this kind (natural, pgd20) on
     the images that select the best epoch. A setting may then have a range, as learning_rate=0.01..0.3:log or
     steps=1..10. A run below the median of those before it is stopped."""
+    cluster: MaybeText = None
+    """Train each run as a job of slurm, or of this machine (local), by submitit, instead of one after another."""
+    cluster_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """With --cluster: a parameter of submitit, such as timeout_min=480, gpus_per_node=1 or slurm_partition=gpu."""
     trials: Int = 20
     """With --optimize: how many points in all. The same command, run again, makes those that are left."""
 
@@ -363,7 +367,7 @@ class SweepOptions(TrainOptions, Varied):
     the others still train; the failure is reported at the end.
     """
 
-    GROUPS = (("the sweep", "vary grid dry_run optimize trials"), *_OF_TRAINING)
+    GROUPS = (("the sweep", "vary grid dry_run optimize trials cluster cluster_option"), *_OF_TRAINING)
 
 
 @dataclass(frozen=True)

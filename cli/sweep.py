@@ -8,16 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from stcore import errors
-from stcore.cli import optimize
+from stcore.base.checks import choice
+from stcore.cli import cluster, optimize
 from stcore.cli.grid import Point, label, points, words
 from stcore.cli.jobs import Job
-from stcore.cli.many import carry_out
+from stcore.cli.many import Trains, carry_out
 from stcore.cli.options import SweepOptions, TrainOptions
 from stcore.cli.parsing import named_in, parse
 from stcore.cli.seeds import DRY_RUN, check_together, jobs_of, own, parse_devices, parse_seeds, without
 from stcore.cli.training_plan import plan_from
 from stcore.errors import UsageError
 from stcore.runs.folder import METRICS
+
+CLUSTER = ("cluster", "cluster-option", "cluster_option")
 
 
 def main(args: Sequence[str]) -> int:
@@ -34,12 +37,12 @@ def main(args: Sequence[str]) -> int:
         for job in jobs:
             job.check_same(devices)
         return _list(jobs, as_json=options.json)
-    return carry_out(jobs, devices, options)
+    return carry_out(jobs, devices, options, _on_cluster(options, devices))
 
 
 def asked_for(args: Sequence[str], options: SweepOptions) -> list[Job]:
     """Every run with its plan. Raises UsageError that names the point of an invalid run."""
-    base = without(args, "vary", "grid", "trials", *DRY_RUN, "seeds", "devices")
+    base = without(args, "vary", "grid", "trials", *CLUSTER, *DRY_RUN, "seeds", "devices")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     found: dict[Path, Job] = {}
     for point in points(options.vary, options.grid):
@@ -75,13 +78,26 @@ def _of_point(point: Point, base: Sequence[str], seeds: Sequence[int] | None) ->
     ]
 
 
+def _on_cluster(options: SweepOptions, devices: Sequence[str | None]) -> Trains | None:
+    """What trains the runs as jobs of the cluster that is asked for."""
+    if options.cluster is None:
+        if options.cluster_option:
+            raise UsageError("cluster_option: expected --cluster with it, such as slurm; received none")
+        return None
+    choice("cluster", options.cluster, cluster.KINDS)
+    for flag, given in {"--devices": devices != (None,), "--max-hours": options.max_hours is not None}.items():
+        if given:
+            raise UsageError(f"cluster: expected no {flag} with it, which says where and how long; received both")
+    kind, parameters, root = options.cluster, cluster.parameters(options.cluster_option), Path(str(options.out))
+    return lambda jobs, say: cluster.train(jobs, kind, parameters, root, say)
+
+
 def _search(args: Sequence[str], options: SweepOptions, devices: Sequence[str | None]) -> int:
     """The search that `--optimize` asks for."""
-    for name, given in {"grid": options.grid, "dry_run": options.dry_run, "seeds": options.seeds}.items():
-        if given:
-            raise UsageError(
-                f"optimize: expected no --{name.replace('_', '-')} with it; received both. Leave one out"
-            )
+    for name in ("grid", "dry_run", "seeds", "cluster"):
+        if getattr(options, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"optimize: expected no {flag} with it; received both. Leave one out")
     base = without(args, "vary", "optimize", "trials", "devices")
     plan, out, _ = plan_from(base)
     if not out:
