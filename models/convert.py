@@ -137,7 +137,7 @@ _KERNELS = {4: ("h w i o", "o i h w"), 2: ("i o", "o i")}
 
 def _keras_slots(model: Any, keras: Any) -> dict[str, _Slot]:
     slots: dict[str, _Slot] = {}
-    for path, variable in _keras_variables(_bare(model, keras)):
+    for path, variable in _keras_variables(without_normalization(model)):
         name = ".".join([*path, _NAMES.get(variable.name, variable.name)])
         if name in slots:
             owner = path[-1] if path else model.name
@@ -149,8 +149,10 @@ def _keras_slots(model: Any, keras: Any) -> dict[str, _Slot]:
     return slots
 
 
-def _bare(model: Any, keras: Any) -> Any:
-    """The network without a normalisation layer before it."""
+def without_normalization(model: Any) -> Any:
+    """The Keras network without a normalisation layer before it."""
+    import keras
+
     from stcore.models.keras_layers import Normalization
 
     match [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]:

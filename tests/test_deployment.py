@@ -271,6 +271,7 @@ def test_a_network_that_cannot_be_traced_is_refused(tmp_path):
 def test_an_artefact_with_other_numbers_is_refused(tmp_path, monkeypatch, factor):
     load("torch")
     import torch
+
     from stcore.backends.torch import export
 
     def wrong(model, path, *rest):

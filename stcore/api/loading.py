@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stcore import models, zoo
+from stcore.api.foreign import load_foreign
 from stcore.audit.evaluation import Evaluation, evaluate
 from stcore.base import checks
 from stcore.core import validation
 from stcore.core.dispatch import available_backends, backend_name, load_backend, make_classifier
 from stcore.errors import DataError, UsageError
-from stcore.models.weights_files import read_weights, recorded_shape
+from stcore.models.weights_files import is_keras, read_weights, recorded_shape
 from stcore.protocols import Array, Classifier, Tensor
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans, their data, and exports
@@ -233,6 +234,8 @@ def load_file(
     device: str | None = None,
     card: zoo.Card | None = None,
     config: Mapping[str, Any] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    class_names: Sequence[str] | None = None,
     trusted: bool = False,
 ) -> LoadedNetwork:
     """The network of a weights file; arguments and errors as in `stcore.load`.
@@ -240,7 +243,15 @@ def load_file(
     card: of a network of the zoo, which `source` names.   config: of the run, if it is known.
     trusted: a factory that the file names may be called.
     """
-    weights, metadata = read_weights(source)
+    path = zoo.weights_path(source)
+    weights, metadata = ({}, {}) if is_keras(path) else read_weights(path)  # those of Keras need the network
+    settings = config or ({} if card is None else card.config)
+    if "model" not in metadata:
+        sizes: dict[str, Any] = {"image_shape": image_shape, "class_names": class_names}
+        network, metadata = load_foreign(path, weights, model, backend=backend, device=device, **sizes)
+        return LoadedNetwork(_evaluating(network), settings, metadata)
+    if image_shape is not None or class_names is not None:
+        raise UsageError(f"image_shape, class_names: expected neither, since {source} says both; leave them out")
     name = _network(metadata, source)
     if models.is_given(name) or not isinstance(model, str | None):
         check_given(model, name, source)
@@ -248,10 +259,14 @@ def load_file(
         checks.choice("backend", backend or chosen, (chosen,))
         models.check_weights(metadata, chosen, metadata.get("normalize", models.normalization.NONE))
     else:
-        network, chosen = _built(metadata, source, backend, model, device, trusted)
+        network = _built(metadata, source, backend, model, device, trusted)
     models.load_weights(network, weights)
-    settings = config or ({} if card is None else card.config)
-    return LoadedNetwork(network.eval() if chosen == "torch" else network, settings, metadata, card)
+    return LoadedNetwork(_evaluating(network), settings, metadata, card)
+
+
+def _evaluating(network: Any) -> Any:
+    """The network in evaluation mode, if its framework has one."""
+    return network.eval() if backend_name(network) == "torch" else network
 
 
 def check_given(model: Any, name: str, source: str | Path) -> None:
@@ -271,8 +286,8 @@ def _built(
     model: str | None,
     device: str | None,
     trusted: bool,
-) -> tuple[Any, str]:
-    """A new network as the metadata say, and its backend."""
+) -> Any:
+    """A new network as the metadata say."""
     name, (image_shape, num_classes) = metadata["model"], _shape(metadata)
     if model != (name if models.is_factory(name) and not trusted else None):
         raise UsageError(
@@ -284,7 +299,7 @@ def _built(
     load_backend(chosen)
     normalize = metadata.get("normalize", models.normalization.NONE)
     models.check_weights(metadata, chosen, normalize)
-    network = models.build(
+    return models.build(
         name,
         chosen,  # type: ignore[arg-type]
         num_classes=num_classes,
@@ -293,14 +308,13 @@ def _built(
         normalize=normalize,
         device=device,
     )
-    return network, chosen
 
 
 def _network(metadata: Mapping[str, str], place: str | Path) -> str:
     """The name of the network. Raises UsageError if the file does not say all that its network is built from."""
-    if "model" not in metadata or recorded_shape(metadata) is None:
+    if recorded_shape(metadata) is None:
         raise UsageError(
-            f"source: expected weights of stcli train or import, which say which network they are of; {place} "
+            f"source: expected weights of stcli train or import, which say the shape of their images; {place} "
             "does not. Import it by stcli import"
         )
     return metadata["model"]
@@ -308,6 +322,11 @@ def _network(metadata: Mapping[str, str], place: str | Path) -> str:
 
 def _shape(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], int]:
     shape = recorded_shape(metadata)
+    if shape is None and metadata:
+        raise UsageError(
+            f"image_shape: expected that of the images of {metadata['model']}, which its weights do not say; "
+            "received none. Give stcore.load(…, image_shape=(H, W, C))"
+        )
     if shape is None:
         raise UsageError("run: expected weights, which say the shape of their images; there are none yet")
     return shape

@@ -138,6 +138,8 @@ def load(
     checkpoint: str | None = None,
     model: Any = None,
     device: str | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> LoadedNetwork:
     """Loads a trained network; of a run's folder, the run as a `Run`.
 
@@ -146,8 +148,12 @@ def load(
     backend: torch or keras; by default the first that is installed, for a third-party network its own.
     checkpoint: of a run: best (the default), last, best-ema or last-ema.
     model: for a network that was handed to `stcore.train` as an object, an object of the same class, which gets
-        the weights; for a weights file of a package.module:factory network that factory's name. A file alone has
-        no code run; a run's folder does, so load one only from people whose code you would run.
+        the weights; for a weights file of a package.module:factory network that factory's name. For a file of
+        another program (a state dict in .pt, .pth or .safetensors, as timm's; .weights.h5 or .keras of Keras) the
+        network itself, or one of stcore's names for a released state dict; a .keras alone holds its network too.
+        A file alone has no code run; a run's folder does, so load one only from people whose code you would run.
+    image_shape, class_names: of a file of another program: (H, W, C), which a network in Keras often says itself,
+        and a name per class.
     device: where the network is built; by default torch's CPU, or where Keras puts it.
 
     Raises UsageError for an unknown name, a folder that is no run, a missing or damaged file, or one that does
@@ -155,7 +161,10 @@ def load(
     """
     card, path = zoo.find(source), Path(source)
     options = {"backend": backend, "model": model, "device": device}
-    from_hub = str(source).startswith(HUB)
+    from_hub = str(source).startswith("hf://")
+    sizes: dict[str, Any] = {"image_shape": image_shape, "class_names": class_names}
+    if path.is_dir() and sizes != dict.fromkeys(sizes):
+        raise UsageError(f"image_shape, class_names: expected neither with {source}, a folder; leave them out")
     if card is None and path.is_dir() and not is_hub_folder(path):
         return open_run(path, checkpoint=checkpoint, **options)
     if checkpoint is not None:
@@ -165,10 +174,7 @@ def load(
 
         folder = hub.download(str(source)) if from_hub else path
         return load_file(folder / hub.WEIGHTS, config=hub.training(folder), **options)
-    return load_file(source, card=card, **options)
-
-
-HUB = "hf://"
+    return load_file(source, card=card, **options, **sizes)
 
 
 def is_hub_folder(path: Path) -> bool:
