@@ -1,5 +1,6 @@
 """Folders in the layout of the Hugging Face hub, and their way there and back, on the loopback interface."""
 
+import dataclasses
 import json
 import shutil
 
@@ -15,6 +16,7 @@ import stcore
 from stcore import zoo
 from stcore.base.weights_file import load_weights
 from stcore.errors import DataError, UsageError
+from stcore.export.hub import config as hub_config
 
 ON_EACH = pytest.mark.parametrize("backend", NAMES)
 
@@ -49,6 +51,16 @@ def test_config_json_says_what_a_user_of_another_program_needs(tmp_path):
         "mean": [0.4, 0.5, 0.6],
         "std": [0.2, 0.3, 0.25],
     }
+
+
+def test_folders_of_this_machine_stay_here():
+    settings = {"dataset": "folder:/home/me/photos", "extra_data": "npz:gen/extra.npz", "init_weights": "/w/a.pth"}
+    for config, published in [
+        (settings, {"dataset": "folder:photos", "extra_data": "npz:extra.npz", "init_weights": "a.pth"}),
+        ({"dataset": "hub:uoft-cs/cifar10", "extra_data": None, "init_weights": "zoo:net"},) * 2,
+        ({"dataset": "digits", "beta": 6.0},) * 2,
+    ]:
+        assert hub_config(dataclasses.replace(network("torch"), config=config))["training"] == published
 
 
 def front_matter(folder):

@@ -55,8 +55,16 @@ def config(network: Network) -> dict[str, Any]:
         "id2label": dict(enumerate(names)),
         "label2id": {name: number for number, name in enumerate(names)},
         "preprocessing": {name: description[name] for name in _OF_PREPROCESSING},
-        "training": dict(network.config),
+        "training": {name: _portable(name, value) for name, value in network.config.items()},
     }
+
+
+def _portable(name: str, value: Any) -> Any:
+    """A setting without the folders of this machine: of a data set folder:/data/photos it leaves folder:photos."""
+    if name not in ("dataset", "extra_data", "init_weights") or not isinstance(value, str):
+        return value
+    kind, _, place = value.rpartition(":")
+    return value if kind in ("hub", "zoo") else f"{kind}:{Path(place).name}".removeprefix(":")
 
 
 def is_folder(path: Path) -> bool:
