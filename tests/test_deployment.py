@@ -296,7 +296,12 @@ def test_nothing_is_left_of_an_export_that_breaks_off(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "WRITE", {**export.WRITE, "state-dict": full})
-    refused(tmp_path, network("torch"), "state-dict", "No space left on device")
+    refused(tmp_path, network("torch"), "state-dict", r"model.pth cannot be written \(No space left on device\)")
+
+
+def test_images_may_be_floats(tmp_path):
+    found = network("torch").export("state-dict", tmp_path / "out", images=images() / 255)
+    assert (found.images, found.same) == (20, 20)
 
 
 def test_what_is_there_is_not_overwritten(tmp_path):

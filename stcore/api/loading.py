@@ -144,12 +144,14 @@ class LoadedNetwork:
             return hub.upload(Path(folder), repository, private=private)
 
     def sample(self, images: Any = None, count: int = 100) -> tuple[Array, str]:
-        """Images (N, H, W, C) to compare two forms of the network on, and what they are.
+        """Images, uint8 (N, H, W, C), to compare two forms of the network on, and what they are.
 
         images: the user's, images or photos; None: the first of the test split, or random ones without it.
         """
+        from stcore.data.pixels import to_pixels
+
         if images is not None:
-            return self._checked(images), "images given"
+            return to_pixels(self._checked(images), "images"), "images given"
         try:
             return self._test()[0][:count], "images of the test split"
         except (DataError, UsageError):

@@ -12,7 +12,7 @@ import numpy as np
 
 from stcore import models
 from stcore.base import checks
-from stcore.base.files import replacing_folder
+from stcore.base.files import replacing_folder, writing
 from stcore.core.dispatch import backend_name, load_backend
 from stcore.errors import StcoreError, UsageError
 from stcore.export import hub, onnx
@@ -106,7 +106,8 @@ def _write(network: Network, target: str, folder: Path, images: Array, preproces
     path = folder / kind.file
     description = Description.of(network, preprocessing, exporter.LAYOUT, exporter.dtype_of(model))
     try:
-        exporter.WRITE[target](model, path, network.image_shape, preprocessing == INSIDE, description.text())
+        with writing(path):
+            exporter.WRITE[target](model, path, network.image_shape, preprocessing == INSIDE, description.text())
     except StcoreError:
         raise
     except Exception as error:  # exporters raise a hundred kinds for what they cannot express
