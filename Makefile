@@ -65,7 +65,7 @@ $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.tx
 	touch $@
 
 # uv installs in a third of pip's time, from the indexes that pip is set up with; where it cannot, pip does.
-EXTRAS := torch,keras,jax,timm,hub,datasets,autoattack,tensorboard,plots,search,cluster,docs,dev
+EXTRAS := torch,keras,jax,timm,hub,datasets,onnx,huggingface,autoattack,tensorboard,plots,search,cluster,docs,dev
 PIP := $(BIN)/pip --disable-pip-version-check
 set_for_pip = "$${PIP_$(1)-$$($(PIP) config get global.$(2) 2> /dev/null)}"
 UV = UV_INDEX_STRATEGY=unsafe-best-match \

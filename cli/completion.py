@@ -28,6 +28,7 @@ from stcore.data.readers.sources import READERS
 from stcore.data.resident import RESIDENT
 from stcore.evaluation.attack_names import MONITORS
 from stcore.evaluation.results import PRECISIONS as OF_EVALUATIONS
+from stcore.export import PREPROCESSING, TARGETS
 from stcore.models import normalization
 from stcore.runs import known_presets
 from stcore.runs.folder import CHECKPOINTS
@@ -72,7 +73,8 @@ def commands() -> dict[str, type[Any] | None]:
         "sweep": of.SweepOptions,
         "evaluate": of.EvaluateOptions,
         "import": of.ImportOptions,
-        "export": of.ExportOptions,
+        "predict": of.PredictOptions,
+        "push": of.PushOptions,
         "completion": CompletionOptions,
         "doctor": None,
         "data list": of.DataListOptions,
@@ -84,6 +86,8 @@ def commands() -> dict[str, type[Any] | None]:
         "data convert": of.DataConvertOptions,
         "zoo list": of.ZooListOptions,
         "zoo show": of.ZooShowOptions,
+        **{f"export {target}": of.ExportOptions for target in TARGETS},
+        "export robustbench": of.RobustBenchOptions,
         **{f"analyze {what}": OF_ANALYSES[what] for what in ANALYSES},
     }
     for name in ("demo", "merge", "presets", "pseudo-label", "report", "table", "verify"):
@@ -148,7 +152,9 @@ _OF_COMMANDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "data fetch": {"name": tuple(PUBLISHED)},
     "data verify": {"name": tuple(PUBLISHED)},
     "evaluate": {"norm": ("linf", "l2", "l1"), "precision": OF_EVALUATIONS},
-    "export": {"to": ("robustbench",), "dataset": ("cifar10", "cifar100")},
+    "export robustbench": {"dataset": ("cifar10", "cifar100")},
+    **{f"export {name}": {"preprocessing": PREPROCESSING} for name, kind in TARGETS.items() if kind.computes},
+    "predict": {"format": ("csv", "json")},
     "presets": {"name": known_presets.names()},
     "report": {"format": ("html", "markdown", "card")},
     "table": {"format": ("markdown", "csv", "json", "latex"), "style": ("runs", "paper")},

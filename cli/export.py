@@ -1,38 +1,65 @@
-"""`stcli export robustbench`: writes an entry for the leaderboard."""
+"""`stcli export`: writes a network as a file of another program, or as an entry for RobustBench."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from stcore import errors
+from stcore.api.run import load
 from stcore.base import checks
-from stcore.base.files import write_file
+from stcore.base.files import check_free, replacing_folder, write_file
 from stcore.base.weights_file import load_weights
-from stcore.cli.console import make_console
-from stcore.cli.options import ExportOptions, TrainOptions
-from stcore.cli.parsing import from_file, parse
-from stcore.cli.quiet import load_quietly
+from stcore.cli.console import make_console, say
+from stcore.cli.options import ExportOptions, RobustBenchOptions, TrainOptions
+from stcore.cli.parsing import act, from_file, parse
+from stcore.cli.quiet import load_quietly, quietly
 from stcore.errors import UsageError
 from stcore.evaluation.folder import IDENTITY, RESULT
+from stcore.export import TARGETS, export
 from stcore.models import torch_files
 from stcore.results.robustbench import THREATS, Evaluation, Paper, entry_path, model_info
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 
-FORMATS = ("robustbench",)
+ROBUSTBENCH = "robustbench"
+HELP = f"""usage: stcli export TARGET RUN --out DIR [options]
+
+{chr(10).join(f"  {name:<13} {target.what}" for name, target in TARGETS.items())}
+  {ROBUSTBENCH:<13} an entry for the leaderboard, with an evaluation
+
+  stcli export TARGET --help lists a target's options
+"""
 
 
 def main(args: Sequence[str]) -> int:
-    """Writes the entry; returns the exit code."""
-    for word in args[:1]:
-        if not word.startswith("-"):  # before the arguments of a format that was not asked for are missed
-            checks.choice("to", word, FORMATS)
-    options = parse(ExportOptions, args, "stcli export")
-    checks.choice("to", options.to, FORMATS)
-    RunFolder.check_free(options.out)
+    """Exports to the target that the first word names; returns the exit code."""
+    return act({**{name: partial(to, name) for name in TARGETS}, ROBUSTBENCH: robustbench}, HELP, args)
+
+
+def to(target: str, args: Sequence[str]) -> int:
+    """Writes the network, and prints how it compares."""
+    options = parse(ExportOptions, args, f"stcli export {target}")
+    check_free(options.out)  # before a framework is loaded
+    with quietly():
+        network = load(options.run, checkpoint=options.checkpoint, backend=options.backend, model=options.model)
+        images, what = network.sample(options.images)
+        found = export(network, target, options.out, images, preprocessing=options.preprocessing)
+    say(
+        make_console(),
+        f"{target} → {found.path}: {found.same} of {found.images} {what} in the same class, logits within "
+        f"{found.difference:.1e}",
+    )
+    return errors.OK
+
+
+def robustbench(args: Sequence[str]) -> int:
+    """Writes an entry for RobustBench."""
+    options = parse(RobustBenchOptions, args, "stcli export robustbench")
+    check_free(options.out)
     evaluation = Evaluation.read(options.evaluation)
     if options.dataset is not None:
         evaluation = dataclasses.replace(evaluation, dataset=options.dataset)
@@ -67,18 +94,18 @@ def main(args: Sequence[str]) -> int:
         text += "\nIts epoch was chosen on the TEST split (the paper's rule): the figures are optimistic.\n"
 
     load_quietly("torch")
-    out = RunFolder.create(options.out).path
-    for folder in ("model_info", "models"):
-        (out / folder / entry).parent.mkdir(parents=True)
-    write_file(out / "model_info" / f"{entry}.json", json.dumps(info, indent=2) + "\n")
-    torch_files.write(out / "models" / f"{entry}.pt", weights)
-    for name in (IDENTITY, RESULT):
-        write_file(out / name, (options.evaluation / name).read_bytes())
-    write_file(out / "README.md", text)
+    with replacing_folder(options.out) as out:
+        for folder in ("model_info", "models"):
+            (out / folder / entry).parent.mkdir(parents=True)
+        write_file(out / "model_info" / f"{entry}.json", json.dumps(info, indent=2) + "\n")
+        torch_files.write(out / "models" / f"{entry}.pt", weights)
+        for name in (IDENTITY, RESULT):
+            write_file(out / name, (options.evaluation / name).read_bytes())
+        write_file(out / "README.md", text)
     console = make_console()
-    console.print(f"clean {info['clean_acc']} %, AutoAttack {info['autoattack_acc']} % → {out}", soft_wrap=True)
+    say(console, f"clean {info['clean_acc']} %, AutoAttack {info['autoattack_acc']} % → {options.out}")
     if short:
-        console.print(f"DRAFT, not to be submitted: {short}", soft_wrap=True)
+        say(console, f"DRAFT, not to be submitted: {short}")
     return errors.OK
 
 

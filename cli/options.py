@@ -482,8 +482,81 @@ class ImportOptions:
     """Side of its images in pixels, which the weights do not determine."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfNetwork:
+    """The options by which a command loads a network."""
+
+    checkpoint: MaybeText = None
+    """Checkpoint of a run: best (the default), last, best-ema or last-ema."""
+    backend: MaybeText = None
+    """torch or keras; by default the first that is installed, for a third-party network its own."""
+    model: MaybeText = None
+    """For a weights file of a package.module:factory network: that factory. A file alone never runs code."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(OfNetwork):
+    """Classify photos: the class of each, and the probability of every class.
+
+    Photos of any size are turned upright, cut to the largest centred part of the network's aspect ratio, resized
+    and brought to its colours, as in training.
+    """
+
+    GROUPS = (("output", "format skip_broken"), ("the network", "checkpoint backend model device batch_size"))
+
+    run: tyro.conf.Positional[str]
+    """A run's folder, a weights file, zoo:NAME (stcli zoo list), a folder of stcli export hub, or hf://OWNER/NAME."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Photos, and folders of photos, with all below them."""
+    format: str = "csv"
+    """csv, a line per photo, or json."""
+    skip_broken: bool = False
+    """Leave out photos that cannot be read, and say which; by default the first is an error (exit code 3)."""
+    device: MaybeText = None
+    """Where the network computes; by default torch's CPU, or where Keras puts it."""
+    batch_size: Int = 250
+    """Photos per batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(OfNetwork):
+    """Write a network as a file of another program, run that file, and compare it with the network.
+
+    Beside the file stands preprocessing.json: the class names, and how a picture becomes the file's input.
+    """
+
+    GROUPS = (("what is exported", "out preprocessing images"), ("the network", "checkpoint backend model"))
+
+    run: tyro.conf.Positional[str]
+    """A run's folder, a weights file, zoo:NAME (stcli zoo list), a folder of stcli export hub, or hf://OWNER/NAME."""
+    out: Path
+    """The folder to write, new or empty."""
+    preprocessing: MaybeText = None
+    """inside: the file takes uint8 images (N, H, W, C) and scales and normalises them itself; beside: it takes
+    floats that its user scales and normalises as preprocessing.json says. By default inside; state-dict and hub
+    hold weights alone."""
+    images: MaybeText = None
+    """Photo, or folder of photos, to compare on; by default 100 images of the run's test split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushOptions(OfNetwork):
+    """Upload a network to the Hugging Face hub, from which stcore.load("hf://OWNER/NAME") loads it.
+
+    What is uploaded is what stcli export hub writes: weights, config.json, the model card, records of evaluations.
+    The account is that of hf auth login, or of HF_TOKEN in the environment.
+    """
+
+    run: tyro.conf.Positional[str]
+    """A run's folder, a weights file, zoo:NAME, or a folder of stcli export hub, which is uploaded as it is."""
+    repository: tyro.conf.Positional[str]
+    """The repository, OWNER/NAME; it is made if there is none."""
+    private: bool = False
+    """Make a new repository private."""
+
+
 @dataclass(frozen=True)
-class ExportOptions:
+class RobustBenchOptions:
     """Write a network and its evaluation as an entry for RobustBench, which need not be installed.
 
     The accuracies come from an evaluation of the same weights with AutoAttack on the whole test split.
@@ -494,8 +567,6 @@ class ExportOptions:
         ("the entry", "name title authors link venue additional_data reported footnote"),
     )
 
-    to: tyro.conf.Positional[str]
-    """The target: robustbench."""
     weights: tyro.conf.Positional[Path]
     """A run's folder, as `stcli train` leaves it, or a .safetensors file."""
     evaluation: Path

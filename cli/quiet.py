@@ -16,12 +16,13 @@ def load_quietly(name: str) -> Any:
     """`stcore.core.dispatch.load_backend` with a silent stderr; errors are raised as usual."""
     # TensorFlow takes several networks in one process for one that is retraced, and warns.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with _silent_stderr():
+    with quietly():
         return load_backend(name)
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
+def quietly() -> Iterator[None]:
+    """A silent stderr; errors are raised as usual."""
     sys.stderr.flush()
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

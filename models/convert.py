@@ -64,11 +64,11 @@ def trainable_weights(model: Any) -> dict[str, Any]:
 
     Raises UsageError for anything but a `torch.nn.Module` or built `keras.Model`.
     """
-    keras, torch = _frameworks(model)
+    _, torch = _frameworks(model)
     if torch is not None:
         return dict(_plain_module(model).named_parameters())
     names: dict[int, str] = {}
-    for path, variable in _keras_variables(_bare(model, keras)):
+    for path, variable in _keras_variables(without_normalization(model)):
         names[id(variable)] = _keras_name(path, variable)
     weights: dict[str, Any] = {}
     for variable in model.trainable_variables:
@@ -163,7 +163,7 @@ _KERNELS = {4: ("h w i o", "o i h w"), 2: ("i o", "o i")}
 
 def _keras_slots(model: Any, keras: Any) -> dict[str, _Slot]:
     slots: dict[str, _Slot] = {}
-    for path, variable in _keras_variables(_bare(model, keras)):
+    for path, variable in _keras_variables(without_normalization(model)):
         name = _keras_name(path, variable)
         if name in slots:
             owner = path[-1] if path else model.name
@@ -179,8 +179,10 @@ def _keras_name(path: tuple[str, ...], variable: Any) -> str:
     return ".".join([*path, _NAMES.get(variable.name, variable.name)])
 
 
-def _bare(model: Any, keras: Any) -> Any:
-    """The network without a normalisation layer before it."""
+def without_normalization(model: Any) -> Any:
+    """The Keras network without a normalisation layer before it."""
+    import keras
+
     from stcore.models.keras_layers import Normalization
 
     match [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]:

@@ -1,4 +1,4 @@
-"""Weights files of either kind, by name and metadata: our .safetensors, and PyTorch's own of a state dict."""
+"""Weights files by name and metadata: our .safetensors, PyTorch's own of a state dict, and Keras' own."""
 
 from __future__ import annotations
 
@@ -11,19 +11,31 @@ from numpy.typing import NDArray
 
 from stcore import zoo
 from stcore.base import weights_file
+from stcore.errors import UsageError
 from stcore.models import torch_files
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
-"""Of files that `torch.save` wrote; all others are safetensors."""
+"""Of files that `torch.save` wrote."""
+KERAS = (".h5", ".keras")
+"""Of files that Keras wrote; all others are safetensors."""
 
 
-def read_weights(place: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Reads arrays by name, and metadata, which a file of PyTorch has none of; no code in it is run.
+def read_weights(place: str | Path, model: Any = None) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Reads arrays by name, and metadata, which only our own files have; no code in a file is run.
 
-    place: a file, or zoo:NAME.
+    place: a file, or zoo:NAME.   model: its network, without which no file of Keras can be read.
     Raises UsageError if the file is missing or damaged, holds no state dict, or holds something else than tensors.
     """
     path = zoo.weights_path(place)
+    if is_keras(path):
+        if model is None or not hasattr(model, "get_weights"):
+            raise UsageError(
+                f"weights: expected a network in Keras for {path}, whose weights have no names of their own. Load "
+                "it in Python, stcore.load(FILE, model=…), or start from it with --backend keras --init-weights"
+            )
+        from stcore.models import keras_files
+
+        return keras_files.read(path, model), {}
     if not is_torch(path):
         return weights_file.load_weights(path)
     return torch_files.read(path), {}
@@ -32,6 +44,11 @@ def read_weights(place: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, 
 def is_torch(path: Path) -> bool:
     """Whether a file is, by its name, one of PyTorch."""
     return path.suffix.lower() in SUFFIXES
+
+
+def is_keras(path: Path) -> bool:
+    """Whether a file is, by its name, one of Keras."""
+    return path.suffix.lower() in KERAS
 
 
 def recorded_shape(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], int] | None:

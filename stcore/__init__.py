@@ -7,6 +7,7 @@ Importing this package imports numpy and no framework.
 from stcore import attacks, presets
 from stcore.analysis.api import analyze
 from stcore.api.callbacks import Callback
+from stcore.api.loading import LoadedNetwork
 from stcore.api.run import Run, load
 from stcore.api.steps import (
     SqueezeLoss,
@@ -34,7 +35,6 @@ from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
-from stcore.runs.loading import LoadedNetwork
 
 __all__ = [
     "AWP",

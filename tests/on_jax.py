@@ -216,3 +216,9 @@ def test_a_forward_is_traced_again_in_tf32_and_not_after_it(backend, monkeypatch
             product(x)
         product(x)
     assert traced == ["float32", "tensorfloat32"]
+
+
+def test_the_onnx_of_a_keras_network_is_refused(backend, tmp_path):
+    with pytest.raises(UsageError, match="onnx: expected Keras on TensorFlow; received jax"):
+        stcore.load("zoo:digits-small-cnn-st", backend="keras").export("onnx", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,8 @@ ALLOWED = {
     "compiler": r"inductor needs a C\+\+ compiler",
     "linux": r".*Linux's /proc|.*glibc's allocator|needs /dev/full|bash is not there",
     "huge-pages": r"the system gives huge pages",
-    "jax": r"on JAX the search has no thread of its own",
+    "jax": r"on JAX the (search has no thread of its own|ONNX of a Keras network is refused)",
+    "extras": r"(onnx|onnxruntime|onnxscript|tf2onnx|huggingface_hub) is not installed",
 }
 """A name for each skip that a complete environment may have, with the pattern of its reason."""
 

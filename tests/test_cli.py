@@ -314,6 +314,7 @@ def test_checkpoints_say_what_they_are(backend):
             "method": "st",
             "backend": backend,
             "normalize": about["normalize"],
+            "resize": "centre crop, bicubic",
             "epoch": str(epoch),
         }
         assert weights["conv1.weight"].shape == (8, 1, 3, 3)

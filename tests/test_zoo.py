@@ -211,7 +211,7 @@ def test_what_cannot_be_loaded_says_why(tmp_path):
     for source, options, says in [
         ("zoo:digits-small-cnn-ts", {}, "Did you mean 'digits-small-cnn-st'"),
         (tmp_path / "none.safetensors", {}, "does not exist"),
-        (tmp_path / "bare.safetensors", {}, "which network they are of"),
+        (tmp_path / "bare.safetensors", {}, "which network its weights are of"),
         (tmp_path / "foreign.safetensors", {}, "is of mynets:make; received none. Give model="),
         (run.path / "best.safetensors", {"model": "tiny"}, "is of tiny; received tiny"),
         (tmp_path, {"checkpoint": "bset"}, "Did you mean 'best'"),

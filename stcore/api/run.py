@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stcore import models, zoo
+from stcore.api.loading import LoadedNetwork, load_file
 from stcore.base import checks
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy, as_html, percent
 from stcore.models.weights_files import read_weights
 from stcore.protocols import Array, Classifier
-from stcore.runs.folder import CHECKPOINTS, ENVIRONMENT, METRICS, RESULT, RunFolder
-from stcore.runs.loading import LoadedNetwork, load_file
+from stcore.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, RunFolder
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
@@ -35,10 +35,12 @@ class Run(LoadedNetwork):
         over as an object and `stcore.load` was not given it again.
     config: all settings.   metadata: of the weights file.   path: the run's folder.
     given: what `stcore.train` was given as objects; None if the run was opened from its folder.
+    checkpoint: whose weights the network has: best, last, best-ema or last-ema.
     """
 
     path: Path = Path()
     given: Given | None = None
+    checkpoint: str = "best"
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -73,6 +75,26 @@ class Run(LoadedNetwork):
         return write(
             [self.path], out, format or ("markdown" if out.suffix == ".md" else "html"), examples=examples
         )
+
+    def model_card(self, place: str) -> str:
+        """Its card in the format of the Hugging Face hub, as in `report(format="card")`; see `LoadedNetwork`."""
+        from stcore.report.card import card
+        from stcore.report.gathered import gather
+
+        return card(gather([self.path])[0], self.checkpoint, place)
+
+    def evaluation_files(self) -> Mapping[str, Path]:
+        """The run's result, and the records of the finished evaluations of its checkpoint."""
+        from stcore.evaluation.folder import EVALUATIONS, IDENTITY, RECORDS
+        from stcore.report.gathered import gather
+
+        later = [
+            f"{EVALUATIONS}/{one.name}/{one.checkpoint}/{name}"
+            for one in gather([self.path])[0].evaluations
+            for name in (IDENTITY, RESULT, RECORDS)
+            if one.checkpoint == self.checkpoint and one.result is not None and not one.mismatch
+        ]
+        return {name: self.path / name for name in (RESULT, *later)}
 
     def resume(self, *, progress: bool | Progress = True) -> Run:
         """Continues an unfinished run, and returns it; a finished one is returned as it is.
@@ -116,15 +138,22 @@ def load(
     checkpoint: str | None = None,
     model: Any = None,
     device: str | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> LoadedNetwork:
     """Loads a trained network; of a run's folder, the run as a `Run`.
 
-    source: `zoo:NAME` (`stcore.zoo.names()`, `stcli zoo list`), a run's folder, or a weights file.
+    source: a run's folder, a weights file, `zoo:NAME` (`stcore.zoo.names()`, `stcli zoo list`), `hf://OWNER/NAME`
+        of the Hugging Face hub (`@REVISION` may follow), or a folder in its layout.
     backend: torch or keras; by default the first that is installed, for a third-party network its own.
     checkpoint: of a run: best (the default), last, best-ema or last-ema.
     model: for a network that was handed to `stcore.train` as an object, an object of the same class, which gets
-        the weights; for a weights file of a package.module:factory network that factory's name. A file alone has
-        no code run; a run's folder does, so load one only from people whose code you would run.
+        the weights; for a weights file of a package.module:factory network that factory's name. For a file of
+        another program (a state dict in .pt, .pth or .safetensors, as timm's; .weights.h5 or .keras of Keras) the
+        network itself, or one of stcore's names for a released state dict; a .keras alone holds its network too.
+        A file alone has no code run; a run's folder does, so load one only from people whose code you would run.
+    image_shape, class_names: of a file of another program: (H, W, C), which a network in Keras often says itself,
+        and a name per class.
     device: where the network is built; by default torch's CPU, or where Keras puts it.
 
     Raises UsageError for an unknown name, a folder that is no run, a missing or damaged file, or one that does
@@ -132,11 +161,27 @@ def load(
     """
     card, path = zoo.find(source), Path(source)
     options = {"backend": backend, "model": model, "device": device}
-    if card is None and path.is_dir():
+    from_hub = str(source).startswith("hf://")
+    sizes: dict[str, Any] = {"image_shape": image_shape, "class_names": class_names}
+    if path.is_dir() and sizes != dict.fromkeys(sizes):
+        raise UsageError(f"image_shape, class_names: expected neither with {source}, a folder; leave them out")
+    if card is None and path.is_dir() and not is_hub_folder(path):
         return open_run(path, checkpoint=checkpoint, **options)
     if checkpoint is not None:
         raise UsageError(f"checkpoint: expected none with {source}, which is no run's folder; leave it out")
-    return load_file(source, card=card, **options)
+    if card is None and (from_hub or path.is_dir()):
+        from stcore.export import hub
+
+        folder = hub.download(str(source)) if from_hub else path
+        return load_file(folder / hub.WEIGHTS, config=hub.training(folder), **options)
+    return load_file(source, card=card, **options, **sizes)
+
+
+def is_hub_folder(path: Path) -> bool:
+    """Whether a folder has the layout of the Hugging Face hub, and not that of a run."""
+    from stcore.export import hub
+
+    return hub.is_folder(path) and not (path / CONFIG).is_file()
 
 
 def open_run(
@@ -160,7 +205,7 @@ def open_run(
     if model is None and models.is_given(str(settings.get("model"))):
         return Run(None, config, read_weights(weights)[1], path=path, given=given)
     network = load_file(weights, backend=backend, model=model, device=device, trusted=True)
-    return Run(network.model, config, network.metadata, path=path, given=given)
+    return Run(network.model, config, network.metadata, path=path, given=given, checkpoint=checkpoint or "best")
 
 
 def finished(plan: Plan, folder: Path, given: Given) -> Run:

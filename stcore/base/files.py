@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -139,12 +140,44 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Makes a temporary folder, and moves it to `path`, which is new or empty, at the end of the block.
+
+    After an exception the temporary folder is removed, and `path` stays as it was.
+    Raises UsageError if `path` holds files, or cannot be written.
+    """
+    check_free(path)
+    temporary = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.part")
+    with writing(path):
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        _sweep_of(path.absolute())
+        temporary.mkdir()
+    try:
+        yield temporary
+        with writing(path):
+            if path.is_dir():
+                sweep(path)
+                path.rmdir()
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(path: Path) -> None:
+    """Raises UsageError unless `path` does not exist or is empty, so that nothing earlier is lost."""
+    if path.exists() and not (path.is_dir() and is_vacant(path)):
+        what = "holds other files" if path.is_dir() else "is a file"
+        raise UsageError(f"out: expected a new or empty folder; {path} {what}. Choose another folder")
+
+
 def _sweep_of(path: Path) -> None:
-    """Removes what killed processes of this machine left of this file; those that still write it keep theirs."""
+    """Removes what killed processes of this machine left of this file or folder; those that still write it keep
+    theirs."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         number = left.name.split(".")[-2]
         if number.isdigit() and int(number) != os.getpid() and not _is_running(int(number)):
-            left.unlink(missing_ok=True)
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
@@ -167,7 +200,7 @@ LEFT = ".*.part"
 def sweep(folder: Path) -> None:
     """Removes temporary files that a killed process left in `folder`; nobody else may be writing there."""
     for left in folder.glob(LEFT):
-        left.unlink(missing_ok=True)
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def is_vacant(folder: Path) -> bool:

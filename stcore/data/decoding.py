@@ -22,6 +22,13 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 RULE = 1
 """Raise it when the pixels of some image change, so that none are taken from the cache."""
 
+RESIZE = "centre crop, bicubic"
+"""How a picture is brought to a size: upright, cut to the largest centred part of the size's aspect ratio, and
+resized bicubically, with antialiasing."""
+
+MODES = {1: "L", 3: "RGB"}
+"""Channels → pillow's mode."""
+
 _GREY = ("1", "L", "LA")
 _DEEP = ("I", "F")  # more than 8 bits per pixel, without a standard scale
 
@@ -65,10 +72,16 @@ def decode(
     return out, np.array(sound, bool), tuple(broken)
 
 
-def decode_one(origin: str, encoded: bytes | None, image_size: int | None = None) -> Pixels:
-    """Decodes one image to uint8 (H, W, C), C 1 or 3, upright as its EXIF orientation says.
+def decode_one(
+    origin: str,
+    encoded: bytes | None,
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+) -> Pixels:
+    """Decodes one image to uint8 (H, W, C), upright as its EXIF orientation says.
 
-    image_size and errors as in `decode`.
+    image_size: as in `decode`, or (height, width).   channels: 1 or 3; by default 1 for a grey image, else 3.
+    Errors as in `decode`.
     """
     pillow: Any = import_optional("PIL.Image")
     ops: Any = import_optional("PIL.ImageOps")
@@ -82,7 +95,8 @@ def decode_one(origin: str, encoded: bytes | None, image_size: int | None = None
             mode = image.mode
             check_pixels(origin, *image.size)
             ops.exif_transpose(image, in_place=True)
-            pixels = _pixels(image.convert("L" if mode in _GREY else "RGB"), image_size)
+            colours = MODES[channels] if channels else "L" if mode in _GREY else "RGB"
+            pixels = _pixels(image.convert(colours), image_size)
     except DataError:
         raise
     except Exception as error:  # pillow's decoders raise many kinds of errors on invalid bytes
@@ -131,10 +145,11 @@ def versions() -> dict[str, Any]:
     return {"rule": RULE, "pillow": features.version("pil"), **codecs}
 
 
-def _pixels(image: Any, image_size: int | None) -> Pixels:
+def _pixels(image: Any, image_size: int | tuple[int, int] | None) -> Pixels:
     if image_size is not None:
         ops: Any = import_optional("PIL.ImageOps")
-        image = ops.fit(image, (image_size, image_size))  # bicubic, antialiased
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        image = ops.fit(image, (width, height))  # `RESIZE`
     pixels: npt.NDArray[np.uint8] = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
@@ -149,6 +164,6 @@ def import_optional(module: str, extra: str = "hub") -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(
-            f"expected the package of {module!r} to read this data set, received: {error}; "
+            f"expected the package of {module!r} to read these files, received: {error}; "
             f"in the repository: pip install '.[{extra}]'"
         ) from error

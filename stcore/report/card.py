@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from stcore import models
+from stcore import models, zoo
 from stcore.errors import UsageError
 from stcore.report.blocks import Block, Code, Document, Folded, Part, Section, Text
-from stcore.report.front_matter import front_matter, yaml
+from stcore.report.front_matter import front_matter, yaml, zoo_results
 from stcore.report.gathered import GatheredRun
 from stcore.report.markdown import markdown
-from stcore.report.phrases import listed, radius
+from stcore.report.phrases import listed, percent, radius
 from stcore.report.reproduce import reproduce
 from stcore.report.results import results
 from stcore.report.summary import chance_warning, headline
@@ -20,8 +20,12 @@ from stcore.results import names
 from stcore.runs.plan import Plan
 
 
-def card(run: GatheredRun, checkpoint: str = "best") -> str:
-    """The card of a run's checkpoint. Raises UsageError if the run is unfinished or of another version."""
+def card(run: GatheredRun, checkpoint: str = "best", place: str | None = None) -> str:
+    """The card of a run's checkpoint.
+
+    place: where its network is loaded from; by default its weights file.
+    Raises UsageError if the run is unfinished or of another version.
+    """
     if run.plan is None:
         raise UsageError(f"card: expected a run of this version of stcli train; received {run.path}. Train again")
     if run.result is None:
@@ -29,10 +33,37 @@ def card(run: GatheredRun, checkpoint: str = "best") -> str:
             f"card: expected a finished run; {run.path} has no result. Resume it: stcli train --resume"
         )
     lines = ["---", *yaml(front_matter(run, run.plan, checkpoint)), "---", ""]
-    return "\n".join(lines) + markdown(_document(run, run.plan, checkpoint), folder="")
+    document = _document(run, run.plan, checkpoint, place or f"{checkpoint}.safetensors")
+    return "\n".join(lines) + markdown(document, folder="")
 
 
-def _document(run: GatheredRun, plan: Plan, checkpoint: str) -> Document:
+def short_card(name: str, metadata: Mapping[str, str], place: str, of: zoo.Card | None = None) -> str:
+    """The card of a network whose run is not here, as `card` writes it.   of: what is known of one of the zoo."""
+    architecture, backends = metadata["model"], (metadata.get("backend", "torch"),)
+    front = {
+        "license": "unknown" if of is None else of.licence.lower(),
+        "library_name": "stcore",
+        "pipeline_tag": "image-classification",
+        "tags": ["adversarial-robustness", architecture],
+        **({} if of is None else {"metrics": ["accuracy"], "model-index": [zoo_results(of)]}),
+    }
+    blocks: list[Block] = [
+        Text(f"{architecture}, {metadata['num_classes']} classes, {metadata['image_shape']} pixels.")
+    ]
+    if of is not None:
+        accuracies = [
+            f"{names.attack_in_words(attack)} {percent(score['correct'] / score['total'])} %"
+            for attack, score in of.accuracies.items()
+        ]
+        blocks += [Text(f"{listed(accuracies)}, at {radius(of.epsilon, of.norm)}. {of.data_note}")]
+        blocks += [Code("\n".join(of.commands), "sh")]
+    for backend in backends if ":" in architecture else ("torch", "keras"):
+        blocks.append(Code(loading(place, backend, architecture), "python"))
+    document = Document(name, "", (), (Part("card", None, (Section("network", "The network", tuple(blocks)),)),))
+    return "\n".join(["---", *yaml(front), "---", ""]) + markdown(document, folder="")
+
+
+def _document(run: GatheredRun, plan: Plan, checkpoint: str, place: str) -> Document:
     """The body of the card."""
     sections = (
         Section("use", "Intended use", tuple(_use(run, plan, checkpoint))),
@@ -40,7 +71,7 @@ def _document(run: GatheredRun, plan: Plan, checkpoint: str) -> Document:
         _unfolded(results(run, "evaluation")),
         _unfolded(trained(run, "training")),
         Section("data", "Data", (data(run),)),
-        Section("load", "How to load it", tuple(_load(plan, checkpoint))),
+        Section("load", "How to load it", tuple(_load(plan, place))),
         _unfolded(reproduce(run, "reproduce")),
     )
     subtitle = f"{names.method_in_words(plan.method.name)} of {plan.model.name} on {names.data(plan.data.dataset)}"
@@ -80,10 +111,10 @@ def _threat(plan: Plan) -> Iterator[Block]:
         )
 
 
-def _load(plan: Plan, checkpoint: str) -> Iterator[Block]:
+def _load(plan: Plan, place: str) -> Iterator[Block]:
     frameworks = (plan.runtime.backend,) if ":" in plan.model.name else ("torch", "keras")
     yield Text(
-        f"{checkpoint}.safetensors holds the weights for {listed(frameworks)}; loading it executes no code. The "
+        f"{place} holds the weights for {listed(frameworks)}; loading it executes no code. The "
         "network takes pixels in [0, 1]: torch (B, C, H, W), Keras (B, H, W, C)."
     )
     if "model" in plan.given:
@@ -99,16 +130,16 @@ def _load(plan: Plan, checkpoint: str) -> Iterator[Block]:
             "note",
         )
     for backend in frameworks:
-        yield Code(loading(f"{checkpoint}.safetensors", backend, plan.model.name), "python")
+        yield Code(loading(place, backend, plan.model.name), "python")
 
 
-def loading(file: str, backend: str, model: str) -> str:
-    """Python code that loads the weights file of a network."""
+def loading(place: str, backend: str, model: str) -> str:
+    """Python code that loads a network from its weights file, its folder or the hub."""
     trusted = (
         f', model="{model}"' if models.is_factory(model) else ", model=model" if models.is_given(model) else ""
     )
     return (
         "import stcore\n\n"
-        f'network = stcore.load("{file}", backend="{backend}"{trusted})\n'
+        f'network = stcore.load("{place}", backend="{backend}"{trusted})\n'
         "model = network.model  # network.predict(images), network.evaluate(…)"
     )

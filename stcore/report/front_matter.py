@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from stcore import zoo
 from stcore.report.gathered import GatheredRun
 from stcore.report.phrases import radius
 from stcore.report.summary import chance_warning, figures
@@ -37,16 +38,36 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
         "tags": ["adversarial-robustness", "adversarial-training", plan.method.name, plan.model.name],
         **({} if hub is None else {"datasets": [hub]}),
         "metrics": ["accuracy"],
-        "model-index": [
+        "model-index": [_entry(name, hub or kind, data, metrics)],
+    }
+
+
+def zoo_results(card: zoo.Card) -> dict[str, Any]:
+    """The entry of the model index for a network of the zoo."""
+    data = card.config["dataset"].partition(":")[0]
+    metrics = [
+        {
+            "type": "accuracy",
+            "name": "accuracy"
+            if attack == "natural"
+            else f"robust accuracy, {names.attack_in_words(attack)}, {radius(card.epsilon, card.norm)}",
+            "value": round(100 * score["correct"] / score["total"], 2),
+            "verified": False,
+        }
+        for attack, score in card.accuracies.items()
+    ]
+    return _entry(card.name, HUB_DATASETS.get(data, data), names.data(data), metrics)
+
+
+def _entry(name: str, data: str, data_in_words: str, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """An entry of the model index."""
+    return {
+        "name": name,
+        "results": [
             {
-                "name": name,
-                "results": [
-                    {
-                        "task": {"type": "image-classification", "name": "Image classification"},
-                        "dataset": {"type": hub or kind, "name": data, "split": "test"},
-                        "metrics": metrics,
-                    }
-                ],
+                "task": {"type": "image-classification", "name": "Image classification"},
+                "dataset": {"type": data, "name": data_in_words, "split": "test"},
+                "metrics": metrics,
             }
         ],
     }

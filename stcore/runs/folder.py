@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stcore.base.files import is_vacant, read_json, read_toml, replacing, write_file, write_json, writing
+from stcore.base.files import check_free, read_json, read_toml, replacing, write_file, write_json, writing
 from stcore.base.weights_file import save_weights
 from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
@@ -40,9 +40,7 @@ class RunFolder:
     @staticmethod
     def check_free(path: Path) -> None:
         """UsageError unless `path` does not exist or is empty, so that nothing earlier is lost."""
-        if path.exists() and not (path.is_dir() and is_vacant(path)):
-            what = "holds other files" if path.is_dir() else "is a file"
-            raise UsageError(f"out: expected a new or empty folder; {path} {what}. Choose another folder")
+        check_free(path)
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:

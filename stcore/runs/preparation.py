@@ -233,7 +233,7 @@ class Setup:
         )
         num_classes = self.splits.train.num_classes
         if plan.model.init_weights is not None and not resumed:
-            weights, metadata = read_weights(plan.model.init_weights)
+            weights, metadata = read_weights(plan.model.init_weights, model)
             models.check_weights(metadata, plan.runtime.backend, plan.model.normalize)
             if plan.model.new_head:
                 weights, head = models.with_new_head(weights, learner.weights(), num_classes)

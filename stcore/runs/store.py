@@ -10,6 +10,7 @@ from typing import Any
 from stcore import models
 from stcore.base.version import __version__
 from stcore.data import ImageData
+from stcore.data.decoding import RESIZE
 from stcore.data.images import TrainingImages
 from stcore.errors import UsageError
 from stcore.protocols import Learner
@@ -32,6 +33,7 @@ def weights_metadata(plan: Plan, images: TrainingImages) -> dict[str, Any]:
         "num_classes": images.num_classes,
         "image_shape": f"{height}x{width}x{channels}",
         "normalize": models.normalization.canonical(plan.model.normalize),
+        "resize": RESIZE,
         "method": plan.method.name,
         "backend": plan.runtime.backend,
         **({} if images.class_names is None else {"class_names": json.dumps(images.class_names)}),

@@ -13,14 +13,13 @@ from stcore.base.files import file_checksum
 from stcore.data.cache import Decoded, cached
 from stcore.data.decoding import SUFFIXES, decode
 from stcore.data.images import ImageData, Splits
+from stcore.data.photos import JUNK
 from stcore.data.readers.decoded import parts_of
 from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known, contents, listed
 from stcore.data.split import Validation, check_validation, hold_out, three_parts
 from stcore.errors import DataError
 
 NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx")
-"""What systems put into folders of pictures, in lower case."""
 TEST = 0.2
 """The share of a folder without parts that becomes the test set."""
 

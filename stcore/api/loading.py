@@ -1,8 +1,9 @@
-"""A trained network by name or of a weights file, and what it does with images."""
+"""A trained network by name or of a weights file: what it does with images, and its way into other programs."""
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stcore import models, zoo
+from stcore.api.foreign import load_foreign
 from stcore.audit.evaluation import Evaluation, evaluate
 from stcore.base import checks
 from stcore.core import validation
 from stcore.core.dispatch import available_backends, backend_name, load_backend, make_classifier
 from stcore.errors import DataError, UsageError
-from stcore.models.weights_files import read_weights, recorded_shape
+from stcore.models.weights_files import is_keras, read_weights, recorded_shape
 from stcore.protocols import Array, Classifier, Tensor
 
-if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
+if TYPE_CHECKING:  # `import stcore` is quicker without plans, their data, and exports
+    from stcore.data.photos import Photos
+    from stcore.export import Exported
     from stcore.runs.plan import Plan
 
 
@@ -32,6 +36,8 @@ class LoadedNetwork:
     metadata: of the weights file.   card: of a network of the zoo, else None.
 
     Its methods take images as data sets hold them, in either framework: (N, H, W, C), uint8, or floats in [0, 1].
+    They also take photos of any size, as files, folders, images of pillow or lists of them, which become such
+    images by the rule of `resize`; a file that is no picture raises DataError.
     """
 
     model: Any
@@ -50,21 +56,35 @@ class LoadedNetwork:
         names = self.metadata.get("class_names")
         return None if names is None else tuple(json.loads(names))
 
+    @property
+    def resize(self) -> str:
+        """How photos are brought to the size of its images, as the metadata say it."""
+        from stcore.data.decoding import RESIZE
+
+        return self.metadata.get("resize", RESIZE)
+
     def predict(self, images: Any, *, batch_size: int = 250) -> Array:
-        """The predicted classes (N,) of images (N, H, W, C).
+        """The predicted classes (N,) of images (N, H, W, C) or photos.
 
         Raises UsageError or DataError for images of another shape, type or range, DivergedError for a logit that
         is NaN or +∞.
         """
-        classes: Array = self._logits(images, batch_size).argmax(axis=1)
+        classes: Array = self.logits(images, batch_size=batch_size).argmax(axis=1)
         return classes
 
     def probabilities(self, images: Any, *, batch_size: int = 250) -> Array:
-        """The probabilities (N, classes), float64, of images (N, H, W, C). Raises as `predict` does."""
-        logits = self._logits(images, batch_size)
+        """The probabilities (N, classes), float64, of images (N, H, W, C) or photos. Raises as `predict` does."""
+        logits = self.logits(images, batch_size=batch_size)
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: Array = shares / shares.sum(axis=1, keepdims=True)
         return probabilities
+
+    def logits(self, images: Any, *, batch_size: int = 250) -> Array:
+        """The logits (N, classes), float64, of images (N, H, W, C) or photos. Raises as `predict` does."""
+        classifier, pixels = self._classifier(), self._checked(images)
+        batches = (classifier.images(pixels[rows]) for rows in _slices(len(pixels), batch_size))
+        logits = np.concatenate([classifier.eval_logits(batch) for batch in batches])
+        return validation.check_finite(logits.astype(np.float64))
 
     def evaluate(
         self,
@@ -89,23 +109,88 @@ class LoadedNetwork:
         return evaluate(self.model, batches, attacks, batch_size=batch_size, **{**threat, **options})
 
     def preprocess(self, images: Any) -> Tensor:
-        """Images (N, H, W, C) as the native tensor that the model takes: pixels in [0, 1], in its own layout.
+        """Images (N, H, W, C) or photos as the model's native tensor: pixels in [0, 1], in its own layout.
 
         Raises as `predict` does.
         """
         return self._classifier().images(self._checked(images))
 
+    def export(
+        self, target: str, path: str | Path, *, preprocessing: str | None = None, images: Any = None
+    ) -> Exported:
+        """Writes the network as a file of another program into a new folder, as `stcli export` does.
+
+        target: onnx, torch-export, savedmodel, tflite, state-dict, or hub.
+        preprocessing: inside (the default if the target computes): the file takes uint8 images (N, H, W, C);
+            beside: it takes floats, scaled and normalised as preprocessing.json beside it says.
+        images: images or photos on which what was written is compared with the network; by default 100 of the test
+            split, or random ones if its data are unknown or not here.
+        Raises UsageError for what the target cannot express, a missing package, or a file whose logits differ;
+        nothing is then left behind.
+        """
+        from stcore.export import export
+
+        return export(self, target, Path(path), self.sample(images)[0], preprocessing=preprocessing)
+
+    def push(self, repository: str, *, private: bool = False) -> str:
+        """Uploads the network to the Hugging Face hub as OWNER/NAME, as `stcli push` does; returns its address.
+
+        Raises UsageError for another name, or if huggingface_hub is missing, DataError if the hub refuses.
+        """
+        from stcore.export import hub
+
+        with tempfile.TemporaryDirectory() as folder:
+            hub.write(self, Path(folder), f"{hub.PREFIX}{repository}")
+            return hub.upload(Path(folder), repository, private=private)
+
+    def sample(self, images: Any = None, count: int = 100) -> tuple[Array, str]:
+        """Images, uint8 (N, H, W, C), to compare two forms of the network on, and what they are.
+
+        images: the user's, images or photos; None: the first of the test split, or random ones without it.
+        """
+        from stcore.data.pixels import to_pixels
+
+        if images is not None:
+            return to_pixels(self._checked(images), "images"), "images given"
+        try:
+            return self._test()[0][:count], "images of the test split"
+        except (DataError, UsageError):
+            shape = (count, *self.image_shape)
+            return np.random.default_rng(0).integers(
+                0, 256, shape, np.uint8
+            ), "random images: its data are not here"
+
+    def reloaded(self, folder: Path) -> LoadedNetwork:
+        """The network of a folder in the hub's layout, in this one's framework."""
+        from stcore.export.hub import WEIGHTS
+
+        name, own = self.metadata["model"], backend_name(self.model)
+        given = self.model if models.is_given(name) else name if models.is_factory(name) else None
+        return load_file(folder / WEIGHTS, backend=own, model=given)
+
+    def model_card(self, place: str) -> str:
+        """Its card in the format of the Hugging Face hub.   place: where it will be loaded from."""
+        from stcore.report.card import short_card
+
+        name = self.metadata["model"] if self.card is None else self.card.name
+        return short_card(name, self.metadata, place, self.card)
+
+    def evaluation_files(self) -> Mapping[str, Path]:
+        """The records of its evaluations, by their paths in a folder of the hub."""
+        if self.card is None:
+            return {}
+        files = self.card.files
+        return {"evaluations/autoattack/records.npz": files["npz"], "evaluations/card.json": files["json"]}
+
     def _classifier(self) -> Classifier:
         return make_classifier(self.model)
 
-    def _logits(self, images: Any, batch_size: int) -> Array:
-        classifier, pixels = self._classifier(), self._checked(images)
-        batches = (classifier.images(pixels[rows]) for rows in _slices(len(pixels), batch_size))
-        logits = np.concatenate([classifier.eval_logits(batch) for batch in batches])
-        return validation.check_finite(logits.astype(np.float64))
-
     def _checked(self, images: Any) -> Array:
-        """The images as an array. Raises UsageError or DataError for another shape, type or range."""
+        """Images or photos as an array. Raises UsageError or DataError for another shape, type or range."""
+        from stcore.data.photos import are_photos
+
+        if are_photos(images):
+            return self.read_photos(images).images
         array = np.asarray(images)
         if array.shape[1:] != self.image_shape:
             raise UsageError(
@@ -116,6 +201,15 @@ class LoadedNetwork:
                 raise DataError(f"images: expected uint8, or floats in [0, 1]; received {array.dtype}")
             validation.check_pixels(array)
         return array
+
+    def read_photos(self, photos: Any, *, skip_broken: bool = False) -> Photos:
+        """Photos as images of the network, by the rule of `resize`; see `stcore.data.photos.read_photos`."""
+        from stcore.data.decoding import RESIZE
+        from stcore.data.photos import read_photos
+
+        if self.resize != RESIZE:
+            raise UsageError(f"images: expected weights with the resize rule {RESIZE!r}; received {self.resize!r}")
+        return read_photos(photos, self.image_shape, skip_broken)
 
     def _plan(self) -> Plan | None:
         """The run's plan; None if only the weights are known."""
@@ -141,13 +235,25 @@ def load_file(
     model: Any = None,
     device: str | None = None,
     card: zoo.Card | None = None,
+    config: Mapping[str, Any] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    class_names: Sequence[str] | None = None,
     trusted: bool = False,
 ) -> LoadedNetwork:
     """The network of a weights file; arguments and errors as in `stcore.load`.
 
-    card: of a network of the zoo, which `source` names.   trusted: a factory that the file names may be called.
+    card: of a network of the zoo, which `source` names.   config: of the run, if it is known.
+    trusted: a factory that the file names may be called.
     """
-    weights, metadata = read_weights(source)
+    path = zoo.weights_path(source)
+    weights, metadata = ({}, {}) if is_keras(path) else read_weights(path)  # those of Keras need the network
+    settings = config or ({} if card is None else card.config)
+    if "model" not in metadata:
+        sizes: dict[str, Any] = {"image_shape": image_shape, "class_names": class_names}
+        network, metadata = load_foreign(path, weights, model, backend=backend, device=device, **sizes)
+        return LoadedNetwork(_evaluating(network), settings, metadata)
+    if image_shape is not None or class_names is not None:
+        raise UsageError(f"image_shape, class_names: expected neither, since {source} says both; leave them out")
     name = _network(metadata, source)
     if models.is_given(name) or not isinstance(model, str | None):
         check_given(model, name, source)
@@ -155,10 +261,14 @@ def load_file(
         checks.choice("backend", backend or chosen, (chosen,))
         models.check_weights(metadata, chosen, metadata.get("normalize", models.normalization.NONE))
     else:
-        network, chosen = _built(metadata, source, backend, model, device, trusted)
+        network = _built(metadata, source, backend, model, device, trusted)
     models.load_weights(network, weights)
-    config: Mapping[str, Any] = {} if card is None else card.config
-    return LoadedNetwork(network.eval() if chosen == "torch" else network, config, metadata, card)
+    return LoadedNetwork(_evaluating(network), settings, metadata, card)
+
+
+def _evaluating(network: Any) -> Any:
+    """The network in evaluation mode, if its framework has one."""
+    return network.eval() if backend_name(network) == "torch" else network
 
 
 def check_given(model: Any, name: str, source: str | Path) -> None:
@@ -178,8 +288,8 @@ def _built(
     model: str | None,
     device: str | None,
     trusted: bool,
-) -> tuple[Any, str]:
-    """A new network as the metadata say, and its backend."""
+) -> Any:
+    """A new network as the metadata say."""
     name, (image_shape, num_classes) = metadata["model"], _shape(metadata)
     if model != (name if models.is_factory(name) and not trusted else None):
         raise UsageError(
@@ -191,7 +301,7 @@ def _built(
     load_backend(chosen)
     normalize = metadata.get("normalize", models.normalization.NONE)
     models.check_weights(metadata, chosen, normalize)
-    network = models.build(
+    return models.build(
         name,
         chosen,  # type: ignore[arg-type]
         num_classes=num_classes,
@@ -200,14 +310,13 @@ def _built(
         normalize=normalize,
         device=device,
     )
-    return network, chosen
 
 
 def _network(metadata: Mapping[str, str], place: str | Path) -> str:
     """The name of the network. Raises UsageError if the file does not say all that its network is built from."""
-    if "model" not in metadata or recorded_shape(metadata) is None:
+    if recorded_shape(metadata) is None:
         raise UsageError(
-            f"source: expected weights of stcli train or import, which say which network they are of; {place} "
+            f"source: expected weights of stcli train or import, which say the shape of their images; {place} "
             "does not. Import it by stcli import"
         )
     return metadata["model"]
@@ -215,6 +324,11 @@ def _network(metadata: Mapping[str, str], place: str | Path) -> str:
 
 def _shape(metadata: Mapping[str, str]) -> tuple[tuple[int, int, int], int]:
     shape = recorded_shape(metadata)
+    if shape is None and metadata:
+        raise UsageError(
+            f"image_shape: expected that of the images of {metadata['model']}, which its weights do not say; "
+            "received none. Give stcore.load(…, image_shape=(H, W, C))"
+        )
     if shape is None:
         raise UsageError("run: expected weights, which say the shape of their images; there are none yet")
     return shape
