@@ -41,16 +41,16 @@ def said(looks, closer=(90, 0), search=SINGLE):
     return [watch(search) is not None for _ in looks]
 
 
-SOUND = [(30, 25), (40, 38), (45, 41), (45, 44), (40, 28), (48, 41)]
+SOUND = [(30, 25), (36, 17), (40, 38), (45, 41), (45, 44), (40, 28), (48, 41)]
 
 
 def test_a_fall_under_many_steps_alone_is_a_collapse():
-    assert said([*SOUND, (80, 0), (90, 3)]) == [False] * 6 + [True] * 2
+    assert said([*SOUND, (80, 0), (90, 3)]) == [False] * 7 + [True] * 2
 
 
 def test_a_network_that_was_never_robust_and_defeats_the_search_is_one_too():
     """As FGSM without noise may give from the first steps; not while one step is withstood by chance alone."""
-    assert said([(60, 3), (70, 3), (80, 0)], (80, 1)) == [False, False, True]
+    assert all(said([(60, 3), (70, 3), (80, 0)], (80, 1)))
     assert not any(said([(9, 6), (12, 3), (16, 0)], (13, 5)))
 
 
@@ -58,7 +58,7 @@ def test_a_network_that_was_never_robust_and_defeats_the_search_is_one_too():
     ("looks", "closer"),
     [
         pytest.param([*SOUND, (10, 6)], (12, 6), id="both fall"),
-        pytest.param([*SOUND, (48, 16)], (45, 35), id="chance, as more images show"),
+        pytest.param([*SOUND, (48, 9)], (45, 35), id="chance, as more images show"),
         pytest.param([*SOUND, (12, 0)], (11, 0), id="at chance"),
         pytest.param([(0, 0)] * 3, (0, 0), id="nothing at all"),
     ],
@@ -78,16 +78,8 @@ def test_longer_searches_are_not_watched(search):
     assert watch.asked == []
 
 
-def test_a_larger_ball_is_judged_anew():
-    """As in a ramp: what withstands is less, though nothing collapsed."""
-    watch = Told([(60, 55), (50, 20)], closer=(50, 20))
-    assert watch(SINGLE) is None
-    assert watch(dataclasses.replace(SINGLE, epsilon=0.1)) is None
-    assert sorted(watch.progress().values()) == [6, 18]
-
-
-def test_a_look_is_cheap_and_remembers(backend):
-    """On a network: its counts are those of the attacks, and the state is the best of them."""
+def test_a_look_is_cheap(backend):
+    """On a network: its counts are those of the attacks."""
     rng = np.random.default_rng(0)
     data = ImageData.from_arrays(rng.integers(0, 256, (300, 8, 8, 1), np.uint8), np.arange(300) % 2)
     classifier = backend.classifier(backend.build("tiny", channels=1, classes=2, dtype="float32"))
@@ -95,10 +87,6 @@ def test_a_look_is_cheap_and_remembers(backend):
     assert watch(SingleStepConfig(epsilon=0.01)) is None
     one, many = watch._accuracies(SingleStepConfig(epsilon=0.01), *LOOK)
     assert (one.total, many.total) == (LOOK[0], LOOK[0])
-    assert watch.progress() == {"0.01": many.correct}
-    again = CollapseWatch(classifier, data, 0.5, seed=0)
-    again.restore(watch.progress())
-    assert again.best == watch.best
     assert watch._accuracies(SingleStepConfig(epsilon=0.01), *CONFIRM)[1].total == CONFIRM[0]
 
 

@@ -136,8 +136,6 @@ class Trainer:
         arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
         progress = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
         progress["remedies"] = self.failure_policy.progress()
-        if self.watch is not None:
-            progress["watch"] = self.watch.progress()
         if self.average is not None:
             averaged = self.average.evaluator.classifier.snapshot()
             arrays |= {f"average/{name}": array for name, array in averaged.items()}
@@ -158,8 +156,6 @@ class Trainer:
         self.history = list(state.progress["history"])
         self._under_way = EpochSoFar(**copy.deepcopy(state.progress["under_way"]))  # a state may be restored twice
         self.failure_policy.restore(state.progress["remedies"])
-        if self.watch is not None:
-            self.watch.restore(state.progress.get("watch", {}))
         if self.average is not None:
             self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
             self.average.best = tuple(state.progress["best_ema"])
