@@ -4,8 +4,8 @@
 
 DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet. FGSM without noise at ε = 16/255 collapses in
 its first epochs (Wong et al., 2020); ε rises over two epochs, so that there is a robust network to lose. Trains so
-three times: as it is, with `--on-trouble rollback`, and with the remedy of the rollback from the beginning. Every ten
-steps the first 256 validation images are attacked in one step and in ten, beside what the watch looks at itself. The
+three times: as it is, with `--on-trouble rollback`, and with the remedy of the rollback from the beginning. Every
+ten steps the first 256 validation images are attacked in one step and in ten, beside what the watch looks at. The
 collapse is the first step from which the accuracy under ten steps stays below a third of that under one until the
 watch says so. Writes collapse.md and .json into docs/results.
 """
