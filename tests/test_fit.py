@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import warnings
 import zipfile
 
 import numpy as np
@@ -251,6 +252,24 @@ def test_training_goes_on_from_saved_weights(usual, tmp_path):
     assert_same(weights(second), weights(first))
     fit(plan, second, pipeline(batches, first=2), initial_epoch=1)
     assert_same(weights(second), usual[1])
+
+
+def test_the_network_loads_the_weights_alone_and_its_own_are_loaded(keras, tmp_path):
+    """They are Keras' files of the network, compiled with the optimizer or not."""
+    x, y = problem()
+    trained, path = model_of(keras), tmp_path / "it.weights.h5"
+    trained.fit(x, y, verbose=0)
+    trained.save_weights(path)
+    assert trained.net.optimizer is None  # as before
+    alone = network(keras)
+    alone.load_weights(path)
+    alone.save_weights(path)
+    other = model_of(keras, rate=0.1)
+    with warnings.catch_warnings(action="ignore"):  # Keras says that the file has no optimizer
+        other.load_weights(path)
+    for expected, *loaded in zip(*(each.get_weights() for each in (trained, alone, other)), strict=True):
+        np.testing.assert_array_equal(loaded, [expected] * 2)
+    assert float(other.optimizer.learning_rate.numpy()) == 0.1
 
 
 def test_keras_own_optimizers_and_callbacks_work(keras):

@@ -43,8 +43,9 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
     `compile` use natural predictions, which not every method makes: they appear only in `evaluate` and as `val_…`,
     where `loss` is the natural cross-entropy. Each batch is checked before its update.
 
-    `save` writes the inner network; `save_weights` writes the training state with the optimizer's, and
-    `load_weights` restores it except for dropout masks, as in Keras.
+    `save` and `export` write the inner network. `save_weights` writes the file that Keras would of the network
+    compiled with the optimizer: the plain network loads it, and training resumes from it after `load_weights`,
+    except for dropout masks.
     Raises UsageError for a network that returns no logits or has losses other than weight regularisers, and on
     JAX, where Keras' `fit` requires stateless steps (use `stcli train` or `stcore.train_step`); DataError for
     pixels or labels out of range.
@@ -154,10 +155,6 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         with self._data_errors():
             return super().train_on_batch(*args, **kwargs)
 
-    def export(self, *args: Any, **kwargs: Any) -> None:
-        """Keras' `export` of the network alone: what predicts is of use without the training around it."""
-        self.net.export(*args, **kwargs)
-
     def begin_epoch(self, epoch: int) -> None:
         """Sets the epoch (from 1) and resets the count of its examples; `fit` calls this itself."""
         self._clock.begin(epoch)
@@ -203,6 +200,30 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Saves the inner network for `keras.models.load_model`, which needs stcore only if its layers do."""
         self.net.save(filepath, overwrite=overwrite, **kwargs)
+
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `export` of the inner network, such as a SavedModel or `format="onnx"`, which needs no stcore."""
+        self.net.export(*args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `save_weights` of the inner network, with the optimizer's state beside its weights."""
+        with self._compiled() as net:
+            net.save_weights(*args, **kwargs)
+
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `load_weights` into the inner network, and the optimizer if the file has its state."""
+        with self._compiled() as net:
+            net.load_weights(*args, **kwargs)
+
+    @contextmanager
+    def _compiled(self) -> Iterator[Any]:
+        """The inner network, which holds the optimizer as if compiled with it; its files are then Keras' own."""
+        net, before = self.net, getattr(self.net, "optimizer", None)
+        net.optimizer = getattr(self, "optimizer", None)
+        try:
+            yield net
+        finally:
+            net.optimizer = before
 
     def _batch(self, data: Any, laws: tuple[str, ...] = ()) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
         """Images, labels, weights (or None) and noise; the host checks the images first."""
