@@ -272,6 +272,56 @@ def test_the_network_loads_the_weights_alone_and_its_own_are_loaded(keras, tmp_p
     assert float(other.optimizer.learning_rate.numpy()) == 0.1
 
 
+def subclassed(keras):
+    """`network`, which only knows its layers until it sees an image."""
+
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            kernel = keras.initializers.RandomNormal(0.0, 0.5, seed=1)
+            self.body = keras.Sequential(
+                [keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer=kernel)]
+            )
+
+        def call(self, x, training=None):
+            return self.body(x, training=training)
+
+    return Plain()
+
+
+@pytest.mark.parametrize("source", ["arrays", "tf.data", "a callback's"])
+def test_a_network_is_built_on_the_first_batch(keras, source):
+    import tensorflow as tf
+
+    from stcore.backends.keras import RobustEvaluation
+
+    (x, y), objective = problem(), AdversarialConfig(steps=1, epsilon=0.2, step_size=0.1)
+    net, expected = subclassed(keras), one_epoch(model_of(keras, objective), x, y)
+    assert not net.built
+    model = model_of(keras, objective, net=net)
+    if source == "tf.data":
+        model.fit(tf.data.Dataset.from_tensors((x, y)), verbose=0)
+    else:
+        robust = [RobustEvaluation((x, y), ["fgsm"])] if source == "a callback's" else []
+        one_epoch(model, x, y, callbacks=robust)
+    for one, other in zip(net.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_cannot_be_built_on_images_of_unknown_size(keras):
+    import tensorflow as tf
+
+    x, y = problem()
+    pipeline = tf.data.Dataset.from_generator(
+        lambda: [(x, y)],
+        output_signature=(tf.TensorSpec((None, None, None, 1)), tf.TensorSpec((None,), "int64")),
+    )
+    with pytest.raises(UsageError, match=r"known shape.*received \(None, None, 1\).*ensure_shape"):
+        model_of(keras, net=subclassed(keras)).fit(pipeline, verbose=0)
+    with pytest.raises(UsageError, match="its forward raised"):
+        model_of(keras, net=keras.Sequential([keras.layers.Conv2D(3, 9)])).fit(x, y, verbose=0)
+
+
 def test_keras_own_optimizers_and_callbacks_work(keras):
     from stcore.backends.keras import SqueezeModel
 
@@ -407,8 +457,6 @@ def test_networks_that_do_not_fit_are_refused(keras):
         model_of(keras, net=network(keras, activation="softmax")), x, y, UsageError, "Remove the final softmax"
     )
     refused(model_of(keras, net=activity), x, y, UsageError, "received activity regularisers or add_loss")
-    with pytest.raises(UsageError, match=r"built keras\.Model"):
-        model_of(keras, net=keras.Sequential([keras.layers.Dense(3)]))
     with pytest.raises(UsageError, match=r"net: expected a keras\.Model; received str"):
         model_of(keras, net="small-cnn")
 

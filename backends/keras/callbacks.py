@@ -11,7 +11,7 @@ from keras import ops
 
 from stcore.attacks import Attack
 from stcore.backends.keras.fit import SqueezeModel
-from stcore.backends.keras.learner import KerasClassifier
+from stcore.backends.keras.learner import KerasClassifier, build
 from stcore.base import checks
 from stcore.core import validation
 from stcore.data.batches import Batch
@@ -66,14 +66,15 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: Any = None) -> None:
         model = self.model.net if isinstance(self.model, SqueezeModel) else self.model
-        if self._evaluator is None or self._evaluator.classifier.model is not model:  # type: ignore[attr-defined]
-            self._evaluator = Evaluator(KerasClassifier(model), self._attacks, self.seed)
-        classifier = self._evaluator.classifier
         first = next(iter(self._data), None)
         if first is None:
             raise DataError("data: expected batches of images and labels; received none")
         images, labels = _array(first[0]), _array(first[1])
         validation.check_pixels(images)
+        build(model, images.shape[1:])
+        if self._evaluator is None or self._evaluator.classifier.model is not model:  # type: ignore[attr-defined]
+            self._evaluator = Evaluator(KerasClassifier(model), self._attacks, self.seed)
+        classifier = self._evaluator.classifier
         self._classes = validation.check_model(classifier, classifier.pixels(images)) or 0
         whole = isinstance(self._data, _ArrayBatches)
         validation.check_labels(self._data.y if whole else labels, self._classes)

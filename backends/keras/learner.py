@@ -17,10 +17,28 @@ from stcore.backends.keras.engine import native
 from stcore.backends.keras.recomputing import checkpointed
 from stcore.backends.keras.resident import Resident
 from stcore.backends.keras.scope import Scope
+from stcore.core import validation
 from stcore.core.equivalence import same_function
 from stcore.data.pixels import unit_interval
 from stcore.errors import HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tensor
+
+
+def build(model: Any, shape: tuple[int | None, ...]) -> None:
+    """Builds a model that is not built yet, as a subclassed one, by a forward of images (B, *shape).
+
+    Raises UsageError if a size is None, or if the forward fails.
+    """
+    if model.built:
+        return
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) < len(shape):
+        raise UsageError(
+            f"model: expected images of a known shape, on which it can be built; received {shape}. Call the model "
+            "once on a batch, or say the shape in the pipeline by tf.ensure_shape"
+        )
+    with validation.answering((2, *sizes)):
+        model(ops.full((2, *sizes), 0.5, dtype=model.variable_dtype), training=False)
 
 
 class KerasClassifier:

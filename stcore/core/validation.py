@@ -133,7 +133,7 @@ def check_objective(objective: object) -> None:
 
 
 @contextmanager
-def _answering(shape: tuple[int, ...]) -> Iterator[None]:
+def answering(shape: tuple[int, ...]) -> Iterator[None]:
     """Turns an error of the model's own code into a UsageError that says what it was given."""
     try:
         yield
@@ -161,7 +161,7 @@ def check_model(
     if before is None:
         return None
     copy = x + 0.0
-    with _answering(before.shape):
+    with answering(before.shape):
         logits = model.eval_logits(copy)
     if logits is None:
         return None
@@ -172,7 +172,7 @@ def check_model(
         )
     check_logits(logits, num_classes)
     if training and len(before) > 1:  # a batch norm may refuse to normalise a single image
-        with _answering(before.shape):
+        with answering(before.shape):
             trial = model.trial_logits(x)
         if trial is not None and trial.shape != logits.shape:
             raise UsageError(
