@@ -411,6 +411,84 @@ def test_a_regulariser_counts_once_a_step(keras, objective):
     assert model.history.history["loss"][0] == pytest.approx(0.1 * np.square(before).sum(), rel=1e-6)
 
 
+# --- Networks of 0–255 pixels ---
+
+
+def of_bytes(keras, white=255):
+    """`network` in float64 behind a division, and the plain one."""
+    plain = keras.Sequential([keras.Input((4, 4, 1), dtype="float64"), *dense(keras)])
+    scaled = keras.Sequential(
+        [
+            keras.Input((4, 4, 1), dtype="float64"),
+            keras.layers.Rescaling(1 / white, dtype="float64"),
+            *dense(keras),
+        ]
+    )
+    return scaled, plain
+
+
+def dense(keras):
+    kernel = keras.initializers.RandomNormal(0.0, 0.5, seed=1)
+    return [
+        keras.layers.Flatten(dtype="float64"),
+        keras.layers.Dense(3, kernel_initializer=kernel, dtype="float64"),
+    ]
+
+
+def test_a_network_of_bytes_trains_as_its_plain_twin(keras):
+    """In its own units. White is 256: Keras rounds a scale to float32, and hands images over in it."""
+    x, y = problem()
+    scaled, plain = of_bytes(keras, 256)
+    small = SqueezeConfig(epsilon=0.2, step_size=0.1, steps=2)
+    large = SqueezeConfig(
+        epsilon=256 * 0.2, step_size=256 * 0.1, steps=2, noise_std=256 * small.noise_std, bounds=(0, 256)
+    )
+    x = x.astype("float64")
+    received = one_epoch(model_of(keras, large, net=scaled), 256 * x, y, epochs=3)
+    for one, other in zip(received, one_epoch(model_of(keras, small, net=plain), x, y, epochs=3), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
+    steps = zip(
+        stcore.squeeze_step(scaled, 256 * x, y, config=large, rng=0),
+        stcore.squeeze_step(plain, x, y, config=small, rng=0),
+        strict=True,
+    )
+    for one, other in steps:
+        np.testing.assert_allclose(one / 256, other, atol=1e-12)
+
+
+def test_behind_a_multiplication_it_is_evaluated_as_its_plain_twin(keras):
+    from stcore.backends.keras import RobustEvaluation
+
+    x, y = problem(64)
+    scaled, plain = of_bytes(keras)
+    within = keras.Sequential(
+        [keras.Input((4, 4, 1), dtype="float64"), keras.layers.Rescaling(255.0, dtype="float64"), scaled]
+    )
+    attacks = {"attacks": ["fgsm", "pgd20"], "epsilon": 0.1}
+    one, other = (stcore.evaluate(net, (x.astype("float64"), y), **attacks) for net in (within, plain))
+    assert [one[name].value for name in one] == [other[name].value for name in other]
+
+    model = model_of(
+        keras, SqueezeConfig(epsilon=51, step_size=25, steps=1, bounds=(0, 255)), rate=0.0, net=scaled
+    )
+    history = model.fit(255 * x, y, verbose=0, callbacks=[RobustEvaluation((x, y), **attacks)]).history
+    assert [history[f"val_{name}"] for name in other] == [[other[name].value] for name in other]
+
+
+def test_pixels_are_in_the_range_that_the_network_takes(keras):
+    (x, y), (scaled, _) = problem(), of_bytes(keras)
+    large = SqueezeConfig(epsilon=51, step_size=25, bounds=(0, 255))
+    with pytest.raises(
+        UsageError, match=r"received one whose Rescaling leaves a range of 0.0039.*Rescaling\(255\)"
+    ):
+        model_of(keras, net=scaled)
+    with pytest.raises(UsageError, match="whose Rescaling leaves"):
+        stcore.train(scaled, (x, y), validation=(x, y))
+    refused(model_of(keras, large, net=scaled), (255 * x).astype("uint8"), y, DataError, "uint8. Convert them")
+    refused(model_of(keras, large, net=scaled), 256 * x + 100, y, DataError, r"expected pixels in \[0, 255\]")
+
+
 # --- What is refused, before anything is trained ---
 
 

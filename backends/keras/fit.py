@@ -12,7 +12,7 @@ from keras import ops
 
 from stcore.backends.keras.counting import Clock, Means
 from stcore.backends.keras.engine import native
-from stcore.backends.keras.learner import KerasClassifier, KerasLearner, build
+from stcore.backends.keras.learner import KerasClassifier, KerasLearner, build, check_range
 from stcore.base import checks
 from stcore.base.noise import sample
 from stcore.base.seeding import Stream
@@ -40,6 +40,7 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
     """Trains `net` by squeeze training or any other objective of stcore, with Keras' `fit`.
 
     net: a `keras.Model` that maps pixels (B, …) in [0, 1] to logits (B, C); built on the first batch if it is not.
+        Pixels are in the objective's `bounds`, if they are others: ε, α and the noise's scale are in their units.
     objective: `SqueezeConfig()`, `MartConfig()`, …   perturbation: `stcore.AWP`, `stcore.RWP` or None.
     seed: of the training noise; at least 0. The same seed gives the numbers of `stcli train`.
 
@@ -79,6 +80,7 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
         self.perturbation = perturbation
         self.seed = seed
         self.built = True
+        check_range(net, getattr(objective, "bounds", (0.0, 1.0)))
         self._clock = Clock()
         self._means = Means()
         self._stage = (0, False)

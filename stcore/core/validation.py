@@ -38,8 +38,9 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
     if values.size == 0:
         raise DataError(f"x: expected at least one image; received an empty batch of shape {values.shape}")
     if values.dtype.kind in "iub":
+        remedy = DIVIDE if bounds[1] <= 1 else "Convert them by astype('float32')"
         raise DataError(
-            f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. {DIVIDE}"
+            f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. {remedy}"
         )
     check_pixel_span(bounds, float(values.min()), float(values.max()))
 
@@ -51,7 +52,7 @@ def check_pixel_span(bounds: tuple[float, float], low: float, high: float) -> No
     if low < bounds[0] or high > bounds[1]:
         span = bounds[1] - bounds[0]
         near = bounds[0] - low < span / 100 and high - bounds[1] < span / 100
-        remedy = "Clip them: an interpolation goes a little beyond" if near else DIVIDE
+        remedy = "Clip them: an interpolation goes a little beyond" if near or bounds[1] > 1 else DIVIDE
         raise DataError(
             f"x: expected pixels in [{bounds[0]:g}, {bounds[1]:g}]; received [{low:.9g}, {high:.9g}]. "
             f"{remedy}; make mean/std normalisation a layer of the model"
