@@ -486,7 +486,7 @@ def test_pixels_are_in_the_range_that_the_network_takes(keras):
     with pytest.raises(UsageError, match="whose Rescaling leaves"):
         stcore.train(scaled, (x, y), validation=(x, y))
     refused(model_of(keras, large, net=scaled), (255 * x).astype("uint8"), y, DataError, "uint8. Convert them")
-    refused(model_of(keras, large, net=scaled), 256 * x + 100, y, DataError, r"expected pixels in \[0, 255\]")
+    refused(model_of(keras, large, net=scaled), 256 * x + 100, y, DataError, r"in \[0, 255\].*Give bounds")
 
 
 # --- What is refused, before anything is trained ---

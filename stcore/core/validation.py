@@ -52,7 +52,8 @@ def check_pixel_span(bounds: tuple[float, float], low: float, high: float) -> No
     if low < bounds[0] or high > bounds[1]:
         span = bounds[1] - bounds[0]
         near = bounds[0] - low < span / 100 and high - bounds[1] < span / 100
-        remedy = "Clip them: an interpolation goes a little beyond" if near or bounds[1] > 1 else DIVIDE
+        otherwise = DIVIDE if bounds[1] <= 1 else "Give bounds that hold them"
+        remedy = "Clip them: an interpolation goes a little beyond" if near else otherwise
         raise DataError(
             f"x: expected pixels in [{bounds[0]:g}, {bounds[1]:g}]; received [{low:.9g}, {high:.9g}]. "
             f"{remedy}; make mean/std normalisation a layer of the model"
