@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # `import stcore` is quicker without the reader of packages
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
-GIVEN = "given:"
-"""The beginning of the name of an object that was handed over."""
+GIVEN = "given"
+"""What stands before the colon in the name of an object that was handed over."""
 FORM = "package.module:name"
 _DOTTED = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
 
@@ -71,10 +71,15 @@ class Registry(Mapping[str, T], Generic[T]):
         """Whether this is the short name of an installed package's part."""
         return name not in self and name in plug_ins(self.group)
 
+    def package(self, name: str) -> str:
+        """The package that brings this short name, with its version."""
+        return package_of(plug_ins(self.group)[name][0])
+
     def find(self, name: Any, option: str | None = None) -> T:
         """The part of this name; an object that is no name is the part itself.
 
-        option: that named it, if another than the kind. Raises UsageError if there is none, or if its package cannot be imported.
+        option: that named it, if another than the kind.
+        Raises UsageError if there is none, or if its package cannot be imported.
         """
         if not isinstance(name, str):
             return self._accept(name, type(name).__name__)
@@ -84,13 +89,22 @@ class Registry(Mapping[str, T], Generic[T]):
             self._found[name] = self._accept(self._object(name, option or self.kind), name)
         return self._found[name]
 
-    def name_of(self, part: Any) -> str:
-        """The name that brings this object back; `given:NAME` if none does in another process."""
+    def name_of(self, part: Any, name: str | None = None) -> str:
+        """The name that brings this object back; `given:NAME` if none does in another process.
+
+        name: the NAME, by default the object's own or its class's. A definition that is made again replaces the
+            earlier one of its NAME; objects that differ are numbered.
+        """
+        if (own := next((name for name, one in self.items() if one is part), None)) is not None:
+            return own
         if (path := import_path(part)) is not None:
             return path
-        name = numbered = f"{GIVEN}{getattr(part, '__name__', type(part).__name__)}"
+        name = numbered = f"{GIVEN}:{name or getattr(part, '__name__', type(part).__name__)}"
+        if "<" not in getattr(part, "__qualname__", "<"):
+            self._given[name] = part
+            self._found.pop(name, None)
         count = 1
-        while self._given.setdefault(numbered, part) is not part:
+        while self._given.setdefault(numbered, part) != part:
             count += 1
             numbered = f"{name}-{count}"
         return numbered
@@ -104,11 +118,12 @@ class Registry(Mapping[str, T], Generic[T]):
         )
 
     def _object(self, name: str, option: str) -> Any:
-        if name.startswith(GIVEN):
+        if name.startswith(f"{GIVEN}:"):
             if name in self._given:
                 return self._given[name]
+            _, _, said = name.partition(":")
             raise UsageError(
-                f"{option}: {name.removeprefix(GIVEN)} was handed over as an object in another process, and no "
+                f"{option}: {said} was handed over as an object in another process, and no "
                 f"name brings it back; hand it over again in Python, or put it into a module, as {FORM}"
             )
         if ":" in name:
@@ -147,7 +162,7 @@ def package_of(point: EntryPoint) -> str:
 
 def is_import_path(name: str) -> bool:
     """Whether the name has the form package.module:name."""
-    return re.fullmatch(f"{_DOTTED}:{_DOTTED}", name) is not None and not name.startswith(GIVEN)
+    return re.fullmatch(f"{_DOTTED}:{_DOTTED}", name) is not None and not name.startswith(f"{GIVEN}:")
 
 
 def import_path(part: Any) -> str | None:
@@ -203,6 +218,6 @@ def call(kind: str, name: str, factory: Callable[..., Any], **arguments: Any) ->
     except Exception as error:
         said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
         raise UsageError(
-            f"{kind}: {name}({said}) raised {type(error).__name__}: {error}. It is called with {' and '.join(known)}, "
-            "as far as its signature accepts them"
+            f"{kind}: {name}({said}) raised {type(error).__name__}: {error}. It is called with "
+            f"{' and '.join(known)}, as far as its signature accepts them"
         ) from error

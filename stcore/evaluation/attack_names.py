@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -46,7 +47,7 @@ ATTACKS: Registry[Factory] = Registry(
     "stcore.attacks",
     {
         **{name: partial(preset, name) for name in PRESETS},
-        **{name: partial(cascades.by_name, name) for name in (*cascades.NAMES, *IDS)},  # type: ignore[dict-item]
+        **{name: partial(cascades.by_name, name) for name in (*cascades.NAMES, *IDS)},  # type: ignore[misc]
     },
     _accepted,
     "members of AutoAttack joined by + such as apgd-ce+square, or package.module:make_attack",
@@ -91,6 +92,19 @@ def attacks_by_name(
         )
         for attack in attacks
     }
+
+
+def named_attacks(attacks: Sequence[str | Attack] | Mapping[str, Attack]) -> tuple[str, ...]:
+    """The names of attacks as a plan holds them; that of an object is given:NAME, which this process alone knows.
+
+    Raises UsageError for what `attacks_by_name` refuses, and for a name that could not stand in a list.
+    """
+    if isinstance(attacks, Mapping):
+        if strange := [name for name in attacks_by_name(attacks, 0.0) if not re.fullmatch(r"[\w.+-]+", name)]:
+            raise UsageError(f"attacks: expected names of letters, digits and .+-; received {strange[0]!r}")
+        return tuple(ATTACKS.name_of(attack, name) for name, attack in attacks.items())
+    attacks_by_name([attack for attack in attacks if not isinstance(attack, str)], 0.0)
+    return tuple(one if isinstance(one, str) else ATTACKS.name_of(one) for one in attacks)
 
 
 def _is_attack(attack: object) -> bool:

@@ -83,6 +83,18 @@ METHODS: Registry[Method] = Registry(
 )
 
 
+def described(objective: Any) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of a method that is handed over as an object; of a class, its name alone.
+
+    Raises UsageError for what is no method.
+    """
+    config = objective if isinstance(objective, type) else type(objective)
+    METHODS.find(config)
+    names = (name for name, method in METHODS.items() if method.config is config)
+    settings = [] if config is objective else dataclasses.fields(config)
+    return next(names, None) or METHODS.name_of(config), {it.name: getattr(objective, it.name) for it in settings}
+
+
 def fields(method: str) -> tuple[str, ...]:
     """Returns the names of a method's settings. Raises UsageError for an unknown method."""
     return tuple(field.name for field in dataclasses.fields(METHODS.find(method).config))

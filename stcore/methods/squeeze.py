@@ -29,7 +29,8 @@ class SqueezeConfig:
     """The settings of squeeze training; the defaults are the paper's for CIFAR-10 (sections 4.1 and 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl | improved_kl, or a function like these.
+    beta: weight of the divergence.
+    divergence: symmetric_kl | js | squared_l2 | kl | improved_kl, or a function.
     inner_divergence: another one for the search (section 4.2); None: the same.
     stop_gradient_targets: the target of each KL term is a constant, as in the released code and as the listed β
         were tuned; False: the formula as printed.

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stcore.base.registry import Registry, call, is_import_path
+from stcore.base.registry import GIVEN, Registry, call, is_import_path
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import fetched
 from stcore.data.images import ImageData, Splits, TrainingImages
@@ -51,8 +51,6 @@ READERS = {
     "safetensors": Reader(load_safetensors, partial(read_parts, format=SAFETENSORS), "PATH"),
     "npz": Reader(load_npz, partial(read_parts, format=NPZ), "PATH"),
 }
-GIVEN = "given"
-"""The KIND of data that were handed over as objects."""
 FORMS = ("digits", *(f"{kind}:{reader.place}" for kind, reader in READERS.items()))
 """What a data set's name looks like."""
 
@@ -137,7 +135,7 @@ def load(
         splits = _of_plug_in(spec, validation, columns, image_size, skip_broken)
     else:
         kind, place, options = _parsed(spec, columns, image_size, skip_broken)
-        reader = load_digits if spec == "digits" else partial(READERS[kind].load, place)
+        reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind].load, place)
         splits = reader(validation=validation, **options)
     return Splits(
         _smaller_train(splits.train, train_size),
