@@ -2,7 +2,6 @@
 
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from stcore.testing.backends import (
     problem,
     worst,
 )
+from stcore.testing.methods import gradients
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 NAMES = ("torch", "keras")
@@ -36,7 +36,6 @@ __all__ = [
     "gradients",
     "lively_weights",
     "load",
-    "losses",
     "problem",
     "worst",
 ]
@@ -64,32 +63,6 @@ def built(backend, net="tiny", **size):
 @cache
 def _kept(net, **size):
     return load("keras").build(net, **size)
-
-
-def gradients(learner, objective, batch, examples, phase=0):
-    """The weight gradients of the objective's mean loss by canonical name, with the loss and the metrics.
-
-    Read off one step of plain SGD at rate 1, so the learner must have been made for that.
-    """
-    before = learner.weights()
-    result = losses(learner, objective, batch, examples, phase)
-    learner.apply_gradients(result.gradients)
-    after = learner.weights()
-    by_name = {name: before[name] - after[name] for name in before if ".running_" not in name}
-    return SimpleNamespace(loss=result.loss, metrics=result.metrics, by_name=by_name)
-
-
-def losses(learner, objective, batch, examples, phase=0):
-    def mean_loss():
-        per_example = objective.losses(learner, batch.x, batch.y, examples, phase)
-        means = {name: learner.ops.mean(values) for name, values in per_example.metrics.items()}
-        return learner.ops.mean(per_example.losses), means
-
-    (loss, metrics), raw = learner.value_and_grad(mean_loss)
-    host = learner.ops.to_numpy
-    return SimpleNamespace(
-        loss=float(host(loss)), metrics={name: float(host(m)) for name, m in metrics.items()}, gradients=raw
-    )
 
 
 def assert_same(one, other):
