@@ -229,8 +229,9 @@ def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
                 f"{SMALL_WIDTHS[-1]}, received {name!r}"
             )
         return small_resnet(num_classes, in_channels, width=width)
+    short = ", ".join((*ARCHITECTURES, *plug_ins(GROUP)))
     raise UsageError(
-        f"expected a network's name, one of {', '.join(ARCHITECTURES)}, resnet-s-W (such as resnet-s-64) or "
+        f"expected a network's name, one of {short}, resnet-s-W (such as resnet-s-64) or "
         f"wrn-D-K with D = 6n + 4 (such as wrn-28-10), received {name!r}"
         + did_you_mean(name, (*known_names(), *plug_ins(GROUP)))
     )

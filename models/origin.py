@@ -43,7 +43,7 @@ def split(name: str) -> tuple[str, str] | None:
     if ":" not in name:
         return None
     source, _, member = name.partition(":")
-    if not (is_import_path(name) or (source in LIBRARIES and re.fullmatch(r"[\w.-]+", member))):
+    if not (is_import_path(name) or (source in (*LIBRARIES, GIVEN) and re.fullmatch(r"[\w.-]+", member))):
         raise UsageError(f"model: expected one of ours, {FORMS}; received {name!r}")
     return source, member
 
