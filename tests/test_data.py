@@ -613,7 +613,7 @@ def test_a_limit_the_set_does_not_have_is_refused(option, size):
 def test_an_unknown_set_is_refused(spec):
     with pytest.raises(
         UsageError,
-        match=f"expected a data set of the form digits, parquet:DIR, cifar10:PATH, .*, received '{spec}'",
+        match=f"dataset: expected one of digits, .*, or KIND:PLACE such as parquet:DIR, .*; received '{spec}'",
     ):
         load(spec)
 

@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stcore.base.registry import GIVEN
 from stcore.data.batches import Epochs
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.images import ImageData, LoaderData, Splits
 from stcore.data.loader import LoaderBatches, count_batches, first_batch, pairs, to_host
 from stcore.data.pixels import count_classes
-from stcore.data.readers.sources import GIVEN, READERS
+from stcore.data.readers.sources import DATASETS
 from stcore.data.split import VALIDATION, hold_out
 from stcore.errors import DataError, UsageError
+from stcore.evaluation.attack_names import named_attacks
+from stcore.methods import described
 
 OF_FILES = (
     "train_size",
@@ -48,6 +51,9 @@ class GivenData(NamedTuple):
 
 def given_data(data: Any, validation: Any, test: Any, seed: int, settings: Mapping[str, Any]) -> GivenData:
     """The data of `stcore.train`; settings: those that the user gave. Arguments and errors as there."""
+    if callable(data) and not isinstance(data, Iterable):
+        name = DATASETS.name_of(data)
+        data = DATASETS.find(name)() if name.startswith(f"{GIVEN}:") else name
     if isinstance(data, str | Path):
         _refuse_parts("a data set by name has parts of its own", validation, test)
         return GivenData({"dataset": named(data)})
@@ -66,9 +72,31 @@ def given_data(data: Any, validation: Any, test: Any, seed: int, settings: Mappi
     return _of_loader(data, validation, test, settings.get("select", "val"), seed)
 
 
+def of_parts(method: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that name a method, and attacks, that were handed over as objects or by name."""
+    found: dict[str, Any] = {}
+    if isinstance(method, str):
+        found["method"] = method
+    elif method is not None:
+        found["method"], own = described(method)
+        for name in own:
+            if name in settings:
+                raise UsageError(
+                    f"{name}: expected none beside a method that is an object, which has its own; received "
+                    f"{settings[name]!r}. Leave it out, or give the method by name"
+                )
+        if own.pop("bounds", (0.0, 1.0)) != (0.0, 1.0):
+            raise UsageError("bounds: expected (0.0, 1.0), the range of a run's pixels; received others")
+        found |= own
+    attacks = settings.get("attacks", "")
+    if not isinstance(attacks, str):
+        found["attacks"] = named_attacks(attacks)
+    return found
+
+
 def named(data: str | Path) -> str:
     """The data set's name; that of a folder is folder:DIR."""
-    known = data in ("digits", *PUBLISHED) or str(data).partition(":")[0] in READERS
+    known = data in ("digits", *PUBLISHED) or str(data).partition(":")[0] in DATASETS.names()
     return str(data) if isinstance(data, str) and (known or not Path(data).is_dir()) else f"folder:{data}"
 
 

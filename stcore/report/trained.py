@@ -139,7 +139,10 @@ def surroundings(run: GatheredRun) -> Iterator[Block]:
     if environment is None:
         yield Text("The run has no environment.json, so its hardware, software and data are unknown.", "note")
         return
-    plain = {name: it for name, it in environment.items() if name != "data"}
+    packages = environment.get("packages", {})
+    brought = [f"{package} ({name})" for name, package in packages.items()]
+    plain = {name: it for name, it in environment.items() if name not in ("data", "packages")}
+    plain |= {"packages": ", ".join(brought)} if brought else {}
     rows = [(Cell(name), Cell(value(it))) for name, it in plain.items()]
     yield Table("Hardware and software", ("", ""), tuple(rows))
     yield data(run)

@@ -320,6 +320,7 @@ class Setup:
             "python": platform.python_version(),
             "numpy": np.__version__,
             **self.backend.versions(),
+            **({"packages": packages} if (packages := self.plan.packages) else {}),
             "platform": platform.platform(),
             "processor": processor(),
             "cpus": os.cpu_count(),
@@ -341,6 +342,7 @@ class Setup:
             "threads": self.backend.threads(),
             "deterministic": self.plan.runtime.deterministic,
             **self.backend.versions(),
+            **self.plan.packages,
         }
 
 

@@ -90,7 +90,7 @@ class Model:
 
     def __post_init__(self) -> None:
         models.normalization.parse(self.normalize)
-        if self.pretrained and (":" not in self.name or models.is_factory(self.name)):
+        if self.pretrained and self.name.partition(":")[0] not in models.LIBRARIES:
             raise UsageError(
                 f"pretrained: expected timm:NAME or keras.applications:NAME, whose weights are published; "
                 f"received {self.name}. Start from a file by init_weights"
