@@ -10,7 +10,9 @@ from typing import Any
 
 from stcore.base.registry import Registry, call
 from stcore.errors import UsageError
+from stcore.trackers.mlflow import MLflow
 from stcore.trackers.tensorboard import TensorBoard
+from stcore.trackers.wandb import Trackio, Wandb
 
 EVENTS = ("on_begin", "on_epoch", "on_step", "on_end")
 """The methods of a tracker."""
@@ -25,7 +27,11 @@ def _accepted(part: Any, name: str) -> Callable[[], Any]:
 
 
 TRACKERS: Registry[Callable[[], Any]] = Registry(
-    "track", "stcore.trackers", {"tensorboard": TensorBoard}, _accepted, "package.module:MyTracker"
+    "track",
+    "stcore.trackers",
+    {"tensorboard": TensorBoard, "wandb": Wandb, "trackio": Trackio, "mlflow": MLflow},
+    _accepted,
+    "package.module:MyTracker",
 )
 
 
