@@ -128,7 +128,8 @@ def load(
     checkpoint: of a run: best (the default), last, best-ema or last-ema.
     model: for a network that was handed to `stcore.train` as an object, an object of the same class, which gets
         the weights; for a weights file of a package.module:factory network that factory's name. A file alone has
-        no code run; a run's folder does, so load one only from people whose code you would run.
+        no code run; a run's folder does, by the import paths in its config.toml, so load one only from people
+        whose code you would run.
     device: where the network is built; by default torch's CPU, or where Keras puts it.
 
     Raises UsageError for an unknown name, a folder that is no run, a missing or damaged file, or one that does
