@@ -16,6 +16,7 @@ from stcore.data import Batches, ImageData, Splits, hold_out, in_order, load, lo
 from stcore.data.augment import AUGMENT, HOLE, PAD, augmented, crop_flip, draw
 from stcore.data.readers import digits
 from stcore.errors import DataError, UsageError
+from stcore.testing import check_dataset
 
 
 def numbered(labels, classes=None, size=2):
@@ -643,3 +644,7 @@ def test_cifar10():
     np.testing.assert_array_equal(np.bincount(splits.test.labels), np.full(10, 1000))
     mean = splits.train.images.mean(axis=(0, 1, 2)) / 255
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=2e-3)
+
+
+def test_the_digits_pass_the_contract_of_data_sets():
+    assert check_dataset("digits").train.num_classes == 10

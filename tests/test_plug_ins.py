@@ -434,6 +434,8 @@ def test_a_factory_that_fails_is_named():
     wrong = stcli("train", "--dataset", "stcore_example.attack:Corner", *words({**SETTINGS, "out": "x"}))
     assert "stcore_example.attack:Corner() raised TypeError" in wrong.err
     assert not Path("x").exists()
+    place = stcli("train", "--dataset", "stripes:many", *words({**SETTINGS, "out": "x"}))
+    assert "dataset: stripes(place='many') raised ValueError" in place.err
 
 
 # The contract tests find what is wrong

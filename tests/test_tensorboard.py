@@ -14,6 +14,7 @@ from harness import NAMES, load
 from small import SETTINGS, stcli, train, words
 
 from stcore.errors import UsageError
+from stcore.testing import check_tracker
 from stcore.trackers import tensorboard
 
 NOT_THERE = importlib.util.find_spec("tensorboard") is None
@@ -122,3 +123,8 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch, tmp_path):
         assert said.code == 2
         assert "tensorboard: not installed" in said.err
     assert not (tmp_path / "run").exists()
+
+
+@needs_it
+def test_it_passes_the_contract_of_trackers():
+    check_tracker("tensorboard")

@@ -155,7 +155,8 @@ def load(
         the weights; for a weights file of a package.module:factory network that factory's name. For a file of
         another program (a state dict in .pt, .pth or .safetensors, as timm's; .weights.h5 or .keras of Keras) the
         network itself, or one of stcore's names for a released state dict; a .keras alone holds its network too.
-        A file alone has no code run; a run's folder does, so load one only from people whose code you would run.
+        A file alone has no code run; a run's folder does, by the import paths in its config.toml, so load one only
+        from people whose code you would run.
     image_shape, class_names: of a file of another program: (H, W, C), which a network in Keras often says itself,
         and a name per class.
     device: where the network is built; by default torch's CPU, or where Keras puts it.

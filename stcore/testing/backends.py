@@ -179,7 +179,7 @@ def _strict() -> ModuleType:
     return importlib.import_module("stcore.testing.strict")
 
 
-def assert_close(one: Mapping[str, Array], other: Mapping[str, Array], tolerance: float) -> None:
+def assert_close(one: Mapping[str, Any], other: Mapping[str, Any], tolerance: float) -> None:
     """Every entry of two dicts of arrays: the largest difference, relative to the largest value."""
     assert one.keys() == other.keys(), f"expected the entries {set(other)}; received {set(one)}"
     for name in one:

@@ -13,8 +13,8 @@ from stcore.trackers import logged
 class Wandb:
     """Logs to Weights & Biases. Its own environment (WANDB_PROJECT, WANDB_MODE, WANDB_DIR …) says where.
 
-    A resumed run continues the same run there; the number of that is in the run's folder. Points are drawn over the
-    epochs.
+    A resumed run continues the same run there; the number of that is in the run's folder. Its points
+    are drawn over the epochs.
     """
 
     NUMBER = "wandb.id"

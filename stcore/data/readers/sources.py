@@ -195,7 +195,8 @@ def _parsed(
 def _of_plug_in(
     spec: str, validation: Validation, columns: Columns | None, image_size: int | None, skip_broken: bool
 ) -> Splits:
-    name, _, place = (spec, "", "") if is_import_path(spec) else spec.partition(":")
+    kind, _, place = spec.partition(":")
+    name, place = (kind, place) if DATASETS.is_plug_in(kind) else (spec, "")
     given = {"place": place or None, "columns": columns, "image_size": image_size, "skip_broken": skip_broken}
     options = {option: value for option, value in given.items() if value not in (None, False)}
     return DATASETS.find(name)(validation=validation, **options)
