@@ -66,7 +66,7 @@ $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.tx
 
 # uv installs in a third of pip's time, from the indexes that pip is set up with; where it cannot, pip does.
 EXAMPLE := tests/plugin_package
-EXTRAS := torch,keras,jax,timm,hub,datasets,onnx,huggingface,autoattack,tensorboard,plots,search,cluster,docs,dev
+EXTRAS := torch,keras,jax,timm,hub,datasets,onnx,huggingface,autoattack,tensorboard,wandb,trackio,plots,search,cluster,docs,dev
 PIP := $(BIN)/pip --disable-pip-version-check
 set_for_pip = "$${PIP_$(1)-$$($(PIP) config get global.$(2) 2> /dev/null)}"
 UV = UV_INDEX_STRATEGY=unsafe-best-match \

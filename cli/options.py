@@ -130,7 +130,8 @@ class TrainOptions:
     """Stop after this many hours as on Ctrl-C: state saved, exit code 130."""
     track: MaybeText = None
     """Pass the metrics on to trackers, separated by commas: tensorboard (into the run's folder), wandb,
-    trackio, mlflow, or package.module:MyTracker with the methods of stcore.Callback. A resumed run continues there."""
+    trackio, mlflow, or package.module:MyTracker with the methods of stcore.Callback. A resumed run continues
+    there."""
     tensorboard: bool = False
     """The same as --track tensorboard."""
 

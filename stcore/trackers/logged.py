@@ -9,6 +9,7 @@ from typing import Any
 
 from stcore.base.files import as_plain
 from stcore.errors import UsageError
+from stcore.evaluation.accuracy import Accuracy
 
 PROJECT = "stcore"
 """The project or experiment, unless the tracker's own environment names another."""
@@ -40,8 +41,8 @@ def table(result: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """The rows of the final table, in the order of `COLUMNS`."""
     for checkpoint, scores in result.get("checkpoints", {}).items():
         for attack, score in scores.items():
-            low, high = score["interval_95"]
-            yield checkpoint, attack, score["accuracy"], low, high, score["correct"], score["total"]
+            accuracy = Accuracy(score["correct"], score["total"])
+            yield checkpoint, attack, accuracy.value, *accuracy.interval(), accuracy.correct, accuracy.total
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, float]:

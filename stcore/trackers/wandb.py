@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 from stcore.base.files import write_file
 from stcore.trackers import logged
@@ -23,7 +24,7 @@ class Wandb:
         self._client = logged.client("wandb")
 
     def on_begin(self, run: Any) -> None:
-        number = logged.kept(run.path / self.NUMBER) or self._client.util.generate_id()
+        number = logged.kept(run.path / self.NUMBER) or uuid4().hex
         project = os.environ.get("WANDB_PROJECT", logged.PROJECT)
         self._run = self._client.init(
             project=project, name=run.path.name, id=number, config=logged.settings(run), resume="allow"
