@@ -107,6 +107,9 @@ class Ops(Protocol):
     def scale(self, xs: Sequence[Tensor], factors: Tensor, /) -> Sequence[Tensor]:
         """Multiplies each of n tensors of any shapes by its factor, (n,), or all by one, ()."""
 
+    def rank(self, x: Tensor, /) -> int:
+        """The number of axes of x, which is known without its values."""
+
     def ones_like(self, x: Tensor, /) -> Tensor:
         """Ones of x's shape and dtype."""
 
@@ -270,7 +273,7 @@ class Classifier(Network, Protocol):
         """
 
     def labels(self, array: Array) -> Tensor:
-        """Converts host labels (B,) to the model's integer tensor, on its device."""
+        """Converts host labels to the device: integers (B,) to int64, soft ones (B, C) to the logits' dtype."""
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         """Compiles `fn`, a function of tensors with any batch size, if the framework can; otherwise returns `fn`.

@@ -76,6 +76,11 @@ def test_where_with_an_expanded_condition_picks_whole_examples(every_backend):
     np.testing.assert_array_equal(result, np.stack([np.ones((2, 3)), np.zeros((2, 3))]))
 
 
+def test_the_rank_is_the_number_of_axes(every_backend):
+    for array in (np.array([2, 0]), LOGITS, np.zeros((2, 3, 4, 4))):
+        assert every_backend.ops.rank(every_backend.tensor(array)) == array.ndim
+
+
 def test_one_hot_gives_booleans_of_as_many_classes_as_logits(every_backend):
     hot = every_backend.ops.one_hot(every_backend.tensor(np.array([2, 0])), every_backend.tensor(LOGITS))
     np.testing.assert_array_equal(every_backend.array(hot), [[False, False, True], [True, False, False]])
