@@ -267,8 +267,8 @@ class Classifier(Network, Protocol):
     def resident(self, images: Array) -> Callable[[Array, Any], Callable[[slice], Tensor]]:
         """Copies uint8 images (N, H, W, C) to the device once, and returns a function that orders them.
 
-        The function takes an epoch's row numbers (n,), and a `stcore.data.augment.CropFlip` for them or None, and
-        copies these to the device. It returns another, which takes a slice of the epoch, copies nothing, and
+        The function takes an epoch's row numbers (n,), and a `stcore.data.crop_flip.CropFlip` for them or None,
+        and copies these to the device. It returns another, which takes a slice of the epoch, copies nothing, and
         returns what `images` would return for these rows, augmented.
         """
 

@@ -83,7 +83,11 @@ def flags(**settings):
         (["--norm", "l1"], "norm: expected one of linf, l2; received 'l1'"),
         (["--init", "natural"], "init: expected one of gaussian, uniform; received 'natural'"),
         (["--dtype", "float16"], "dtype: expected one of float32, float64; received 'float16'"),
-        (["--augment", "mixup"], "augment: expected one of none, crop-flip, crop-flip-cutout; received 'mixup'"),
+        (
+            ["--augment", "mixup"],
+            "augment: expected one of none, crop-flip, crop-flip-cutout, random-resized-crop-flip, "
+            "trivial-augment; received 'mixup'",
+        ),
         (["--compile", "maybe"], "compile: expected one of auto, on, off, xla; received 'maybe'"),
         (["--bogus", "1"], "Unrecognized options: --bogus"),
         (["extra"], "Unrecognized options: extra"),

@@ -29,7 +29,7 @@ OF_FILES = (
     "decode_workers",
 )
 """Settings of data that are read from files."""
-OF_BATCHES = ("batch_size", "augment", "resident", "extra_data", "extra_fraction")
+OF_BATCHES = ("batch_size", "augment", "mixup", "cutmix", "resident", "extra_data", "extra_fraction")
 """Settings of batches that a loader makes itself."""
 
 

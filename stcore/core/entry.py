@@ -18,7 +18,6 @@ from stcore.base.seeding import Stream
 from stcore.core import validation
 from stcore.core.dispatch import make_classifier
 from stcore.core.inspection import inspect
-from stcore.core.losses import are_soft
 from stcore.errors import DataError, UsageError
 from stcore.protocols import Classifier, Network, Tensor
 
@@ -104,7 +103,7 @@ def check_batch(
         raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
     if classifier.is_tracing(x):
         return
-    if is_soft := soft and are_soft(classifier.ops, y):
+    if is_soft := soft and len(getattr(y, "shape", ())) == 2:
         _check_dtype(x, y)
     signature = classifier.signature()
     known = _checked.get(key)

@@ -36,7 +36,7 @@ class MixedBatches:
     augment: Augment = "none"
 
     def __post_init__(self) -> None:
-        check_settings(self.batch_size, self.augment)
+        check_settings(self.batch_size, self.augment, self.data.image_shape)
         if not 0 < self.fraction < 1:
             raise UsageError(
                 f"expected a fraction of extra images in (0, 1), received {self.fraction}; choose another"
@@ -72,7 +72,7 @@ class MixedBatches:
         labelled = self._labelled(epoch).reshape(len(self), -1)
         rng = generator(self.seed, Stream.EXTRA, epoch=epoch)
         extra = rng.integers(0, len(self.extra), (len(self), self._extra))
-        draws = draw(self.augment, self.seed, epoch, self.examples)
+        draws = draw(self.augment, self.seed, epoch, self.examples, self.data.image_shape[:2])
         # Position i is extra if floor((i + 1) · share) exceeds floor(i · share).
         shares = np.arange(self.batch_size + 1) * self._extra // self.batch_size
         is_extra = np.diff(shares) > 0
