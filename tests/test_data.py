@@ -92,8 +92,8 @@ GOOD = {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, 1]}
         ),
         ({"labels": [0, 1, 1]}, "received 3 labels for 2 images"),
         (
-            {"labels": [[0], [1]]},
-            r"expected labels of shape \(N,\), received \(2, 1\); give labels.reshape\(-1\)",
+            {"labels": [[[0]], [[1]]]},
+            r"expected labels of shape \(N,\), received \(2, 1, 1\); give labels.reshape\(-1\)",
         ),
         ({"labels": [0.0, 1.0]}, "expected integer labels, received float64"),
         ({"labels": ["cat", "dog"]}, "expected integer labels, received <U3"),

@@ -261,11 +261,28 @@ def test_a_head_with_fewer_classes_is_noticed_at_the_next_call(backend):
             find()
 
 
-def test_a_model_of_one_logit_is_refused(backend):
-    model, (x, y, noise) = backend.build("tiny", classes=1), backend.batch(problem(classes=1))
-    for _ in range(2):
-        with pytest.raises(UsageError, match="C at least 2"):
-            stcore.find_squeeze_pair(model, x, y, SqueezeConfig(steps=1), noise=noise)
+def test_a_model_of_one_logit_has_two_classes(backend):
+    """It trains and is attacked as one of logits (0, z)."""
+    from stcore.models import load_weights
+
+    one, two = (backend.build("tiny-smooth", classes=classes) for classes in (1, 2))
+    single = export(backend, one)
+    head = {name: array for name, array in single.items() if array.shape[:1] == (1,) and name.startswith("linear")}
+    assert len(head) == 2
+    load_weights(two, single | {name: np.concatenate([0 * array, array]) for name, array in head.items()})
+    x, y, noise = backend.batch(problem(classes=2))
+    losses = [stcore.training_loss(model, SqueezeConfig(steps=2), x, y, noise=noise).total for model in (one, two)]
+    assert float(backend.array(losses[0])) == pytest.approx(float(backend.array(losses[1])), rel=1e-10)
+    scores = [stcore.evaluate(model, (x, y), ["pgd20"], seed=0) for model in (one, two)]
+    assert scores[0]["pgd20"] == scores[1]["pgd20"]
+    with pytest.raises(DataError, match=r"labels in \[0, 2\)"):
+        stcore.training_loss(one, SqueezeConfig(steps=2), x, y + 1, noise=noise)
+
+
+def export(backend, model):
+    from stcore.models import export_weights
+
+    return export_weights(model)
 
 
 def test_an_unbuilt_keras_model_is_refused():

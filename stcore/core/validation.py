@@ -97,7 +97,21 @@ def check_targets(values: Array, num_classes: int, count: int) -> None:
         check_sum_span(sums.min(), sums.max())
 
 
-def check_soft_kind(dtype: object, shape: tuple[int, ...], num_classes: int, count: int) -> None:
+def hard_labels(values: Array, num_classes: int, count: int | None = None) -> Array:
+    """Returns integer labels (B,): those given, (B,) or (B, 1), or the likeliest classes of soft labels (B, C).
+
+    Raises DataError as `check_labels` and `check_targets` do.
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 2:
+        check_targets(values * 1.0, num_classes, len(values) if count is None else count)
+        values = values.argmax(axis=1)
+    check_labels(values, num_classes, count)
+    return values
+
+
+def check_soft_kind(dtype: object, shape: tuple[int, ...], num_classes: int, count: int | None) -> None:
     """Raises DataError unless these are floating soft labels (count, num_classes). dtype: of any framework."""
     if "float" not in str(dtype) or shape[1] != num_classes:
         hint = ", or of one column, give y.reshape(-1)" if shape[1] == 1 else ""

@@ -92,7 +92,7 @@ class Batches:
                 images = augmented(self.data.images[indices], None if draws is None else draws.at(rows))
             else:
                 images = OnDevice(select, rows)
-            yield Batch(images, self.data.labels[indices], np.arange(rows.start, rows.stop))
+            yield Batch(images, self.data.targets[indices], np.arange(rows.start, rows.stop))
 
 
 def count_batches(total: int, batch_size: int, drop_last: bool = False) -> int:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from stcore.base import checks
 from stcore.base.seeding import Stream, generator
 from stcore.data.batches import Batch, Epochs
+from stcore.data.pixels import as_soft
 from stcore.errors import UsageError
 
 Images = npt.NDArray[np.uint8]
@@ -45,11 +46,6 @@ class Mix(NamedTuple):
         """The soft labels (B, C) of integer labels (B,) or soft ones."""
         soft = as_soft(labels, num_classes)
         return self.share * soft + (1 - self.share) * soft[::-1]
-
-
-def as_soft(labels: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.float64]:
-    """Integer labels (B,) as one-hot rows (B, C) in float64; soft labels as they are."""
-    return labels.astype(np.float64) if labels.ndim == 2 else np.eye(num_classes)[labels]
 
 
 def draw(
