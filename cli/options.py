@@ -35,7 +35,7 @@ _OF_TRAINING: Groups = (
     ("common options", "backend dataset model method preset config out seed device json"),
     (
         "data",
-        "augment train_size validation_size test_size image_column label_column image_size "
+        "augment mixup cutmix train_size validation_size test_size image_column label_column image_size "
         "skip_broken extra_data extra_fraction",
     ),
     ("model", "normalize pretrained init_weights new_head"),
@@ -173,8 +173,15 @@ class TrainOptions:
     clip_norm: MaybeNumber = None
     """The greatest norm of an update's gradient, over all weights, such as 1.0."""
     augment: str = "none"
-    """none, crop-flip (zero-pad 4, random crop, horizontal flip), or crop-flip-cutout (also a black square of
-    14/32 of the side)."""
+    """none, crop-flip (zero-pad 4, random crop, horizontal flip), crop-flip-cutout (also a black square of
+    14/32 of the side), trivial-augment (crop-flip, then one of 14 operations of random strength), or
+    random-resized-crop-flip (a box of 8 to 100 % of the area, resized to the image's size)."""
+    mixup: MaybeNumber = None
+    """α: mix each batch's images and labels with those of the batch in reverse order, by a share from Beta(α, α);
+    such as 0.2. With --cutmix too, each batch takes one of the two with equal chance."""
+    cutmix: MaybeNumber = None
+    """α: give each image a box of the other one, whose share of the area comes from Beta(α, α); the labels are
+    mixed in the same shares. Such as 1.0."""
     pretrained: bool = False
     """Start from the weights that timm or keras.applications publishes; downloaded if not cached."""
     init_weights: MaybeText = None

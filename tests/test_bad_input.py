@@ -83,7 +83,11 @@ def flags(**settings):
         (["--norm", "l1"], "norm: expected one of linf, l2; received 'l1'"),
         (["--init", "natural"], "init: expected one of gaussian, uniform; received 'natural'"),
         (["--dtype", "float16"], "dtype: expected one of float32, float64; received 'float16'"),
-        (["--augment", "mixup"], "augment: expected one of none, crop-flip, crop-flip-cutout; received 'mixup'"),
+        (
+            ["--augment", "mixup"],
+            "augment: expected one of none, crop-flip, crop-flip-cutout, random-resized-crop-flip, "
+            "trivial-augment; received 'mixup'",
+        ),
         (["--compile", "maybe"], "compile: expected one of auto, on, off, xla; received 'maybe'"),
         (["--bogus", "1"], "Unrecognized options: --bogus"),
         (["extra"], "Unrecognized options: extra"),
@@ -619,14 +623,28 @@ def test_tensors_of_another_kind(backend, model):
         ([0, 1, 2, 9, 0, 1], r"expected labels in \[0, 3\), .* received \[0, 9\]"),
         ([0, 1, 2, -1, 0, 1], r"expected labels in \[0, 3\), .* received \[-1, 2\]"),
         ([0.0, 1.0, 2.0, 0.0, 1.0, 2.0], r"expected integer labels of shape \(B,\); received float64"),
-        (np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]], r"received int64 of shape \(6, 3\)"),
         ([0, 1], "y: expected a label for each image; received 2 for 6 images|as many labels as images"),
     ],
-    ids=["beyond the classes", "far beyond", "negative", "floats", "one-hot", "too few"],
+    ids=["beyond the classes", "far beyond", "negative", "floats", "too few"],
 )
 def test_labels_that_are_none(backend, model, labels, message):
     kind = (DataError, UsageError)
     refuses(backend, model, backend.images(BATCH.x), backend.tensor(np.array(labels)), kind, message)
+
+
+def test_one_hot_integers_are_for_evaluations_alone(backend, model):
+    """A step takes probabilities in the logits' dtype; an evaluation takes their largest."""
+    x, y = backend.images(BATCH.x), np.eye(3, dtype=int)[BATCH.y]
+    data = calls(backend, model)
+    scores = data.pop("evaluate")
+    for name, call in data.items():
+        with pytest.raises(DataError, match=r"received int64 of shape \(6, 3\)"):
+            pytest.fail(f"{name} took it: {call(x, backend.tensor(y))}")
+    natural = [
+        scores(x, backend.tensor(labels))["natural"]
+        for labels in (BATCH.y, BATCH.y[:, None], y, 0.9 * y + 0.1 / 3)
+    ]
+    assert len(set(natural)) == 1
 
 
 def test_labels_that_are_no_array_at_all(backend, model):

@@ -17,7 +17,7 @@ from stcore.base import checks
 from stcore.base.noise import sample
 from stcore.base.seeding import Stream
 from stcore.core import validation
-from stcore.core.losses import cross_entropy
+from stcore.core.losses import are_soft, cross_entropy
 from stcore.core.objective import Objective, WeightPerturbation, stage, training_step
 from stcore.errors import DataError, StcoreError, UsageError
 from stcore.methods.metrics import means_alone
@@ -34,10 +34,11 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
     objective: `SqueezeConfig()`, `MartConfig()`, …   perturbation: `stcore.AWP`, `stcore.RWP` or None.
     seed: of the training noise; at least 0. The same seed gives the numbers of `stcli train`.
 
-    `fit` takes arrays, `tf.data` or a PyDataset of images and integer labels (B,). Each example's noise depends
-    only on the seed, the epoch and its position in the epoch. `sample_weight` (B,) and `class_weight` scale the
-    examples' losses; the search and the batch statistics still see every example. Each phase of the objective, and
-    the first epoch with the perturbation, is traced once.
+    `fit` takes arrays, `tf.data` or a PyDataset of images and labels: integers (B,) or (B, 1), or one-hot or soft
+    labels (B, C), which the compiled metrics see as they are. A network of one logit z counts as one of logits
+    (0, z). Each example's noise depends only on the seed, the epoch and its position in the epoch. `sample_weight`
+    (B,) and `class_weight` scale the examples' losses; the search and batch statistics still see every example.
+    Each phase of the objective, and the first epoch with the perturbation, is traced once.
 
     Training logs hold `loss` and the objective's metrics, means over the epoch's examples. The `metrics` of
     `compile` use natural predictions, which not every method makes: they appear only in `evaluate` and as `val_…`,
@@ -211,21 +212,18 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
             raise UsageError(
                 "data: expected images and labels, one array or tensor each; received another structure"
             )
-        x, y = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
-        if y.shape.rank not in (1, None):
-            raise DataError(
-                f"y: expected integer labels of shape (B,); received shape {tuple(y.shape)}. Give "
-                "labels.reshape(-1), or of one-hot labels the argmax(axis=1)"
-            )
+        x, given = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
         if weights is not None:
             weights = ops.convert_to_tensor(weights, learner.dtype)
             if weights.shape.rank not in (1, None):
                 raise UsageError(f"sample_weight: expected shape (B,); received {tuple(weights.shape)}")
         if self._classes is None:
             self._classes = self._count_classes(tuple(x.shape)[1:])
+        y = self._labels(given)
+        soft = are_soft(learner.ops, y)
 
         def check_and_draw(x: Array, y: Array, epoch: Array, first: Array) -> list[Array]:
-            self._check(x, y)
+            self._check(x, y, soft)
             positions = first + np.arange(len(x))
             noise = sample(
                 laws, self.seed, Stream.NOISE, positions, x.shape[1:], epoch=int(epoch), dtype=learner.dtype
@@ -234,9 +232,21 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
 
         epoch, first = self._clock.advance(ops.shape(x)[0]) if laws else (0, 0)
         x, *noise = native.call_on_host(
-            check_and_draw, x, y, epoch, first, count=1 + len(laws), dtype=learner.dtype, shape=x.shape
+            check_and_draw, x, given, epoch, first, count=1 + len(laws), dtype=learner.dtype, shape=x.shape
         )
-        return x, ops.reshape(ops.cast(y, "int64"), (-1,)), weights, tuple(noise)
+        return x, y if soft else ops.cast(y, "int64"), weights, tuple(noise)
+
+    def _labels(self, y: Tensor) -> Tensor:
+        """Labels (B,), or soft (B, C) in the logits' dtype, of those (B,), (B, 1), one-hot or soft."""
+        if y.shape.rank == 2 and y.shape[1] != 1:
+            validation.check_soft_kind("float", tuple(y.shape), self._classes or 0, y.shape[0])
+            return ops.cast(y, "float64" if self._learner.dtype == "float64" else "float32")
+        if y.shape.rank not in (1, 2, None):
+            raise DataError(
+                f"y: expected labels of shape (B,), (B, 1) or (B, C); received shape {tuple(y.shape)}. Give "
+                "labels.reshape(-1)"
+            )
+        return ops.reshape(y, (-1,))
 
     def _count_classes(self, shape: tuple[int | None, ...]) -> int | None:
         """The number of classes, from the logits of grey images of this shape."""
@@ -248,10 +258,19 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         result: int | None = native.in_thread(classes)
         return result
 
-    def _check(self, x: Array, y: Array) -> None:
+    def _check(self, x: Array, y: Array, soft: bool) -> None:
+        """Checks a batch as it was given; the labels are taken for soft ones, or for integers (B,) or (B, 1)."""
         try:
             validation.check_pixels(x, getattr(self.objective, "bounds", (0.0, 1.0)))
-            validation.check_labels(y, self._classes or 0, len(x))
+            if soft:
+                validation.check_targets(y * 1.0, self._classes or 0, len(x))
+            elif y.ndim == 2 and y.shape[1] > 1:
+                raise DataError(
+                    f"y: expected integer labels, since the data do not say the labels' shape; received "
+                    f"{y.shape}. Declare it, by tf.ensure_shape in the pipeline, or call compile again"
+                )
+            else:
+                validation.check_labels(y[:, 0] if y.shape[1:] == (1,) else y, self._classes or 0, len(x))
         except DataError as error:
             self._data_error = error
             raise

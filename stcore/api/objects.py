@@ -15,6 +15,7 @@ from stcore.data.download.registry import PUBLISHED
 from stcore.data.images import ImageData, LoaderData, Splits
 from stcore.data.loader import LoaderBatches, count_batches, first_batch, pairs, to_host
 from stcore.data.pixels import count_classes
+from stcore.data.readers.named import largest_label
 from stcore.data.readers.sources import DATASETS
 from stcore.data.split import VALIDATION, hold_out
 from stcore.errors import DataError, UsageError
@@ -32,7 +33,7 @@ OF_FILES = (
     "decode_workers",
 )
 """Settings of data that are read from files."""
-OF_BATCHES = ("batch_size", "augment", "resident", "extra_data", "extra_fraction")
+OF_BATCHES = ("batch_size", "augment", "mixup", "cutmix", "resident", "extra_data", "extra_fraction")
 """Settings of batches that a loader makes itself."""
 
 
@@ -182,8 +183,8 @@ def _labelled(parts: Mapping[str, Any]) -> dict[str, ImageData]:
     names = next((part.class_names for part in known.values() if part.class_names is not None), None)
     count = max((part.num_classes for part in known.values()), default=0)
     if arrays and not count:
-        labels = np.concatenate([labels for _, labels in arrays.values()])
-        count = count_classes(int(labels.max()), len(labels), "data")
+        largest = max(largest_label(labels) for _, labels in arrays.values())
+        count = count_classes(largest, sum(len(labels) for _, labels in arrays.values()), "data")
     same = {name: dataclasses.replace(it, num_classes=count, class_names=names) for name, it in known.items()}
     return same | {
         name: ImageData.from_arrays(images, labels, count, "arrays" if name == "data" else name, names)

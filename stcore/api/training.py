@@ -56,7 +56,8 @@ def train(
         (images, labels), `stcore.data.ImageData` or `Splits`, or a loader of batches (images, labels), such as a
         torch DataLoader or a batched `tf.data.Dataset`.
         Images are uint8, or floats in [0, 1] (of arrays rounded to multiples of 1/255): a torch.Tensor channels
-        first (N, C, H, W), anything else channels last (N, H, W, C). Labels are integers (N,) from 0 on.
+        first (N, C, H, W), anything else channels last (N, H, W, C). Labels are integers (N,) or
+        (N, 1) from 0 on, or one-hot or soft labels (N, C); evaluations take the likeliest class.
         A loader is read anew in each epoch, with its own batches, order and augmentation.
     method: the training method; by default `st`, or that of the preset: a name, `package.module:MyConfig`, its
         settings as an object such as `stcore.TradesConfig(beta=4)`, all of whose fields count, or their class.

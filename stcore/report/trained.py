@@ -66,6 +66,8 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
         "adversarial weight perturbation": plan.method.awp,
         "robust weight perturbation": plan.method.rwp,
         "averaged weights with decay": given.ema,
+        "mixup with α": plan.data.mixup,
+        "CutMix with α": plan.data.cutmix,
         "a warm-up over epochs": given.warmup or None,
         "a factor of the learning rate from block to block": given.layer_decay,
         "gradients of at most the norm": given.clip_norm,
