@@ -29,6 +29,8 @@ class ImageData:
     class_names: one name per class, or None if unknown.
     soft_labels: class probabilities (N, num_classes), which training takes in place of the labels; these are their
         likeliest classes, which evaluations take. None if there are none.
+    files: (N,) the file of each image, relative to the set's folder; None if they are not read from files.
+    left_out: why images of the part that this one is of were left out, each with its file.
     """
 
     images: Pixels | Rows
@@ -37,6 +39,8 @@ class ImageData:
     name: str
     class_names: tuple[str, ...] | None = None
     soft_labels: npt.NDArray[np.floating[Any]] | None = None
+    files: npt.NDArray[np.str_] | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -146,7 +150,8 @@ class ImageData:
     def _at(self, index: Any) -> Self:
         images = self.images.take(index) if isinstance(self.images, Rows) else self.images[index]
         soft = None if self.soft_labels is None else self.soft_labels[index]
-        return dataclasses.replace(self, images=images, labels=self.labels[index], soft_labels=soft)
+        files = None if self.files is None else self.files[index]
+        return dataclasses.replace(self, images=images, labels=self.labels[index], soft_labels=soft, files=files)
 
 
 @dataclass(frozen=True)
