@@ -25,7 +25,8 @@ def write_images(folder: Path, splits: Splits) -> None:
     rows.writerow(COLUMNS)
     for name, part in known.items():
         names = part.class_names or tuple(map(str, range(part.num_classes)))
-        rows.writerows((file, name, names[label], "") for file, label in zip(part.files, part.labels, strict=True))
+        files = () if part.files is None else part.files
+        rows.writerows((file, name, names[label], "") for file, label in zip(files, part.labels, strict=True))
     reasons = dict.fromkeys(reason for part in known.values() for reason in part.left_out)
     for reason in reasons:
         file, _, what = reason.partition(": ")

@@ -162,7 +162,7 @@ def _parts(
     image_size: int | None,
     skip_broken: bool,
 ) -> dict[str, ImageData]:
-    """The parts, each of the files of its classes; what was left out is told with them."""
+    """The parts from the files of each class; what was left out is theirs, too."""
     read, images = {}, {}
     for part, classes in files.items():
         decoded = _decoded(folder, [of_class.images for of_class in classes], image_size, skip_broken)
@@ -188,7 +188,7 @@ def _decoded(folder: Path, files: list[list[Path]], image_size: int | None, skip
 
 
 def _digest(files: list[list[Path]]) -> str:
-    """SHA-256 of the files of each class, with their names, by which broken ones are told."""
+    """SHA-256 of the files of each class, with their names, which say the broken ones."""
     digest = hashlib.sha256()
     for paths in files:
         digest.update(len(paths).to_bytes(8))
