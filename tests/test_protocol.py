@@ -346,14 +346,14 @@ COTANGENT = np.array([1.0, -2.0])
 
 
 def by_finite_differences(cotangent=COTANGENT):
-    strict = pytest.importorskip("strict")
+    strict = pytest.importorskip("stcore.testing.strict")
     value, pullback = strict.ops.vjp(two_inputs(strict.ops), strict.StrictTensor(A), strict.StrictTensor(B))
     return strict.ops.to_numpy(value), [strict.ops.to_numpy(g) for g in pullback(strict.StrictTensor(cotangent))]
 
 
 def test_finite_differences_honour_stop_gradient():
     """The oracle itself, by hand: d/da Σ a·stop(a)·a = 2a·a, not 3a²."""
-    strict = pytest.importorskip("strict")
+    strict = pytest.importorskip("stcore.testing.strict")
     a = strict.StrictTensor(A)
     _, pullback = strict.ops.vjp(lambda a: strict.ops.sum(a * strict.ops.stop_gradient(a) * a), a)
     (gradient,) = pullback(strict.StrictTensor(np.ones(2)))
@@ -384,7 +384,7 @@ def climb(ops, a, b, cotangent, steps=3):
 
 
 def test_pullbacks_work_inside_a_loop(backend):
-    strict = pytest.importorskip("strict")
+    strict = pytest.importorskip("stcore.testing.strict")
     expected = strict.ops.to_numpy(climb(strict.ops, *map(strict.StrictTensor, (A, B, COTANGENT))))
     result = climb(backend.ops, *map(backend.tensor, (A, B, COTANGENT)))
     np.testing.assert_allclose(backend.array(result), expected, atol=1e-9)
