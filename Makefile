@@ -65,7 +65,8 @@ $(VENV)/torch $(VENV)/keras: $(VENV)/%: $(BIN)/pip pyproject.toml constraints.tx
 	touch $@
 
 # uv installs in a third of pip's time, from the indexes that pip is set up with; where it cannot, pip does.
-EXTRAS := torch,keras,jax,timm,hub,datasets,onnx,huggingface,autoattack,tensorboard,plots,search,cluster,docs,dev
+EXAMPLE := tests/plugin_package
+EXTRAS := torch,keras,jax,timm,hub,datasets,onnx,huggingface,autoattack,tensorboard,wandb,trackio,plots,search,cluster,docs,dev
 PIP := $(BIN)/pip --disable-pip-version-check
 set_for_pip = "$${PIP_$(1)-$$($(PIP) config get global.$(2) 2> /dev/null)}"
 UV = UV_INDEX_STRATEGY=unsafe-best-match \
@@ -75,10 +76,11 @@ UV = UV_INDEX_STRATEGY=unsafe-best-match \
 	$(BIN)/uv --quiet
 
 # Byte code is made by all cores at once.
-$(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt
+$(VENV)/dev: $(BIN)/pip pyproject.toml constraints.txt $(EXAMPLE)/pyproject.toml
 	$(PIP) install --quiet -c constraints.txt uv || true
 	$(UV) pip install --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]' || \
 		$(PIP) install --quiet --no-compile -c constraints.txt -e '.[$(EXTRAS)]'
+	$(PIP) install --quiet --no-index --no-deps --no-build-isolation -e $(EXAMPLE)
 	$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib > /dev/null 2>&1 || true  # some packages bring templates that are no Python
 	touch $@
 

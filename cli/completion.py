@@ -12,9 +12,6 @@ import tyro
 
 from stcore import errors, methods, models, presets, zoo
 from stcore.analysis.registry import ANALYSES
-from stcore.attacks import PRESETS as ATTACKS
-from stcore.autoattack.attack import NAMES as CASCADES
-from stcore.autoattack.versions import IDS
 from stcore.base import checks
 from stcore.cli import options as of
 from stcore.cli.analyze_options import OPTIONS as OF_ANALYSES
@@ -26,19 +23,20 @@ from stcore.data.augment import AUGMENT
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.readers.sources import READERS
 from stcore.data.resident import RESIDENT
-from stcore.evaluation.attack_names import MONITORS
+from stcore.evaluation.attack_names import ATTACKS, MONITORS
 from stcore.evaluation.results import PRECISIONS as OF_EVALUATIONS
 from stcore.export import PREPROCESSING, TARGETS
 from stcore.models import normalization
 from stcore.runs import known_presets
 from stcore.runs.folder import CHECKPOINTS
 from stcore.runs.settings import PRECISIONS, SELECT
+from stcore.trackers import TRACKERS
 from stcore.training.noise import NOISE
 from stcore.training.recovery import ON_TROUBLE
 from stcore.training.schedules import SCHEDULES
 
 SHELLS = ("bash", "zsh", "fish")
-LISTS = ("attacks", "formats")
+LISTS = ("attacks", "formats", "track")
 """Options that take several values, separated by commas."""
 
 
@@ -108,12 +106,14 @@ def actions() -> dict[str, list[str]]:
 
 def values(command: str, option: str) -> tuple[str, ...]:
     """The closed set of values of an option; empty if it takes any."""
-    return _OF_COMMANDS.get(command, {}).get(option) or _VALUES.get(option, ())
+    known = _OF_COMMANDS.get(command, {}).get(option) or _VALUES.get(option, ())
+    registry = of.REGISTRIES.get(option)
+    return (*known, *(name for name in registry.names() if name not in registry)) if registry else known
 
 
 _DATASETS = ("digits", *PUBLISHED, *(f"{kind}:" for kind in READERS))
 _VALUES: Mapping[str, tuple[str, ...]] = {
-    "attacks": (*ATTACKS, *CASCADES, *IDS),
+    "attacks": tuple(ATTACKS),
     "augment": tuple(AUGMENT),
     "backend": ("torch", "keras"),
     "checkpoint": CHECKPOINTS,
@@ -142,6 +142,7 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
     "schedule": SCHEDULES,
     "select": SELECT,
     "select_by": ("natural", *MONITORS),
+    "track": tuple(TRACKERS),
     "weighting": ("tanh", "sigmoid", "discrete"),
     "search_mode": ("eval", "batch", "train"),
     "collaborative": ("start", "descent"),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from stcore import errors, models
 from stcore.api.steps import train_step
+from stcore.base.registry import package_of, plug_ins
 from stcore.base.version import __version__
 from stcore.cli.console import make_console
+from stcore.cli.options import REGISTRIES
 from stcore.cli.quiet import load_quietly
 from stcore.core.dispatch import BACKENDS, available_backends, missing_packages, remedy
 from stcore.core.optimizers import SGD
@@ -30,6 +32,8 @@ def main(args: Sequence[str]) -> int:
     console = make_console()
     console.print(f"stcore {__version__}, Python {platform.python_version()}, numpy {np.__version__}")
     console.print(f"{platform.platform()}")
+    for line in plug_in_lines():
+        console.print(line, markup=False)
     healthy = True
     for name in BACKENDS:
         if missing := missing_packages(name):
@@ -48,6 +52,16 @@ def main(args: Sequence[str]) -> int:
             raise errors.UsageError(f"no backend is ready: {remedy('keras')}")
         raise errors.UsageError("no backend is installed: in the repository, pip install '.[torch]' or '.[keras]'")
     return errors.OK if healthy else errors.BUG
+
+
+def plug_in_lines() -> Iterator[str]:
+    """What installed packages bring, a line each; nothing of theirs is imported."""
+    for registry in {one.group: one for one in REGISTRIES.values()}.values():
+        for name, points in plug_ins(registry.group).items():
+            packages = " and ".join(map(package_of, points))
+            hidden = f"; hidden by stcore's own: name it as {points[0].value}" if name in registry else ""
+            twice = "; ambiguous: name it as package.module:name" if len(points) > 1 else ""
+            yield f"{registry.kind} {name}: of {packages}{hidden or twice}"
 
 
 def check(name: str) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from stcore import models, zoo
 from stcore.base import checks
-from stcore.cli.options import EvaluateOptions, TrainOptions
-from stcore.cli.parsing import from_file
+from stcore.cli.options import EvaluateOptions
+from stcore.cli.own_settings import read_settings
 from stcore.data.readers.sources import READERS
 from stcore.errors import UsageError
 from stcore.models.weights_files import is_torch, read_weights
@@ -89,7 +89,8 @@ def plan_from(options: EvaluateOptions) -> Plan:
 
 def of_run(run: Path) -> dict[str, Any]:
     """The settings of a run's config. Raises UsageError if it is damaged."""
-    settings = from_file(TrainOptions, run / CONFIG)
+    with RunFolder.open(run).explaining():
+        settings = read_settings(run / CONFIG)
     if missing := {"backend", "model", "dataset"} - settings.keys():
         raise UsageError(f"run: {run / CONFIG} is damaged: it lacks {', '.join(sorted(missing))}")
     settings["dataset"] = RunFolder.open(run).located(settings["dataset"])

@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from stcore import errors
+from stcore import errors, models
 from stcore.api.run import load
 from stcore.base import checks
 from stcore.base.files import check_free, replacing_folder, write_file
 from stcore.base.weights_file import load_weights
 from stcore.cli.console import make_console, say
-from stcore.cli.options import ExportOptions, RobustBenchOptions, TrainOptions
-from stcore.cli.parsing import act, from_file, parse
+from stcore.cli.options import ExportOptions, RobustBenchOptions
+from stcore.cli.own_settings import read_settings
+from stcore.cli.parsing import act, parse
 from stcore.cli.quiet import load_quietly, quietly
 from stcore.errors import UsageError
 from stcore.evaluation.folder import IDENTITY, RESULT
@@ -70,13 +71,13 @@ def robustbench(args: Sequence[str]) -> int:
     path = options.weights
     settings: dict[str, Any] = {}
     if path.is_dir():
-        settings = from_file(TrainOptions, RunFolder.open(path).path / CONFIG)
+        settings = read_settings(RunFolder.open(path).path / CONFIG)
         checks.choice("checkpoint", options.checkpoint, CHECKPOINTS)
         path = path / f"{options.checkpoint}.safetensors"
     weights, about = load_weights(path)
     if not {"model", "num_classes", "image_shape", "stcore"} <= about.keys():
         raise UsageError(f"weights: expected those of stcli train or import; {path} does not name its model")
-    if ":" in about["model"] and about.get("backend") != "torch":
+    if models.is_third_party(about["model"]) and about.get("backend") != "torch":
         raise UsageError(
             f"weights: expected those of a network in PyTorch, as RobustBench's are; {path} is of Keras"
         )

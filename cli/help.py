@@ -16,8 +16,12 @@ from typing import Any
 
 import tyro
 
+from stcore.base.registry import Registry
+
 WIDEST, NARROWEST = 100, 24
 """Columns: a wider terminal has margins, and a narrower one breaks the lines itself."""
+TEXT = "text"
+"""The entry of a field's metadata that holds its text, if no docstring below it does."""
 INDENT = 26
 """Column at which an option's text begins; below twice as many columns it begins on a line of its own."""
 
@@ -61,14 +65,14 @@ class Option:
 
 def options_of(kind: type[Any], default: Any = None) -> list[Option]:
     """The options of a dataclass, in its order. default: an instance that holds the defaults to show."""
-    hints, texts = typing.get_type_hints(kind, include_extras=True), _texts(kind)  # type: ignore[arg-type]  # a class is hashable
+    hints, texts = typing.get_type_hints(kind, include_extras=True), texts_of(kind)  # type: ignore[arg-type]  # a class is hashable
     found = []
     for field in dataclasses.fields(kind):
         required = field.default is dataclasses.MISSING
         value = getattr(default, field.name) if default is not None else None if required else field.default
         types = list(_unwrapped(hints[field.name]))
         positional = any(tyro.conf.Positional in getattr(one, "__metadata__", ()) for one in types)
-        text = texts.get(field.name, "")
+        text = field.metadata.get(TEXT) or texts.get(field.name, "")
         metavar = _metavar(field.name, types, positional)
         found.append(Option(field.name, text, _base(types), metavar, value, required, positional))
     return found
@@ -78,7 +82,7 @@ def help_text(kind: type[Any], prog: str, default: Any = None) -> str:
     """What `PROG --help` prints, as wide as the terminal.
 
     The class attribute GROUPS, if any, holds the sections: (title, names of options separated by spaces). Options
-    in no group come first.
+    in no group come first. REGISTRIES holds the registry of what an option names, whose plug-ins are listed.
     """
     width = min(max(shutil.get_terminal_size().columns, NARROWEST), WIDEST)
     options = {option.name: option for option in options_of(kind, default)}
@@ -96,10 +100,17 @@ def help_text(kind: type[Any], prog: str, default: Any = None) -> str:
         if members:
             lines += [*_filled(f"{title}:", width)]
             for option in members:
-                lines += _entry(option.invocation, f"{option.text} {option.shown_default}", width)
+                added = _of_packages(getattr(kind, "REGISTRIES", {}).get(option.name))
+                lines += _entry(option.invocation, f"{option.text} {added}{option.shown_default}", width)
             lines.append("")
     lines += _entry("-h, --help", "Show this help.", width)
     return "\n".join(lines) + "\n"
+
+
+def _of_packages(registry: Registry[Any] | None) -> str:
+    """What installed packages add to an option's names."""
+    added = [] if registry is None else [name for name in registry.names() if name not in registry]
+    return f"From installed packages: {', '.join(added)}. " if added else ""
 
 
 def _entry(invocation: str, text: str, width: int) -> Iterator[str]:
@@ -150,17 +161,17 @@ def _metavar(name: str, types: Sequence[Any], positional: bool) -> str:
 
 
 @cache
-def _texts(kind: type[Any]) -> dict[str, str]:
-    """The docstring below each field, of base classes too."""
+def texts_of(kind: type[Any]) -> dict[str, str]:
+    """The docstring below each field, of base classes too; none of a class without source."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
-        (body,) = (
-            one
-            for one in ast.parse(textwrap.dedent(inspect.getsource(base))).body
-            if isinstance(one, ast.ClassDef)
-        )
+        try:
+            source = inspect.getsource(base)
+        except (OSError, TypeError):  # made while the program runs
+            continue
+        (body,) = (one for one in ast.parse(textwrap.dedent(source)).body if isinstance(one, ast.ClassDef))
         for field, text in itertools.pairwise(body.body):
             match field, text:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):

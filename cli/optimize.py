@@ -140,7 +140,9 @@ def main(options: SweepOptions, plan: Plan, job_of: JobOf, devices: Sequence[str
     root = Path(str(options.out))
     root.mkdir(parents=True, exist_ok=True)
     with held(root, "running several runs"):
-        search = Search(_study(root, options, plan), space_of(options.vary), job_of, figure, options.trials)
+        search = Search(
+            _study(root, options, plan), space_of(options.vary, options.method), job_of, figure, options.trials
+        )
         search.take_up()
         return _carry_out(search, devices, options)
 

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import tyro
 
+from stcore import models
+from stcore.base.registry import Registry
 from stcore.cli.parsing import Int, MaybeInt, MaybeNumber, MaybeText, Number
+from stcore.core.divergences import DIVERGENCES
+from stcore.data.readers.sources import DATASETS
+from stcore.evaluation.attack_names import ATTACKS
+from stcore.methods import METHODS
+from stcore.trackers import TRACKERS
 
+REGISTRIES: Mapping[str, Registry[Any]] = {
+    "attacks": ATTACKS,
+    "dataset": DATASETS,
+    "divergence": DIVERGENCES,
+    "inner_divergence": DIVERGENCES,
+    "method": METHODS,
+    "model": models.MODELS,
+    "track": TRACKERS,
+}
+"""The options that name a part → the registry that knows the names."""
 Groups: TypeAlias = tuple[tuple[str, str], ...]
 """The sections of a command's `--help`: (title, names of options)."""
 
@@ -17,7 +35,7 @@ _OF_TRAINING: Groups = (
     ("common options", "backend dataset model method preset config out seed device json"),
     (
         "data",
-        "augment train_size validation_size test_size image_column label_column image_size "
+        "augment mixup cutmix train_size validation_size test_size image_column label_column image_size "
         "skip_broken extra_data extra_fraction",
     ),
     ("model", "normalize pretrained init_weights new_head"),
@@ -48,7 +66,10 @@ _OF_TRAINING: Groups = (
         "dtype precision inner_precision gradient_checkpointing compile cuda_graph noise resident threads "
         "decode_workers deterministic sync_batch_norm replicas",
     ),
-    ("interruptions, several runs, logging", "resume save_every max_hours on_trouble seeds devices tensorboard"),
+    (
+        "interruptions, several runs, logging",
+        "resume save_every max_hours on_trouble seeds devices track tensorboard",
+    ),
 )
 
 
@@ -61,6 +82,7 @@ class TrainOptions:
     """
 
     GROUPS = _OF_TRAINING
+    REGISTRIES = REGISTRIES
 
     backend: str = "torch"
     """The framework: torch or keras."""
@@ -69,8 +91,8 @@ class TrainOptions:
     svhn:DIR (the published files), parquet:DIR (train-*.parquet, test-*.parquet of encoded images), folder:DIR
     (train/CLASS/*.png, test/CLASS/*.png), hub:OWNER/NAME (Hugging Face), npz:DIR (train.npz, test.npz),
     safetensors:DIR (train.safetensors, test.safetensors), npy:DIR (train_images.npy, train_labels.npy and so on;
-    may be larger than memory) or stream:DIR (train-*.tar, test-*.tar in webdataset's layout, read once per
-    epoch)."""
+    may be larger than memory), stream:DIR (train-*.tar, test-*.tar in webdataset's layout, read once per epoch) or
+    package.module:load, your function that returns the images."""
     model: str = "small-cnn"
     """small-cnn, resnet8, resnet-s-W such as resnet-s-64, resnet18, preact-resnet18, wrn-D-K such as wrn-28-10, or
     vgg16-bn; timm:NAME (torch), keras.applications:NAME (keras), or package.module:factory, your function that
@@ -82,7 +104,7 @@ class TrainOptions:
     method: str = "st"
     """st (squeeze training), standard, at, trades, mart, collaborative (Eq. 5), the two-example variants at2,
     trades2, mart2, gairat, gair-rst, bat; by a single step: fast-st (squeeze training), n-fgsm, fgsm-rs or
-    fgsm-consistency."""
+    fgsm-consistency; or package.module:MyConfig, a method of your own, whose settings --help with it shows."""
     preset: str = "digits"
     """The recipe that sets every option not given: digits, cifar10, cifar100, svhn; one that was run, such as
     fast/digits; or a row of the paper's tables such as table1/cifar10/st-awp (stcli presets lists them)."""
@@ -101,13 +123,17 @@ class TrainOptions:
     resume: MaybeText = None
     """Resume the stopped or killed run in this folder; the result is that of an uninterrupted run. The run keeps
     its settings. Only --dataset (if it moved), --device, --threads, --resident, --decode-workers,
-    --save-every, --max-hours, --tensorboard and --json may be given with it."""
+    --save-every, --max-hours, --track, --tensorboard and --json may be given with it."""
     save_every: Number = 300.0
     """Seconds between saves of the state within an epoch: at most this much work is lost to a kill."""
     max_hours: MaybeNumber = None
     """Stop after this many hours as on Ctrl-C: state saved, exit code 130."""
+    track: MaybeText = None
+    """Pass the metrics on to trackers, separated by commas: tensorboard (into the run's folder), wandb,
+    trackio, mlflow, or package.module:MyTracker with the methods of stcore.Callback. A resumed run continues
+    there."""
     tensorboard: bool = False
-    """Also write each epoch's metrics for TensorBoard into the run's folder; a resumed run continues them."""
+    """The same as --track tensorboard."""
 
     epochs: Int = 30
     """Passes over the training images."""
@@ -147,8 +173,15 @@ class TrainOptions:
     clip_norm: MaybeNumber = None
     """The greatest norm of an update's gradient, over all weights, such as 1.0."""
     augment: str = "none"
-    """none, crop-flip (zero-pad 4, random crop, horizontal flip), or crop-flip-cutout (also a black square of
-    14/32 of the side)."""
+    """none, crop-flip (zero-pad 4, random crop, horizontal flip), crop-flip-cutout (also a black square of
+    14/32 of the side), trivial-augment (crop-flip, then one of 14 operations of random strength), or
+    random-resized-crop-flip (a box of 8 to 100 % of the area, resized to the image's size)."""
+    mixup: MaybeNumber = None
+    """α: mix each batch's images and labels with those of the batch in reverse order, by a share from Beta(α, α);
+    such as 0.2. With --cutmix too, each batch takes one of the two with equal chance."""
+    cutmix: MaybeNumber = None
+    """α: give each image a box of the other one, whose share of the area comes from Beta(α, α); the labels are
+    mixed in the same shares. Such as 1.0."""
     pretrained: bool = False
     """Start from the weights that timm or keras.applications publishes; downloaded if not cached."""
     init_weights: MaybeText = None
@@ -177,7 +210,7 @@ class TrainOptions:
     beta: Number = 6.0
     """Weight β of the divergence (all methods but standard, at, gairat and single-step ones without a squeeze)."""
     divergence: str = "symmetric_kl"
-    """symmetric_kl, js, squared_l2, kl or improved_kl (st, fast-st, trades)."""
+    """symmetric_kl, js, squared_l2, kl, improved_kl or package.module:function (st, fast-st, trades)."""
     inner_divergence: MaybeText = None
     """Divergence of the search, if another than that of the loss (st)."""
     stop_gradient_targets: bool = True
@@ -245,7 +278,7 @@ class TrainOptions:
     attacks: str = "fgsm,pgd20"
     """Attacks of the final evaluation, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool,
     collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus,
-    autoattack-rand, autoattack-fast and its members, as stcli evaluate takes them."""
+    autoattack-rand, autoattack-fast and its members, as stcli evaluate takes them; package.module:make_attack."""
     eval_epsilon: Number = 8 / 255
     """Radius ε of the evaluation's attacks; by default that of training."""
     eval_norm: MaybeText = None
@@ -383,10 +416,11 @@ class EvaluateOptions:
         ("runtime", "backend device dtype precision batch_size threads"),
         ("output", "out save_every save_examples predictions json"),
     )
+    REGISTRIES = REGISTRIES
 
     run: tyro.conf.Positional[Path]
     """A run's folder, as `stcli train` leaves it, zoo:NAME (stcli zoo list), or a .safetensors or PyTorch file,
-    which needs --dataset."""
+    which needs --dataset. A run's folder runs the code of the import paths in its config.toml."""
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
     model: MaybeText = None
@@ -395,7 +429,8 @@ class EvaluateOptions:
     attacks: str = "fgsm,pgd20"
     """Attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool, collaborative;
     pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus, autoattack-rand,
-    autoattack-fast; its members apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, also several joined by +."""
+    autoattack-fast; its members apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, also several joined by +;
+    package.module:make_attack, your function (epsilon, norm) that returns an attack."""
     fast: bool = False
     """Replace autoattack by autoattack-fast: two of its attacks in fewer steps, for a ninth of the passes."""
     epsilon: MaybeNumber = None

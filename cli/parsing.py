@@ -74,7 +74,7 @@ INSTEAD = {
     "workers num-workers n-workers loader-workers j": "Batches are made in the training process, so there are no "
     "workers; --threads sets its CPU threads, --decode-workers those that decode a stream",
     "distributed ddp world-size local-rank": "torchrun starts one process per device; see --sync-batch-norm",
-    "wandb mlflow": "The run's metrics.jsonl holds each epoch's metrics; --tensorboard shows them",
+    "wandb mlflow trackio": "--track takes their names",
     "num-classes classes n-classes": "The --dataset determines the number of classes",
     _STRANGERS["steps"] + " steps step-size " + _STRANGERS["step-size"]: "The name in --attacks fixes an attack's "
     "steps, such as pgd20 or pgd100",

@@ -14,13 +14,12 @@ from rich.table import Table
 from stcore import errors
 from stcore.api.display import title
 from stcore.base import checks
-from stcore.cli import tensorboard
 from stcore.cli.console import make_console, say
 from stcore.cli.options import PlanOptions
 from stcore.cli.parsing import peek
 from stcore.cli.quiet import load_quietly
 from stcore.cli.seeds import check_together, parse_devices, parse_seeds, without
-from stcore.cli.training_plan import asked, run_options_from
+from stcore.cli.training_plan import asked, run_options_from, trackers_of
 from stcore.costs.forecast import Forecast
 from stcore.costs.stopwatch import Spent
 from stcore.errors import UsageError
@@ -50,8 +49,7 @@ def main(args: Sequence[str]) -> int:
     run_options = run_options_from(options, lambda text: None)
     if out is not None and len(seeds) == 1:
         RunFolder.check_free(Path(out))
-    if options.tensorboard:
-        tensorboard.check_installed()
+    trackers_of(options)
     load_quietly(plan.runtime.backend)
     from stcore.costs.probe import probe
 

@@ -15,8 +15,8 @@ from stcore.base import checks
 from stcore.base.progress import stretch
 from stcore.base.weights_file import load_weights
 from stcore.cli.console import make_console, make_progress
-from stcore.cli.options import TrainOptions
-from stcore.cli.parsing import Int, MaybeInt, MaybeText, Number, from_file, parse
+from stcore.cli.own_settings import read_settings
+from stcore.cli.parsing import Int, MaybeInt, MaybeText, Number, parse
 from stcore.cli.quiet import load_quietly
 from stcore.data import load_unlabelled, save_arrays
 from stcore.errors import UsageError
@@ -86,7 +86,7 @@ def main(args: Sequence[str]) -> int:
 
 def load_classifier(options: PseudoLabelOptions, folder: RunFolder, about: Mapping[str, str]) -> Classifier:
     """The checkpoint's network, built from its file's metadata."""
-    settings: dict[str, Any] = from_file(TrainOptions, folder.path / CONFIG)
+    settings: dict[str, Any] = read_settings(folder.path / CONFIG)
     settings["dataset"] = folder.located(settings.get("dataset", "digits"))
     settings |= {"device": options.device, "threads": options.threads}
     plan = make_plan(settings | ({} if options.backend is None else {"backend": options.backend}))

@@ -10,10 +10,10 @@ from typing import Any
 
 from stcore.cli.grid import Point, points
 from stcore.cli.options import TrainOptions
+from stcore.cli.own_settings import with_settings
 from stcore.cli.parsing import Int, MaybeInt, number
 from stcore.errors import UsageError
 
-_TYPES = typing.get_type_hints(TrainOptions, include_extras=True)
 DIGITS = 4
 """Significant digits of a number that the search draws: a run's name and its command say it whole."""
 
@@ -48,9 +48,10 @@ class Values:
 Space: typing.TypeAlias = dict[str, Range | Values]
 
 
-def space_of(vary: Sequence[str]) -> Space:
+def space_of(vary: Sequence[str], method: str | None = None) -> Space:
     """The space of words `name=LOW..HIGH`, `name=LOW..HIGH:log` and `name=value,value`.
 
+    method: whose own settings may be among them.
     Raises UsageError for an unknown setting, one without a value or given twice, or a range that is none.
     """
     space: Space = {}
@@ -58,11 +59,11 @@ def space_of(vary: Sequence[str]) -> Space:
         name, _, values = word.partition("=")
         name = name.strip().replace("-", "_")
         if ".." in values:
-            ends = _range(name, values)
-            points([f"{name}={ends.low}"], None)  # checks the name
+            points([f"{name}=0"], None, method)  # checks the name
+            ends = _range(name, values, _type_of(name, method))
             found: Range | Values = ends
         else:
-            found = Values(tuple(str(point[name]) for point in points([word], None)))
+            found = Values(tuple(str(point[name]) for point in points([word], None, method)))
         if name in space:
             raise UsageError(f"vary: expected {name} once; received it twice. Put all its values into one list")
         space[name] = found
@@ -78,7 +79,11 @@ def suggested(space: Space, trial: Any) -> Point:
     return {name: where.suggest(trial, name) for name, where in space.items()}
 
 
-def _range(name: str, text: str) -> Range:
+def _type_of(name: str, method: str | None) -> Any:
+    return typing.get_type_hints(with_settings(TrainOptions, method), include_extras=True)[name]
+
+
+def _range(name: str, text: str, kind: Any) -> Range:
     form = f"vary: expected a range such as {name}=0.01..0.3 or {name}=0.01..0.3:log; received {name}={text}"
     match = re.fullmatch(r"\s*(.+?)\.\.(.+?)(:log)?\s*", text)
     if match is None:
@@ -87,7 +92,7 @@ def _range(name: str, text: str) -> Range:
         low, high = number(match[1]), number(match[2])
     except ValueError as error:
         raise UsageError(form) from error
-    whole = _TYPES.get(name) in (Int, MaybeInt)
+    whole = kind in (Int, MaybeInt)
     if not low < high or (match[3] and low <= 0):
         raise UsageError(f"{form}. The ends rise, and above 0 with :log")
     if whole and not (low.is_integer() and high.is_integer()):

@@ -14,7 +14,8 @@ from stcore.cli.grid import Point, label, points, words
 from stcore.cli.jobs import Job
 from stcore.cli.many import Trains, carry_out
 from stcore.cli.options import SweepOptions, TrainOptions
-from stcore.cli.parsing import named_in, parse
+from stcore.cli.own_settings import with_settings
+from stcore.cli.parsing import named_in, parse, peek
 from stcore.cli.seeds import DRY_RUN, check_together, jobs_of, own, parse_devices, parse_seeds, without
 from stcore.cli.training_plan import plan_from
 from stcore.errors import UsageError
@@ -25,7 +26,7 @@ CLUSTER = ("cluster", "cluster-option", "cluster_option")
 
 def main(args: Sequence[str]) -> int:
     """Trains the sweep's runs; returns 0, the first failure's exit code, or 130 if interrupted."""
-    options = parse(SweepOptions, args, "stcli sweep")
+    options = parse(with_settings(SweepOptions, peek(args, "method")), args, "stcli sweep")
     if options.resume is not None:
         raise UsageError("resume: expected none, since a sweep resumes by itself; received it. Leave it out")
     check_together(args, several=True)
@@ -45,10 +46,11 @@ def asked_for(args: Sequence[str], options: SweepOptions) -> list[Job]:
     base = without(args, "vary", "grid", "trials", *CLUSTER, *DRY_RUN, "seeds", "devices")
     seeds = None if options.seeds is None else parse_seeds(options.seeds)
     found: dict[Path, Job] = {}
-    for point in points(options.vary, options.grid):
-        if fixed := set(point) & named_in(base, TrainOptions):
+    method = peek(args, "method")
+    for point in points(options.vary, options.grid, method):
+        if fixed := set(point) & named_in(base, with_settings(TrainOptions, method)):
             raise UsageError(f"vary: expected no --{fixed.pop()} with its values; received both. Leave it out")
-        for job in _of_point(point, base, seeds):
+        for job in _of_point(point, base, seeds, method):
             if job.folder in found:
                 raise UsageError(f"vary: expected each run once; received {job.name} twice")
             found[job.folder] = job
@@ -58,9 +60,9 @@ def asked_for(args: Sequence[str], options: SweepOptions) -> list[Job]:
     ]
 
 
-def _of_point(point: Point, base: Sequence[str], seeds: Sequence[int] | None) -> list[Job]:
+def _of_point(point: Point, base: Sequence[str], seeds: Sequence[int] | None, method: str | None) -> list[Job]:
     """The run of a point, or its runs over seeds."""
-    given = words(point)
+    given = words(point, method)
     try:
         plan, out, _ = plan_from([*base, *given])
     except UsageError as error:
@@ -104,7 +106,7 @@ def _search(args: Sequence[str], options: SweepOptions, devices: Sequence[str | 
         raise UsageError("out: expected a folder for the sweep's runs; received none. Give --out DIR")
 
     def job_of(point: Point) -> Job:
-        (job,) = _of_point(point, base, None)
+        (job,) = _of_point(point, base, None, peek(args, "method"))
         return job
 
     return optimize.main(options, plan, job_of, devices)

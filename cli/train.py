@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from stcore import errors
-from stcore.api.display import epoch_line, title
+from stcore.api.run import carry_out
 from stcore.base.ranks import launched
-from stcore.cli import ranks, seeds, tensorboard
+from stcore.cli import ranks, seeds
 from stcore.cli.console import make_console, make_progress, score_table
 from stcore.cli.parsing import peek
 from stcore.cli.quiet import load_quietly
-from stcore.cli.training_plan import plan_from, resumed, run_options_from
+from stcore.cli.training_plan import plan_from, resumed, run_options_from, trackers_of
 from stcore.evaluation.folder import EVALUATIONS
 from stcore.results.names import radius
 from stcore.runs.folder import RESULT, RunFolder
 from stcore.runs.plan import Plan, default_name
+from stcore.runs.preparation import NOTHING_GIVEN
 from stcore.runs.record import read_record
 from stcore.runs.states import tidy
-from stcore.runs.training_run import Outcome, run
+from stcore.runs.training_run import Outcome
 
 
 def main(args: Sequence[str]) -> int:
@@ -48,24 +48,9 @@ def main(args: Sequence[str]) -> int:
         if ranks.is_first():
             RunFolder.check_free(folder)  # before a framework is loaded
     run_options = run_options_from(options, say)
-    logs = folder / tensorboard.FOLDER
-    logging = (options.tensorboard or logs.is_dir()) and ranks.is_first()
-    events = tensorboard.Events(logs) if logging else None
+    trackers = trackers_of(options, folder) if ranks.is_first() else []
     load_quietly(plan.runtime.backend)
-
-    def on_row(row: Mapping[str, Any]) -> None:
-        say(epoch_line(row, plan.optimisation.epochs, plan.evaluation.select))
-        if events is not None:
-            events.write(row)
-
-    outcome = run(
-        plan,
-        folder,
-        make_progress(console),
-        on_begin=lambda: say(f"{title(plan)} → {folder}"),
-        on_row=on_row,
-        options=run_options,
-    )
+    outcome = carry_out(plan, folder, NOTHING_GIVEN, trackers, run_options, make_progress(console), say)
     if outcome.interrupted:
         say(how_to_continue(outcome, plan))
         return errors.INTERRUPTED

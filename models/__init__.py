@@ -13,10 +13,20 @@ from stcore.models.convert import export_weights, load_weights, trainable_weight
 from stcore.models.description import count_parameters
 from stcore.models.factory import build, pretrained_normalization
 from stcore.models.heads import with_new_head
-from stcore.models.origin import GIVEN, check_name, check_weights, is_factory, is_given, name_of
+from stcore.models.origin import (
+    LIBRARIES,
+    MODELS,
+    check_name,
+    check_weights,
+    is_factory,
+    is_given,
+    is_third_party,
+    name_of,
+)
 
 __all__ = [
-    "GIVEN",
+    "LIBRARIES",
+    "MODELS",
     "build",
     "check_name",
     "check_weights",
@@ -25,6 +35,7 @@ __all__ = [
     "export_weights",
     "is_factory",
     "is_given",
+    "is_third_party",
     "known_names",
     "load_weights",
     "name_of",

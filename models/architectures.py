@@ -10,6 +10,7 @@ from functools import partial
 from typing import cast
 
 from stcore.base.checks import did_you_mean
+from stcore.base.registry import plug_ins
 from stcore.errors import UsageError
 from stcore.models.description import (
     BatchNorm,
@@ -190,6 +191,10 @@ SMALL_WIDTHS = range(8, 257, 8)
 """Of the first stage of resnet-s-W."""
 
 
+GROUP = "stcore.models"
+"""Of the entry points of installed packages' networks."""
+
+
 def known_names() -> tuple[str, ...]:
     """The names that `describe` accepts, without -silu; of wrn-D-K and resnet-s-W only some."""
     return (*ARCHITECTURES, *SMALL_EXAMPLES, *WRN_EXAMPLES)
@@ -224,7 +229,9 @@ def describe(name: str, num_classes: int, in_channels: int = 3) -> Sequence:
                 f"{SMALL_WIDTHS[-1]}, received {name!r}"
             )
         return small_resnet(num_classes, in_channels, width=width)
+    short = ", ".join((*ARCHITECTURES, *plug_ins(GROUP)))
     raise UsageError(
-        f"expected a network's name, one of {', '.join(ARCHITECTURES)}, resnet-s-W (such as resnet-s-64) or "
-        f"wrn-D-K with D = 6n + 4 (such as wrn-28-10), received {name!r}{did_you_mean(name, known_names())}"
+        f"expected a network's name, one of {short}, resnet-s-W (such as resnet-s-64) or "
+        f"wrn-D-K with D = 6n + 4 (such as wrn-28-10), received {name!r}"
+        + did_you_mean(name, (*known_names(), *plug_ins(GROUP)))
     )

@@ -56,7 +56,7 @@ def build(
         raise UsageError(
             f"expected dtype to be one of {', '.join(DTYPES)}, received {dtype!r}{did_you_mean(dtype, DTYPES)}"
         )
-    if origin.split(name) is not None:
+    if origin.is_third_party(name):
         rest = {"num_classes": num_classes, "in_channels": in_channels, "image_size": image_size, "seed": seed}
         return _build_third_party(name, backend, dtype, device, normalize=layer, pretrained=pretrained, **rest)
     description = describe(name, num_classes, in_channels)

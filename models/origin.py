@@ -2,41 +2,68 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stcore.base.registry import GIVEN, Registry, call, is_import_path
 from stcore.errors import UsageError
 from stcore.models import normalization
-from stcore.models.architectures import describe
+from stcore.models.architectures import GROUP, describe, known_names
 
 LIBRARIES = {"timm": "torch", "keras.applications": "keras"}
 """Library of networks → its backend."""
-GIVEN = "given"
-"""The source of a network that was handed over as an object: `given:CLASS`."""
 FORMS = "timm:NAME (torch), keras.applications:NAME (keras) or package.module:factory"
 
 
+def _accepted(part: Any, name: str) -> Callable[..., Any]:
+    if not callable(part):
+        raise UsageError(
+            f"model: expected {name} to be a function, or a class, that returns a network; received a "
+            f"{type(part).__name__}"
+        )
+    return part  # type: ignore[no-any-return]
+
+
+def _own(name: str) -> Callable[..., Any]:
+    return lambda num_classes, in_channels: describe(name, num_classes, in_channels)
+
+
+MODELS: Registry[Callable[..., Any]] = Registry(
+    "model", GROUP, {name: _own(name) for name in known_names()}, _accepted, FORMS
+)
+"""Ours by name, whose functions return a description; a plug-in's returns a network of its framework."""
+
+
 def split(name: str) -> tuple[str, str] | None:
-    """The library or module and the name in it; None for one of our own networks.
+    """The library or module and the name in it; None for a network with a short name.
 
     Raises UsageError for a name of neither form.
     """
     if ":" not in name:
         return None
     source, _, member = name.partition(":")
-    path = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
-    if not re.fullmatch(path, source) or not re.fullmatch(r"[\w.-]+" if source in LIBRARIES else path, member):
+    if not (is_import_path(name) or (source in (*LIBRARIES, GIVEN) and re.fullmatch(r"[\w.-]+", member))):
         raise UsageError(f"model: expected one of ours, {FORMS}; received {name!r}")
     return source, member
 
 
+def is_third_party(name: str) -> bool:
+    """Whether the network is not one of ours, so that it exists in one framework only."""
+    if ":" in name or not MODELS.is_plug_in(name):
+        return ":" in name
+    try:
+        describe(name, 10)  # ours win, also of the many of one form, such as resnet-s-W
+    except UsageError:
+        return True
+    return False
+
+
 def is_factory(name: str) -> bool:
-    """Whether the name refers to a factory of the user."""
+    """Whether the name is the import path of a factory, whose code the user has to trust.
+
+    A short name is of a package that the user has installed.
+    """
     origin = split(name)
     return origin is not None and origin[0] not in (*LIBRARIES, GIVEN)
 
@@ -60,7 +87,8 @@ def check_name(name: str, backend: str) -> None:
         )
     origin = split(name)
     if origin is None:
-        describe(name, 10)
+        if not is_third_party(name):
+            describe(name, 10)
         return
     library = origin[0]
     if LIBRARIES.get(library, backend) != backend:
@@ -73,7 +101,7 @@ def check_weights(metadata: Mapping[str, str], backend: str, normalize: str) -> 
     Raises UsageError if the network exists in another framework only, or has another normalisation.
     """
     file_backend = metadata.get("backend", backend)
-    if ":" in metadata.get("model", "") and file_backend != backend:
+    if file_backend != backend and is_third_party(metadata.get("model", "")):
         raise UsageError(
             f"weights: expected those of a {backend} network; received those of {metadata['model']} in "
             f"{file_backend}, a network that exists only there. Give --backend {file_backend}"
@@ -87,44 +115,8 @@ def check_weights(metadata: Mapping[str, str], backend: str, normalize: str) -> 
 
 
 def call_factory(name: str, **arguments: Any) -> Any:
-    """Calls the factory package.module:factory with those of `arguments` that its signature accepts.
+    """Calls the factory of this name with those of `arguments` that its signature accepts.
 
-    The module may be installed or in the working directory. Raises UsageError if there is none, or if it fails.
+    Its module may be installed or in the working directory. Raises UsageError if there is none, or if it fails.
     """
-    factory = _import_factory(name)
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            accepted = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-            arguments = {key: value for key, value in arguments.items() if key in accepted}
-        return factory(**arguments)
-    except Exception as error:
-        call = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-        raise UsageError(
-            f"model: {name}({call}) raised {type(error).__name__}: {error}. A factory is called with "
-            "num_classes, in_channels and image_size, as far as its signature accepts them"
-        ) from error
-
-
-def _import_factory(name: str) -> Callable[..., Any]:
-    source, member = name.split(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:  # a console script's sys.path lacks it
-        sys.path.append(os.getcwd())
-    try:
-        item: Any = importlib.import_module(source)
-    except Exception as error:  # a module may raise anything
-        raise UsageError(
-            f"model: {source} cannot be imported ({type(error).__name__}: {error}). Expected {FORMS}, its module "
-            "installed or in the working directory"
-        ) from error
-    for part in member.split("."):
-        if not hasattr(item, part):
-            raise UsageError(f"model: expected a factory in {source}; it has no {member}")
-        item = getattr(item, part)
-    if not callable(item):
-        raise UsageError(
-            f"model: expected {name} to be a function, or a class, that returns a network; received a "
-            f"{type(item).__name__}"
-        )
-    factory: Callable[..., Any] = item
-    return factory
+    return call("model", name, MODELS.find(name), **arguments)

@@ -107,6 +107,9 @@ class Ops(Protocol):
     def scale(self, xs: Sequence[Tensor], factors: Tensor, /) -> Sequence[Tensor]:
         """Multiplies each of n tensors of any shapes by its factor, (n,), or all by one, ()."""
 
+    def rank(self, x: Tensor, /) -> int:
+        """The number of axes of x, which is known without its values."""
+
     def ones_like(self, x: Tensor, /) -> Tensor:
         """Ones of x's shape and dtype."""
 
@@ -264,13 +267,13 @@ class Classifier(Network, Protocol):
     def resident(self, images: Array) -> Callable[[Array, Any], Callable[[slice], Tensor]]:
         """Copies uint8 images (N, H, W, C) to the device once, and returns a function that orders them.
 
-        The function takes an epoch's row numbers (n,), and a `stcore.data.augment.CropFlip` for them or None, and
-        copies these to the device. It returns another, which takes a slice of the epoch, copies nothing, and
+        The function takes an epoch's row numbers (n,), and a `stcore.data.crop_flip.CropFlip` for them or None,
+        and copies these to the device. It returns another, which takes a slice of the epoch, copies nothing, and
         returns what `images` would return for these rows, augmented.
         """
 
     def labels(self, array: Array) -> Tensor:
-        """Converts host labels (B,) to the model's integer tensor, on its device."""
+        """Converts host labels to the device: integers (B,) to int64, soft ones (B, C) to the logits' dtype."""
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         """Compiles `fn`, a function of tensors with any batch size, if the framework can; otherwise returns `fn`.

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-
 from stcore import (
     AdversarialConfig,
     BatConfig,
@@ -17,9 +15,12 @@ from stcore import (
     StandardConfig,
     TradesConfig,
 )
-from stcore.base.noise import sample
-from stcore.base.seeding import Stream
 from stcore.methods import make_objective
+from stcore.testing import methods
+from stcore.testing.backends import draw
+from stcore.testing.methods import to_arrays, to_native
+
+__all__ = ["ROWS", "SHORT", "found", "noise", "to_arrays", "to_native"]
 
 ROWS = {
     "st": SqueezeConfig(),
@@ -69,30 +70,9 @@ SHORT = {name: replace(row, steps=3) if hasattr(row, "step_size") else row for n
 
 def noise(objective, shape, seed=0):
     """The unit noise of a batch, as float64 arrays (B, H, W, C)."""
-    return sample(objective.noise_laws, seed, Stream.NOISE, np.arange(shape[0]), shape[1:], dtype="float64")
+    return draw(objective.noise_laws, shape, seed)
 
 
 def found(backend, model, objective, given, seed=0):
     """What the method finds in its first epoch: the native examples as it made them."""
-    batch, classifier = backend.batch(given), backend.classifier(model)
-    drawn = tuple(backend.images(one) for one in noise(objective, given.x.shape, seed))
-    phase = objective.phase(1)
-    return classifier.ops.unrecorded(lambda: objective.find(classifier, batch.x, batch.y, drawn, phase))
-
-
-def to_arrays(backend, examples):
-    """Images as (B, H, W, C), and what is counted of each example as (B,)."""
-    arrays = () if examples is None else tuple(map(backend.array, examples))
-    return [backend.nhwc(e) if a.ndim == 4 else a for e, a in zip(examples or (), arrays, strict=True)]
-
-
-def to_native(backend, examples, arrays):
-    """The same structure in this backend's tensors."""
-    native = [backend.images(a) if a.ndim == 4 else backend.tensor(a) for a in arrays]
-    return (
-        None
-        if examples is None
-        else type(examples)(native)
-        if type(examples) is tuple
-        else type(examples)(*native)
-    )
+    return methods.found(backend, model, objective, given, objective.phase(1), seed)

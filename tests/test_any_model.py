@@ -203,7 +203,7 @@ def test_the_dtype_is_a_factorys_too(backend):
         ("factories:unbuilt", "keras", "begin it with a keras.Input"),
         ("factories:fixed_dtype", "keras", "fixes float32"),
         ("factories:broken", "torch", r"broken\(num_classes=10\) raised KeyError"),
-        ("factories:nothing", "torch", "it has no nothing"),
+        ("factories:nothing", "torch", "factories has no nothing"),
         ("factories:NOT_CALLABLE", "torch", "received a int"),
         ("no_such_module:make", "torch", "no_such_module cannot be imported"),
         ("factories:", "torch", "package.module:factory"),

@@ -21,6 +21,7 @@ from stcore.attacks.square import Square
 from stcore.base.seeding import Stream, sample_uniform
 from stcore.errors import UsageError
 from stcore.protocols import Mode
+from stcore.testing import check_attack
 
 DIMENSION, CLASSES = 12, 4
 
@@ -452,3 +453,13 @@ def test_examples_lie_in_the_ball_and_in_range(backend, told, seed):
 def test_settings_that_cannot_be_are_refused(told, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         PGD(**told)
+
+
+@pytest.mark.parametrize(
+    ("attack", "passes"),
+    [(FGSM(0.1), 1), (PGD(0.1, 0.05, 2, momentum=1.0), 2), (PGD(0.5, 0.2, 2, norm="l2", restarts=2), 5)],
+)
+def test_an_attack_passes_the_contract_of_plug_ins(attack, passes):
+    """A restart is judged by one forward more."""
+    load("torch")
+    check_attack(attack, forwards=passes, backwards=passes - (passes == 5))

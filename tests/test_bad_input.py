@@ -55,19 +55,19 @@ def flags(**settings):
         (["--backend", "jax"], "backend: expected one of torch, keras; received 'jax'"),
         (
             ["--dataset", "mnist"],
-            "expected a data set of the form digits, parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, "  # noqa: E501
-            "hub:OWNER/NAME, npy:DIR, stream:DIR, safetensors:PATH, npz:PATH, received 'mnist'",
+            "KIND:PLACE such as parquet:DIR, cifar10:PATH, cifar100:PATH, svhn:DIR, folder:DIR, hub:OWNER/NAME, "
+            "npy:DIR, stream:DIR, safetensors:PATH, npz:PATH, or package.module:load; received 'mnist'",
         ),
         (["--model", "resnet9"], "received 'resnet9'. Did you mean 'resnet8'?"),
         (["--method", "pgd"], "method: expected one of st, standard, at, trades, mart, collaborative, at2"),
-        (["--attacks", "fgsm,cw"], "attacks: expected some of fgsm, pgd20, pgd100, cw100"),
+        (["--attacks", "fgsm,cw"], "attacks: expected one of fgsm, pgd20, pgd100, cw100"),
         (["--attacks", "fgsm,pgd_rst", "--norm", "l2", "--epsilon", "1"], "expected linf with the attack pgd_rst"),
         (["--eval-norm", "l3"], "eval_norm: expected one of linf, l2, l1; received 'l3'"),
         (["--select-by", "aa"], "select_by: expected one of natural, fgsm, pgd20, pgd100, cw100"),
         (["--select", "train"], "select: expected one of val, test; received 'train'"),
         (
             ["--divergence", "l1"],
-            "divergence: expected one of symmetric_kl, js, squared_l2, kl, improved_kl; received 'l1'",
+            "symmetric_kl, js, squared_l2, kl, improved_kl, hellinger, or package.module:name; received 'l1'",
         ),
         (["--inner-divergence", "l1"], "inner_divergence: expected one of symmetric_kl"),
         (["--label-smoothing", "1.5"], "label_smoothing: expected a number in"),
@@ -83,7 +83,11 @@ def flags(**settings):
         (["--norm", "l1"], "norm: expected one of linf, l2; received 'l1'"),
         (["--init", "natural"], "init: expected one of gaussian, uniform; received 'natural'"),
         (["--dtype", "float16"], "dtype: expected one of float32, float64; received 'float16'"),
-        (["--augment", "mixup"], "augment: expected one of none, crop-flip, crop-flip-cutout; received 'mixup'"),
+        (
+            ["--augment", "mixup"],
+            "augment: expected one of none, crop-flip, crop-flip-cutout, random-resized-crop-flip, "
+            "trivial-augment; received 'mixup'",
+        ),
         (["--compile", "maybe"], "compile: expected one of auto, on, off, xla; received 'maybe'"),
         (["--bogus", "1"], "Unrecognized options: --bogus"),
         (["extra"], "Unrecognized options: extra"),
@@ -344,8 +348,11 @@ def test_a_run_whose_config_was_broken(place):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--attacks", "cw"], "joined by +, such as apgd-ce+square; received 'cw'"),
-        (["--attacks", "apgd-ce+cw"], "joined by +, such as apgd-ce+square; received 'apgd-ce+cw'"),
+        (["--attacks", "cw"], "apgd-ce+square, or package.module:make_attack; received 'cw'"),
+        (
+            ["--attacks", "apgd-ce+cw"],
+            "apgd-ce+square, or package.module:make_attack; received 'apgd-ce+cw'",
+        ),
         (["--attacks", "pgd20", "--fast"], "fast: expected autoattack among the attacks; received pgd20"),
         (["--norm", "l2"], "epsilon: expected one with norm = l2; the run's is for linf"),
         (["--norm", "l1", "--epsilon", "2"], "norm: expected one of linf, l2; received 'l1'"),
@@ -616,14 +623,28 @@ def test_tensors_of_another_kind(backend, model):
         ([0, 1, 2, 9, 0, 1], r"expected labels in \[0, 3\), .* received \[0, 9\]"),
         ([0, 1, 2, -1, 0, 1], r"expected labels in \[0, 3\), .* received \[-1, 2\]"),
         ([0.0, 1.0, 2.0, 0.0, 1.0, 2.0], r"expected integer labels of shape \(B,\); received float64"),
-        (np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]], r"received int64 of shape \(6, 3\)"),
         ([0, 1], "y: expected a label for each image; received 2 for 6 images|as many labels as images"),
     ],
-    ids=["beyond the classes", "far beyond", "negative", "floats", "one-hot", "too few"],
+    ids=["beyond the classes", "far beyond", "negative", "floats", "too few"],
 )
 def test_labels_that_are_none(backend, model, labels, message):
     kind = (DataError, UsageError)
     refuses(backend, model, backend.images(BATCH.x), backend.tensor(np.array(labels)), kind, message)
+
+
+def test_one_hot_integers_are_for_evaluations_alone(backend, model):
+    """A step takes probabilities in the logits' dtype; an evaluation takes their largest."""
+    x, y = backend.images(BATCH.x), np.eye(3, dtype=int)[BATCH.y]
+    data = calls(backend, model)
+    scores = data.pop("evaluate")
+    for name, call in data.items():
+        with pytest.raises(DataError, match=r"received int64 of shape \(6, 3\)"):
+            pytest.fail(f"{name} took it: {call(x, backend.tensor(y))}")
+    natural = [
+        scores(x, backend.tensor(labels))["natural"]
+        for labels in (BATCH.y, BATCH.y[:, None], y, 0.9 * y + 0.1 / 3)
+    ]
+    assert len(set(natural)) == 1
 
 
 def test_labels_that_are_no_array_at_all(backend, model):
@@ -740,7 +761,7 @@ def rounded(array):
 def test_evaluations_that_do_not_fit(backend, model):
     data = (backend.images(BATCH.x), backend.tensor(BATCH.y))
     for settings, message in (
-        ({"attacks": ["cw"]}, "attacks: expected some of fgsm, pgd20, pgd100, cw100"),
+        ({"attacks": ["cw"]}, "attacks: expected one of fgsm, pgd20, pgd100, cw100"),
         ({"epsilon": 8}, r"expected a number in \[0, 1\]; received 8"),
         ({"epsilon": float("nan")}, "epsilon .*received nan"),
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1; received 0"),
@@ -763,7 +784,7 @@ def test_evaluations_that_do_not_fit(backend, model):
         ({"beta": float("nan")}, "beta: expected a number of at least 0; received nan"),
         (
             {"divergence": "l1"},
-            "divergence: expected one of symmetric_kl, js, squared_l2, kl, improved_kl; received 'l1'",
+            "symmetric_kl, js, squared_l2, kl, improved_kl, hellinger, or package.module:name; received 'l1'",
         ),
         ({"inner_divergence": "l1"}, "inner_divergence: expected one of"),
         ({"init": "natural"}, "init: expected one of gaussian, uniform; received 'natural'"),

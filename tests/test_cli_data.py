@@ -56,7 +56,7 @@ def test_help_is_there_for_each_action():
         (["fetch", "svhn", "--timeout", "soon"], "expected a number such as 0.03"),
         (
             ["info", "mnist"],
-            "received 'mnist'; choose one of them, or cifar10, cifar100, svhn alone for a fetched",
+            "npz:PATH, or package.module:load; received 'mnist'",
         ),
         (["info", "digits", "--image-column", "img"], "image_column, label_column: expected both or neither"),
     ],

@@ -430,8 +430,8 @@ def test_json_stands_alone_on_stdout(run):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"attacks": "apgd"}, "attacks: expected some of"),
-        ({"attacks": "apgd-ce+pgd20"}, "attacks: expected some of"),
+        ({"attacks": "apgd"}, "attacks: expected one of"),
+        ({"attacks": "apgd-ce+pgd20"}, "attacks: expected one of"),
         ({"attacks": "apgd-ce+apgd-ce"}, "attacks: expected each attack once"),
         ({"subset": "0"}, "subset: expected N or A:B within the 347 test images"),
         ({"subset": "348"}, "subset: expected N or A:B within the 347 test images"),

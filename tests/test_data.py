@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stcore.data import Batches, ImageData, Splits, hold_out, in_order, load, load_digits, load_parquet
-from stcore.data.augment import AUGMENT, HOLE, PAD, augmented, crop_flip, draw
+from stcore.data.augment import AUGMENT, augmented, draw
+from stcore.data.crop_flip import HOLE, PAD, crop_flip
 from stcore.data.readers import digits
 from stcore.errors import DataError, UsageError
+from stcore.testing import check_dataset
 
 
 def numbered(labels, classes=None, size=2):
@@ -91,8 +93,8 @@ GOOD = {"images": np.zeros((2, 4, 4, 3), np.uint8), "labels": [0, 1]}
         ),
         ({"labels": [0, 1, 1]}, "received 3 labels for 2 images"),
         (
-            {"labels": [[0], [1]]},
-            r"expected labels of shape \(N,\), received \(2, 1\); give labels.reshape\(-1\)",
+            {"labels": [[[0]], [[1]]]},
+            r"expected labels of shape \(N,\), received \(2, 1, 1\); give labels.reshape\(-1\)",
         ),
         ({"labels": [0.0, 1.0]}, "expected integer labels, received float64"),
         ({"labels": ["cat", "dog"]}, "expected integer labels, received <U3"),
@@ -273,7 +275,7 @@ def test_in_order_leaves_the_data_as_it_is_and_owns_its_memory():
         ({"batch_size": 0}, "expected a batch size of at least 1, received 0"),
         (
             {"augment": "cutmix"},
-            "expected augment to be one of none, crop-flip, crop-flip-cutout, received 'cutmix'",
+            "expected augment to be one of none, crop-flip, crop-flip-cutout, .*, received 'cutmix'",
         ),
         ({"batch_size": 5, "drop_last": True}, r"expected a batch size of at most 4 .* received 5"),
     ],
@@ -307,18 +309,18 @@ def slow_crop_flip(image, top, left, flip):
 )
 def test_crop_flip_is_a_window_of_the_padded_image(height, width, channels, seed):
     images = np.random.default_rng(seed).integers(1, 256, (5, height, width, channels), np.uint8)
-    draws = draw("crop-flip", seed, 0, 5)
+    draws = draw("crop-flip", seed, 0, 5, (1, 1))
     expected = [slow_crop_flip(*one) for one in zip(images, *draws[:3], strict=True)]
     np.testing.assert_array_equal(crop_flip(images, draws), expected)
 
 
 def test_crop_flip_draws_cover_their_range_evenly():
-    top, left, flip, hole = draw("crop-flip", 0, 3, 20_000)
+    top, left, flip, hole = draw("crop-flip", 0, 3, 20_000, (1, 1))
     for corner in (top, left):
         np.testing.assert_allclose(np.bincount(corner) / 20_000, np.full(9, 1 / 9), atol=0.01)
     assert abs(flip.mean() - 0.5) < 0.02
     assert abs(np.corrcoef(top, left)[0, 1]) < 0.03
-    assert (draw("crop-flip", 0, 4, 20_000).top != top).any()
+    assert (draw("crop-flip", 0, 4, 20_000, (1, 1)).top != top).any()
     assert hole is None
 
 
@@ -327,8 +329,8 @@ def test_crop_flip_draws_cover_their_range_evenly():
 def test_cutout_is_a_black_square_in_the_image_of_crop_flip(height, width, seed):
     """Pixel by pixel: black within half a side of the centre, elsewhere as without it."""
     images = np.random.default_rng(seed).integers(1, 256, (4, height, width, 1), np.uint8)
-    draws = draw("crop-flip-cutout", seed, 0, 4)
-    plain, cut = augmented(images, draw("crop-flip", seed, 0, 4)), augmented(images, draws)
+    draws = draw("crop-flip-cutout", seed, 0, 4, (height, width))
+    plain, cut = augmented(images, draw("crop-flip", seed, 0, 4, (height, width))), augmented(images, draws)
     long, wide = (round(side * 14 / 32) for side in (height, width))
     for i, (down, right) in enumerate(draws.hole.T):
         top, left = int(down * height) - long // 2, int(right * width) - wide // 2
@@ -340,8 +342,8 @@ def test_cutout_is_a_black_square_in_the_image_of_crop_flip(height, width, seed)
 
 def test_cutout_hides_as_much_of_a_cifar_image_as_published():
     """14 × 14 pixels, where the square lies inside."""
-    hidden = augmented(np.full((20_000, 32, 32, 1), 9, np.uint8), draw("crop-flip-cutout", 0, 1, 20_000)) == 0
-    drawn = draw("crop-flip-cutout", 0, 1, 20_000)
+    drawn = draw("crop-flip-cutout", 0, 1, 20_000, (32, 32))
+    hidden = augmented(np.full((20_000, 32, 32, 1), 9, np.uint8), drawn) == 0
     inside = ((drawn.hole > 0.25) & (drawn.hole < 0.75)).all(0) & (drawn.top == PAD) & (drawn.left == PAD)
     assert set(hidden[inside].sum((1, 2, 3))) == {14 * 14}
     assert HOLE * 32 == 14
@@ -613,7 +615,7 @@ def test_a_limit_the_set_does_not_have_is_refused(option, size):
 def test_an_unknown_set_is_refused(spec):
     with pytest.raises(
         UsageError,
-        match=f"expected a data set of the form digits, parquet:DIR, cifar10:PATH, .*, received '{spec}'",
+        match=f"dataset: expected one of digits, .*, or KIND:PLACE such as parquet:DIR, .*; received '{spec}'",
     ):
         load(spec)
 
@@ -643,3 +645,7 @@ def test_cifar10():
     np.testing.assert_array_equal(np.bincount(splits.test.labels), np.full(10, 1000))
     mean = splits.train.images.mean(axis=(0, 1, 2)) / 255
     np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=2e-3)
+
+
+def test_the_digits_pass_the_contract_of_data_sets():
+    assert check_dataset("digits").train.num_classes == 10

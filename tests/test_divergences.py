@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stcore.core.divergences import DIVERGENCES
+from stcore.testing import check_divergence
 
 # methods.md 1.6: six digits, of the released function and of the formulas.
 U = np.array([[2, 0, -1], [0.3, 0.1, -0.4]])
@@ -118,3 +119,9 @@ def test_saturated_logits_stay_finite_in_float32(backend, name):
     value, gradients = value_and_gradients(backend, name, far, far[::-1].copy(), True)
     assert np.isfinite(value).all()
     assert np.isfinite(gradients).all()
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_a_divergence_passes_the_contract_of_plug_ins(name):
+    load("torch")
+    check_divergence(name)

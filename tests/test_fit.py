@@ -500,6 +500,44 @@ def refused(model, x, y, error, match, **options):
         np.testing.assert_array_equal(one, other)
 
 
+HOT = np.eye(3, dtype="float32")
+FORMS = {
+    "(N, 1)": lambda y: y[:, None],
+    "one-hot": lambda y: HOT[y],
+    "one-hot integers": lambda y: HOT[y].astype(int),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_labels_of_other_forms_train_as_integers(keras, form):
+    """And Keras' metrics by name know them."""
+    (x, y), logs = problem(), []
+    for labels in (y, form(y)):
+        model = model_of(keras, metrics=["accuracy"])
+        model.net.set_weights(
+            [np.full_like(w, 0.1) * (1 + np.arange(w.size)).reshape(w.shape) for w in model.net.get_weights()]
+        )
+        weights = one_epoch(model, x, labels)
+        logs.append((weights, model.evaluate(x, labels, verbose=0, return_dict=True)))
+    for one, other in zip(*(weights for weights, _ in logs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+    assert logs[0][1] == pytest.approx(logs[1][1], rel=1e-5)
+    assert logs[0][1].keys() == {"loss", "accuracy"}
+
+
+def test_soft_labels_train_by_their_expectation(keras):
+    """Of standard training's gradient: that of one label's, weighted."""
+    (x, y), net = problem(), network(keras)
+    start, other = net.get_weights(), (y + 1) % 3
+    moved = []
+    for labels in (y, other, 0.75 * HOT[y] + 0.25 * HOT[other]):
+        net.set_weights(start)
+        weights = one_epoch(model_of(keras, net=net), x, labels)
+        moved.append([after - before for after, before in zip(weights, start, strict=False)])
+    for first, second, mixed in zip(*moved, strict=True):
+        np.testing.assert_allclose(mixed, 0.75 * first + 0.25 * second, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_pixels_and_labels_out_of_range_are_refused(keras, run_eagerly):
     import tensorflow as tf
@@ -509,12 +547,33 @@ def test_pixels_and_labels_out_of_range_are_refused(keras, run_eagerly):
     refused(model, (x * 255).astype("uint8"), y, DataError, "received uint8. Divide")
     refused(model, tf.data.Dataset.from_tensors((x * 255, y)), None, DataError, "x: expected pixels")
     refused(model, x, y + 1, DataError, r"y: expected labels in \[0, 3\)")
-    refused(model, x, y[:, None], DataError, r"y: expected integer labels of shape \(B,\)")
+    refused(model, x, y[:, None, None], DataError, r"y: expected (integer )?labels of shape \(B,\)")
+    refused(model, x, y * 1.0, DataError, r"y: expected integer labels of shape \(B,\)")
     refused(model, x, None, UsageError, "data: expected images and labels")
     refused(model, x, y, UsageError, "sample_weight: expected shape", sample_weight=np.ones((len(x), 1)))
     with pytest.raises(DataError, match="x: expected pixels"):
         model.evaluate(x * 255, y, verbose=0)
     model.fit(x, y, verbose=0)  # and it is as good as new
+
+
+def test_soft_labels_out_of_range_are_refused(keras):
+    x, y = problem()
+    hot = np.eye(4, dtype="float32")[y]
+    for labels, message in ((hot, r"of shape \(B, 3\), the model's classes"), (2 * hot[:, :3], r"in \[0, 1\]")):
+        refused(model_of(keras), x, labels, DataError, f"y: expected .*class probabilities {message}")
+
+
+def test_labels_whose_shape_a_pipeline_does_not_say_are_integers(keras):
+    import tensorflow as tf
+
+    def pipeline(labels):
+        signature = tf.TensorSpec((None, 4, 4, 1)), tf.TensorSpec(None, labels.dtype)
+        return tf.data.Dataset.from_generator(lambda: [(x, labels)], output_signature=signature)
+
+    (x, y), model = problem(), model_of(keras)
+    for integers in (y, y[:, None]):
+        model.fit(pipeline(integers), verbose=0)
+    refused(model, pipeline(HOT[y]), None, DataError, r"not say the labels' shape; received \(8, 3\). Declare")
 
 
 def test_batches_to_evaluate_on_are_looked_at_before_training(keras):

@@ -138,7 +138,7 @@ def test_any_arguments(examples, tmp_path, monkeypatch):
     def begin(*_, **__):
         raise Begun
 
-    for place in ("train.run", "demo.trained", "sweep.carry_out", "seeds.carry_out", "data.fetch"):
+    for place in ("train.carry_out", "demo.trained", "sweep.carry_out", "seeds.carry_out", "data.fetch"):
         monkeypatch.setattr(f"stcore.cli.{place}", begin)
     monkeypatch.setattr("stcore.costs.probe.probe", begin)
     commands = [name for name in COMMANDS if name not in ("doctor",)]

@@ -17,9 +17,8 @@ from stcore import SqueezeConfig, StandardConfig
 from stcore.core.dispatch import load_backend
 from stcore.core.objective import training_step
 from stcore.data import Batches
-from stcore.data.augment import AUGMENT
 from stcore.data.on_device import OnDevice
-from stcore.data.resident import resident
+from stcore.data.resident import AUGMENTED_THERE, resident
 
 pytestmark = pytest.mark.gpu
 DEVICE = os.environ.get("STCORE_TEST_DEVICE", "gpu")
@@ -119,7 +118,7 @@ def test_float32_is_float32(placed):
     assert abs(loss - exact) <= 2.0**-16 * abs(exact)
 
 
-@pytest.mark.parametrize("augment", AUGMENT)
+@pytest.mark.parametrize("augment", AUGMENTED_THERE)
 def test_resident_batches_are_the_hosts_bit_for_bit(placed, augment):
     learner = placed.learner(placed.build("tiny", dtype="float32"))
     host = Batches(data(), 8, seed=3, augment=augment)

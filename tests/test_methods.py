@@ -1,15 +1,14 @@
 """All training methods in the shared suite: the backends agree, and each method is the published one."""
 
 from dataclasses import asdict, fields, replace
-from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from harness import assert_close, assert_same, built, gradients, load, problem, worst
+from harness import assert_close, assert_same, built, load, problem, worst
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rows import ROWS, SHORT, found, noise, to_arrays, to_native
+from rows import ROWS, SHORT, found, noise, to_arrays
 
 import stcore
 from stcore import (
@@ -29,8 +28,10 @@ from stcore.core.losses import margin
 from stcore.errors import UsageError
 from stcore.methods import METHODS, make_objective
 from stcore.protocols import Mode
+from stcore.testing import check_method
+from stcore.testing import methods as contract
+from stcore.testing.watch import Watch
 
-EXAMPLES, GRADIENT, TWO_STEPS = 1e-12, 1e-9, 1e-8
 every_row = pytest.mark.parametrize("objective", ROWS.values(), ids=ROWS)
 every_short_row = pytest.mark.parametrize("objective", SHORT.values(), ids=SHORT)
 
@@ -45,26 +46,12 @@ def twins():
 
 @every_row
 def test_both_backends_find_the_same_examples(twins, objective):
-    data = problem()
-    ours, theirs = (to_arrays(b, found(b, built(b, "tiny-smooth"), objective, data)) for b in twins)
-    tolerance = EXAMPLES if getattr(objective, "norm", "linf") == "linf" else 1e-9
-    for one, other in zip(ours, theirs, strict=True):
-        assert np.abs(one - other).max() <= tolerance
+    contract.check_same_examples(*twins, objective, objective.phase(1))
 
 
 @every_short_row
 def test_both_backends_have_the_same_losses_and_weight_gradients(twins, objective):
-    data, results = problem(), []
-    examples = found(twins[0], built(twins[0], "resnet8"), objective, data)
-    arrays = to_arrays(twins[0], examples)
-    for backend in twins:
-        learner = backend.learner(built(backend, "resnet8"), lr=1.0, momentum=0.0, weight_decay=0.0)
-        native = to_native(backend, examples, arrays)
-        results.append(gradients(learner, objective, backend.batch(data), native, objective.phase(1)))
-    ours, theirs = results
-    assert theirs.loss == pytest.approx(ours.loss, rel=GRADIENT)
-    assert theirs.metrics == pytest.approx(ours.metrics, rel=GRADIENT)
-    assert_close(theirs.by_name, ours.by_name, GRADIENT)
+    contract.check_same_gradients(*twins, objective, objective.phase(1), "resnet8")
 
 
 def one_step(backend, learner, objective, seed=0, drawn=None, perturbation=None):
@@ -84,71 +71,22 @@ def trained(backend, objective, net="tiny", steps=3, perturbation=None):
 
 @every_short_row
 def test_both_backends_make_the_same_two_training_steps(twins, objective):
-    ours, theirs = (trained(backend, objective, steps=2) for backend in twins)
-    assert_close(theirs, ours, TWO_STEPS)
-    start = twins[0].learner(built(twins[0])).weights()
-    assert all(worst(ours[name], start[name]) > 1e-4 for name in ours)
+    contract.check_same_steps(*twins, objective)
 
 
 @every_short_row
 def test_the_protocol_alone_suffices(backend, objective):
     """Examples by finite differences in every pixel, then losses, metrics and statistics."""
-    tolerance = 1e-9 if getattr(objective, "norm", "linf") == "linf" else 1e-6
-    assert_close(small_step(backend.name, objective), small_step("strict", objective), tolerance)
+    contract.check_protocol_suffices(backend, objective, objective.phase(1))
 
 
-@cache
-def small_step(name, objective):
-    """The examples, the losses and metrics on them and the statistics after them."""
-    backend = load(name)
-    if hasattr(objective, "step_size"):
-        objective = replace(objective, steps=2)
-    data, model = problem(2, 3), built(backend, "tiny-smooth", side=3)
-    examples = found(backend, model, objective, data)
-    batch = backend.batch(data)
-    result = objective.losses(backend.classifier(model), batch.x, batch.y, examples, objective.phase(1))
-    arrays = {f"example {i}": array for i, array in enumerate(to_arrays(backend, examples))}
-    numbers = {"loss": result.losses, **result.metrics}
-    return arrays | {name: backend.array(value) for name, value in numbers.items()} | backend.statistics(model)
+@pytest.mark.parametrize("name", ["standard", "st", "at", "gairat", "n-fgsm"])
+def test_a_method_passes_the_contract_of_plug_ins(twins, name):
+    """Which is made of the same pieces, in every phase; N-FGSM means to leave the ball."""
+    check_method(make_objective(name, {} if name == "standard" else {"steps": 1}), in_ball=name != "n-fgsm")
 
 
 # --- The passes of a step: how many, in which modes and order ---
-
-
-class Watch:
-    """A network that notes its forwards, and how often a way back to the pixels is gone."""
-
-    def __init__(self, classifier):
-        self.classifier, self.forwards, self.ways_back = classifier, [], 0
-        self.ops = self._counting(classifier.ops)
-
-    def logits(self, x, mode, *, dropout=False):
-        self.forwards.append((mode, dropout, x))
-        return self.classifier.logits(x, mode, dropout=dropout)
-
-    def _counting(self, ops):
-        class Ops:
-            def __getattr__(_, name):
-                return getattr(ops, name)
-
-            def vjp(_, fn, *xs):
-                before = len(self.forwards)
-                value, pullback = ops.vjp(fn, *xs)
-                if len(self.forwards) == before:  # from a loss to logits, which costs nothing to speak of
-                    return value, pullback
-
-                def counted(cotangent):
-                    self.ways_back += 1
-                    return pullback(cotangent)
-
-                return value, counted
-
-            def fori_loop(_, steps, body, carry):  # in Python: a loop that is traced runs its body once
-                for _ in range(steps):
-                    carry = body(*carry)
-                return carry
-
-        return Ops()
 
 
 OUTER = {  # x natural, a and b the examples, m between; all of them in training mode
@@ -204,7 +142,7 @@ def test_a_step_costs_the_passes_it_says(backend, objective):
     objective.losses(watch, batch.x, batch.y, examples, phase)
     if isinstance(objective, GairRstConfig) and not phase:
         return  # its passes are those of the dearer phase
-    assert objective.passes == (len(watch.forwards), watch.ways_back, len(watch.forwards) - searching)
+    assert objective.passes == (len(watch.forwards), watch.backwards, len(watch.forwards) - searching)
 
 
 def test_the_units_of_a_step_are_the_published_arithmetic():

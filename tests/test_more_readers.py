@@ -1,10 +1,12 @@
 """safetensors, image folders, hub sets and images of many sizes: what is read, and what is refused."""
 
+import csv
 import json
 import os
 import pickle
 import sys
 import warnings
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +19,7 @@ from test_data import encoded, write
 from test_readers import Calls
 
 from stcore.data import ImageData, load
-from stcore.data.decoding import decode
+from stcore.data.decoding import decode, decode_one
 from stcore.data.readers.shards import NOTHING
 from stcore.data.readers.sources import load_test
 from stcore.errors import BrokenImageWarning, DataError, UsageError
@@ -241,6 +243,54 @@ def test_the_command_skips_broken_images_in_training_and_in_evaluation(tmp_path)
     said = stcli("train", "--dataset", "digits", "--skip-broken")
     assert said.code == 2
     assert "skip_broken" in said.err
+
+
+def photos(folder, count=30):
+    """Class folders alone, as people have them: sizes, greys, alpha and EXIF mixed; two broken files, and junk."""
+    pillow = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        label = ("cat", "dog", "eel")[number % 3]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        mode, suffix = (("RGB", "jpg"), ("L", "png"), ("RGBA", "png"))[number // 3 % 3]
+        shape = (rng.integers(9, 20), rng.integers(9, 20), *(() if mode == "L" else (len(mode),)))
+        image = pillow.fromarray(rng.integers(0, 256, shape, np.uint8))
+        exif = pillow.Exif()
+        exif[0x0112] = 1 + number % 8
+        image.save(folder / label / f"{number:03d}.{suffix}", **({"exif": exif} if suffix == "jpg" else {}))
+    for junk in ("cat/Thumbs.db", "dog/.DS_Store", "eel/notes.txt", "cat/broken.jpg", "dog/empty.png"):
+        (folder / junk).write_bytes(b"" if junk.endswith("empty.png") else b"none")
+
+
+def test_a_run_on_a_folder_writes_which_file_is_in_which_part(tmp_path):
+    photos(tmp_path / "data")
+    settings = {"model": "tiny", "image_size": 8, "batch_size": 8, "epochs": 1, "steps": 1, "attacks": "fgsm"}
+    asked = words({**settings, "dataset": f"folder:{tmp_path / 'data'}", "out": tmp_path / "run"})
+    said = stcli("train", *asked)
+    assert said.code == 3
+    said = stcli("train", *asked, "--skip-broken")
+    assert said.code == 0, said.err
+    assert "note: 3 of 33 images were left out" in said.err
+    header, *rows = csv.reader((tmp_path / "run" / "images.csv").read_text().splitlines())
+    assert header == ["file", "part", "class", "reason"]
+    left_out = {file: reason for file, part, _, reason in rows if part == "left out"}
+    assert left_out.keys() == {"cat/broken.jpg", "dog/empty.png", "eel/notes.txt"}
+    assert all(reason.startswith("expected an") for reason in left_out.values())
+    kept = {file: (part, label) for file, part, label, _ in rows if part != "left out"}
+    assert len(kept) == len(rows) - 3 == 30
+    assert all(file.startswith(f"{label}/") for file, (_, label) in kept.items())
+    counts = Counter(kept.values())
+    assert {counts["test", label] for label in ("cat", "dog", "eel")} == {2}
+    assert Counter(part for part, _ in kept.values()) == {"train": 23, "validation": 1, "test": 6}
+    splits = load(f"folder:{tmp_path / 'data'}", image_size=8, skip_broken=True)
+    assert dict.fromkeys(splits.train.files, "train") == {f: p for f, (p, _) in kept.items() if p == "train"}
+    first = decode_one("it", (tmp_path / "data" / splits.test.files[0]).read_bytes(), 8)
+    np.testing.assert_array_equal(splits.test.images[0], np.broadcast_to(first, (8, 8, 3)))
+
+
+def test_other_runs_have_no_such_list(tmp_path):
+    assert train(tmp_path / "run", steps=1, attacks="fgsm").code == 0
+    assert not (tmp_path / "run" / "images.csv").exists()
 
 
 def test_a_validation_part_without_a_test_part_is_told_what_to_do(tmp_path):

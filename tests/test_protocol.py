@@ -76,6 +76,11 @@ def test_where_with_an_expanded_condition_picks_whole_examples(every_backend):
     np.testing.assert_array_equal(result, np.stack([np.ones((2, 3)), np.zeros((2, 3))]))
 
 
+def test_the_rank_is_the_number_of_axes(every_backend):
+    for array in (np.array([2, 0]), LOGITS, np.zeros((2, 3, 4, 4))):
+        assert every_backend.ops.rank(every_backend.tensor(array)) == array.ndim
+
+
 def test_one_hot_gives_booleans_of_as_many_classes_as_logits(every_backend):
     hot = every_backend.ops.one_hot(every_backend.tensor(np.array([2, 0])), every_backend.tensor(LOGITS))
     np.testing.assert_array_equal(every_backend.array(hot), [[False, False, True], [True, False, False]])
@@ -256,11 +261,28 @@ def test_a_head_with_fewer_classes_is_noticed_at_the_next_call(backend):
             find()
 
 
-def test_a_model_of_one_logit_is_refused(backend):
-    model, (x, y, noise) = backend.build("tiny", classes=1), backend.batch(problem(classes=1))
-    for _ in range(2):
-        with pytest.raises(UsageError, match="C at least 2"):
-            stcore.find_squeeze_pair(model, x, y, SqueezeConfig(steps=1), noise=noise)
+def test_a_model_of_one_logit_has_two_classes(backend):
+    """It trains and is attacked as one of logits (0, z)."""
+    from stcore.models import load_weights
+
+    one, two = (backend.build("tiny-smooth", classes=classes) for classes in (1, 2))
+    single = export(backend, one)
+    head = {name: array for name, array in single.items() if array.shape[:1] == (1,) and name.startswith("linear")}
+    assert len(head) == 2
+    load_weights(two, single | {name: np.concatenate([0 * array, array]) for name, array in head.items()})
+    x, y, noise = backend.batch(problem(classes=2))
+    losses = [stcore.training_loss(model, SqueezeConfig(steps=2), x, y, noise=noise).total for model in (one, two)]
+    assert float(backend.array(losses[0])) == pytest.approx(float(backend.array(losses[1])), rel=1e-10)
+    scores = [stcore.evaluate(model, (x, y), ["pgd20"], seed=0) for model in (one, two)]
+    assert scores[0]["pgd20"] == scores[1]["pgd20"]
+    with pytest.raises(DataError, match=r"labels in \[0, 2\)"):
+        stcore.training_loss(one, SqueezeConfig(steps=2), x, y + 1, noise=noise)
+
+
+def export(backend, model):
+    from stcore.models import export_weights
+
+    return export_weights(model)
 
 
 def test_an_unbuilt_keras_model_is_refused():
@@ -324,14 +346,14 @@ COTANGENT = np.array([1.0, -2.0])
 
 
 def by_finite_differences(cotangent=COTANGENT):
-    strict = pytest.importorskip("strict")
+    strict = pytest.importorskip("stcore.testing.strict")
     value, pullback = strict.ops.vjp(two_inputs(strict.ops), strict.StrictTensor(A), strict.StrictTensor(B))
     return strict.ops.to_numpy(value), [strict.ops.to_numpy(g) for g in pullback(strict.StrictTensor(cotangent))]
 
 
 def test_finite_differences_honour_stop_gradient():
     """The oracle itself, by hand: d/da Σ a·stop(a)·a = 2a·a, not 3a²."""
-    strict = pytest.importorskip("strict")
+    strict = pytest.importorskip("stcore.testing.strict")
     a = strict.StrictTensor(A)
     _, pullback = strict.ops.vjp(lambda a: strict.ops.sum(a * strict.ops.stop_gradient(a) * a), a)
     (gradient,) = pullback(strict.StrictTensor(np.ones(2)))
@@ -362,7 +384,7 @@ def climb(ops, a, b, cotangent, steps=3):
 
 
 def test_pullbacks_work_inside_a_loop(backend):
-    strict = pytest.importorskip("strict")
+    strict = pytest.importorskip("stcore.testing.strict")
     expected = strict.ops.to_numpy(climb(strict.ops, *map(strict.StrictTensor, (A, B, COTANGENT))))
     result = climb(backend.ops, *map(backend.tensor, (A, B, COTANGENT)))
     np.testing.assert_allclose(backend.array(result), expected, atol=1e-9)

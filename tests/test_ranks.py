@@ -185,7 +185,13 @@ def test_a_rollback_is_that_of_all_ranks_and_resident_images_are_each_ranks_own(
     assert_same(*(dict(np.load(tmp_path / f"rank{rank}.npz")) for rank in (0, 1)))
 
 
-@pytest.mark.parametrize("more", [("--method", "gairat", "--begin-epoch", 1, "--rwp", 0.01, "--rwp-steps", 2)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--method", "gairat", "--begin-epoch", 1, "--rwp", 0.01, "--rwp-steps", 2),
+        ("--method", "at", "--mixup", 0.4, "--cutmix", 1.0, "--augment", "trivial-augment", "--accumulate", 2),
+    ],
+)
 def test_what_is_meant_over_the_batch_is_meant_over_all_ranks(tmp_path, more):
     load("torch")
     run = [*RUN, "--epsilon", 0.3, "--train-size", 124, *more]

@@ -9,9 +9,10 @@ from small import EAGER, stcli, train
 
 from stcore.base.weights_file import load_weights
 from stcore.data import Batches, ImageData, MixedBatches, Rows
-from stcore.data.augment import AUGMENT, PAD, CropFlip, as_table, augmented, draw, hidden
+from stcore.data.augment import augmented, draw
+from stcore.data.crop_flip import PAD, CropFlip, as_table, hidden
 from stcore.data.on_device import OnDevice
-from stcore.data.resident import resident
+from stcore.data.resident import AUGMENTED_THERE, resident
 from stcore.errors import UsageError
 from stcore.runs.plan import make_plan
 
@@ -26,7 +27,7 @@ def data(count=30, side=8, channels=3):
 def test_the_hosts_windows_are_crops_that_are_flipped_and_covered(seed, height, width, channels):
     """Plain slices of each padded image: the host's own way is another one."""
     images = np.random.default_rng(seed).integers(0, 256, (5, height, width, channels), np.uint8)
-    draws = draw("crop-flip-cutout", seed, 1, 5)
+    draws = draw("crop-flip-cutout", seed, 1, 5, (height, width))
     padded, made = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0))), augmented(images, draws)
     for one, made_of_it, *drawn in zip(padded, made, *as_table(draws, height, width), strict=True):
         top, left, flip, row, column = drawn
@@ -37,7 +38,7 @@ def test_the_hosts_windows_are_crops_that_are_flipped_and_covered(seed, height, 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("augment", AUGMENT)
+@pytest.mark.parametrize("augment", AUGMENTED_THERE)
 def test_batches_are_those_of_the_host_bit_for_bit(backend, augment, dtype):
     learner = backend.learner(backend.build("tiny", dtype=dtype))
     host = Batches(data(), 8, seed=3, augment=augment)
@@ -134,7 +135,7 @@ def test_a_memory_map_that_fits_is_copied_in_its_order():
 def test_mixed_batches_stay_on_the_host():
     batches = MixedBatches(data(), data(60), 0.5, 8, seed=0)
     assert resident(batches, "auto", 10**9, pytest.fail) is batches
-    with pytest.raises(UsageError, match=r"resident: expected training images in memory or .* received a stream"):
+    with pytest.raises(UsageError, match=r"resident: expected training images in memory or .* without extra data"):
         resident(batches, "on", 10**9, pytest.fail)
 
 

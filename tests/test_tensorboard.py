@@ -13,8 +13,9 @@ from forked import forked
 from harness import NAMES, load
 from small import SETTINGS, stcli, train, words
 
-from stcore.cli import tensorboard
 from stcore.errors import UsageError
+from stcore.testing import check_tracker
+from stcore.trackers import tensorboard
 
 NOT_THERE = importlib.util.find_spec("tensorboard") is None
 needs_it = pytest.mark.skipif(NOT_THERE, reason="tensorboard is not installed")
@@ -103,7 +104,7 @@ def test_a_process_of_the_same_second_comes_after_whatever_its_number(tmp_path, 
 @needs_it
 def test_no_framework_is_imported_for_it(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from stcore.cli.tensorboard import Events; "
+        "import sys; from pathlib import Path; from stcore.trackers.tensorboard import Events; "
         f"Events(Path({str(tmp_path)!r})).write({{'epoch': 1, 'loss': 0.5, 'note': 'words'}}); "
         "print([name for name in ('torch', 'tensorflow', 'keras', 'jax') if name in sys.modules])"
     )
@@ -122,3 +123,8 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch, tmp_path):
         assert said.code == 2
         assert "tensorboard: not installed" in said.err
     assert not (tmp_path / "run").exists()
+
+
+@needs_it
+def test_it_passes_the_contract_of_trackers():
+    check_tracker("tensorboard")

@@ -155,7 +155,7 @@ def test_a_preset_keeps_its_method(tmp_path, monkeypatch):
     """Without a method the row's is taken, not squeeze training."""
     load("torch")
     plans = []
-    monkeypatch.setattr("stcore.api.training.carry_out", lambda plan, *rest: plans.append(plan))
+    monkeypatch.setattr("stcore.api.training.carry_out_shown", lambda plan, *rest: plans.append(plan))
     monkeypatch.setattr("stcore.api.training.finished", lambda *rest: None)
     stcore.train("tiny", "digits", preset="table1/cifar10/trades", out=tmp_path / "run")
     assert plans[0].method.name == "trades"

@@ -28,7 +28,8 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
     """Adds `val_natural`, `val_pgd20` and so on, accuracies in [0, 1], to the logs at the end of an epoch.
 
     data: arrays (x, y), or an iterable of batches (x, y) that can be iterated once per epoch, such as a
-        `tf.data.Dataset`. x: pixels (N, …) in [0, 1]; y: integer labels (N,).
+        `tf.data.Dataset`. x: pixels (N, …) in [0, 1]; y: labels, integers (N,) or
+        (N, 1), or one-hot or soft (N, C), of which the likeliest class counts.
     attacks, epsilon, seed: as in `stcore.evaluate`, without cascades; epsilon in units of pixels in [0, 1].
     batch_size: images per batch of arrays.   prefix: of the names in the logs.
     every: epochs between two evaluations. Logs of the epochs between lack these names, and a callback that
@@ -86,7 +87,7 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         classifier = self._evaluator.classifier
         self._classes = validation.check_model(classifier, classifier.pixels(images)) or 0
         whole = isinstance(self._data, _ArrayBatches)
-        validation.check_labels(self._data.y if whole else labels, self._classes)
+        validation.hard_labels(self._data.y if whole else labels, self._classes)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if logs is None or self._evaluator is None or (epoch + 1) % self.every:
@@ -98,9 +99,9 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         """Checked batches of the data, with each example's position in it."""
         done = 0
         for x, y in self._data:
-            images, labels = _array(x), _array(y)
+            images = _array(x)
             validation.check_pixels(images)
-            validation.check_labels(labels, self._classes, len(images))
+            labels = validation.hard_labels(_array(y), self._classes, len(images))
             yield Batch(images, labels, np.arange(done, done + len(images)))
             done += len(images)
         if not done:

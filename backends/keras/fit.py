@@ -44,10 +44,12 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
     objective: `SqueezeConfig()`, `MartConfig()`, …   perturbation: `stcore.AWP`, `stcore.RWP` or None.
     seed: of the training noise; at least 0. The same seed gives the numbers of `stcli train`.
 
-    `fit` takes arrays, `tf.data` or a PyDataset of images and integer labels (B,). Each example's noise depends
-    only on the seed, the epoch and its position in the epoch. `sample_weight` (B,) and `class_weight` scale the
-    examples' losses; the search and the batch statistics still see every example. Each phase of the objective, and
-    the first epoch with the perturbation, is traced once; on JAX once for each batch size.
+    `fit` takes arrays, `tf.data` or a PyDataset of images and labels: integers (B,) or (B, 1), or one-hot or soft
+    labels (B, C), which the compiled metrics see as they are. A network of one logit z counts as one of logits
+    (0, z). Each example's noise depends only on the seed, the epoch and its position in the epoch. `sample_weight`
+    (B,) and `class_weight` scale the examples' losses; the search and batch statistics still see every example.
+    Each phase of the objective, and the first epoch with the perturbation, is traced once; on JAX once for each
+    batch size.
 
     Training logs hold `loss` and the objective's metrics, means over the epoch's examples. The `metrics` of
     `compile` use natural predictions, which not every method makes: they appear only in `evaluate` and as `val_…`,
@@ -241,12 +243,7 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
             raise UsageError(
                 "data: expected images and labels, one array or tensor each; received another structure"
             )
-        x, y = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
-        if native.rank(y) not in (1, None):
-            raise DataError(
-                f"y: expected integer labels of shape (B,); received shape {tuple(y.shape)}. Give "
-                "labels.reshape(-1), or of one-hot labels the argmax(axis=1)"
-            )
+        x, given = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
         if self._classes is None:
             self._start(tuple(x.shape)[1:], state)
         dtype, laws = self._learner.dtype, self.objective.noise_laws if training else ()
@@ -254,18 +251,34 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
             weights = ops.convert_to_tensor(weights, dtype)
             if native.rank(weights) not in (1, None):
                 raise UsageError(f"sample_weight: expected shape (B,); received {tuple(weights.shape)}")
+        y = self._labels(given)
+        soft = native.rank(y) == 2
 
         def check_and_draw(x: Array, y: Array, epoch: Array, first: Array) -> list[Array]:
-            self._check(x, y)
+            self._check(x, y, soft)
             positions = first + np.arange(len(x))
             noise = sample(laws, self.seed, Stream.NOISE, positions, x.shape[1:], epoch=int(epoch), dtype=dtype)
             return [x.astype(dtype), *noise]
 
         epoch, first = self._clock.advance(ops.shape(x)[0]) if training else (0, 0)
         x, *noise = native.call_on_host(
-            check_and_draw, x, y, epoch, first, count=1 + len(laws), dtype=dtype, shape=x.shape
+            check_and_draw, x, given, epoch, first, count=1 + len(laws), dtype=dtype, shape=x.shape
         )
-        return Batch(x, ops.reshape(ops.cast(y, native.available("int64")), (-1,)), weights, tuple(noise))
+        y = y if soft else ops.reshape(ops.cast(y, native.available("int64")), (-1,))
+        return Batch(x, y, weights, tuple(noise))
+
+    def _labels(self, y: Tensor) -> Tensor:
+        """Labels (B,), or soft (B, C) in the logits' dtype, of those (B,), (B, 1), one-hot or soft."""
+        rank = native.rank(y)
+        if rank == 2 and y.shape[1] != 1:
+            validation.check_soft_kind("float", tuple(y.shape), self._classes or 0, y.shape[0])
+            return ops.cast(y, "float64" if self._learner.dtype == "float64" else "float32")
+        if rank not in (1, 2, None):
+            raise DataError(
+                f"y: expected labels of shape (B,), (B, 1) or (B, C); received shape {tuple(y.shape)}. Give "
+                "labels.reshape(-1)"
+            )
+        return ops.reshape(y, (-1,))
 
     def _start(self, shape: tuple[int | None, ...], state: AbstractContextManager[Any] | None) -> None:
         """Makes the learner, builds the network if it is not, and counts its classes, on images of this shape."""
@@ -279,10 +292,19 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
 
         native.eagerly(start)
 
-    def _check(self, x: Array, y: Array) -> None:
+    def _check(self, x: Array, y: Array, soft: bool) -> None:
+        """Checks a batch as it was given; the labels are taken for soft ones, or for integers (B,) or (B, 1)."""
         try:
             validation.check_pixels(x, getattr(self.objective, "bounds", (0.0, 1.0)))
-            validation.check_labels(y, self._classes or 0, len(x))
+            if soft:
+                validation.check_targets(y * 1.0, self._classes or 0, len(x))
+            elif y.ndim == 2 and y.shape[1] > 1:
+                raise DataError(
+                    f"y: expected integer labels, since the data do not say the labels' shape; received "
+                    f"{y.shape}. Declare it, by tf.ensure_shape in the pipeline, or call compile again"
+                )
+            else:
+                validation.check_labels(y[:, 0] if y.shape[1:] == (1,) else y, self._classes or 0, len(x))
         except DataError as error:
             self._data_error = error
             raise

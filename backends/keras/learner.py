@@ -148,7 +148,9 @@ class KerasClassifier:
         return Resident(images, self.dtype)
 
     def labels(self, array: Array) -> Tensor:
-        return native.distribute(ops.convert_to_tensor(array, dtype=native.available("int64")))
+        fine = "float64" if self.dtype == "float64" else "float32"
+        dtype = fine if array.dtype.kind == "f" else native.available("int64")
+        return native.distribute(ops.convert_to_tensor(array, dtype=dtype))
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         options = {"xla": True} if self.xla else {}

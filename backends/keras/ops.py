@@ -70,6 +70,10 @@ def scale(xs: Sequence[Tensor], factors: Tensor) -> Sequence[Tensor]:
     return [x * factor for x, factor in zip(xs, by, strict=True)]
 
 
+def rank(x: Tensor) -> int:
+    return len(x.shape)
+
+
 def expand_dims_like(vector: Tensor, like: Tensor) -> Tensor:
     return ops.reshape(vector, (-1,) + (1,) * (len(like.shape) - 1))
 

@@ -14,7 +14,7 @@ from keras import ops
 
 from stcore.backends.keras import ops as keras_ops
 from stcore.backends.keras.engine import native
-from stcore.core.outputs import FLOOR, logits_of
+from stcore.core.outputs import FLOOR, is_one_logit, logits_of
 from stcore.errors import DeviceError, UsageError
 from stcore.models.keras_layers import Normalization
 from stcore.protocols import Mode, Ops, Tensor
@@ -71,7 +71,10 @@ def as_logits(output: Any, weights: str) -> Tensor:
     dtype = keras.backend.standardize_dtype(logits.dtype)
     if not keras.backend.is_float_dtype(dtype):
         raise UsageError(f"model: expected floating logits; received {dtype}, as argmax returns")
-    return ops.maximum(ops.cast(logits, "float64" if weights == "float64" else "float32"), FLOOR)
+    fine = ops.cast(logits, "float64" if weights == "float64" else "float32")
+    if is_one_logit(fine.shape):
+        fine = ops.concatenate((ops.zeros_like(fine), fine), axis=1)
+    return ops.maximum(fine, FLOOR)
 
 
 def in_bfloat16(model: Any, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from stcore.backends.keras.engine import native
-from stcore.data.augment import PAD, CropFlip, as_table, hidden
+from stcore.data.crop_flip import PAD, CropFlip, as_table, hidden
 from stcore.protocols import Array, Tensor
 
 ASSUMED = 4 << 30

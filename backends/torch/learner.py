@@ -163,7 +163,8 @@ class TorchClassifier:
         return Resident(images, self.device, self.dtype)
 
     def labels(self, array: Array) -> Tensor:
-        return self._sent(torch.as_tensor(_native(array), dtype=torch.int64))
+        fine = torch.float64 if self.dtype is torch.float64 else torch.float32
+        return self._sent(torch.as_tensor(_native(array), dtype=fine if array.dtype.kind == "f" else torch.int64))
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         return fn  # torch compiles the model instead: make_learner(torch.compile(model), …)

@@ -67,6 +67,10 @@ def scale(xs: Sequence[Tensor], factors: Tensor) -> Sequence[Tensor]:
     return torch._foreach_mul(tuple(xs), by)
 
 
+def rank(x: Tensor) -> int:
+    return x.ndim
+
+
 def expand_dims_like(vector: Tensor, like: Tensor) -> Tensor:
     return vector.reshape(-1, *[1] * (like.ndim - 1))
 

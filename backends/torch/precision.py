@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stcore.backends.torch import ops as torch_ops
-from stcore.core.outputs import FLOOR, logits_of
+from stcore.core.outputs import FLOOR, is_one_logit, logits_of
 from stcore.errors import HALF, DeviceError, UsageError
 from stcore.protocols import Mode, Ops, Pullback
 
@@ -66,6 +66,8 @@ def as_logits(output: Any, weights: torch.dtype) -> Tensor:
     if not logits.is_floating_point():
         raise UsageError(f"model: expected floating logits; received {logits.dtype}, as argmax returns")
     fine: Tensor = logits.to(torch.float64 if weights is torch.float64 else torch.float32)
+    if is_one_logit(fine.shape):
+        fine = torch.cat((torch.zeros_like(fine), fine), dim=1)
     return torch.threshold(fine, FLOOR, FLOOR)  # a clamp's gradient takes three operations
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from stcore.data.augment import PAD, CropFlip, as_table, hidden
+from stcore.data.crop_flip import PAD, CropFlip, as_table, hidden
 from stcore.protocols import Array
 
 

@@ -16,7 +16,8 @@ def help_of(*words):
     """What `stcli WORDS --help` prints."""
     said = io.StringIO()
     plain = {"COLUMNS": "88", "FORCE_COLOR": ""}  # independent of the terminal that builds the site
-    with contextlib.redirect_stdout(said), mock.patch.dict(os.environ, plain):
+    alone = mock.patch("stcore.base.registry.plug_ins", return_value={})  # without the tests' example package
+    with contextlib.redirect_stdout(said), mock.patch.dict(os.environ, plain), alone:
         code = main([*words, "--help"])
     if code:
         raise RuntimeError(f"stcli {' '.join(words)} --help ended with {code}")

@@ -3,7 +3,8 @@
 Native tensors in, native tensors out. Arguments that the functions of `steps` share:
 
 model: a `torch.nn.Module` or `keras.Model` that maps pixels in [0, 1], in its own layout, to logits (B, C).
-x: floating pixels (B, …) within the settings' bounds.   y: integer labels (B,) in [0, C).
+x: floating pixels (B, …) within the settings' bounds.   y: integer labels (B,) in [0, C), or
+    soft labels: class probabilities (B, C) in the dtype of the logits, whose rows sum to one.
 noise: native tensors shaped like x: standard normal for init="gaussian", in the unit ball for "uniform"; two for
     squeeze training, one for each entry of `objective.noise_laws` otherwise. By default noise is drawn in numpy.
 rng: source of the drawn noise: a `numpy.random.Generator`, which advances with each call, or a seed, which draws

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stcore.errors import UsageError
-
 if TYPE_CHECKING:
     from stcore.api.run import Run
 
@@ -31,14 +29,3 @@ class Callback(Protocol):
 
     def on_end(self, result: Mapping[str, Any]) -> None:
         """Called when the run is finished, with the content of result.json."""
-
-
-def check_callbacks(callbacks: Any) -> None:
-    """Raises UsageError unless each object has the methods of a `Callback`."""
-    for callback in callbacks:
-        for name in ("on_begin", "on_epoch", "on_step", "on_end"):
-            if not callable(getattr(callback, name, None)):
-                raise UsageError(
-                    f"callbacks: expected objects with {name}, as stcore.Callback has it; received a "
-                    f"{type(callback).__qualname__}. Inherit from stcore.Callback"
-                )

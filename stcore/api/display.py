@@ -104,6 +104,8 @@ def title(plan: Plan) -> str:
         "awp": plan.method.awp,
         "rwp": plan.method.rwp,
         "ema": plan.optimisation.ema,
+        "mixup": plan.data.mixup,
+        "cutmix": plan.data.cutmix,
         "extra data": plan.data.extra_fraction,
     }
     said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]

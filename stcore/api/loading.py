@@ -297,7 +297,9 @@ def _built(
             "package.module:factory that you trust, as its code is run, and for no other network"
         )
     trained_by = metadata.get("backend")
-    chosen = backend or (trained_by if ":" in name and trained_by else (*available_backends(), "torch")[0])
+    chosen = backend or (
+        trained_by if trained_by and models.is_third_party(name) else (*available_backends(), "torch")[0]
+    )
     load_backend(chosen)
     normalize = metadata.get("normalize", models.normalization.NONE)
     models.check_weights(metadata, chosen, normalize)

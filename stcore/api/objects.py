@@ -9,14 +9,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stcore.base.registry import GIVEN
 from stcore.data.batches import Epochs
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.images import ImageData, LoaderData, Splits
 from stcore.data.loader import LoaderBatches, count_batches, first_batch, pairs, to_host
 from stcore.data.pixels import count_classes
-from stcore.data.readers.sources import GIVEN, READERS
+from stcore.data.readers.named import largest_label
+from stcore.data.readers.sources import DATASETS
 from stcore.data.split import VALIDATION, hold_out
 from stcore.errors import DataError, UsageError
+from stcore.evaluation.attack_names import named_attacks
+from stcore.methods import described
 
 OF_FILES = (
     "train_size",
@@ -29,7 +33,7 @@ OF_FILES = (
     "decode_workers",
 )
 """Settings of data that are read from files."""
-OF_BATCHES = ("batch_size", "augment", "resident", "extra_data", "extra_fraction")
+OF_BATCHES = ("batch_size", "augment", "mixup", "cutmix", "resident", "extra_data", "extra_fraction")
 """Settings of batches that a loader makes itself."""
 
 
@@ -48,6 +52,9 @@ class GivenData(NamedTuple):
 
 def given_data(data: Any, validation: Any, test: Any, seed: int, settings: Mapping[str, Any]) -> GivenData:
     """The data of `stcore.train`; settings: those that the user gave. Arguments and errors as there."""
+    if callable(data) and not isinstance(data, Iterable):
+        name = DATASETS.name_of(data)
+        data = DATASETS.find(name)() if name.startswith(f"{GIVEN}:") else name
     if isinstance(data, str | Path):
         _refuse_parts("a data set by name has parts of its own", validation, test)
         return GivenData({"dataset": named(data)})
@@ -66,9 +73,31 @@ def given_data(data: Any, validation: Any, test: Any, seed: int, settings: Mappi
     return _of_loader(data, validation, test, settings.get("select", "val"), seed)
 
 
+def of_parts(method: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that name a method, and attacks, that were handed over as objects or by name."""
+    found: dict[str, Any] = {}
+    if isinstance(method, str):
+        found["method"] = method
+    elif method is not None:
+        found["method"], own = described(method)
+        for name in own:
+            if name in settings:
+                raise UsageError(
+                    f"{name}: expected none beside a method that is an object, which has its own; received "
+                    f"{settings[name]!r}. Leave it out, or give the method by name"
+                )
+        if own.pop("bounds", (0.0, 1.0)) != (0.0, 1.0):
+            raise UsageError("bounds: expected (0.0, 1.0), the range of a run's pixels; received others")
+        found |= own
+    attacks = settings.get("attacks", "")
+    if not isinstance(attacks, str):
+        found["attacks"] = named_attacks(attacks)
+    return found
+
+
 def named(data: str | Path) -> str:
     """The data set's name; that of a folder is folder:DIR."""
-    known = data in ("digits", *PUBLISHED) or str(data).partition(":")[0] in READERS
+    known = data in ("digits", *PUBLISHED) or str(data).partition(":")[0] in DATASETS.names()
     return str(data) if isinstance(data, str) and (known or not Path(data).is_dir()) else f"folder:{data}"
 
 
@@ -154,8 +183,8 @@ def _labelled(parts: Mapping[str, Any]) -> dict[str, ImageData]:
     names = next((part.class_names for part in known.values() if part.class_names is not None), None)
     count = max((part.num_classes for part in known.values()), default=0)
     if arrays and not count:
-        labels = np.concatenate([labels for _, labels in arrays.values()])
-        count = count_classes(int(labels.max()), len(labels), "data")
+        largest = max(largest_label(labels) for _, labels in arrays.values())
+        count = count_classes(largest, sum(len(labels) for _, labels in arrays.values()), "data")
     same = {name: dataclasses.replace(it, num_classes=count, class_names=names) for name, it in known.items()}
     return same | {
         name: ImageData.from_arrays(images, labels, count, "arrays" if name == "data" else name, names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
     from stcore.runs.plan import Plan
     from stcore.runs.preparation import Given
-    from stcore.runs.training_run import RunOptions
+    from stcore.runs.training_run import Outcome, RunOptions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -104,6 +104,10 @@ class Run(LoadedNetwork):
         """
         return self if self.result is not None else _resume(self, progress)
 
+    def _plan(self) -> Plan | None:
+        with RunFolder(self.path).explaining():
+            return super()._plan()
+
     def _classifier(self) -> Classifier:
         if self.model is None:
             raise UsageError(
@@ -151,7 +155,8 @@ def load(
         the weights; for a weights file of a package.module:factory network that factory's name. For a file of
         another program (a state dict in .pt, .pth or .safetensors, as timm's; .weights.h5 or .keras of Keras) the
         network itself, or one of stcore's names for a released state dict; a .keras alone holds its network too.
-        A file alone has no code run; a run's folder does, so load one only from people whose code you would run.
+        A file alone has no code run; a run's folder does, by the import paths in its config.toml, so load one only
+        from people whose code you would run.
     image_shape, class_names: of a file of another program: (H, W, C), which a network in Keras often says itself,
         and a name per class.
     device: where the network is built; by default torch's CPU, or where Keras puts it.
@@ -204,7 +209,8 @@ def open_run(
         return Run(None, config, {}, path=path, given=given)
     if model is None and models.is_given(str(settings.get("model"))):
         return Run(None, config, read_weights(weights)[1], path=path, given=given)
-    network = load_file(weights, backend=backend, model=model, device=device, trusted=True)
+    with folder.explaining():
+        network = load_file(weights, backend=backend, model=model, device=device, trusted=True)
     return Run(network.model, config, network.metadata, path=path, given=given, checkpoint=checkpoint or "best")
 
 
@@ -220,18 +226,18 @@ def carry_out(
     plan: Plan,
     folder: Path,
     given: Given,
-    progress: bool | Progress,
     callbacks: Sequence[Any],
     options: RunOptions,
-) -> Path:
-    """Trains as `stcli train` does, with the callbacks (`stcore.Callback`) at their places.
+    show: Progress,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Trains, with the callbacks (`stcore.Callback`) at their places.
 
-    Returns the folder, which of several ranks is that of the first.
+    show: receives progress reports.   say: prints a line.
     """
-    from stcore.api.display import epoch_line, make_display, title
+    from stcore.api.display import epoch_line, title
     from stcore.runs.training_run import run
 
-    show, say = make_display(progress)
     begun: list[Run] = []  # stays empty in all ranks but the first
 
     def on_begin() -> None:
@@ -250,10 +256,26 @@ def carry_out(
             callback.on_step(step, metrics)
 
     outcome = run(plan, folder, show, on_row, on_begin, options, on_step, given)
-    if outcome.interrupted and begun:
-        say(f"interrupted after {outcome.epochs} whole epochs; resume() of the run continues it")
     for callback in callbacks if begun and not outcome.interrupted else ():
         callback.on_end(begun[0].result or {})
+    return outcome
+
+
+def carry_out_shown(
+    plan: Plan,
+    folder: Path,
+    given: Given,
+    callbacks: Sequence[Any],
+    options: RunOptions,
+    progress: bool | Progress,
+) -> Path:
+    """`carry_out` on the terminal or in the notebook; the folder, which of several ranks is that of the first."""
+    from stcore.api.display import make_display
+
+    show, say = make_display(progress)
+    outcome = carry_out(plan, folder, given, callbacks, options, show, say)
+    if outcome.interrupted:
+        say(f"interrupted after {outcome.epochs} whole epochs; resume() of the run continues it")
     return outcome.folder
 
 
@@ -273,7 +295,8 @@ def _resume(run: Run, progress: bool | Progress) -> Run:
     from stcore.runs.preparation import Given
 
     given = run.given or Given()
-    plan = make_plan(run.config)
+    with RunFolder(run.path).explaining():
+        plan = make_plan(run.config)
     for name, kind, there in (
         ("model", "network", given.model),
         ("dataset", "data", given.splits),
@@ -284,5 +307,5 @@ def _resume(run: Run, progress: bool | Progress) -> Run:
                 f"resume: expected the {kind} that {run.path} was begun with, an object; received none. Give it "
                 f"again: stcore.train(model, data, …, out={str(run.path)!r}, resume=True)"
             )
-    folder = carry_out(plan, run.path, given, progress, (), run_options(True))
+    folder = carry_out_shown(plan, run.path, given, (), run_options(True), progress)
     return finished(plan, folder, given)

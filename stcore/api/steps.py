@@ -57,13 +57,13 @@ def squeeze_step(
 ) -> SqueezePair:
     """Makes one inner step of Algorithm 1: select from the triplet, divergence, signed gradient, project.
 
-    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    x: pixels (B, …).   y: labels, integers (B,) or soft (B, C).   noise, rng: as described in `stcore.api`.
     pair: the current neighbours, shaped like x; None starts from noise.
     Returns the next pair, shaped like x, as constants. Weights, gradients, modes and statistics of the model stay
     unchanged.
     Raises TypeError, DataError or UsageError if model, batch, pair or noise do not fit (see `stcore.api`).
     """
-    classifier = checked_classifier(model, x, y, config)
+    classifier = checked_classifier(model, x, y, config, soft=True)
     pair = (
         config.start(x, resolve_noise(classifier, config, x, noise, rng))
         if pair is None
@@ -83,12 +83,13 @@ def find_squeeze_pair(
 ) -> SqueezePair:
     """Finds the adversarial and the collaborative example of each image: the inner loop of Algorithm 1.
 
-    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    x: pixels (B, …).   y: labels, integers (B,) or soft (B, C).   noise, rng: as described in `stcore.api`.
     Returns the points after the K-th update, shaped like x, not re-selected, as constants; K = 0 returns the noisy
     starts. Weights, gradients, modes and statistics of the model stay unchanged.
     Raises TypeError, DataError or UsageError if model, batch or noise do not fit (see `stcore.api`).
     """
-    return SqueezePair(*find_examples(config, checked_classifier(model, x, y, config), x, y, noise, rng))
+    classifier = checked_classifier(model, x, y, config, soft=True)
+    return SqueezePair(*find_examples(config, classifier, x, y, noise, rng))
 
 
 def squeeze_loss(
@@ -103,14 +104,14 @@ def squeeze_loss(
 ) -> SqueezeLoss:
     """Computes Eq. 6 as a loss: makes the (K+1)-th selection and returns CE + β·divergence, differentiable.
 
-    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    x: pixels (B, …).   y: labels, integers (B,) or soft (B, C).   noise, rng: as described in `stcore.api`.
     pair: neighbours shaped like x; None finds them first, hidden from the caller's tape.
     Raises TypeError, DataError or UsageError if model, batch, pair or noise do not fit (see `stcore.api`).
 
     The natural and the adversarial forward update running statistics, as a training forward does; the
     collaborative one does not.
     """
-    classifier = checked_classifier(model, x, y, config, training=True)
+    classifier = checked_classifier(model, x, y, config, training=True, soft=True)
     ops = classifier.ops
     if pair is None:
         pair = find_examples(config, classifier, x, y, noise, rng)
@@ -136,7 +137,7 @@ def train_step(
     """Makes one optimizer update by any method: finds the examples, takes the mean loss and its gradients, steps.
 
     learner: from `stcore.make_learner`.   objective: a method's settings, such as `stcore.TradesConfig()`.
-    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    x: pixels (B, …).   y: labels, integers (B,) or soft (B, C).   noise, rng: as described in `stcore.api`.
     phase: the method's variant in this epoch, `objective.phase(epoch)`.
     perturbation: `stcore.AWP` or `stcore.RWP`: the gradient is taken at perturbed weights, and the perturbation is
         removed after the update.
@@ -144,7 +145,7 @@ def train_step(
     Raises TypeError, DataError or UsageError if objective, batch or noise do not fit (see `stcore.api`).
     """
     validation.check_objective(objective)
-    check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True)
+    check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True, soft=True)
     start_noise = resolve_noise(learner, objective, x, noise, rng)
     return training_step(learner, objective, x, y, start_noise, phase, perturbation)
 
@@ -163,14 +164,14 @@ def training_loss(
 
     objective: a method's settings, such as `stcore.TradesConfig()`.   phase: its variant in this epoch,
         `objective.phase(epoch)`.
-    x: pixels (B, …).   y: integer labels (B,).   noise, rng: as described in `stcore.api`.
+    x: pixels (B, …).   y: labels, integers (B,) or soft (B, C).   noise, rng: as described in `stcore.api`.
     Raises TypeError, DataError or UsageError if objective, model, batch or noise do not fit (see `stcore.api`).
 
     The search is hidden from the caller's tape. The outer forwards update running statistics as the method says.
     """
     classifier = make_classifier(model)
     validation.check_objective(objective)
-    check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True)
+    check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True, soft=True)
     ops, start_noise = classifier.ops, resolve_noise(classifier, objective, x, noise, rng)
     examples = ops.unrecorded(lambda: objective.find(classifier, x, y, start_noise, phase))
     with classifier.same_draws():

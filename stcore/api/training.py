@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stcore import models
-from stcore.api.callbacks import Callback, check_callbacks
-from stcore.api.run import Run, carry_out, finished, run_options
+from stcore.api.callbacks import Callback
+from stcore.api.run import Run, carry_out_shown, finished, run_options
+from stcore.base.registry import GIVEN
 from stcore.core.dispatch import backend_name, load_backend, make_classifier
 from stcore.errors import UsageError
 from stcore.runs.folder import CONFIG, RESULT, RunFolder
+from stcore.trackers import make_tracker
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
+    from stcore.core.objective import Objective
     from stcore.data.images import Splits
     from stcore.runs.plan import Plan
 
@@ -28,14 +31,14 @@ OF_KERAS = ("device", "replicas", "threads")
 def train(
     model: Any,
     data: Any,
-    method: str | None = None,
+    method: str | Objective | type[Objective] | None = None,
     *,
     validation: Any = None,
     test: Any = None,
     epochs: int | None = None,
     optimizer: Any = None,
     out: str | Path | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback | str] = (),
     seed: int = 0,
     backend: str | None = None,
     resume: bool = False,
@@ -49,13 +52,16 @@ def train(
     model: a name (`resnet18`, `timm:NAME`, `package.module:factory`; see `stcore.models.build`), or a
         `torch.nn.Module` or `keras.Model` from pixels in [0, 1] to logits, which is trained in place and ends with
         the weights of the best epoch. A Keras model that is not built yet is, from data that are handed over.
-    data: the name of a data set (`digits`, `parquet:DIR`; see `stcore.data.load`), a folder of images, arrays
+    data: the name of a data set (`digits`, `parquet:DIR`, `package.module:load`; see `stcore.data.load`), a
+        function that loads one, a folder of images, arrays
         (images, labels), `stcore.data.ImageData` or `Splits`, or a loader of batches (images, labels), such as a
         torch DataLoader or a batched `tf.data.Dataset`.
         Images are uint8, or floats in [0, 1] (of arrays rounded to multiples of 1/255): a torch.Tensor channels
-        first (N, C, H, W), anything else channels last (N, H, W, C). Labels are integers (N,) from 0 on.
+        first (N, C, H, W), anything else channels last (N, H, W, C). Labels are integers (N,) or
+        (N, 1) from 0 on, or one-hot or soft labels (N, C); evaluations take the likeliest class.
         A loader is read anew in each epoch, with its own batches, order and augmentation.
-    method: the training method; by default `st`, or that of the preset.
+    method: the training method; by default `st`, or that of the preset: a name, `package.module:MyConfig`, its
+        settings as an object such as `stcore.TradesConfig(beta=4)`, all of whose fields count, or their class.
     validation, test: arrays, a loader, which is read once, or ImageData; for data without parts of their own. The
         best epoch is chosen on validation; for arrays it may be a share or a count to hold out, stratified by
         class, and by default 2 % are. If one of the two is missing, the other serves as both, with a warning, and
@@ -63,9 +69,12 @@ def train(
     optimizer: `sgd` or `adamw`; or, for a network that is handed over, an optimizer of its weights (torch.optim or
         keras.optimizers, with a number as its learning rate), whose rates follow the schedule in proportion.
     epochs and settings: the options of `stcli train` by their Python names, such as learning_rate, steps or beta.
+        `divergence` may also be a function, and `attacks` a list of names and attacks, or a dict of them by name.
+        What no import brings back, such as a class of a notebook, resumes only from Python, handed over again.
     out: the run's folder, new or empty; by default a new one in runs/.   seed: of all randomness.
     backend: torch or keras, for a network by name; by default torch.
-    callbacks: see `stcore.Callback`.   progress: show it, or a `stcore.base.progress.Progress` to report to.
+    callbacks: objects as `stcore.Callback` describes them, or trackers by name, as `stcli train --track` takes
+        them.   progress: show it, or a `stcore.base.progress.Progress` to report to.
     resume: continue the run in `out`, with the same arguments; begin it if there is none.
     save_every, max_hours: seconds between two saved states, and the time after which the run stops, to be resumed.
 
@@ -74,14 +83,15 @@ def train(
     Raises UsageError for arguments that do not fit, DataError for invalid data, DeviceError for a missing device,
     DivergedError if the loss or a prediction becomes non-finite.
     """
-    from stcore.api.objects import given_data
+    from stcore.api.objects import given_data, of_parts
     from stcore.runs.plan import default_name, make_plan
     from stcore.runs.preparation import Given
 
-    check_callbacks(callbacks)
+    trackers = [make_tracker(one) for one in callbacks]
     if "dataset" in settings:
         raise UsageError("dataset: expected none beside data; received both. Name the data set as data")
-    chosen = {"method": method, "epochs": epochs, "backend": backend}
+    chosen = {"epochs": epochs, "backend": backend}
+    settings |= of_parts(method, settings)
     settings |= {name: value for name, value in chosen.items() if value is not None}
     found = given_data(data, validation, test, seed, settings)
     network = None if isinstance(model, str) else model
@@ -94,6 +104,12 @@ def train(
     elif optimizer is not None:
         settings |= _of_optimizer(optimizer, network, settings)
     plan = make_plan({**settings, **found.settings})
+    if plan.bound:
+        warnings.warn(
+            f"no import brings back {', '.join(plan.bound)}: stcli can neither resume nor evaluate this run; from "
+            "Python hand it over again, or put it into a module",
+            stacklevel=2,
+        )
     given = Given(network, None if isinstance(optimizer, str) else optimizer, found.splits, found.batches)
     if found.note is not None:
         warnings.warn(found.note, stacklevel=2)
@@ -104,7 +120,8 @@ def train(
     if begun:
         _check_same(folder, plan)
     if not (begun and (folder / RESULT).is_file()):
-        folder = carry_out(plan, folder, given, progress, callbacks, run_options(begun, save_every, max_hours))
+        options = run_options(begun, save_every, max_hours)
+        folder = carry_out_shown(plan, folder, given, trackers, options, progress)
     return finished(plan, folder, given)
 
 
@@ -143,7 +160,7 @@ def _of_optimizer(optimizer: Any, network: Any, settings: Mapping[str, Any]) -> 
             f"{settings['learning_rate']}. Leave it out"
         )
     rate = load_backend(backend_name(network)).rate_of(optimizer, network)
-    return {"optimizer": f"{models.GIVEN}:{type(optimizer).__name__}", "learning_rate": rate}
+    return {"optimizer": f"{GIVEN}:{type(optimizer).__name__}", "learning_rate": rate}
 
 
 def _check_same(folder: Path, plan: Plan) -> None:
@@ -152,7 +169,8 @@ def _check_same(folder: Path, plan: Plan) -> None:
     from stcore.runs.plan import make_plan
     from stcore.runs.states import MOVABLE
 
-    there = as_plain(make_plan(RunFolder(folder).read_config()).flat())
+    with RunFolder(folder).explaining():
+        there = as_plain(make_plan(RunFolder(folder).read_config()).flat())
     for name, here in as_plain(plan.flat()).items():
         if there.get(name) != here and name not in MOVABLE:
             raise UsageError(

@@ -69,7 +69,8 @@ def evaluate(
 
     model: maps pixels in [0, 1] to logits (B, C). Its weights, modes and gradients are unchanged afterwards.
     data: (x, y), or an iterable of batches (x, y) such as a loader. x: pixels (N, …) in [0, 1] in the model's own
-        layout, numpy or native; y: integer labels (N,).
+        layout, numpy or native; y: labels, integers (N,) or (N, 1), or one-hot
+        or soft (N, C), of which the likeliest class counts.
     attacks: names (`stcore.attacks.PRESETS`, `autoattack`, or its members joined by + such as `apgd-ce+square`),
         attacks, or a mapping of names to attacks.
     epsilon, norm: radius, in units of pixels in [0, 1], and norm of attacks given by name.

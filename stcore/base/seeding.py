@@ -36,6 +36,7 @@ class Stream(IntEnum):
     DIRECTION = 7
     SAMPLE = 8
     LOADER = 9
+    MIX = 10
 
 
 def generator(

@@ -10,9 +10,11 @@ used takes them); read so, its JS is the standard one and its Eq. 3 equals TRADE
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
+from stcore.base.registry import Registry
 from stcore.core.search import Loss
+from stcore.errors import UsageError
 from stcore.protocols import Mode, Network, Ops, Tensor
 
 
@@ -80,10 +82,24 @@ def from_natural(model: Network, x: Tensor, divergence: Divergence = kl, stop_ta
     return lambda logits: divergence(ops, natural, ops.log_softmax(logits), stop_targets)
 
 
-DIVERGENCES: dict[str, Divergence] = {
-    "symmetric_kl": symmetric_kl,
-    "js": js,
-    "squared_l2": squared_l2,
-    "kl": kl,
-    "improved_kl": improved_kl,
-}
+def _accepted(part: Any, name: str) -> Divergence:
+    if not callable(part) or isinstance(part, type):
+        raise UsageError(
+            f"divergence: expected {name} to be a function (ops, log_p, log_q, stop_targets) → (B,); received "
+            f"{part!r:.100}"
+        )
+    return part  # type: ignore[no-any-return]
+
+
+DIVERGENCES: Registry[Divergence] = Registry(
+    "divergence",
+    "stcore.divergences",
+    {
+        "symmetric_kl": symmetric_kl,
+        "js": js,
+        "squared_l2": squared_l2,
+        "kl": kl,
+        "improved_kl": improved_kl,
+    },
+    _accepted,
+)

@@ -18,7 +18,7 @@ from stcore.base.seeding import Stream
 from stcore.core import validation
 from stcore.core.dispatch import make_classifier
 from stcore.core.inspection import inspect
-from stcore.errors import UsageError
+from stcore.errors import DataError, UsageError
 from stcore.protocols import Classifier, Network, Tensor
 
 
@@ -55,13 +55,13 @@ def attack_batch(
 
 
 def checked_classifier(
-    model: Any, x: Tensor, y: Tensor, search: HasBounds, *, training: bool = False
+    model: Any, x: Tensor, y: Tensor, search: HasBounds, *, training: bool = False, soft: bool = False
 ) -> Classifier:
-    """Checks model and batch against the pixel bounds; returns the classifier."""
+    """Checks model and batch against the pixel bounds; returns the classifier.   training, soft: as below."""
     if not hasattr(search, "bounds"):
         raise UsageError(f"config: expected settings, such as stcore.SqueezeConfig(); received {search!r:.100}")
     classifier = make_classifier(model)
-    check_batch(classifier, model, x, y, search.bounds, training=training)
+    check_batch(classifier, model, x, y, search.bounds, training=training, soft=soft)
     return classifier
 
 
@@ -83,12 +83,19 @@ _checked: weakref.WeakKeyDictionary[Any, tuple[Hashable, bool, int]] = weakref.W
 
 
 def check_batch(
-    classifier: Classifier, key: Any, x: Tensor, y: Tensor, bounds: tuple[float, float], *, training: bool = False
+    classifier: Classifier,
+    key: Any,
+    x: Tensor,
+    y: Tensor,
+    bounds: tuple[float, float],
+    *,
+    training: bool = False,
+    soft: bool = False,
 ) -> None:
     """Checks x (B, …), y (B,) and, if `key` is new or has a new head, the model's logits, by one forward.
 
     key: what stands for the model in the cache of checked models: the model, or its learner.
-    training: checks the logits in training mode too, by another forward.
+    training: checks the logits in training mode too, by another forward.   soft: y may be soft, (B, C).
     Raises TypeError, DataError or UsageError as the public functions document.
     """
     count = classifier.shape(x)[0]
@@ -96,13 +103,20 @@ def check_batch(
         raise TypeError(f"y: expected a tensor, as x is; received {type(y).__qualname__}. Convert it")
     if classifier.is_tracing(x):
         return
+    if is_soft := soft and len(getattr(y, "shape", ())) == 2:
+        _check_dtype(x, y)
     signature = classifier.signature()
     known = _checked.get(key)
     if known is not None and (known[0] != signature or training > known[1]):
         known = None
     if known is not None and count and not classifier.on_host(x):
-        validation.check_label_kind(y.dtype, tuple(y.shape), count)
         inspect(classifier, x, validation.check_pixel_span, bounds)
+        if is_soft:
+            validation.check_soft_kind(y.dtype, tuple(y.shape), known[2], count)
+            inspect(classifier, y, validation.check_probability_span)
+            inspect(classifier, classifier.ops.sum(y), validation.check_sum_span)
+            return
+        validation.check_label_kind(y.dtype, tuple(y.shape), count)
         inspect(classifier, y, validation.check_label_span, known[2])
         return
     pixels, labels = classifier.to_numpy(x), classifier.to_numpy(y)
@@ -112,7 +126,15 @@ def check_batch(
     if known is None:
         known = signature, training, validation.check_model(classifier, x, training=training) or 0
         _checked[key] = known
-    validation.check_labels(labels, known[2], len(pixels))
+    check = validation.check_targets if is_soft else validation.check_labels
+    check(labels, known[2], len(pixels))
+
+
+def _check_dtype(x: Tensor, y: Tensor) -> None:
+    """Raises DataError unless soft labels y have the dtype of the logits of images x."""
+    dtype = "float64" if "float64" in str(x.dtype) else "float32"
+    if "float" in str(y.dtype) and dtype not in str(y.dtype):
+        raise DataError(f"y: expected class probabilities in the logits' {dtype}; received {y.dtype}. Cast them")
 
 
 def check_shapes(classifier: Classifier, name: str, x: Tensor, given: Any, count: int) -> None:

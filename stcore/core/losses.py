@@ -1,4 +1,9 @@
-"""Losses per example: logits (B, C), integer labels (B,) → (B,)."""
+"""Losses per example: logits (B, C), labels → (B,).
+
+Labels are integers (B,), or soft: class probabilities t (B, C) in the logits' dtype, rows summing to one. A soft
+label stands for a class drawn from t: a loss is its expectation Σ_y t_y·loss(z, y), as in mixup (Zhang et al.,
+2018). It is written for one class y by `at_label` and `best_other`, and ends with `expected`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,39 @@ from stcore.protocols import Ops, Tensor
 _TINY = 1e-12  # as published: keeps the denominator positive if logits are equal
 
 
+def are_soft(ops: Ops, labels: Tensor) -> bool:
+    """Whether the labels are class probabilities (B, C) rather than integers (B,)."""
+    return ops.rank(labels) == 2
+
+
+def at_label(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
+    """Returns v_y of values v (B, C): (B,); for soft labels of every class y, (B, C)."""
+    return values if are_soft(ops, labels) else ops.of_label(values, labels)
+
+
+def best_other(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
+    """Returns max_{j≠y} v_j of values v (B, C): (B,); for soft labels of every class y, (B, C)."""
+    if are_soft(ops, labels):
+        ones = ops.ones_like(values)
+        first, second = (ops.expand_dims_like(v, values) * ones for v in ops.top_k(values, 2))
+        return ops.where(values < first, first, second)
+    minus_infinity = ops.ones_like(values) * -math.inf
+    return ops.max(ops.where(ops.one_hot(labels, values), minus_infinity, values))
+
+
+def expected(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
+    """Returns v (B,) at integer labels as it is, and Σ_y t_y·v_y of v (B, C) for soft labels t: (B,)."""
+    return ops.sum(labels * values) if are_soft(ops, labels) else values
+
+
+def expected_at_label(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
+    """Returns v_y, or Σ_y t_y·v_y for soft labels t, of values v (B, C): (B,)."""
+    return expected(ops, at_label(ops, values, labels), labels)
+
+
 def cross_entropy(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy −log p_y, in nats: logits (B, C), integer labels (B,) → (B,)."""
-    return -ops.of_label(ops.log_softmax(logits), labels)
+    """Cross-entropy −log p_y, or −Σ_y t_y·log p_y, in nats: logits (B, C) → (B,)."""
+    return -expected_at_label(ops, ops.log_softmax(logits), labels)
 
 
 def smoothed(ops: Ops, natural: Tensor, logits: Tensor, smoothing: float) -> Tensor:
@@ -29,19 +64,26 @@ def smoothed(ops: Ops, natural: Tensor, logits: Tensor, smoothing: float) -> Ten
 
 def margin(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     """Margin max_{j≠y} z_j − z_y, (B,): negative for a correct prediction (Carlini & Wagner, 2017)."""
-    return best_other(ops, logits, labels) - ops.of_label(logits, labels)
+    return expected(ops, _gap(ops, logits, labels), labels)
+
+
+def clipped_margin(ops: Ops, logits: Tensor, labels: Tensor, largest: float) -> Tensor:
+    """The margin, which stops gaining at `largest`: (B,)."""
+    return expected(ops, ops.clip(_gap(ops, logits, labels), -math.inf, largest), labels)
 
 
 def correct(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
-    """1 for a correct prediction, 0 otherwise or for a tie: (B,), in the logits' dtype."""
-    gap = margin(ops, logits, labels)
-    return ops.flag(gap < 0.0, gap)
+    """1 for a correct prediction, 0 otherwise or for a tie: (B,), in the logits' dtype.
+
+    For soft labels it is the probability t_j of the predicted class j.
+    """
+    gap = _gap(ops, logits, labels)
+    return expected(ops, ops.flag(gap < 0.0, gap), labels)
 
 
-def best_other(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
-    """Selects each example's largest entry at a class other than its label: (B, C), (B,) → (B,)."""
-    minus_infinity = ops.ones_like(values) * -math.inf
-    return ops.max(ops.where(ops.one_hot(labels, values), minus_infinity, values))
+def _gap(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
+    """max_{j≠y} z_j − z_y, (B,); for soft labels of every class y, (B, C)."""
+    return best_other(ops, logits, labels) - at_label(ops, logits, labels)
 
 
 def difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ class Objective(Protocol):
         """Returns the variant of an epoch (from 1), such as a warm-up or late weights. Each may be traced once."""
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /, phase: int = 0) -> Any:
-        """Finds the examples of a batch x (B, …), y (B,); differentiates with respect to inputs only."""
+        """Finds the examples of a batch x (B, …) with labels y, integers (B,) or soft (B, C) (see
+        `stcore.core.losses`); differentiates with respect to inputs only.
+        """
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, /, phase: int = 0) -> PerExample:
         """Makes the outer forwards, with dropout on, and returns their losses and metrics."""
@@ -95,7 +97,7 @@ class StepResult(NamedTuple):
 class Part(NamedTuple):
     """A part of a step's batch, forwarded together.
 
-    x: pixels (B, …).   y: labels (B,).   noise: tensors shaped like x.
+    x: pixels (B, …).   y: labels, integers (B,) or soft (B, C).   noise: tensors shaped like x.
     share: this part's share of the step's batch; the shares sum to one.   weights: factors (B,) of the losses.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stcore.errors import UsageError
@@ -31,6 +31,14 @@ def logits_of(output: Any, is_tensor: Callable[[Any], bool]) -> Tensor:
         "model: expected logits (B, C): a tensor, an output with `logits`, or a container of one tensor; received "
         f"{_described(output, entries)}. Wrap the model in one that returns the logits alone"
     )
+
+
+def is_one_logit(shape: Sequence[int | None]) -> bool:
+    """Whether an output is that of a binary head, (B, 1).
+
+    Its logit z of the second class counts as logits (0, z): the sigmoid of z is the softmax of these.
+    """
+    return len(shape) == 2 and shape[1] == 1
 
 
 def _described(output: Any, entries: Mapping[Any, Any] | None) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from stcore.errors import DIVIDE, DataError, DivergedError, StcoreError, UsageError
 from stcore.protocols import Array, Classifier, Tensor
 
+SUM_ROUNDED = 1e-3
+"""The probabilities of a soft label sum to one up to this: half precision rounds each by 2⁻¹¹ of itself."""
 ROUNDED = 0.01
 """A pixel of x + epsilon in bfloat16 is this near, of the largest pixel: what is further was not found so."""
 
@@ -70,7 +72,8 @@ def check_labels(values: Array, num_classes: int, count: int | None = None) -> N
 def check_label_kind(dtype: object, shape: tuple[int, ...], count: int | None) -> None:
     """Raises DataError unless these are integer labels (B,); B = `count` if given. dtype: of any framework."""
     if len(shape) != 1 or "int" not in str(dtype):
-        raise DataError(f"y: expected integer labels of shape (B,); received {dtype} of shape {shape}")
+        hint = ". Of one-hot or soft labels, give the argmax" if len(shape) == 2 and shape[1] > 1 else ""
+        raise DataError(f"y: expected integer labels of shape (B,); received {dtype} of shape {shape}{hint}")
     if count is not None and shape[0] != count:
         raise DataError(f"y: expected a label for each image; received {shape[0]} for {count} images")
 
@@ -81,6 +84,59 @@ def check_label_span(num_classes: int, low: float, high: float) -> None:
         raise DataError(
             f"y: expected labels in [0, {num_classes}), the model's number of classes; received "
             f"[{low:g}, {high:g}]"
+        )
+
+
+def check_targets(values: Array, num_classes: int, count: int) -> None:
+    """Raises DataError unless values are integer labels (B,) as in `check_labels`, or soft labels (B, C)."""
+    if values.ndim != 2:
+        check_labels(values, num_classes, count)
+        return
+    check_soft_kind(values.dtype, values.shape, num_classes, count)
+    if values.size:
+        check_probability_span(values.min(), values.max())
+        sums = values.sum(axis=1, dtype=np.float64)
+        check_sum_span(sums.min(), sums.max())
+
+
+def hard_labels(values: Array, num_classes: int, count: int | None = None) -> Array:
+    """Returns integer labels (B,): those given, (B,) or (B, 1), or the likeliest classes of soft labels (B, C).
+
+    Raises DataError as `check_labels` and `check_targets` do.
+    """
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 2:
+        check_targets(values * 1.0, num_classes, len(values) if count is None else count)
+        values = values.argmax(axis=1)
+    check_labels(values, num_classes, count)
+    return values
+
+
+def check_soft_kind(dtype: object, shape: tuple[int, ...], num_classes: int, count: int | None) -> None:
+    """Raises DataError unless these are floating soft labels (count, num_classes). dtype: of any framework."""
+    if "float" not in str(dtype) or shape[1] != num_classes:
+        hint = ", or of one column, give y.reshape(-1)" if shape[1] == 1 else ""
+        raise DataError(
+            f"y: expected integer labels (B,), or floating class probabilities of shape (B, {num_classes}), the "
+            f"model's classes; received {dtype} of shape {shape}. Of one-hot integers, give floats{hint}"
+        )
+    if shape[0] != count:
+        raise DataError(f"y: expected a label for each image; received {shape[0]} for {count} images")
+
+
+def check_probability_span(low: float, high: float) -> None:
+    """Raises DataError unless the entries of soft labels, from `low` to `high`, are in [0, 1]."""
+    if not -SUM_ROUNDED <= low <= high <= 1 + SUM_ROUNDED:
+        raise DataError(f"y: expected class probabilities in [0, 1]; received [{low:g}, {high:g}]")
+
+
+def check_sum_span(low: float, high: float) -> None:
+    """Raises DataError unless the rows of soft labels sum to one, as far as their rounding lets them."""
+    if not 1 - SUM_ROUNDED <= low <= high <= 1 + SUM_ROUNDED:
+        raise DataError(
+            f"y: expected class probabilities whose rows sum to 1; received sums from {low:g} to {high:g}. Divide "
+            "each row by its sum"
         )
 
 

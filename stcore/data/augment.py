@@ -1,100 +1,56 @@
-"""Augmentation of the CIFAR recipes: zero padding, a random crop, a random horizontal flip; and cutout."""
+"""Augmentation of training images, on the host: uint8 (B, H, W, C) in, the same shape out.
 
-from typing import Literal, NamedTuple, get_args
+An epoch's draws are made at once, by position: an image's draws do not depend on the batch size, on the rank, or
+on where a run was resumed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from stcore.base.seeding import Stream, generator
+from stcore.data import crop_flip, resized_crop, trivial_augment
+from stcore.errors import UsageError
 
-Augment = Literal["none", "crop-flip", "crop-flip-cutout"]
+Augment = Literal["none", "crop-flip", "crop-flip-cutout", "random-resized-crop-flip", "trivial-augment"]
 AUGMENT: tuple[str, ...] = get_args(Augment)
 
-PAD = 4
-HOLE = 14 / 32
-"""The side of cutout's square as a share of the image's: 14 of 32 pixels, the best with adversarial training in
-Rice et al. (2020)."""
 
+class Draws(Protocol):
+    """Random draws for N images."""
 
-class CropFlip(NamedTuple):
-    """Random draws for N images: the corner of each crop in the padded image, and whether to flip it.
-
-    hole: (2, N), cutout only: the centre of its square, as shares in [0, 1) of height and width.
-    """
-
-    top: npt.NDArray[np.int64]  # (N,), 0..2·PAD; PAD is no shift
-    left: npt.NDArray[np.int64]
-    flip: npt.NDArray[np.bool_]
-    hole: npt.NDArray[np.float64] | None = None
-
-    def at(self, rows: slice) -> "CropFlip":
+    def at(self, rows: slice, /) -> Draws:
         """The draws of some of the images."""
-        hole = None if self.hole is None else self.hole[:, rows]
-        return CropFlip(self.top[rows], self.left[rows], self.flip[rows], hole)
+
+    def applied(self, images: npt.NDArray[np.uint8], /) -> npt.NDArray[np.uint8]:
+        """The augmented images, uint8 (N, H, W, C); the shape stays."""
 
 
-def draw(augment: str, seed: int, epoch: int, count: int) -> CropFlip | None:
-    """The draws of one epoch by position, the same for any batch size; None without augmentation.
-
-    Cutout draws last, so its crops and flips are those of `crop-flip`.
-    """
+def draw(augment: str, seed: int, epoch: int, count: int, size: tuple[int, int]) -> Draws | None:
+    """The draws of one epoch for `count` images of this height and width; None without augmentation."""
     if augment == "none":
         return None
     rng = generator(seed, Stream.AUGMENT, epoch=epoch)
-    top, left = rng.integers(0, 2 * PAD + 1, (2, count))
-    flip = rng.random(count) < 0.5
-    return CropFlip(top, left, flip, rng.random((2, count)) if augment == "crop-flip-cutout" else None)
+    if augment == "random-resized-crop-flip":
+        return resized_crop.draw(rng, count, size)
+    crops = crop_flip.draw(rng, count, cutout=augment == "crop-flip-cutout")
+    return trivial_augment.draw(rng, crops) if augment == "trivial-augment" else crops
 
 
-def augmented(images: npt.NDArray[np.uint8], draws: CropFlip | None) -> npt.NDArray[np.uint8]:
+def augmented(images: npt.NDArray[np.uint8], draws: Draws | None) -> npt.NDArray[np.uint8]:
     """Augments uint8 images (B, H, W, C) as drawn; the shape stays."""
-    if draws is None:
-        return images
-    result = crop_flip(images, draws)
-    if draws.hole is not None:
-        result[_covered(draws.hole, *images.shape[1:3])] = 0
-    return result
+    return images if draws is None else draws.applied(images)
 
 
-def _covered(hole: npt.NDArray[np.float64], height: int, width: int) -> npt.NDArray[np.bool_]:
-    """(N, H, W) booleans: the pixels under cutout's square (DeVries & Taylor, 2017), clipped at the border."""
-
-    def within(first: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.bool_]:
-        places = np.arange(side) - first[:, None]
-        return (places >= 0) & (places < hidden(side))
-
-    rows, columns = _corners(hole, height, width)
-    return within(rows, height)[:, :, None] & within(columns, width)[:, None, :]
-
-
-def hidden(side: int) -> int:
-    """The side of cutout's square in an image of this side."""
-    return round(HOLE * side)
-
-
-def _corners(hole: npt.NDArray[np.float64], height: int, width: int) -> list[npt.NDArray[np.int64]]:
-    """The first rows and the first columns of cutout's squares, (N,) each; negative where a border clips them."""
-    sides = height, width
-    centres = zip(hole, sides, strict=True)
-    return [np.floor(centre * side).astype(np.int64) - hidden(side) // 2 for centre, side in centres]
-
-
-def as_table(draws: CropFlip | None, height: int, width: int) -> list[npt.NDArray[np.int64]]:
-    """The draws of N images as whole numbers (N,): top, left, flip; then cutout's first row and first column."""
-    if draws is None:
-        return []
-    corners = [] if draws.hole is None else _corners(draws.hole, height, width)
-    return [draws.top, draws.left, draws.flip.astype(np.int64), *corners]
-
-
-def crop_flip(images: npt.NDArray[np.uint8], draws: CropFlip) -> npt.NDArray[np.uint8]:
-    """Crops each uint8 image (B, H, W, C) from its padded image and flips it if drawn; the shape stays."""
-    count, height, width, channels = images.shape
-    padded = np.zeros((count, height + 2 * PAD, width + 2 * PAD, channels), np.uint8)
-    padded[:, PAD:-PAD, PAD:-PAD] = images
-    # With width and channels as one axis, each row of a window is contiguous, so the gather copies rows.
-    lines = padded.reshape(count, height + 2 * PAD, -1)
-    windows = np.lib.stride_tricks.sliding_window_view(lines, (height, width * channels), axis=(1, 2))
-    out: npt.NDArray[np.uint8] = windows[np.arange(count), draws.top, draws.left * channels].reshape(images.shape)
-    out[draws.flip] = out[draws.flip, :, ::-1]
-    return out
+def check_augment(augment: str, shape: tuple[int, int, int]) -> None:
+    """Raises UsageError for an unknown augmentation, or one that does not fit images of this shape (H, W, C)."""
+    if augment not in AUGMENT:
+        names = ", ".join(AUGMENT)
+        raise UsageError(f"expected augment to be one of {names}, received {augment!r}; choose one of them")
+    if augment == "trivial-augment" and shape[-1] not in (1, 3):
+        raise UsageError(
+            f"expected images of 1 or 3 channels with augment = {augment}, received {shape[-1]}; choose another"
+        )

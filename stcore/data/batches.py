@@ -2,13 +2,14 @@
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from stcore.base.seeding import Stream, generator
-from stcore.data.augment import AUGMENT, Augment, augmented, draw
+from stcore.data.augment import Augment, augmented, check_augment, draw
+from stcore.data.crop_flip import CropFlip
 from stcore.data.images import ImageData
 from stcore.data.on_device import Fetch, OnDevice
 from stcore.errors import UsageError
@@ -18,7 +19,7 @@ class Batch(NamedTuple):
     """Images, labels and positions of one batch of b examples."""
 
     images: Any  # uint8 (b, H, W, C) in memory of its own, or OnDevice for images kept on the device
-    labels: npt.NDArray[np.int64]  # (b,)
+    labels: npt.NDArray[Any]  # int64 (b,), or soft: float (b, C)
     positions: npt.NDArray[np.int64]  # (b,), positions in the order of this epoch; they select the training noise
 
 
@@ -41,7 +42,8 @@ class Batches:
     """Batches of `data`, in a new order and with new augmentation at each epoch.
 
     augment: "none"; "crop-flip" zero-pads by 4 pixels, crops at random and flips with probability one half;
-        "crop-flip-cutout" also blacks out a random square of 14 / 32 of the side.
+        "crop-flip-cutout" also blacks out a random square of 14 / 32 of the side; "trivial-augment" also makes one
+        of 14 operations; "random-resized-crop-flip" resizes a random box to the image's size, and flips.
     shuffle: False keeps the data's order at every epoch.
     drop_last: False keeps the short last batch, as the paper's recipe does; a last batch of one image, which has
         no
@@ -59,7 +61,7 @@ class Batches:
     fetch: Fetch | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self.batch_size, self.augment)
+        check_settings(self.batch_size, self.augment, self.data.image_shape)
         if len(self) == 0:
             raise UsageError(
                 f"expected a batch size of at most {len(self.data)} when the short last batch is dropped, "
@@ -81,8 +83,8 @@ class Batches:
         order = np.arange(total)
         if self.shuffle:
             order = generator(self.seed, Stream.ORDER, epoch=epoch).permutation(total)
-        draws = draw(self.augment, self.seed, epoch, total)
-        select = None if self.fetch is None else self.fetch(order, draws)
+        draws = draw(self.augment, self.seed, epoch, total, self.data.image_shape[:2])
+        select = None if self.fetch is None else self.fetch(order, cast("CropFlip | None", draws))
         for rows in batch_slices(total, self.batch_size, start, self.drop_last):
             indices = order[rows]
             images: Any
@@ -90,7 +92,7 @@ class Batches:
                 images = augmented(self.data.images[indices], None if draws is None else draws.at(rows))
             else:
                 images = OnDevice(select, rows)
-            yield Batch(images, self.data.labels[indices], np.arange(rows.start, rows.stop))
+            yield Batch(images, self.data.targets[indices], np.arange(rows.start, rows.stop))
 
 
 def count_batches(total: int, batch_size: int, drop_last: bool = False) -> int:
@@ -109,13 +111,11 @@ def batch_slices(total: int, batch_size: int, start: int = 0, drop_last: bool = 
         yield slice(number * batch_size, total if last else (number + 1) * batch_size)
 
 
-def check_settings(batch_size: int, augment: str) -> None:
-    """Raises UsageError for a batch size below 1 or an unknown augmentation."""
+def check_settings(batch_size: int, augment: str, shape: tuple[int, int, int]) -> None:
+    """Raises UsageError for a batch size below 1, or an augmentation that images of this shape cannot have."""
     if batch_size < 1:
         raise UsageError(f"expected a batch size of at least 1, received {batch_size}; choose another")
-    if augment not in AUGMENT:
-        names = ", ".join(AUGMENT)
-        raise UsageError(f"expected augment to be one of {names}, received {augment!r}; choose one of them")
+    check_augment(augment, shape)
 
 
 def in_order(data: ImageData, batch_size: int, rows: slice | None = None) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""Data sets: uint8 images with integer labels, and their train, validation and test parts."""
+"""Data sets: uint8 images with labels, and their train, validation and test parts."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from stcore.data.pixels import check_classes, count_classes, to_labels, to_pixels
+from stcore.data.pixels import check_classes, count_classes, to_pixels, to_targets
 from stcore.data.rows import Pixels, Rows
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError
@@ -27,6 +27,10 @@ class ImageData:
         which read only what is indexed.
     labels: int64 (N,), each in [0, num_classes).
     class_names: one name per class, or None if unknown.
+    soft_labels: class probabilities (N, num_classes), which training takes in place of the labels; these are their
+        likeliest classes, which evaluations take. None if there are none.
+    files: (N,) the file of each image, relative to the set's folder; None if they are not read from files.
+    left_out: why images of the part that this one is of were left out, each with its file.
     """
 
     images: Pixels | Rows
@@ -34,6 +38,9 @@ class ImageData:
     num_classes: int
     name: str
     class_names: tuple[str, ...] | None = None
+    soft_labels: npt.NDArray[np.floating[Any]] | None = None
+    files: npt.NDArray[np.str_] | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -48,14 +55,25 @@ class ImageData:
 
         images: (N, H, W, C) or (N, H, W), uint8 in 0..255 or floats in [0, 1], rounded to multiples of 1/255.
             A numpy.memmap of uint8 stays on disk.
-        labels: (N,) integers in [0, num_classes).
-        num_classes: at least 2; by default the number of class names, else the largest label plus one.
+        labels: (N,) or (N, 1) integers in [0, num_classes), or class probabilities (N, num_classes); one-hot rows
+            become integers.
+        num_classes: at least 2; by default the number of class names or of a label's probabilities, else the
+            largest label plus one.
         name: names the data in errors and reports.
         Raises DataError if shapes, dtypes, ranges or counts do not fit.
         """
         pixels = to_pixels(np.asarray(images), name)
-        checked = to_labels(np.array(labels), len(pixels), name)
+        targets = to_targets(np.array(labels), len(pixels), name)
+        checked, soft = (targets, None) if targets.ndim == 1 else (targets.argmax(axis=1), targets)
         names = None if class_names is None else tuple(class_names)
+        if soft is not None:
+            num_classes = soft.shape[1] if num_classes is None else num_classes
+            if soft.shape[1] != num_classes:
+                raise DataError(
+                    f"{name}: expected labels of shape (N,) or (N, {num_classes}), received {soft.shape}; give "
+                    "each class a column"
+                )
+            soft = None if (soft.max(axis=1) == 1).all() else soft  # one-hot
         if num_classes is None:
             num_classes = count_classes(int(checked.max()), len(checked), name) if names is None else len(names)
         check_classes(num_classes, name)
@@ -71,7 +89,7 @@ class ImageData:
                 "are -1: such a test set cannot be used)"
             )
         on_disk = isinstance(images, np.memmap) and images.dtype == np.uint8
-        return cls(Rows(pixels) if on_disk else pixels, checked, num_classes, name, names)
+        return cls(Rows(pixels) if on_disk else pixels, checked, num_classes, name, names, soft)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -81,6 +99,11 @@ class ImageData:
         """(H, W, C)."""
         _, height, width, channels = self.images.shape
         return height, width, channels
+
+    @property
+    def targets(self) -> npt.NDArray[Any]:
+        """What training takes: the soft labels (N, C) if there are some, else the labels (N,)."""
+        return self.labels if self.soft_labels is None else self.soft_labels
 
     def class_counts(self) -> npt.NDArray[np.int64]:
         """The number of images of each class, int64 (num_classes,)."""
@@ -114,6 +137,8 @@ class ImageData:
         for images in self.chunks():
             digest.update(np.ascontiguousarray(images).data)
         digest.update(np.ascontiguousarray(self.labels, "<i8").data)
+        if self.soft_labels is not None:
+            digest.update(np.ascontiguousarray(self.soft_labels, "<f8").data)
         return digest.hexdigest()
 
     def chunks(self) -> Iterator[Pixels]:
@@ -124,7 +149,9 @@ class ImageData:
 
     def _at(self, index: Any) -> Self:
         images = self.images.take(index) if isinstance(self.images, Rows) else self.images[index]
-        return dataclasses.replace(self, images=images, labels=self.labels[index])
+        soft = None if self.soft_labels is None else self.soft_labels[index]
+        files = None if self.files is None else self.files[index]
+        return dataclasses.replace(self, images=images, labels=self.labels[index], soft_labels=soft, files=files)
 
 
 @dataclass(frozen=True)

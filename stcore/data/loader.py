@@ -15,14 +15,14 @@ import numpy.typing as npt
 from stcore.base.seeding import Stream, generator
 from stcore.data.batches import Batch
 from stcore.data.images import LoaderData
-from stcore.data.pixels import check_images, to_labels
+from stcore.data.pixels import check_images, to_targets
 from stcore.errors import DataError
 
 Array = npt.NDArray[Any]
 
 
 def to_host(images: Any, labels: Any, name: str) -> tuple[Array, Array]:
-    """Images (N, H, W, C), uint8 or floats in [0, 1], and labels int64 (N,), of any framework.
+    """Images (N, H, W, C), uint8 or floats in [0, 1], and labels, int64 (N,) or soft (N, C), of any framework.
 
     A torch.Tensor holds its images channels first, (N, C, H, W); anything else channels last.
     Raises DataError if shapes, types, ranges or counts do not fit; name: of the data, for the errors.
@@ -42,7 +42,7 @@ def to_host(images: Any, labels: Any, name: str) -> tuple[Array, Array]:
             )
         pixels = pixels.transpose(0, 2, 3, 1)
     checked = check_images(pixels, name)
-    return checked, to_labels(host(labels), len(checked), name)
+    return checked, to_targets(host(labels), len(checked), name)
 
 
 def pairs(loader: Iterable[Any], name: str) -> Iterator[tuple[Array, Array]]:
@@ -118,7 +118,12 @@ class LoaderBatches:
                 f"{data.name}: expected batches of at least 2 images, since one has no batch statistics; received "
                 "one. Leave a short last batch out by drop_last (torch) or drop_remainder (tf.data)"
             )
-        if not 0 <= labels.min() <= labels.max() < data.num_classes:
+        if labels.ndim == 2 and labels.shape[1] != data.num_classes:
+            raise DataError(
+                f"{data.name}: expected labels of shape (B,) or (B, {data.num_classes}), the classes of the "
+                f"validation or test images; received {labels.shape}"
+            )
+        if labels.ndim == 1 and not 0 <= labels.min() <= labels.max() < data.num_classes:
             raise DataError(
                 f"{data.name}: expected labels in [0, {data.num_classes}), the classes of the validation or "
                 f"test images; received {labels.min()} to {labels.max()}"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from stcore.base.seeding import Stream, generator
 from stcore.data.augment import Augment, augmented, draw
 from stcore.data.batches import Batch, check_settings
 from stcore.data.images import ImageData
+from stcore.data.pixels import as_soft
 from stcore.errors import UsageError
 
 
@@ -36,7 +38,7 @@ class MixedBatches:
     augment: Augment = "none"
 
     def __post_init__(self) -> None:
-        check_settings(self.batch_size, self.augment)
+        check_settings(self.batch_size, self.augment, self.data.image_shape)
         if not 0 < self.fraction < 1:
             raise UsageError(
                 f"expected a fraction of extra images in (0, 1), received {self.fraction}; choose another"
@@ -72,21 +74,30 @@ class MixedBatches:
         labelled = self._labelled(epoch).reshape(len(self), -1)
         rng = generator(self.seed, Stream.EXTRA, epoch=epoch)
         extra = rng.integers(0, len(self.extra), (len(self), self._extra))
-        draws = draw(self.augment, self.seed, epoch, self.examples)
+        draws = draw(self.augment, self.seed, epoch, self.examples, self.data.image_shape[:2])
         # Position i is extra if floor((i + 1) · share) exceeds floor(i · share).
         shares = np.arange(self.batch_size + 1) * self._extra // self.batch_size
         is_extra = np.diff(shares) > 0
         for number in range(start, len(self)):
             rows = slice(number * self.batch_size, (number + 1) * self.batch_size)
             images = np.empty((self.batch_size, *self.data.image_shape), np.uint8)
-            labels = np.empty(self.batch_size, np.int64)
+            labels = self._targets(self.data, np.zeros(self.batch_size, np.int64))  # of the shape and dtype
             for mask, source, indices in (
                 (~is_extra, self.data, labelled[number]),
                 (is_extra, self.extra, extra[number]),
             ):
-                images[mask], labels[mask] = source.images[indices], source.labels[indices]
+                images[mask], labels[mask] = source.images[indices], self._targets(source, indices)
             drawn = None if draws is None else draws.at(rows)
             yield Batch(augmented(images, drawn), labels, np.arange(rows.start, rows.stop))
+
+    @property
+    def _soft(self) -> bool:
+        """Whether the labels are soft: if those of one kind are, all are."""
+        return self.data.soft_labels is not None or self.extra.soft_labels is not None
+
+    def _targets(self, source: ImageData, indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        targets = source.targets[indices]
+        return as_soft(targets, self.data.num_classes) if self._soft else targets
 
     @property
     def _extra(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stcore.data.augment import CropFlip
+from stcore.data.crop_flip import CropFlip
 
 Select = Callable[[slice], Any]
 """Places in the order of an epoch → the augmented images as the model's tensor."""

@@ -1,4 +1,4 @@
-"""Checks and conversion of user arrays: images to uint8, labels to int64; the number of classes."""
+"""Checks and conversion of user arrays: images to uint8, labels to int64 or floats; the number of classes."""
 
 from typing import Any
 
@@ -84,6 +84,43 @@ def to_labels(labels: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[np
             "and give labels.astype(np.int64)"
         )
     return labels.astype(np.int64, copy=False)
+
+
+SUM_ROUNDED = 1e-3
+"""The probabilities of a soft label sum to one up to this."""
+
+
+def to_targets(labels: npt.NDArray[Any], count: int, name: str) -> npt.NDArray[Any]:
+    """Checks labels, and converts them to int64 (count,), or to floats (count, C) if they are one-hot or soft.
+
+    labels: integers (count,) or (count, 1) of any range, or class probabilities (count, C), C at least 2.
+    Errors as `ImageData.from_arrays`.
+    """
+    if labels.ndim != 2 or labels.shape[1] == 1:
+        return to_labels(labels.reshape(-1) if labels.shape[1:] == (1,) else labels, count, name)
+    if len(labels) != count or labels.dtype.kind not in "biuf":
+        raise DataError(
+            f"{name}: expected one-hot or soft labels as numbers of shape ({count}, C), one row per image, "
+            f"received {labels.dtype} of shape {labels.shape}"
+        )
+    soft = labels.astype(np.result_type(labels.dtype, np.float32) if labels.dtype.kind == "f" else np.float32)
+    sums = soft.sum(axis=1, dtype=np.float64)
+    if not (soft.min() >= 0 and np.abs(sums - 1).max() <= SUM_ROUNDED):
+        raise DataError(
+            f"{name}: expected labels (N, C) as class probabilities: at least 0, and rows that sum to 1, received "
+            f"entries from {soft.min():g}, sums from {sums.min():g} to {sums.max():g}; divide each row by its sum"
+        )
+    return soft
+
+
+def as_soft(labels: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.float64]:
+    """Soft labels (B, num_classes) in float64: one-hot rows of integers (B,), or those given, (B, C)."""
+    rows = np.zeros((len(labels), num_classes))
+    if labels.ndim == 2:
+        rows[:, : labels.shape[1]] = labels
+    else:
+        rows[np.arange(len(labels)), labels] = 1
+    return rows
 
 
 def count_classes(largest: int, images: int, origin: object) -> int:

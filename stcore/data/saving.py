@@ -50,7 +50,7 @@ def save_npy(folder: str | Path, splits: Splits) -> None:
         data = getattr(splits, part)
         if isinstance(data, ImageData):
             _save_map(folder / f"{part}_images.npy", data)
-            _save(folder / f"{part}_labels.npy", data.labels)
+            _save(folder / f"{part}_labels.npy", data.targets)
         elif data is not None:
             raise UsageError(
                 f"{data.name}: expected data that can be indexed, received a stream; unpack its shards"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 from stcore.attacks import PRESETS, Attack, preset
 from stcore.autoattack import attack as cascades
 from stcore.autoattack.attack import AutoAttack
 from stcore.autoattack.versions import IDS
-from stcore.base.checks import did_you_mean
+from stcore.base.registry import Registry, call
 from stcore.errors import UsageError
 
 MONITORS = tuple(name for name in PRESETS if name not in ("pgd_rst", "collaborative", "deepfool"))
@@ -17,19 +20,44 @@ MONITORS = tuple(name for name in PRESETS if name not in ("pgd_rst", "collaborat
 RESERVED = ("natural", "logits", "predicted", "done")
 """Names with another meaning in an evaluation."""
 
+Factory: TypeAlias = Callable[[float, str], Attack | AutoAttack]
+"""Makes an attack at a radius ε, in units of pixels in [0, 1], in a norm."""
+
+
+def _accepted(part: Any, name: str) -> Factory:
+    """The factory of a plug-in, which is a function or class, or one attack whatever the radius."""
+
+    def factory(epsilon: float, norm: str) -> Attack | AutoAttack:
+        attack = part if _is_attack(part) else call("attacks", name, part, epsilon=epsilon, norm=norm)
+        if not _is_attack(attack):
+            raise UsageError(
+                f"attacks: expected {name} to return an attack, with find and noise_laws; received {attack!r:.100}"
+            )
+        return attack  # type: ignore[no-any-return]
+
+    if not callable(part) and not _is_attack(part):
+        raise UsageError(
+            f"attacks: expected {name} to be a function (epsilon, norm) → attack; received {part!r:.100}"
+        )
+    return factory
+
+
+ATTACKS: Registry[Factory] = Registry(
+    "attacks",
+    "stcore.attacks",
+    {
+        **{name: partial(preset, name) for name in PRESETS},
+        **{name: partial(cascades.by_name, name) for name in (*cascades.NAMES, *IDS)},  # type: ignore[misc]
+    },
+    _accepted,
+    "members of AutoAttack joined by + such as apgd-ce+square, or package.module:make_attack",
+)
+
 
 def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAttack:
     """The attack of this name. epsilon: in units of pixels in [0, 1]. Raises UsageError for an unknown name."""
-    if name in PRESETS:
-        return preset(name, epsilon, norm)
-    cascade = cascades.by_name(name, epsilon, norm)
-    if cascade is None:
-        raise UsageError(
-            f"attacks: expected some of {', '.join((*PRESETS, *cascades.NAMES, *IDS))}, or members of AutoAttack "
-            f"joined by +, such as apgd-ce+square; received {name!r}"
-            + did_you_mean(name, (*PRESETS, *cascades.NAMES, *IDS))
-        )
-    return cascade
+    joined = cascades.by_name(name, epsilon, norm) if "+" in name else None
+    return ATTACKS.find(name)(epsilon, norm) if joined is None else joined
 
 
 def attacks_by_name(
@@ -66,8 +94,22 @@ def attacks_by_name(
     }
 
 
+def named_attacks(attacks: Sequence[str | Attack] | Mapping[str, Attack]) -> tuple[str, ...]:
+    """The names of attacks as a plan holds them; that of an object is given:NAME, which this process alone knows.
+
+    Raises UsageError for what `attacks_by_name` refuses, and for a name that could not stand in a list.
+    """
+    if isinstance(attacks, Mapping):
+        if strange := [name for name in attacks_by_name(attacks, 0.0) if not re.fullmatch(r"[\w.+-]+", name)]:
+            raise UsageError(f"attacks: expected names of letters, digits and .+-; received {strange[0]!r}")
+        return tuple(ATTACKS.name_of(attack, name) for name, attack in attacks.items())
+    attacks_by_name([attack for attack in attacks if not isinstance(attack, str)], 0.0)
+    return tuple(one if isinstance(one, str) else ATTACKS.name_of(one) for one in attacks)
+
+
 def _is_attack(attack: object) -> bool:
-    return isinstance(attack, AutoAttack) or (hasattr(attack, "find") and not isinstance(attack, str))
+    members = isinstance(attack, AutoAttack) or (hasattr(attack, "find") and hasattr(attack, "noise_laws"))
+    return members and not isinstance(attack, str | type)
 
 
 def split_cascades(

@@ -13,7 +13,7 @@ from stcore.protocols import Array, Classifier
 
 
 def on_host(classifier: Classifier, data: Any, batch_size: int) -> tuple[Array, Array]:
-    """Host images (N, H, W, C), or flat, and labels (N,), checked against the model; data and errors as in
+    """Host images (N, H, W, C), or flat, and integer labels (N,), checked against the model; data and errors as in
     `stcore.evaluate`."""
     x, y = _whole(classifier, data)
     validation.check_pixels(x)
@@ -22,8 +22,8 @@ def on_host(classifier: Classifier, data: Any, batch_size: int) -> tuple[Array, 
     checks.whole("batch_size", batch_size, 1)
     first = classifier.pixels(x[: min(batch_size, len(x))])
     num_classes = validation.check_model(classifier, first)
-    validation.check_labels(y, num_classes or 0)
-    return np.ascontiguousarray(classifier.host_images(classifier.host_pixels(x))), y
+    labels = validation.hard_labels(y, num_classes or 0)
+    return np.ascontiguousarray(classifier.host_images(classifier.host_pixels(x))), labels
 
 
 def _whole(classifier: Classifier, data: Any) -> tuple[Array, Array]:

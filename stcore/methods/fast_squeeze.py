@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stcore.base import checks
-from stcore.core.divergences import DIVERGENCES
+from stcore.core.divergences import DIVERGENCES, Divergence
 from stcore.core.objective import Passes, PerExample
 from stcore.methods import single_step_search
 from stcore.methods.single_step_search import ascend, noise_laws, start
@@ -50,7 +50,7 @@ class FastSqueezeConfig:
     collaborative: str = "start"
     natural: str = "start"
     beta: float = 6.0
-    divergence: str = "symmetric_kl"
+    divergence: str | Divergence = "symmetric_kl"
     stop_gradient_targets: bool = True
     label_smoothing: float = 0.0
 
@@ -59,7 +59,7 @@ class FastSqueezeConfig:
         checks.choice("collaborative", self.collaborative, COLLABORATIVE)
         checks.choice("natural", self.natural, NATURAL)
         checks.number("beta", self.beta)
-        checks.choice("divergence", self.divergence, DIVERGENCES)
+        DIVERGENCES.find(self.divergence)
         checks.number("label_smoothing", self.label_smoothing, high=1.0)
 
     @property

@@ -8,13 +8,12 @@ Carlini & Wagner. Before the epoch `begin_epoch` it is TRADES with x' only. Publ
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from stcore.base import checks
 from stcore.core.divergences import from_natural, kl
-from stcore.core.losses import correct, cross_entropy, margin
+from stcore.core.losses import clipped_margin, correct, cross_entropy
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import ascend, ascend_and_tally, noise_laws, starts
 from stcore.methods.gairat import sigmoid
@@ -82,10 +81,10 @@ class GairRstConfig:
         if not phase:
             return TwoSearches(adversarial, kappa, adversarial)
 
-        def clipped_margin(logits: Tensor) -> Tensor:
-            return ops.clip(margin(ops, logits, y), -math.inf, self.confidence)
+        def loss(logits: Tensor) -> Tensor:
+            return clipped_margin(ops, logits, y, self.confidence)
 
-        return TwoSearches(adversarial, kappa, ascend(model, x, margin_start, clipped_margin, self))
+        return TwoSearches(adversarial, kappa, ascend(model, x, margin_start, loss, self))
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: TwoSearches, phase: int = 0) -> PerExample:
         """Forwards x', x*, then x, as in the RST code; all update the running statistics."""

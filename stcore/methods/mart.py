@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stcore.base import checks
-from stcore.core.losses import best_other, cross_entropy
+from stcore.core.losses import best_other, cross_entropy, expected, expected_at_label
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws
 from stcore.methods import neighbours
@@ -83,13 +83,13 @@ class MartConfig:
 
 
 def boosted_cross_entropy(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
-    """BCE −log p_y − log(1 − max_{j≠y} p_j): (B, C), (B,) → (B,), in nats."""
+    """BCE −log p_y − log(1 − max_{j≠y} p_j): logits (B, C) → (B,), in nats."""
     other = best_other(ops, ops.exp(ops.log_softmax(logits)), labels)
-    return cross_entropy(ops, logits, labels) - ops.log(1.0001 - other + 1e-12)
+    return cross_entropy(ops, logits, labels) - expected(ops, ops.log(1.0001 - other + 1e-12), labels)
 
 
 def weighted_kl(ops: Ops, natural: Tensor, adversarial: Tensor, labels: Tensor) -> Tensor:
     """(1 − p_y(x)) · KL(p(x)‖p(x')), (B,), in nats: more weight for a misclassified natural image."""
     log_p = ops.log_softmax(natural)
     p, q = ops.exp(log_p), ops.exp(ops.log_softmax(adversarial))
-    return (1.0000001 - ops.of_label(p, labels)) * ops.sum(p * (log_p - ops.log(q + 1e-12)))
+    return (1.0000001 - expected_at_label(ops, p, labels)) * ops.sum(p * (log_p - ops.log(q + 1e-12)))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from stcore.base import checks
-from stcore.core.divergences import DIVERGENCES
+from stcore.core.divergences import DIVERGENCES, Divergence
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws, starts
 from stcore.methods.squeeze_loss import squeeze
@@ -29,7 +29,8 @@ class SqueezeConfig:
     """The settings of squeeze training; the defaults are the paper's for CIFAR-10 (sections 4.1 and 5).
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
-    beta: weight of the divergence.   divergence: symmetric_kl | js | squared_l2 | kl | improved_kl.
+    beta: weight of the divergence.
+    divergence: symmetric_kl | js | squared_l2 | kl | improved_kl, or a function.
     inner_divergence: another one for the search (section 4.2); None: the same.
     stop_gradient_targets: the target of each KL term is a constant, as in the released code and as the listed β
         were tuned; False: the formula as printed.
@@ -44,8 +45,8 @@ class SqueezeConfig:
     step_size: float = 2 / 255
     steps: int = 10
     beta: float = 6.0
-    divergence: str = "symmetric_kl"
-    inner_divergence: str | None = None
+    divergence: str | Divergence = "symmetric_kl"
+    inner_divergence: str | Divergence | None = None
     stop_gradient_targets: bool = True
     init: str = "gaussian"
     noise_std: float = 1e-3
@@ -56,8 +57,8 @@ class SqueezeConfig:
     def __post_init__(self) -> None:
         checks.search(self, inits=("gaussian", "uniform"))  # at x the gradient is exactly zero
         checks.number("beta", self.beta)
-        checks.choice("divergence", self.divergence, DIVERGENCES)
-        checks.choice("inner_divergence", self.inner_divergence or self.divergence, DIVERGENCES)
+        DIVERGENCES.find(self.divergence)
+        DIVERGENCES.find(self.inner_divergence or self.divergence, "inner_divergence")
         checks.number("label_smoothing", self.label_smoothing, high=1.0)
 
     @property
@@ -81,7 +82,7 @@ class SqueezeConfig:
 
     def ascend(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, steps: int) -> SqueezePair:
         """Returns the pair after `steps` more updates."""
-        divergence = DIVERGENCES[self.inner_divergence or self.divergence]
+        divergence = DIVERGENCES.find(self.inner_divergence or self.divergence)
         gap = partial(divergence, stop_targets=self.stop_gradient_targets)
         return ascend(model, x, y, pair, gap, self, steps)
 

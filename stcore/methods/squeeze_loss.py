@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from stcore.core.divergences import DIVERGENCES
+from stcore.core.divergences import DIVERGENCES, Divergence
 from stcore.core.losses import cross_entropy, smoothed
 from stcore.core.objective import PerExample
 from stcore.methods.metrics import with_squares
@@ -19,7 +19,7 @@ class Squeeze(Protocol):
     @property
     def beta(self) -> float: ...
     @property
-    def divergence(self) -> str: ...
+    def divergence(self) -> str | Divergence: ...
     @property
     def stop_gradient_targets(self) -> bool: ...
     @property
@@ -36,7 +36,7 @@ def squeeze(ops: Ops, members: Sequence[Tensor], y: Tensor, config: Squeeze) -> 
     selected = roles(ops, -losses, count)
     natural, *_ = ops.split(losses, count)
     adversarial, collaborative = map(ops.log_softmax, ops.split(ops.take(logits, selected), 2))
-    gap = DIVERGENCES[config.divergence](ops, collaborative, adversarial, config.stop_gradient_targets)
+    gap = DIVERGENCES.find(config.divergence)(ops, collaborative, adversarial, config.stop_gradient_targets)
     adversarial_loss, collaborative_loss = ops.split(ops.take(losses, selected), 2)
     metrics = {
         **with_squares(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
+from stcore.core.losses import expected_at_label
 from stcore.core.search import Search, forward, threat_of
 from stcore.methods.triplet import MEMBERS, roles
 from stcore.protocols import Mode, Network, Ops, Tensor
@@ -33,13 +34,13 @@ def ascend(
     ops, threat = model.ops, threat_of(search)
     project = threat.projection(ops, ops.concat((x, x)))
     natural, labels = forward(model, x, Mode.BATCH), ops.concat([y] * MEMBERS)
-    ones = ops.ones_like(ops.of_label(natural.logits, y))
+    ones = ops.ones_like(expected_at_label(ops, natural.logits, y))
 
     def update(pair: Tensor) -> tuple[Tensor]:
         """Selects from the triplet, ascends the divergence, projects: (2B, …)."""
         forwards = (natural, *(forward(model, example, Mode.BATCH) for example in ops.split(pair, 2)))
         log_p, to_logits = ops.vjp(ops.log_softmax, ops.concat([at.logits for at in forwards]))
-        selected = roles(ops, ops.of_label(log_p, labels))
+        selected = roles(ops, expected_at_label(ops, log_p, labels))
 
         def divergence(log_p: Tensor) -> Tensor:
             adversarial, collaborative = ops.split(ops.take(log_p, selected), 2)

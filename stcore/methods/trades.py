@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stcore.base import checks
-from stcore.core.divergences import DIVERGENCES, from_natural
+from stcore.core.divergences import DIVERGENCES, Divergence, from_natural
 from stcore.core.losses import cross_entropy, smoothed
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws
@@ -41,7 +41,7 @@ class TradesConfig:
     step_size: float = 2 / 255
     steps: int = 10
     beta: float = 6.0
-    divergence: str = "kl"
+    divergence: str | Divergence = "kl"
     stop_gradient_targets: bool = True
     share_natural: bool = False
     adversarial_first: bool = False
@@ -56,7 +56,7 @@ class TradesConfig:
     def __post_init__(self) -> None:
         checks.search(self, inits=("gaussian", "uniform"))
         checks.number("beta", self.beta)
-        checks.choice("divergence", self.divergence, DIVERGENCES)
+        DIVERGENCES.find(self.divergence)
         checks.number("label_smoothing", self.label_smoothing, high=1.0)
         neighbours.check(self)
 
@@ -75,13 +75,13 @@ class TradesConfig:
     def gap(self, ops: Ops, natural: Tensor, adversarial: Tensor) -> Tensor:
         """Returns the divergence of two predictions: logits (B, C), (B, C) → (B,)."""
         log_p, log_q = ops.log_softmax(natural), ops.log_softmax(adversarial)
-        return DIVERGENCES[self.divergence](ops, log_p, log_q, self.stop_gradient_targets)
+        return DIVERGENCES.find(self.divergence)(ops, log_p, log_q, self.stop_gradient_targets)
 
     def find(
         self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0
     ) -> tuple[Tensor, ...]:
         """Finds each x' by K steps that maximise the divergence from the natural prediction, forwarded once."""
-        gap = from_natural(model, x, DIVERGENCES[self.divergence], self.stop_gradient_targets)
+        gap = from_natural(model, x, DIVERGENCES.find(self.divergence), self.stop_gradient_targets)
         return find_each(model, x, noise, gap, self)
 
     def losses(

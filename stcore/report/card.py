@@ -112,7 +112,7 @@ def _threat(plan: Plan) -> Iterator[Block]:
 
 
 def _load(plan: Plan, place: str) -> Iterator[Block]:
-    frameworks = (plan.runtime.backend,) if ":" in plan.model.name else ("torch", "keras")
+    frameworks = (plan.runtime.backend,) if models.is_third_party(plan.model.name) else ("torch", "keras")
     yield Text(
         f"{place} holds the weights for {listed(frameworks)}; loading it executes no code. The "
         "network takes pixels in [0, 1]: torch (B, C, H, W), Keras (B, H, W, C)."
@@ -123,7 +123,7 @@ def _load(plan: Plan, place: str) -> Iterator[Block]:
             "make another, into which the weights are loaded. Publish that class with the weights.",
             "note",
         )
-    elif ":" in plan.model.name:
+    elif models.is_third_party(plan.model.name):
         yield Text(
             f"The network is not one of stcore's own: {plan.model.name} must be importable to load the weights. "
             "Publish that module with the weights, or name its package.",

@@ -66,6 +66,8 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
         "adversarial weight perturbation": plan.method.awp,
         "robust weight perturbation": plan.method.rwp,
         "averaged weights with decay": given.ema,
+        "mixup with α": plan.data.mixup,
+        "CutMix with α": plan.data.cutmix,
         "a warm-up over epochs": given.warmup or None,
         "a factor of the learning rate from block to block": given.layer_decay,
         "gradients of at most the norm": given.clip_norm,
@@ -139,7 +141,10 @@ def surroundings(run: GatheredRun) -> Iterator[Block]:
     if environment is None:
         yield Text("The run has no environment.json, so its hardware, software and data are unknown.", "note")
         return
-    plain = {name: it for name, it in environment.items() if name != "data"}
+    packages = environment.get("packages", {})
+    brought = [f"{package} ({name})" for name, package in packages.items()]
+    plain = {name: it for name, it in environment.items() if name not in ("data", "packages")}
+    plain |= {"packages": ", ".join(brought)} if brought else {}
     rows = [(Cell(name), Cell(value(it))) for name, it in plain.items()]
     yield Table("Hardware and software", ("", ""), tuple(rows))
     yield data(run)

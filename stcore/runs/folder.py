@@ -14,14 +14,16 @@ Every file but metrics.jsonl is written to a temporary file and then moved, so t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stcore.base.files import check_free, read_json, read_toml, replacing, write_file, write_json, writing
 from stcore.base.weights_file import save_weights
+from stcore.data.readers.sources import has_place
 from stcore.errors import DataError, UsageError
 from stcore.protocols import Array
 
@@ -74,11 +76,26 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         return read_toml(self.path / CONFIG)
 
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Adds to a UsageError the packages that the run was made with and that are not installed here."""
+        try:
+            yield
+        except UsageError as error:
+            packages = (self.read_json(ENVIRONMENT) or {}).get("packages", {})
+            missing = [f"{name} of {package}" for name, package in packages.items() if not _is_installed(package)]
+            if not missing:
+                raise
+            raise UsageError(
+                f"{self.path} was made with {' and '.join(missing)}, which is not installed here: install it "
+                f"({error})"
+            ) from error
+
     def located(self, dataset: str) -> str:
         """The data set as it is named, or, if its path is relative and not here, below where the run was begun."""
         kind, _, place = dataset.partition(":")
         began = (self.read_json(ENVIRONMENT) or {}).get(WORKING_FOLDER)
-        if kind in ("hub", "given") or not place or not isinstance(began, str) or Path(place).exists():
+        if not has_place(dataset) or not isinstance(began, str) or Path(place).exists():
             return dataset
         there = Path(began, place)
         return f"{kind}:{there}" if there.exists() else dataset
@@ -113,3 +130,13 @@ class RunFolder:
         """Writes a weights file once more under another name."""
         with replacing(self.path / to) as file, (self.path / name).open("rb") as given:
             shutil.copyfileobj(given, file)
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package is there, in any version. package: its name and version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return bool(version(package.split()[0]))
+    except PackageNotFoundError:
+        return False

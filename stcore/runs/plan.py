@@ -12,9 +12,12 @@ from typing import Any
 
 from stcore import methods, models, presets
 from stcore.base import checks
+from stcore.base.registry import GIVEN, Registry
+from stcore.core.divergences import DIVERGENCES
 from stcore.core.objective import Objective
+from stcore.data.readers.sources import DATASETS
 from stcore.errors import UsageError
-from stcore.evaluation.attack_names import attack_of
+from stcore.evaluation.attack_names import ATTACKS, attack_of
 from stcore.runs import known_presets
 from stcore.runs.settings import Data, Evaluation, Method, Model, Optimisation, Runtime, options
 
@@ -102,6 +105,28 @@ class Plan:
         return tuple(option for option, name in names.items() if models.is_given(name))
 
     @property
+    def parts(self) -> list[tuple[Registry[Any], str]]:
+        """The names of all parts, each with the registry that knows it."""
+        divergences = (self.method.settings.get(name) for name in ("divergence", "inner_divergence"))
+        return [
+            (methods.METHODS, self.method.name),
+            *((DIVERGENCES, name) for name in divergences if name is not None),
+            *((ATTACKS, name) for name in self.evaluation.attacks),
+            (DATASETS, self.data.dataset.partition(":")[0]),
+            (models.MODELS, self.model.name),
+        ]
+
+    @property
+    def bound(self) -> tuple[str, ...]:
+        """The parts that this process alone knows, as objects that were handed over, beside network and data."""
+        return tuple(n for _, n in self.parts if n.startswith(f"{GIVEN}:") and n != self.model.name)
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """The short names that installed packages bring → the package and its version."""
+        return {name: registry.package(name) for registry, name in self.parts if registry.is_plug_in(name)}
+
+    @property
     def norm(self) -> str:
         """The norm of the evaluation's attacks: by default that of training, if the method has one."""
         return self.evaluation.norm or str(self.method.settings.get("norm", "linf"))
@@ -110,8 +135,8 @@ class Plan:
     def trains_for_its_attacks(self) -> bool:
         """Whether the method trains on adversarial examples of a ball no smaller than that of the evaluation."""
         settings = self.method.settings
-        searches = self.method.name not in ("standard", "collaborative") and settings["norm"] == self.norm
-        return searches and bool(settings["epsilon"] >= self.evaluation.epsilon)
+        searches = self.method.name != "collaborative" and settings.get("norm") == self.norm
+        return searches and bool(settings.get("epsilon", 0.0) >= self.evaluation.epsilon)
 
     def flat(self) -> dict[str, Any]:
         """The plan as the flat options that `make_plan` makes it from."""
@@ -127,9 +152,9 @@ def plan_options() -> set[str]:
     return {name for group in GROUPS.values() for name in options(group)} - {"settings"} | set(OWN)
 
 
-def of_methods() -> set[str]:
-    """The settings of all methods."""
-    return {name for method in methods.METHODS for name in methods.fields(method)}
+def of_methods(*others: str) -> set[str]:
+    """The settings of all methods of stcore, and of others by name."""
+    return {name for method in (*methods.METHODS, *others) for name in methods.fields(method)}
 
 
 def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
@@ -142,10 +167,10 @@ def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
         gone |= {"epsilon", "step_size", "eval_epsilon"}
     if "epochs" in changed:
         gone |= {"begin_epoch"}
-    if "method" in changed and changes["method"] in methods.METHODS:
+    if "method" in changed:
         own = set(methods.fields(changes["method"]))
         both = SEARCH if "step_size" in own and "step_size" in base else BALL
-        gone |= (of_methods() - (own & set(both))) | {"select_by"}
+        gone |= (of_methods(base["method"]) - (own & set(both))) | {"select_by"}
         gone |= {"eval_epsilon"} if base.get("norm") == "l2" and "norm" not in own else set()
     optimizer = base.get("optimizer", "sgd")
     if changes.get("optimizer", optimizer) != optimizer:
@@ -179,7 +204,12 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     if row is not None:
         given = _with_row(row, given)
     dataset, method = given.get("dataset", "digits"), given.get("method", "st")
-    checks.choice("method", method, methods.METHODS)
+    fields = methods.fields(method)
+    if taken := plan_options() & set(fields):
+        raise UsageError(
+            f"method: expected {method} to have settings of its own; {', '.join(sorted(taken))} is one of every "
+            "run. Rename it in the method"
+        )
     recipe = preset if preset in presets.RECIPES else presets.default_preset(dataset)
     if row is None and preset not in (None, recipe):
         raise UsageError(
@@ -187,16 +217,16 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
             f"or a row of the paper such as table1/cifar10/st (stcli presets lists them); received {preset!r}"
             + checks.did_you_mean(preset, (*presets.RECIPES, *known_presets.names()))
         )
-    everything = of_methods()
-    own = {name: value for name, value in given.items() if name in everything}
+    everything = of_methods(method)
+    own = {name: _named(value) for name, value in given.items() if name in everything}
     rest = {name: value for name, value in given.items() if name not in everything}
     methods.check_fields(method, own)
 
-    paper, fields = presets.SQUEEZE[recipe], methods.fields(method)
+    paper = presets.SQUEEZE[recipe]
     # another method's β is its own, and a single-step method's search
     shared = fields if method == "st" else SEARCH if "step_size" in fields else BALL
     settings = {name: getattr(paper, name) for name in fields if name in shared}
-    if "begin_epoch" in methods.fields(method):
+    if "begin_epoch" in fields:
         settings["begin_epoch"] = math.ceil(rest.get("epochs", presets.RECIPES[recipe]["epochs"]) / 2)
     settings |= own
     if settings.get("norm") == "l2" and "epsilon" not in own:
@@ -253,6 +283,11 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     return Plan(**groups, **{name: complete[name] for name in OWN})
 
 
+def _named(value: Any) -> Any:
+    """A setting as a file holds it: a divergence that is a function by its name."""
+    return DIVERGENCES.name_of(value) if callable(value) else value
+
+
 def default_name(plan: Plan) -> str:
     """A run's folder name: data, network, method with its wrappers, backend, seed."""
     data = Path(plan.data.dataset.partition(":")[2] or plan.data.dataset).name
@@ -264,6 +299,6 @@ def default_name(plan: Plan) -> str:
     }
     around = "".join(f"-{name}" for name, value in wrapped.items() if value is not None)
     norm = "-l2" if plan.norm == "l2" else ""
-    model = plan.model.name.removeprefix("given:")
-    name = f"{data}-{model}-{plan.method.name}{around}{norm}-{plan.runtime.backend}-seed{plan.seed}"
+    model, method = (name.removeprefix(f"{GIVEN}:") for name in (plan.model.name, plan.method.name))
+    name = f"{data}-{model}-{method}{around}{norm}-{plan.runtime.backend}-seed{plan.seed}"
     return re.sub(r"[^\w.+-]", "-", name)  # not every file system takes the colon of timm:NAME

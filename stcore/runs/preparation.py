@@ -24,6 +24,7 @@ from stcore.core.objective import Objective
 from stcore.core.validation import check_model
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.data.batches import Epochs
+from stcore.data.mixing import MixingBatches
 from stcore.data.readers.shards import NOTHING, Known
 from stcore.data.readers.sources import load_test
 from stcore.data.resident import resident
@@ -137,7 +138,16 @@ class Setup:
 
     @cached_property
     def batches(self) -> Epochs:
-        """The batches of the training set, with the extra data mixed in, on the host."""
+        """The batches of the training set, with the extra data and mixup or CutMix, on the host."""
+        plan, batches = self.plan.data, self._unmixed
+        if plan.mixup is None and plan.cutmix is None:
+            return batches
+        (height, width, _), classes = self.splits.train.image_shape, self.splits.train.num_classes
+        return MixingBatches(batches, classes, (height, width), self.plan.seed, plan.mixup, plan.cutmix)
+
+    @property
+    def _unmixed(self) -> Epochs:
+        """The batches with the extra data."""
         if self.given.batches is not None:
             return self.given.batches
         plan, train, extra = self.plan, self.splits.train, self.extra
@@ -320,6 +330,7 @@ class Setup:
             "python": platform.python_version(),
             "numpy": np.__version__,
             **self.backend.versions(),
+            **({"packages": packages} if (packages := self.plan.packages) else {}),
             "platform": platform.platform(),
             "processor": processor(),
             "cpus": os.cpu_count(),
@@ -341,6 +352,7 @@ class Setup:
             "threads": self.backend.threads(),
             "deterministic": self.plan.runtime.deterministic,
             **self.backend.versions(),
+            **self.plan.packages,
         }
 
 

@@ -17,6 +17,7 @@ from stcore.core.objective import Objective, WeightPerturbation
 from stcore.core.optimizers import SGD, AdamW
 from stcore.core.perturbation import AWP, RWP
 from stcore.data.augment import AUGMENT
+from stcore.data.mixing import check_alphas
 from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import MONITORS
@@ -44,6 +45,8 @@ class Data:
 
     dataset: str
     augment: str
+    mixup: float | None = None
+    cutmix: float | None = None
     train_size: int | None = None
     validation_size: int | None = None
     test_size: int | None = None
@@ -58,6 +61,7 @@ class Data:
 
     def __post_init__(self) -> None:
         checks.choice("augment", self.augment, AUGMENT)
+        check_alphas(self.mixup, self.cutmix)
         checks.choice("resident", self.resident, RESIDENT)
         if self.decode_workers is not None:
             checks.whole("decode_workers", self.decode_workers)
@@ -90,7 +94,7 @@ class Model:
 
     def __post_init__(self) -> None:
         models.normalization.parse(self.normalize)
-        if self.pretrained and (":" not in self.name or models.is_factory(self.name)):
+        if self.pretrained and self.name.partition(":")[0] not in models.LIBRARIES:
             raise UsageError(
                 f"pretrained: expected timm:NAME or keras.applications:NAME, whose weights are published; "
                 f"received {self.name}. Start from a file by init_weights"

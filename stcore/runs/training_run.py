@@ -19,6 +19,7 @@ from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.results import as_json
 from stcore.runs.final_evaluation import final_evaluation
 from stcore.runs.folder import ENVIRONMENT, RESULT, RunFolder
+from stcore.runs.images_list import write_images
 from stcore.runs.plan import Plan
 from stcore.runs.preparation import NOTHING_GIVEN, Given, Setup, check_norm, check_same_data, set_up
 from stcore.runs.states import RunStates
@@ -162,6 +163,7 @@ def train(
         folder.write_config(plan.flat())
     if folder.read_json(ENVIRONMENT) is None and not ranks.rank:  # a kill may have come between the two
         folder.write_json(ENVIRONMENT, environment)
+        write_images(out, setup.splits)
 
     average = setup.average(learner)
     store: TrainingStore = NullStore()

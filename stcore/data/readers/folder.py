@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def load_folder(
         out
         that much; "test" selects on the test set.
     image_size: make images square with this side in pixels; by default all images must have one size.
-    skip_broken: leave out images that cannot be decoded, with a BrokenImageWarning, instead of an error.
+    skip_broken: leave out images that cannot be decoded, and files that are none, with a BrokenImageWarning,
+        instead of an error.
     Raises DataError, with the file, if the parts differ in classes, a class has no image, or a file is no image;
     UsageError for a setting that does not fit, or if pillow is not installed.
     """
@@ -71,9 +73,8 @@ def read_folder(
                 f"{place}: expected the classes of {first}, received {listed(found)}, which "
                 f"differ in {listed(difference)}; give all parts the same folders"
             )
-    files = {part: [_files(place / name) for name in names] for part, place in places.items()}
-    read = {part: _decoded(folder, of_classes, image_size, skip_broken) for part, of_classes in files.items()}
-    return parts_of(folder, read, names, known)
+    files = {part: [_files(place / name, skip_broken) for name in names] for part, place in places.items()}
+    return _parts(folder, files, names, known, image_size, skip_broken)
 
 
 def _is_flat(folder: Path) -> bool:
@@ -87,8 +88,8 @@ def _split(
 ) -> dict[str, ImageData]:
     """Train and test of a folder without parts."""
     names = _classes(folder)
-    files = [_files(folder / name) for name in names]
-    whole = parts_of(folder, {"all": _decoded(folder, files, image_size, skip_broken)}, names, known)["all"]
+    files = {"all": [_files(folder / name, skip_broken) for name in names]}
+    whole = _parts(folder, files, names, known, image_size, skip_broken)["all"]
     train, test = hold_out(whole, TEST)
     found = {
         "train": dataclasses.replace(train, name=f"train of {folder} (four fifths of it)"),
@@ -125,20 +126,59 @@ def _classes(folder: Path) -> list[str]:
     return [path.name for path in _visible(folder) if path.is_dir()]
 
 
-def _files(folder: Path) -> list[Path]:
-    files = _visible(folder)
-    for path in files:
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            raise DataError(f"{path}: expected an image ({', '.join(SUFFIXES)}), received this; move it elsewhere")
+class _Files(NamedTuple):
+    """The files of a class.   strange: why others there are none of its images."""
+
+    images: list[Path]
+    strange: list[str]
+
+
+def _files(folder: Path, skip_broken: bool) -> _Files:
+    """The files of a class; DataError for one that is no image, unless these are to be left out."""
+    files, strange = [], []
+    for path in _visible(folder):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            files.append(path)
+            continue
+        strange.append(f"{path}: expected an image ({', '.join(SUFFIXES)}), received this; move it elsewhere")
+        if not skip_broken:
+            raise DataError(strange[-1])
     if not files:
         raise DataError(f"{folder}: expected at least one image of this class, received none; add one")
-    return files
+    return _Files(files, strange)
 
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in JUNK
     )
+
+
+def _parts(
+    folder: Path,
+    files: Mapping[str, list[_Files]],
+    names: list[str],
+    known: Known,
+    image_size: int | None,
+    skip_broken: bool,
+) -> dict[str, ImageData]:
+    """The parts from the files of each class; what was left out is theirs, too."""
+    read, images = {}, {}
+    for part, classes in files.items():
+        decoded = _decoded(folder, [of_class.images for of_class in classes], image_size, skip_broken)
+        broken = {reason.partition(": ")[0] for reason in decoded.broken}
+        paths = [path for of_class in classes for path in of_class.images if str(path) not in broken]
+        images[part] = np.array([path.relative_to(folder).as_posix() for path in paths], np.str_)
+        strange = [reason for of_class in classes for reason in of_class.strange]
+        read[part] = decoded._replace(broken=(*decoded.broken, *strange))
+    return {
+        part: dataclasses.replace(
+            data,
+            files=images[part],
+            left_out=tuple(reason.removeprefix(f"{folder}/") for reason in read[part].broken),
+        )
+        for part, data in parts_of(folder, read, names, known).items()
+    }
 
 
 def _decoded(folder: Path, files: list[list[Path]], image_size: int | None, skip_broken: bool) -> Decoded:
@@ -148,12 +188,12 @@ def _decoded(folder: Path, files: list[list[Path]], image_size: int | None, skip
 
 
 def _digest(files: list[list[Path]]) -> str:
-    """SHA-256 of the files of each class, whatever their names."""
+    """SHA-256 of the files of each class, with their names, which say the broken ones."""
     digest = hashlib.sha256()
     for paths in files:
         digest.update(len(paths).to_bytes(8))
         for path in paths:
-            digest.update(bytes.fromhex(file_checksum(path)))
+            digest.update(bytes.fromhex(file_checksum(path)) + f"{path.parent.name}/{path.name}\0".encode())
     return digest.hexdigest()
 
 

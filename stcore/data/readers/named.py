@@ -57,7 +57,9 @@ def labelled(
 
 
 def largest_label(labels: npt.NDArray[Any]) -> int:
-    """The largest label; -1 for anything but integers, which the later check rejects."""
+    """The largest label, or the last column of soft labels (N, C); -1 for what the later check rejects."""
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        return int(labels.shape[1]) - 1
     return int(labels.max()) if labels.dtype.kind in "iu" and labels.size else -1
 
 

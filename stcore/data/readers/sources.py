@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stcore.base.checks import did_you_mean
+from stcore.base.registry import GIVEN, Registry, call, is_import_path
 from stcore.data.download.registry import PUBLISHED
 from stcore.data.download.stored import fetched
 from stcore.data.images import ImageData, Splits, TrainingImages
@@ -22,7 +22,7 @@ from stcore.data.readers.safetensors import SAFETENSORS, load_safetensors
 from stcore.data.readers.shards import Known
 from stcore.data.readers.stream import load_stream, read_stream
 from stcore.data.readers.svhn import load_svhn, read_svhn
-from stcore.data.split import Validation, hold_out
+from stcore.data.split import Validation, hold_out, three_parts
 from stcore.errors import UsageError
 
 
@@ -51,10 +51,52 @@ READERS = {
     "safetensors": Reader(load_safetensors, partial(read_parts, format=SAFETENSORS), "PATH"),
     "npz": Reader(load_npz, partial(read_parts, format=NPZ), "PATH"),
 }
-GIVEN = "given"
-"""The KIND of data that were handed over as objects."""
 FORMS = ("digits", *(f"{kind}:{reader.place}" for kind, reader in READERS.items()))
 """What a data set's name looks like."""
+
+
+def _accepted(part: Any, name: str) -> Callable[..., Splits]:
+    if not callable(part):
+        raise UsageError(
+            f"dataset: expected {name} to be a function that returns its parts; received {part!r:.100}"
+        )
+
+    def loaded(*, validation: Validation = None, **options: Any) -> Splits:
+        parts = call("dataset", name, part, validation=validation, **options)
+        if isinstance(parts, Splits):
+            return parts
+        whole = isinstance(parts, Mapping) and {"train", "test"} <= parts.keys() <= {"train", "validation", "test"}
+        if not whole or not all(isinstance(one, ImageData) for one in parts.values()):
+            raise UsageError(
+                f"dataset: expected {name} to return train and test, and validation if it has it, as a dict of "
+                f"stcore.data.ImageData, or stcore.data.Splits; received {parts!r:.100}"
+            )
+        return three_parts(parts, validation=validation)
+
+    return loaded
+
+
+DATASETS: Registry[Callable[..., Splits]] = Registry(
+    "dataset",
+    "stcore.datasets",
+    {"digits": load_digits, **{kind: reader.load for kind, reader in READERS.items()}},
+    _accepted,
+    f"KIND:PLACE such as {', '.join(FORMS[1:])}, or package.module:load",
+)
+"""By the name or the KIND. A plug-in's function takes the place that follows its name, and the options of `load`,
+as far as its signature accepts them."""
+
+
+def is_plug_in(spec: str) -> bool:
+    """Whether the data set is one of a plug-in: NAME or NAME:PLACE of a package, or package.module:load."""
+    kind = spec.partition(":")[0]
+    return DATASETS.is_plug_in(kind) or (kind not in (*DATASETS, GIVEN) and is_import_path(spec))
+
+
+def has_place(spec: str) -> bool:
+    """Whether what follows KIND: is a path."""
+    kind = spec.partition(":")[0]
+    return kind in READERS and kind != "hub"
 
 
 def load(
@@ -89,9 +131,12 @@ def load(
             f"expected no validation and no columns for digits, whose split is fixed, "
             f"received {validation!r} and {columns!r}; leave them out"
         )
-    kind, place, options = _parsed(spec, columns, image_size, skip_broken)
-    reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind].load, place)
-    splits = reader(validation=validation, **options)
+    if is_plug_in(spec):
+        splits = _of_plug_in(spec, validation, columns, image_size, skip_broken)
+    else:
+        kind, place, options = _parsed(spec, columns, image_size, skip_broken)
+        reader: Callable[..., Splits] = load_digits if spec == "digits" else partial(READERS[kind].load, place)
+        splits = reader(validation=validation, **options)
     return Splits(
         _smaller_train(splits.train, train_size),
         _smaller_validation(splits, validation_size),
@@ -113,6 +158,8 @@ def load_test(
     known: the whole set's number of classes and channels, which the test part alone may lack.
     Other arguments and errors: see `load`.
     """
+    if is_plug_in(spec):
+        return _head(_of_plug_in(spec, None, columns, image_size, skip_broken).test, test_size, "test_size")
     kind, place, options = _parsed(spec, columns, image_size, skip_broken)
     if spec == "digits":
         test = load_digits().test
@@ -134,10 +181,7 @@ def _parsed(
     if spec in PUBLISHED:
         place = str(fetched(spec))
     if spec != "digits" and not (kind in READERS and place):
-        raise UsageError(
-            f"expected a data set of the form {', '.join(FORMS)}, received {spec!r}; choose one of them, or "
-            f"{', '.join(PUBLISHED)} alone for a fetched copy{did_you_mean(kind, ('digits', *READERS))}"
-        )
+        raise DATASETS.unknown(spec)
     given = {"columns": columns, "image_size": image_size, "skip_broken": skip_broken or None}
     options = {name: value for name, value in given.items() if value is not None}
     for name, value in options.items():
@@ -146,6 +190,16 @@ def _parsed(
                 f"expected no {name} for {kind}, whose format needs none, received {value!r}; leave them out"
             )
     return kind, place, options
+
+
+def _of_plug_in(
+    spec: str, validation: Validation, columns: Columns | None, image_size: int | None, skip_broken: bool
+) -> Splits:
+    kind, _, place = spec.partition(":")
+    name, place = (kind, place) if DATASETS.is_plug_in(kind) else (spec, "")
+    given = {"place": place or None, "columns": columns, "image_size": image_size, "skip_broken": skip_broken}
+    options = {option: value for option, value in given.items() if value not in (None, False)}
+    return DATASETS.find(name)(validation=validation, **options)
 
 
 def _smaller_train(train: TrainingImages, size: int | None) -> TrainingImages:

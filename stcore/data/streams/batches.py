@@ -45,7 +45,7 @@ class StreamBatches:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self.batch_size, self.augment)
+        check_settings(self.batch_size, self.augment, self.data.image_shape)
         if self.workers is not None:
             checks.whole("workers", self.workers)
         if self.buffer < 1:
@@ -67,7 +67,7 @@ class StreamBatches:
         by header up to the first remaining image. The threads end with the generator: close it to leave it early.
         Raises DataError, with file and member, for a shard that has changed or an image that does not fit.
         """
-        draws = draw(self.augment, self.seed, epoch, len(self.data))
+        draws = draw(self.augment, self.seed, epoch, len(self.data), self.data.image_shape[:2])
 
         def batch(encoded: tuple[slice, list[Sample]]) -> Batch:
             rows, samples = encoded

@@ -83,14 +83,14 @@ def make_table(
     for run in runs:
         groups.setdefault(json.dumps([run.settings, run.data], sort_keys=True), []).append(run)
     rows = [Row(tuple(sorted(group, key=lambda run: run.plan.seed))) for group in groups.values()]
-    shown = varied([row.settings for row in rows]) if columns is None else _known(columns)
+    shown = varied([row.settings for row in rows]) if columns is None else _known(columns, runs)
     attacks = dict.fromkeys(attack for run in runs for attack in run.accuracies)
     return _sorted(RunTable(checkpoint, tuple(shown), tuple(attacks), tuple(rows)), sort)
 
 
 def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of settings in which the rows differ. A method's lack of a setting does not count as a difference."""
-    of_some = of_methods()
+    of_some = of_methods(*{one["method"] for one in settings if "method" in one})
 
     def values(name: str) -> set[str]:
         return {json.dumps(one.get(name)) for one in settings if name in one or name not in of_some}
@@ -101,8 +101,8 @@ def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return shown if len(apart) == len(settings) else varied
 
 
-def _known(columns: Sequence[str]) -> Sequence[str]:
-    known = plan_options() - {"seed"} | of_methods()
+def _known(columns: Sequence[str], runs: Sequence[FinishedRun]) -> Sequence[str]:
+    known = plan_options() - {"seed"} | of_methods(*(run.plan.method.name for run in runs))
     for name in columns:
         if name not in known:
             raise UsageError(

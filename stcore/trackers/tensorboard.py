@@ -1,4 +1,4 @@
-"""`stcli train --tensorboard`: writes each epoch's metrics as TensorBoard scalars.
+"""TensorBoard: writes each epoch's metrics as TensorBoard scalars.
 
 Needs no framework: an event file is a sequence of protocol buffers.
 """
@@ -23,6 +23,25 @@ def check_installed() -> None:
     """Raises UsageError if the package is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         raise UsageError("tensorboard: not installed; in the repository: pip install '.[tensorboard]'")
+
+
+class TensorBoard:
+    """Writes a run's metrics into its folder. A resumed run continues them."""
+
+    def __init__(self) -> None:
+        check_installed()
+
+    def on_begin(self, run: Any) -> None:
+        self._events = Events(run.path / FOLDER)
+
+    def on_epoch(self, row: Mapping[str, Any]) -> None:
+        self._events.write(row)
+
+    def on_step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Writes nothing: a point an epoch, as metrics.jsonl has."""
+
+    def on_end(self, result: Mapping[str, Any]) -> None:
+        """Writes nothing: each epoch is in its file already."""
 
 
 class Events:

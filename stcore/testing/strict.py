@@ -227,6 +227,7 @@ ops = SimpleNamespace(
     scale=_scale,
     sum_all=_lift(np.sum),
     ones_like=_lift(np.ones_like),
+    rank=lambda x: _raw(x).ndim,
     expand_dims_like=_lift(lambda vector, like: vector.reshape(-1, *[1] * (like.ndim - 1))),
     one_hot=_lift(_one_hot),
     stop_gradient=_stop_gradient,
@@ -357,7 +358,7 @@ class StrictClassifier:
         return ops.to_numpy(x).transpose(0, 2, 3, 1)
 
     def labels(self, array):
-        return StrictTensor(np.asarray(array, np.int64))
+        return StrictTensor(np.asarray(array, np.float64 if array.dtype.kind == "f" else np.int64))
 
     def compile(self, fn, *, rowwise=False):
         return fn
