@@ -18,8 +18,8 @@ from stcore.methods.remedies import is_short
 from stcore.protocols import Classifier
 
 LOOKS = ((32, 5, 0.6), (32, 10, 0.4), (256, 10, 0.25))
-"""Images, steps of PGD, and a share of the accuracy under one step: no more than it asks for the next, closer look,
-and after the last one is a collapse."""
+"""Images, steps of PGD, and a share of the accuracy under one step: no more than it asks for the next, closer
+look, and after the last one is a collapse."""
 
 
 @dataclass
