@@ -25,7 +25,7 @@ import rounds
 from stcore.cli.main import main as stcli
 from stcore.core.dispatch import load_backend
 from stcore.training import trainer
-from stcore.training.collapse import CONFIRM, CollapseWatch
+from stcore.training.collapse import LOOKS, CollapseWatch
 
 NOTED_EVERY, LOOKED_AT_EVERY = 10, 25
 RUNS: dict[str, list[str]] = {
@@ -50,7 +50,7 @@ class Noting(CollapseWatch):
         note: dict[str, Any] = {"step": step, "search": search.steps}
         self.notes.append(note)
         if step % NOTED_EVERY == 0:
-            one, many = self._accuracies(search, *CONFIRM)
+            one, many = self._accuracies(search, *LOOKS[-1][:2])
             note |= {"one": one.value, "many": many.value}
         said = super().__call__(search) if step % LOOKED_AT_EVERY == 0 else None
         if said is not None:

@@ -73,7 +73,7 @@ METHODS: dict[str, Options] = {
 """The methods that are compared, by the options that make them."""
 WIDTHS = {5: (16, 24), 15: (16, 24, 32), 30: (24, 32, 48), 60: (32, 48, 64)}
 """The widths of `resnet-s-W` that are tried with N-FGSM and fast ST, by the budget in minutes."""
-USUAL = {5: 16, 15: 24, 30: 32, 60: 48}
+USUAL = {5: 16, 15: 24, 30: 32, 60: 32}
 """The width at which all methods are compared."""
 IMAGES = 49_500
 CHECKPOINT = "last-ema"

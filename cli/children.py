@@ -6,10 +6,11 @@ import os
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import FrameType, TracebackType
+from typing import Self
 
 from stcore.base.interrupts import handled
 
@@ -22,6 +23,12 @@ class Ended:
 
     code: int
     last_lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, process: subprocess.Popen[str], last_lines: Iterable[str]) -> Self:
+        """How a process ended that printed these lines at last."""
+        code = process.returncode
+        return cls(code if code >= 0 else 128 - code, tuple(last_lines))
 
 
 class Children:
@@ -78,8 +85,7 @@ class Children:
                         process.terminate()
         finally:
             self._running.discard(process)
-        code = process.returncode
-        return Ended(code if code >= 0 else 128 - code, tuple(last))
+        return Ended.of(process, last)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         with self._lock:

@@ -6,18 +6,19 @@ import importlib
 import signal
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stcore import errors
+from stcore.base.extras import of_extra
 from stcore.base.files import read_json, write_json
 from stcore.cli.children import LAST, Ended
 from stcore.cli.jobs import Job, child_command
 from stcore.errors import UsageError
-from stcore.runs.folder import METRICS
-from stcore.runs.record import read_metrics
+from stcore.runs.record import metrics_so_far
 
 KINDS = ("slurm", "local")
 FOLDER = "cluster"
@@ -41,12 +42,11 @@ class Training:
         command = child_command(self.job.words(None, None))
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(command, stdin=subprocess.PIPE, **said) as self._process:  # type: ignore[call-overload]
-            last: list[str] = []
+            last: deque[str] = deque(maxlen=LAST)
             for line in self._process.stdout or ():
                 print(line, end="", flush=True)
-                last = [*last, line.rstrip("\n")][-LAST:]
-        code = self._process.returncode
-        return Ended(code if code >= 0 else 128 - code, tuple(last))
+                last.append(line.rstrip("\n"))
+        return Ended.of(self._process, last)
 
     def checkpoint(self) -> Any:
         """Called by submitit when the job's time is nearly up, or its node is wanted."""
@@ -85,7 +85,7 @@ def train(
     try:
         while waiting := [job for job in jobs if ended[job.name] is None]:
             for job in waiting:
-                rows = len(read_metrics(job.folder)) if (job.folder / METRICS).is_file() else 0
+                rows = len(metrics_so_far(job.folder))
                 if rows > epochs[job.name]:
                     say(f"[{job.name}] epoch {rows}/{job.plan.optimisation.epochs}")
                     epochs[job.name] = rows
@@ -104,12 +104,7 @@ def train(
 
 
 def _executor(kind: str, given: Mapping[str, Any], folder: Path) -> Any:
-    try:
-        submitit = importlib.import_module("submitit")
-    except ImportError as error:
-        raise UsageError(
-            f"cluster: expected the package submitit; received: {error}; pip install 'stcore[cluster]'"
-        ) from error
+    submitit = of_extra("cluster", "submitit", "cluster")
     try:
         executor = submitit.AutoExecutor(folder=folder / "%j", cluster=kind)
     except RuntimeError as error:

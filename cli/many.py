@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,25 +43,41 @@ def carry_out(
     for job in jobs:
         job.check_same(devices)
     root = Path(options.out) if options.out else jobs[0].folder.parent
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"out: {root} cannot be made ({error.strerror}). Choose another folder") from error
 
     def here(left: Sequence[Job], say: Callable[[str], None]) -> dict[str, Ended | None]:
         return train(left, devices, say, run_options_from(options, say).seconds)
 
-    with held(root, "running several runs"):
+    with alone_in(root):
         return _carry_out(jobs, options, trains or here)
 
 
-def _carry_out(jobs: Sequence[Job], options: TrainOptions, trains: Trains) -> int:
-    stream = sys.stderr if options.json else sys.stdout
+@contextmanager
+def alone_in(root: Path) -> Iterator[None]:
+    """Context of the one process that trains in the folders below this one, which is made.
+
+    Raises UsageError if it cannot be made, or if another process is there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"out: {root} cannot be made ({error.strerror}). Choose another folder") from error
+    with held(root, "running several runs"):
+        yield
+
+
+def printer(*, as_json: bool) -> Callable[[str], None]:
+    """Prints a line: on stderr beside JSON."""
+    stream = sys.stderr if as_json else sys.stdout
 
     def say(text: str) -> None:
         stream.write(f"{text}\n")  # in one call, so that lines of several runs do not mix
         stream.flush()
 
+    return say
+
+
+def _carry_out(jobs: Sequence[Job], options: TrainOptions, trains: Trains) -> int:
+    say = printer(as_json=options.json)
     before = [job for job in jobs if job.finished]
     for job in before:
         tidy(job.folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from stcore import errors
-from stcore.base.files import as_plain, held
+from stcore.base.extras import of_extra
+from stcore.base.files import as_plain
 from stcore.cli.children import Children, Ended
 from stcore.cli.jobs import Job, run_job
-from stcore.cli.many import concluded, say_tables
+from stcore.cli.many import alone_in, concluded, printer, say_tables
 from stcore.cli.options import SweepOptions
 from stcore.cli.search_space import Space, space_of, suggested
 from stcore.errors import UsageError
-from stcore.runs.folder import METRICS
 from stcore.runs.plan import Plan
 from stcore.runs.preparation import monitors
-from stcore.runs.record import read_metrics, settings_of
+from stcore.runs.record import metrics_so_far, settings_of
 
 STORAGE = "search.db"
 """The search's file in its folder: a SQLite data base that optuna's own tools read."""
@@ -119,9 +118,8 @@ class Search:
 
 def figures(folder: Path, figure: str) -> list[float]:
     """The figure of each epoch so far: the better of the trained and the averaged weights'."""
-    rows = read_metrics(folder) if (folder / METRICS).is_file() else []
     names = (f"{figure}_accuracy", f"ema_{figure}_accuracy")
-    return [max(row[name] for name in names if name in row) for row in rows]
+    return [max(row[name] for name in names if name in row) for row in metrics_so_far(folder)]
 
 
 def main(options: SweepOptions, plan: Plan, job_of: JobOf, devices: Sequence[str | None]) -> int:
@@ -138,8 +136,7 @@ def main(options: SweepOptions, plan: Plan, job_of: JobOf, devices: Sequence[str
             "--select-by adds another"
         )
     root = Path(str(options.out))
-    root.mkdir(parents=True, exist_ok=True)
-    with held(root, "running several runs"):
+    with alone_in(root):
         search = Search(
             _study(root, options, plan), space_of(options.vary, options.method), job_of, figure, options.trials
         )
@@ -153,12 +150,7 @@ def _states() -> Any:
 
 def _study(root: Path, options: SweepOptions, plan: Plan) -> Any:
     """optuna's study in the folder, made if there is none."""
-    try:
-        optuna = importlib.import_module("optuna")
-    except ImportError as error:
-        raise UsageError(
-            f"optimize: expected the package optuna; received: {error}; pip install 'stcore[search]'"
-        ) from error
+    optuna = of_extra("optimize", "optuna", "search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     epochs = plan.optimisation.epochs
     study = optuna.create_study(
@@ -186,12 +178,7 @@ def _study(root: Path, options: SweepOptions, plan: Plan) -> Any:
 
 
 def _carry_out(search: Search, devices: Sequence[str | None], options: SweepOptions) -> int:
-    stream = sys.stderr if options.json else sys.stdout
-
-    def say(text: str) -> None:
-        stream.write(f"{text}\n")
-        stream.flush()
-
+    say = printer(as_json=options.json)
     end = None if options.max_hours is None else time.monotonic() + 3600 * options.max_hours
     taking, training = threading.Lock(), set[Path]()
     ended: dict[str, Ended | None] = {}

@@ -19,7 +19,7 @@ class Told:
     def __exit__(self, *_):
         pass
 
-    def run(self, mark, command):
+    def run(self, mark, command, heed):
         self.begun(mark)
         return Ended(0, ())
 

@@ -16,6 +16,7 @@ from stcore.models import build, count_parameters, describe, export_weights, kno
 from stcore.models.description import Conv, leaves, weight_shapes
 from stcore.models.initialize import initial_weights
 from stcore.paper.cost import macs_per_image
+from stcore.testing.backends import lively
 
 COUNTS = {
     "resnet18": (11_173_962, 11_220_132),
@@ -60,25 +61,11 @@ def keras(torch):  # torch first: the two do not load in the other order everywh
     return pytest.importorskip("keras")
 
 
-def lively(node, seed=1):
-    """Initial weights with batch norms that are not the identity, so that a wrong axis or statistic shows."""
-    rng = np.random.default_rng(seed)
-    weights = initial_weights(node, seed)
-    for path, leaf in leaves(node):
-        if hasattr(leaf, "epsilon"):
-            shape = (leaf.channels,)
-            weights[f"{path}.weight"] = rng.uniform(0.5, 1.5, shape)
-            weights[f"{path}.bias"] = rng.normal(0, 0.1, shape)
-            weights[f"{path}.running_mean"] = rng.normal(0, 0.2, shape)
-            weights[f"{path}.running_var"] = rng.uniform(0.5, 2, shape)
-    return weights
-
-
 def twins(name, side=8, channels=3, dtype="float64", classes=10):
     """Torch's and Keras' model of that name on the same lively weights."""
     options = {"num_classes": classes, "in_channels": channels, "image_size": (side, side), "dtype": dtype}
     models = build(name, "torch", **options), build(name, "keras", **options)
-    weights = lively(describe(name, classes, channels))
+    weights = lively(describe(name, classes, channels), seed=1)
     for model in models:
         load_weights(model, weights)
     return models

@@ -72,7 +72,7 @@ def test_a_sweep_goes_on(tmp_path, stream, monkeypatch):
     from stcore.cli import jobs
     from stcore.cli.children import Children, Ended
 
-    def run(self, mark, command):
+    def run(self, mark, command, heed):
         self._say(f"{mark} epoch 1/1 κ")
         return Ended(0, ())
 

@@ -9,11 +9,15 @@ import subprocess
 import pytest
 from test_docs import DOCS, blocks
 
-from stcore.cli.options import PlanOptions
+from stcore.cli.options import PlanOptions, SweepOptions
 
 PAGE = DOCS / "slurm.md"
 SCRIPT = blocks(PAGE, "sh")[0].text
-OURS = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(PlanOptions)}
+OURS = {
+    f"--{field.name.replace('_', '-')}"
+    for options in (PlanOptions, SweepOptions)
+    for field in dataclasses.fields(options)
+}
 SLURMS = {
     "--job-name",
     "--nodes",

@@ -152,7 +152,7 @@ def test_a_missing_package_is_said(name, monkeypatch):
 
 
 class Fake:
-    """A package of either shape that notes what it is told."""
+    """In place of a package: keeps the calls of its functions."""
 
     def __init__(self):
         self.calls = []

@@ -13,24 +13,14 @@ from stcore.errors import UsageError
 from stcore.models import trainable_weights
 
 
-class SGD(torch.optim.SGD):
-    """torch's SGD without what concerns torch.compile, whose import takes more than a second of each start."""
-
-    add_param_group = inspect.unwrap(torch.optim.SGD.add_param_group)
-    load_state_dict = inspect.unwrap(torch.optim.SGD.load_state_dict)
-    state_dict = inspect.unwrap(torch.optim.SGD.state_dict)
-    zero_grad = inspect.unwrap(torch.optim.SGD.zero_grad)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+def _without_compiler(kind: Any) -> Any:
+    """The optimizer without what concerns torch.compile, whose import takes more than a second of each start."""
+    names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    own = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {**own, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
-class AdamW(torch.optim.AdamW):
-    """torch's AdamW, without the same."""
-
-    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
-    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
-    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
-    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+SGD, AdamW = _without_compiler(torch.optim.SGD), _without_compiler(torch.optim.AdamW)
 
 
 def make_optimizer(model: nn.Module, settings: optimizers.SGD | optimizers.AdamW) -> torch.optim.Optimizer:
@@ -49,9 +39,12 @@ def make_optimizer(model: nn.Module, settings: optimizers.SGD | optimizers.AdamW
         {"params": members, "lr": settings.learning_rate * share, "share": share, "weight_decay": decay}
         for (share, decay), members in groups.items()
     ]
+    made: torch.optim.Optimizer
     if isinstance(settings, optimizers.AdamW):
-        return AdamW(given, betas=settings.betas, eps=optimizers.ADAM_EPSILON, foreach=True)
-    return SGD(given, lr=0.0, momentum=settings.momentum, nesterov=settings.nesterov, foreach=True)
+        made = AdamW(given, betas=settings.betas, eps=optimizers.ADAM_EPSILON, foreach=True)
+    else:
+        made = SGD(given, lr=0.0, momentum=settings.momentum, nesterov=settings.nesterov, foreach=True)
+    return made
 
 
 def rate_of(optimizer: Any, model: nn.Module) -> float:

@@ -18,7 +18,7 @@ from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy, as_html, percent
 from stcore.models.weights_files import read_weights
 from stcore.protocols import Array, Classifier
-from stcore.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, RunFolder
+from stcore.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, RESULT, RunFolder
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
@@ -45,9 +45,9 @@ class Run(LoadedNetwork):
     @property
     def history(self) -> list[dict[str, Any]]:
         """The metrics of each epoch, as in metrics.jsonl."""
-        from stcore.runs.record import read_metrics
+        from stcore.runs.record import metrics_so_far
 
-        return read_metrics(self.path) if (self.path / METRICS).is_file() else []
+        return metrics_so_far(self.path)
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from stcore.core.weights import added, clipped
 from stcore.protocols import Learner, Metrics, Mode, Network, Ops, Tensor
 
 
@@ -206,20 +207,6 @@ def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
     loss = loss if regularization is None else loss + regularization
     metrics = per_example.metrics
     return loss, dict(zip(metrics, ops.means([ops.stop_gradient(m) for m in metrics.values()]), strict=True))
-
-
-def added(first: Sequence[Tensor | None], second: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Adds two sequences of tensors element by element; None adds nothing."""
-    return [b if a is None else a if b is None else a + b for a, b in zip(first, second, strict=True)]
-
-
-def clipped(ops: Ops, gradients: Sequence[Tensor | None], length: float) -> list[Tensor | None]:
-    """The gradients, scaled so that the norm of all together is at most `length`; None stays None."""
-    present = [g for g in gradients if g is not None]
-    norms = ops.norms(present)
-    norm = ops.sqrt(ops.sum_all(norms * norms))
-    scaled = iter(ops.scale(present, ops.ones_like(norms) * ops.clip(length / (norm + 1e-6), 0.0, 1.0)))
-    return [None if g is None else next(scaled) for g in gradients]
 
 
 class Unwritten:

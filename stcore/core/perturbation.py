@@ -8,14 +8,14 @@ Neither direction has a learning rate: that of the published proxy cancels in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stcore.base import checks
-from stcore.core.objective import Losses, OuterLoss, Unwritten, added
-from stcore.protocols import Metrics, Ops, Tensor
+from stcore.core.objective import Losses, OuterLoss, Unwritten
+from stcore.core.weights import Tensors, added, norm, present, scaled
+from stcore.protocols import Metrics, Tensor
 
-Tensors = Sequence[Tensor | None]
 _TINY = 1e-20  # in the denominators, as published
 
 
@@ -49,8 +49,8 @@ class AWP:
         if all(g is None for g in gradients):  # every weight is frozen, or the loss reaches none
             return list(gradients)
         moving = [w for w, g in zip(weights, gradients, strict=True) if g is not None]
-        lengths = self.gamma * ops.norms(moving) / (ops.norms(_present(gradients)) + _TINY)
-        move = _scaled(ops, gradients, lengths)
+        lengths = self.gamma * ops.norms(moving) / (ops.norms(present(gradients)) + _TINY)
+        move = scaled(ops, gradients, lengths)
         learner.shift(move)
         return move
 
@@ -89,7 +89,7 @@ class RWP:
         ops, weights = learner.ops, learner.matrix_weights()
         if all(w is None for w in weights):  # every weight is frozen
             return list(weights)
-        length = self.gamma * _norm(ops, weights)
+        length = self.gamma * norm(ops, weights)
 
         def below_threshold(losses: Tensor) -> Tensor:
             return ops.where(losses < self.threshold, losses, 0.0)
@@ -100,7 +100,7 @@ class RWP:
             total = added(total, _gradients(outer, weights, below_threshold))
             if all(g is None for g in total):  # the loss reaches no weight
                 break
-            next_move = _scaled(ops, total, length / (_norm(ops, total) + _TINY))
+            next_move = scaled(ops, total, length / (norm(ops, total) + _TINY))
             learner.shift(added(next_move, [None if m is None else -m for m in move]))
             move = next_move
         return move
@@ -115,19 +115,3 @@ def _gradients(outer: OuterLoss, weights: Tensors, of: Callable[[Tensor], Tensor
 
     _, gradients = outer.value_and_grad(mean)
     return [None if w is None else g for w, g in zip(weights, gradients, strict=True)]
-
-
-def _present(tensors: Tensors) -> list[Tensor]:
-    return [t for t in tensors if t is not None]
-
-
-def _scaled(ops: Ops, tensors: Tensors, factors: Tensor) -> list[Tensor | None]:
-    """Multiplies each of the tensors that are not None by its factor, or all by one."""
-    scaled = iter(ops.scale(_present(tensors), factors))
-    return [None if t is None else next(scaled) for t in tensors]
-
-
-def _norm(ops: Ops, tensors: Tensors) -> Tensor:
-    """Returns the Euclidean norm of all tensors together, a scalar; at least one is not None."""
-    norms = ops.norms(_present(tensors))
-    return ops.sqrt(ops.sum_all(norms * norms))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from stcore.protocols import Array
 def check_installed(backend: str) -> None:
     """Raises UsageError if a package is missing that writes ONNX from this framework, or runs it."""
     for name in ("onnx", "onnxruntime", "onnxscript" if backend == "torch" else "tf2onnx"):
-        _package(name)
+        if find_spec(name) is None:  # tf2onnx would import TensorFlow beside JAX
+            raise _missing(name, "not installed")
 
 
 def add_metadata(path: Path, texts: Mapping[str, str]) -> None:
@@ -40,7 +42,11 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UsageError(
-            f"onnx: {name} cannot be imported ({error}). pip install 'stcore[onnx]', or in the repository "
-            "pip install '.[onnx]'"
-        ) from error
+        raise _missing(name, str(error)) from error
+
+
+def _missing(name: str, why: str) -> UsageError:
+    return UsageError(
+        f"onnx: {name} cannot be imported ({why}). pip install 'stcore[onnx]', or in the repository "
+        "pip install '.[onnx]'"
+    )

@@ -81,7 +81,7 @@ def read_run(path: Path, checkpoint: str) -> FinishedRun:
     """A run with the accuracies of `checkpoint`; UsageError if it has none, or if a file is damaged."""
     record = read_record(path)
     if record.result is None:
-        epochs = len(read_metrics(path)) if (path / METRICS).is_file() else 0
+        epochs = len(metrics_so_far(path))
         raise UsageError(
             f"{path} is unfinished after {epochs} epochs. To resume: stcli train --resume {shlex.quote(str(path))}"
         )
@@ -126,6 +126,11 @@ def settings_of(flat: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in flat.items()
         if name != "seed" and value is not None
     }
+
+
+def metrics_so_far(path: Path) -> list[Any]:
+    """What `read_metrics` returns; nothing before the first epoch ends."""
+    return read_metrics(path) if (path / METRICS).is_file() else []
 
 
 def read_metrics(path: Path) -> list[Any]:

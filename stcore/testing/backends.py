@@ -19,7 +19,7 @@ from stcore.base.seeding import Stream
 from stcore.core.dispatch import available_backends, keras_engine, make_classifier, make_learner
 from stcore.methods.squeeze_search import SqueezePair
 from stcore.models import build, describe, export_weights, load_weights
-from stcore.models.description import BatchNorm, leaves
+from stcore.models.description import BatchNorm, Node, leaves
 from stcore.models.initialize import initial_weights
 from stcore.protocols import Array, Tensor
 
@@ -59,8 +59,12 @@ def draw(laws: Sequence[str], shape: Sequence[int], seed: int = 0) -> tuple[Arra
 
 @cache
 def lively_weights(net: str, seed: int = 0, channels: int = CHANNELS, classes: int = CLASSES) -> dict[str, Array]:
+    """Those of a network by name."""
+    return lively(describe(net, classes, channels), seed)
+
+
+def lively(description: Node, seed: int) -> dict[str, Array]:
     """Initial weights, but with batch norms that are not the identity: a wrong axis or statistic shows."""
-    description = describe(net, classes, channels)
     weights, rng = dict(initial_weights(description, seed)), np.random.default_rng(seed)
     for path, leaf in leaves(description):
         if isinstance(leaf, BatchNorm):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stcore.base.extras import of_extra
 from stcore.base.files import as_plain
-from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
 
 PROJECT = "stcore"
@@ -19,12 +18,7 @@ COLUMNS = ("checkpoint", "attack", "accuracy", "low", "high", "correct", "total"
 
 def client(name: str) -> Any:
     """The tracker's package. Raises UsageError if it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UsageError(
-            f"track: expected the package {name}; received: {error}; pip install 'stcore[{name}]'"
-        ) from error
+    return of_extra("track", name, name)
 
 
 def settings(run: Any) -> dict[str, Any]:

@@ -17,10 +17,9 @@ from stcore.evaluation.evaluator import Evaluator
 from stcore.methods.remedies import is_short
 from stcore.protocols import Classifier
 
-LOOK, CONFIRM = (32, 3), (256, 10)
-"""Images, and steps of PGD, of a look, and of the closer one that follows a suspicion."""
-SHARE = 0.25
-"""In a collapse the accuracy under many steps is at most this share of that under one."""
+LOOKS = ((32, 5, 0.6), (32, 10, 0.4), (256, 10, 0.25))
+"""Images, steps of PGD, and a share of the accuracy under one step: no more than it asks for the next, closer
+look, and after the last one is a collapse."""
 
 
 @dataclass
@@ -41,16 +40,16 @@ class CollapseWatch:
         """What is wrong, with its remedy, or None.   search: the settings of the method's search in this epoch."""
         if not is_short(search) or not search.epsilon:
             return None
-        one, many = self._accuracies(search, *LOOK)
-        if one.value <= self.chance or many.correct - 1 > SHARE * one.correct:  # so few may be off by one
-            return None
-        one, many = self._accuracies(search, *CONFIRM)
+        for images, steps, share in LOOKS:
+            one, many = self._accuracies(search, images, steps)
+            if one.value <= self.chance or many.correct > share * one.correct:
+                return None
         (low, _), (_, high) = one.interval(), many.interval()
-        if high >= low or low <= self.chance or many.value > SHARE * one.value:
+        if high >= low or low <= self.chance:
             return None
         return (
             f"collapse (catastrophic overfitting). Of {one.total} images {one.value:.1%} withstand one step and "
-            f"{many.value:.1%} withstand {CONFIRM[1]}: the network has learnt to defeat the search, not the "
+            f"{many.value:.1%} withstand {steps}: the network has learnt to defeat the search, not the "
             "attack. Take more steps, a start from wider noise, a smaller epsilon, or a lower learning rate"
         )
 
