@@ -54,6 +54,7 @@ METHODS: dict[str, Options] = {
     "N-FGSM, smoothed by 0.3": {"method": "n-fgsm", "label-smoothing": 0.3},
     "N-FGSM, SiLU": {"method": "n-fgsm", "model": "resnet-s-{width}-silu"},
     "N-FGSM, not augmented": {"method": "n-fgsm", "augment": "none"},
+    "N-FGSM, flipped": {"method": "n-fgsm", "augment": "flip"},
     "N-FGSM, rate 0.4": {"method": "n-fgsm", "learning-rate": 0.4},
     "N-FGSM, rate 0.1": {"method": "n-fgsm", "learning-rate": 0.1},
     "N-FGSM, batches of 256": {"method": "n-fgsm", "batch-size": 256, "learning-rate": 0.3},

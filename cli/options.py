@@ -173,9 +173,9 @@ class TrainOptions:
     clip_norm: MaybeNumber = None
     """The greatest norm of an update's gradient, over all weights, such as 1.0."""
     augment: str = "none"
-    """none, crop-flip (zero-pad 4, random crop, horizontal flip), crop-flip-cutout (also a black square of
-    14/32 of the side), trivial-augment (crop-flip, then one of 14 operations of random strength), or
-    random-resized-crop-flip (a box of 8 to 100 % of the area, resized to the image's size)."""
+    """none, flip (half the images, left to right), crop-flip (zero-pad 4, random crop, flip), crop-flip-cutout
+    (also a black square of 14/32 of the side), trivial-augment (crop-flip, then one of 14 operations of random
+    strength), or random-resized-crop-flip (a box of 8 to 100 % of the area, resized to the image's size)."""
     mixup: MaybeNumber = None
     """α: mix each batch's images and labels with those of the batch in reverse order, by a share from Beta(α, α);
     such as 0.2. With --cutmix too, each batch takes one of the two with equal chance."""

@@ -154,7 +154,7 @@ def test_the_device_leaves_it_to_the_host(augment):
     batches = Batches(ImageData.from_arrays(photos(20, (8, 8), 3), np.arange(20) % 2), 8, 0, augment)
     assert resident(batches, "auto", 10**12, lambda images: None) is batches
     with pytest.raises(
-        UsageError, match=r"resident: expected .* augment as one of none, crop-flip, crop-flip-cut"
+        UsageError, match=r"resident: expected .* augment as one of none, flip, crop-flip, crop-flip-cut"
     ):
         resident(batches, "on", 10**12, lambda images: None)
 

@@ -85,7 +85,7 @@ def flags(**settings):
         (["--dtype", "float16"], "dtype: expected one of float32, float64; received 'float16'"),
         (
             ["--augment", "mixup"],
-            "augment: expected one of none, crop-flip, crop-flip-cutout, random-resized-crop-flip, "
+            "augment: expected one of none, flip, crop-flip, crop-flip-cutout, random-resized-crop-flip, "
             "trivial-augment; received 'mixup'",
         ),
         (["--compile", "maybe"], "compile: expected one of auto, on, off, xla; received 'maybe'"),

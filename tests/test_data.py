@@ -275,7 +275,7 @@ def test_in_order_leaves_the_data_as_it_is_and_owns_its_memory():
         ({"batch_size": 0}, "expected a batch size of at least 1, received 0"),
         (
             {"augment": "cutmix"},
-            "expected augment to be one of none, crop-flip, crop-flip-cutout, .*, received 'cutmix'",
+            "expected augment to be one of none, flip, crop-flip, crop-flip-cutout, .*, received 'cutmix'",
         ),
         ({"batch_size": 5, "drop_last": True}, r"expected a batch size of at most 4 .* received 5"),
     ],
@@ -322,6 +322,13 @@ def test_crop_flip_draws_cover_their_range_evenly():
     assert abs(np.corrcoef(top, left)[0, 1]) < 0.03
     assert (draw("crop-flip", 0, 4, 20_000, (1, 1)).top != top).any()
     assert hole is None
+
+
+def test_flip_is_the_flip_of_crop_flip():
+    images = np.random.default_rng(0).integers(0, 256, (60, 5, 6, 3), np.uint8)
+    flips = draw("crop-flip", 0, 1, 60, (5, 6)).flip
+    expected = np.where(flips[:, None, None, None], images[:, :, ::-1], images)
+    np.testing.assert_array_equal(augmented(images, draw("flip", 0, 1, 60, (5, 6))), expected)
 
 
 @settings(max_examples=30)

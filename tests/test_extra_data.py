@@ -287,7 +287,7 @@ def test_extra_data_may_have_fewer_classes_or_say_it_has_more():
         ({"batch_size": 0}, "expected a batch size of at least 1, received 0"),
         (
             {"augment": "cutmix"},
-            "expected augment to be one of none, crop-flip, crop-flip-cutout, .*, received 'cutmix'",
+            "expected augment to be one of none, flip, crop-flip, crop-flip-cutout, .*, received 'cutmix'",
         ),
         ({"fraction": 0}, r"expected a fraction of extra images in \(0, 1\), received 0"),
         ({"fraction": 1.0}, r"expected a fraction of extra images in \(0, 1\), received 1.0"),

@@ -304,7 +304,7 @@ def test_no_more_is_held_than_the_buffer(train, monkeypatch):
     ("settings", "message"),
     [
         ({"batch_size": 0}, "expected a batch size of at least 1, received 0"),
-        ({"augment": "cutmix"}, "expected augment to be one of none, crop-flip, crop-flip-cutout"),
+        ({"augment": "cutmix"}, "expected augment to be one of none, flip, crop-flip, crop-flip-cutout"),
         ({"buffer": 0}, "expected a shuffle buffer of at least 1 image, received 0"),
         ({"workers": -1}, "workers: expected a whole number of at least 0; received -1"),
     ],

@@ -24,7 +24,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "cutout": ("crop-flip-cutout",),
     "cw": ("cw100",),
     "erm": ("standard",),
-    "flip": ("crop-flip",),
     "fp16": ("bf16",),
     "i-fgsm": ("ifgsm",),
     "inf": ("linf",),

@@ -15,7 +15,7 @@ from stcore.base.seeding import Stream, generator
 from stcore.data import crop_flip, resized_crop, trivial_augment
 from stcore.errors import UsageError
 
-Augment = Literal["none", "crop-flip", "crop-flip-cutout", "random-resized-crop-flip", "trivial-augment"]
+Augment = Literal["none", "flip", "crop-flip", "crop-flip-cutout", "random-resized-crop-flip", "trivial-augment"]
 AUGMENT: tuple[str, ...] = get_args(Augment)
 
 
@@ -36,7 +36,7 @@ def draw(augment: str, seed: int, epoch: int, count: int, size: tuple[int, int])
     rng = generator(seed, Stream.AUGMENT, epoch=epoch)
     if augment == "random-resized-crop-flip":
         return resized_crop.draw(rng, count, size)
-    crops = crop_flip.draw(rng, count, cutout=augment == "crop-flip-cutout")
+    crops = crop_flip.draw(rng, count, crop=augment != "flip", cutout=augment == "crop-flip-cutout")
     return trivial_augment.draw(rng, crops) if augment == "trivial-augment" else crops
 
 

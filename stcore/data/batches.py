@@ -41,9 +41,9 @@ class Epochs(Protocol):
 class Batches:
     """Batches of `data`, in a new order and with new augmentation at each epoch.
 
-    augment: "none"; "crop-flip" zero-pads by 4 pixels, crops at random and flips with probability one half;
-        "crop-flip-cutout" also blacks out a random square of 14 / 32 of the side; "trivial-augment" also makes one
-        of 14 operations; "random-resized-crop-flip" resizes a random box to the image's size, and flips.
+    augment: "none"; "flip", with probability one half; "crop-flip" zero-pads by 4 pixels, crops at random and
+        flips; "crop-flip-cutout" also blacks out a random square of 14 / 32 of the side; "trivial-augment" also
+        makes one of 14 operations; "random-resized-crop-flip" resizes a random box to the image's size, and flips.
     shuffle: False keeps the data's order at every epoch.
     drop_last: False keeps the short last batch, as the paper's recipe does; a last batch of one image, which has
         no

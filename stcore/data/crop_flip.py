@@ -35,9 +35,10 @@ class CropFlip(NamedTuple):
         return result
 
 
-def draw(rng: np.random.Generator, count: int, cutout: bool = False) -> CropFlip:
-    """Draws for `count` images. Cutout draws last, so its crops and flips are those without it."""
-    top, left = rng.integers(0, 2 * PAD + 1, (2, count))
+def draw(rng: np.random.Generator, count: int, crop: bool = True, cutout: bool = False) -> CropFlip:
+    """Draws for `count` images. Flips are the same without crops, and crops and flips without cutout."""
+    corners = rng.integers(0, 2 * PAD + 1, (2, count))
+    top, left = corners if crop else np.full_like(corners, PAD)
     flip = rng.random(count) < 0.5
     return CropFlip(top, left, flip, rng.random((2, count)) if cutout else None)
 

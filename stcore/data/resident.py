@@ -13,7 +13,7 @@ from stcore.data.on_device import Fetch
 from stcore.errors import UsageError
 
 RESIDENT = ("auto", "on", "off")
-AUGMENTED_THERE = ("none", "crop-flip", "crop-flip-cutout")
+AUGMENTED_THERE = ("none", "flip", "crop-flip", "crop-flip-cutout")
 """The augmentations that a device makes."""
 SHARE = 4
 """`auto` uses less than 1 / SHARE of the device's free memory for the images: the rest is for training."""
