@@ -192,8 +192,8 @@ def test_the_search_is_not_differentiated(backend):
 
 
 def fitted(**compiling):
-    """A model after two epochs of two batches, the second short, and their logs."""
-    model = SqueezeModel(linear(), TradesConfig(steps=1, epsilon=0.2, step_size=0.1), perturbation=AWP(warmup=1))
+    """A model to fit in two epochs of two batches, the second short; in float64, since a sign hangs on rounding."""
+    model = SqueezeModel(linear(dtype="float64"), TradesConfig(steps=1, epsilon=0.2, step_size=0.1), perturbation=AWP(warmup=1))
     model.net.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in model.net.get_weights()])
     model.compile(TorchSGD(0.1), **compiling)
     return model
@@ -233,7 +233,7 @@ def test_fit_refuses_what_does_not_fit():
     for x, y, match in [
         (IMAGES * 255, LABELS, r"x: expected pixels in \[0, 1\]"),
         (IMAGES, LABELS + 1, r"y: expected labels in \[0, 3\)"),
-        (IMAGES, LABELS[:, None], "y: expected integer labels of shape"),
+        (IMAGES, np.ones((6, 3)), "y: expected"),
     ]:
         with pytest.raises(DataError, match=match):
             model.fit(x, y, verbose=0)

@@ -124,6 +124,7 @@ np.savez(path, *model.get_weights(), **history)
 """
 
 
+@pytest.mark.slow  # half a minute of tracing; on_jax.py has the rest in the other tier
 def test_fit_is_tensorflows(tmp_path):
     """Weights and logs of six steps in float64, the first half without a perturbation."""
     files = {backend: tmp_path / f"{backend}.npz" for backend in ("keras", "jax")}
@@ -133,7 +134,7 @@ def test_fit_is_tensorflows(tmp_path):
     assert set(one) == set(other)
     assert {"arr_0", "loss", "divergence", "val_accuracy", "val_fgsm"} < set(one)
     for name in one:
-        np.testing.assert_allclose(other[name], one[name], rtol=1e-12, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-9, atol=1e-11, err_msg=name)
 
 
 def test_two_replicas_are_one_device(tmp_path):
