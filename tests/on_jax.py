@@ -192,9 +192,10 @@ def test_the_search_is_not_differentiated(backend):
 
 
 def fitted(**compiling):
-    """A model to fit in two epochs of two batches, the second short; in float64, since a sign hangs on rounding."""
-    model = SqueezeModel(linear(dtype="float64"), TradesConfig(steps=1, epsilon=0.2, step_size=0.1), perturbation=AWP(warmup=1))
-    model.net.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in model.net.get_weights()])
+    """A model to fit in two epochs of two batches, the second short. In float64: a sign hangs on rounding."""
+    net, objective = linear(dtype="float64"), TradesConfig(steps=1, epsilon=0.2, step_size=0.1)
+    net.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in net.get_weights()])
+    model = SqueezeModel(net, objective, perturbation=AWP(warmup=1))
     model.compile(TorchSGD(0.1), **compiling)
     return model
 
