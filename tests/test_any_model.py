@@ -539,3 +539,27 @@ def test_timm_itself(real_timm):
         assert logits(model, pixels(2, side=32)).shape == (2, 4)
         config = real_timm.get_pretrained_cfg(name)
         assert pretrained_normalization(f"timm:{name}") == normalization.text_of(config.mean, config.std)
+
+
+def test_a_torch_network_of_other_pixels_searches_in_their_units():
+    """As its plain twin: bounds, ε, α and noise 256 times as large."""
+    load("torch")
+    import torch
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            return self.net(x / 256)
+
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)).double()
+    x, y = torch.rand(8, 1, 4, 4, dtype=torch.float64), torch.arange(8) % 3
+    small = {"epsilon": 0.2, "step_size": 0.1, "noise_std": 0.01}
+    large = {name: 256 * value for name, value in small.items()} | {"bounds": (0, 256)}
+    one = stcore.find_squeeze_pair(Scaled(plain), 256 * x, y, stcore.SqueezeConfig(steps=3, **large), rng=0)
+    other = stcore.find_squeeze_pair(plain, x, y, stcore.SqueezeConfig(steps=3, **small), rng=0)
+    for scaled, expected in zip(one, other, strict=True):
+        np.testing.assert_allclose(scaled.numpy() / 256, expected.numpy(), atol=1e-12)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import warnings
 import zipfile
 
 import numpy as np
@@ -253,6 +254,74 @@ def test_training_goes_on_from_saved_weights(usual, tmp_path):
     assert_same(weights(second), usual[1])
 
 
+def test_the_network_loads_the_weights_alone_and_its_own_are_loaded(keras, tmp_path):
+    """They are Keras' files of the network, compiled with the optimizer or not."""
+    x, y = problem()
+    trained, path = model_of(keras), tmp_path / "it.weights.h5"
+    trained.fit(x, y, verbose=0)
+    trained.save_weights(path)
+    assert trained.net.optimizer is None  # as before
+    alone = network(keras)
+    alone.load_weights(path)
+    alone.save_weights(path)
+    other = model_of(keras, rate=0.1)
+    with warnings.catch_warnings(action="ignore"):  # Keras says that the file has no optimizer
+        other.load_weights(path)
+    for expected, *loaded in zip(*(each.get_weights() for each in (trained, alone, other)), strict=True):
+        np.testing.assert_array_equal(loaded, [expected] * 2)
+    assert float(other.optimizer.learning_rate.numpy()) == 0.1
+
+
+def subclassed(keras):
+    """`network`, which only knows its layers until it sees an image."""
+
+    class Plain(keras.Model):
+        def __init__(self):
+            super().__init__()
+            kernel = keras.initializers.RandomNormal(0.0, 0.5, seed=1)
+            self.body = keras.Sequential(
+                [keras.layers.Flatten(), keras.layers.Dense(3, kernel_initializer=kernel)]
+            )
+
+        def call(self, x, training=None):
+            return self.body(x, training=training)
+
+    return Plain()
+
+
+@pytest.mark.parametrize("source", ["arrays", "tf.data", "a callback's"])
+def test_a_network_is_built_on_the_first_batch(keras, source):
+    import tensorflow as tf
+
+    from stcore.backends.keras import RobustEvaluation
+
+    (x, y), objective = problem(), AdversarialConfig(steps=1, epsilon=0.2, step_size=0.1)
+    net, expected = subclassed(keras), one_epoch(model_of(keras, objective), x, y)
+    assert not net.built
+    model = model_of(keras, objective, net=net)
+    if source == "tf.data":
+        model.fit(tf.data.Dataset.from_tensors((x, y)), verbose=0)
+    else:
+        robust = [RobustEvaluation((x, y), ["fgsm"])] if source == "a callback's" else []
+        one_epoch(model, x, y, callbacks=robust)
+    for one, other in zip(net.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_cannot_be_built_on_images_of_unknown_size(keras):
+    import tensorflow as tf
+
+    x, y = problem()
+    pipeline = tf.data.Dataset.from_generator(
+        lambda: [(x, y)],
+        output_signature=(tf.TensorSpec((None, None, None, 1)), tf.TensorSpec((None,), "int64")),
+    )
+    with pytest.raises(UsageError, match=r"known shape.*received \(None, None, 1\).*ensure_shape"):
+        model_of(keras, net=subclassed(keras)).fit(pipeline, verbose=0)
+    with pytest.raises(UsageError, match="its forward raised"):
+        model_of(keras, net=keras.Sequential([keras.layers.Conv2D(3, 9)])).fit(x, y, verbose=0)
+
+
 def test_keras_own_optimizers_and_callbacks_work(keras):
     from stcore.backends.keras import SqueezeModel
 
@@ -340,6 +409,84 @@ def test_a_regulariser_counts_once_a_step(keras, objective):
     after, *_ = one_epoch(model, x, y, sample_weight=nothing)
     np.testing.assert_allclose(after, (1 - 2 * 0.5 * 0.1) * before, rtol=1e-6)
     assert model.history.history["loss"][0] == pytest.approx(0.1 * np.square(before).sum(), rel=1e-6)
+
+
+# --- Networks of 0–255 pixels ---
+
+
+def of_bytes(keras, white=255):
+    """`network` in float64 behind a division, and the plain one."""
+    plain = keras.Sequential([keras.Input((4, 4, 1), dtype="float64"), *dense(keras)])
+    scaled = keras.Sequential(
+        [
+            keras.Input((4, 4, 1), dtype="float64"),
+            keras.layers.Rescaling(1 / white, dtype="float64"),
+            *dense(keras),
+        ]
+    )
+    return scaled, plain
+
+
+def dense(keras):
+    kernel = keras.initializers.RandomNormal(0.0, 0.5, seed=1)
+    return [
+        keras.layers.Flatten(dtype="float64"),
+        keras.layers.Dense(3, kernel_initializer=kernel, dtype="float64"),
+    ]
+
+
+def test_a_network_of_bytes_trains_as_its_plain_twin(keras):
+    """In its own units. White is 256: Keras rounds a scale to float32, and hands images over in it."""
+    x, y = problem()
+    scaled, plain = of_bytes(keras, 256)
+    small = SqueezeConfig(epsilon=0.2, step_size=0.1, steps=2)
+    large = SqueezeConfig(
+        epsilon=256 * 0.2, step_size=256 * 0.1, steps=2, noise_std=256 * small.noise_std, bounds=(0, 256)
+    )
+    x = x.astype("float64")
+    received = one_epoch(model_of(keras, large, net=scaled), 256 * x, y, epochs=3)
+    for one, other in zip(received, one_epoch(model_of(keras, small, net=plain), x, y, epochs=3), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+    x, y = keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)
+    steps = zip(
+        stcore.squeeze_step(scaled, 256 * x, y, config=large, rng=0),
+        stcore.squeeze_step(plain, x, y, config=small, rng=0),
+        strict=True,
+    )
+    for one, other in steps:
+        np.testing.assert_allclose(one / 256, other, atol=1e-12)
+
+
+def test_behind_a_multiplication_it_is_evaluated_as_its_plain_twin(keras):
+    from stcore.backends.keras import RobustEvaluation
+
+    x, y = problem(64)
+    scaled, plain = of_bytes(keras)
+    within = keras.Sequential(
+        [keras.Input((4, 4, 1), dtype="float64"), keras.layers.Rescaling(255.0, dtype="float64"), scaled]
+    )
+    attacks = {"attacks": ["fgsm", "pgd20"], "epsilon": 0.1}
+    one, other = (stcore.evaluate(net, (x.astype("float64"), y), **attacks) for net in (within, plain))
+    assert [one[name].value for name in one] == [other[name].value for name in other]
+
+    model = model_of(
+        keras, SqueezeConfig(epsilon=51, step_size=25, steps=1, bounds=(0, 255)), rate=0.0, net=scaled
+    )
+    history = model.fit(255 * x, y, verbose=0, callbacks=[RobustEvaluation((x, y), **attacks)]).history
+    assert [history[f"val_{name}"] for name in other] == [[other[name].value] for name in other]
+
+
+def test_pixels_are_in_the_range_that_the_network_takes(keras):
+    (x, y), (scaled, _) = problem(), of_bytes(keras)
+    large = SqueezeConfig(epsilon=51, step_size=25, bounds=(0, 255))
+    with pytest.raises(
+        UsageError, match=r"received one whose Rescaling leaves a range of 0.0039.*Rescaling\(255\)"
+    ):
+        model_of(keras, net=scaled)
+    with pytest.raises(UsageError, match="whose Rescaling leaves"):
+        stcore.train(scaled, (x, y), validation=(x, y))
+    refused(model_of(keras, large, net=scaled), (255 * x).astype("uint8"), y, DataError, "uint8. Convert them")
+    refused(model_of(keras, large, net=scaled), 256 * x + 100, y, DataError, r"in \[0, 255\].*Give bounds")
 
 
 # --- What is refused, before anything is trained ---
@@ -447,8 +594,6 @@ def test_networks_that_do_not_fit_are_refused(keras):
         model_of(keras, net=network(keras, activation="softmax")), x, y, UsageError, "Remove the final softmax"
     )
     refused(model_of(keras, net=activity), x, y, UsageError, "received activity regularisers or add_loss")
-    with pytest.raises(UsageError, match=r"built keras\.Model"):
-        model_of(keras, net=keras.Sequential([keras.layers.Dense(3)]))
     with pytest.raises(UsageError, match=r"net: expected a keras\.Model; received str"):
         model_of(keras, net="small-cnn")
 

@@ -95,6 +95,48 @@ def test_killed_and_resumed_it_ends_as_without_a_break(tmp_path):
     assert '"jax"' in (whole / "environment.json").read_text()
 
 
+FITTED = """
+import sys
+import keras, numpy as np
+from stcore import AWP, SqueezeConfig
+from stcore.backends.keras import RobustEvaluation, SqueezeModel, TorchSGD
+path, dtype = sys.argv[1], "float64"
+def kernel(shape, dtype):
+    return keras.ops.convert_to_tensor(np.random.default_rng(shape).normal(0, 0.3, shape), dtype)
+class Net(keras.Model):  # built on the first batch
+    def __init__(self):
+        super().__init__(dtype=dtype)
+        dense = [keras.layers.Dense(n, kernel_initializer=kernel, dtype=dtype) for n in (6, 3)]
+        self.all = [keras.layers.Flatten(dtype=dtype), dense[0], keras.layers.BatchNormalization(dtype=dtype)]
+        self.all += [keras.layers.Activation("softplus", dtype=dtype), dense[1]]
+    def call(self, x, training=None):
+        for layer in self.all:
+            x = layer(x, training=training) if isinstance(layer, keras.layers.BatchNormalization) else layer(x)
+        return x
+x, y = np.random.default_rng(0).uniform(size=(20, 4, 4, 1)).astype(dtype), np.arange(20) % 3
+model = SqueezeModel(Net(), SqueezeConfig(0.2, 0.1, steps=1), perturbation=AWP(0.01, warmup=1))
+model.compile(TorchSGD(0.1), metrics=["accuracy"], steps_per_execution=2)
+options = {"batch_size": 8, "epochs": 2, "shuffle": False, "verbose": 0, "validation_data": (x, y)}
+robust = RobustEvaluation((x, y), ["fgsm"], epsilon=0.1)
+history = model.fit(x, y, sample_weight=np.linspace(0, 2, 20), callbacks=[robust], **options).history
+assert model.predict(x, verbose=0).shape == (20, 3)
+np.savez(path, *model.get_weights(), **history)
+"""
+
+
+@pytest.mark.slow  # half a minute of tracing; on_jax.py has the rest in the other tier
+def test_fit_is_tensorflows(tmp_path):
+    """Weights and logs of six steps in float64, the first half without a perturbation."""
+    files = {backend: tmp_path / f"{backend}.npz" for backend in ("keras", "jax")}
+    for backend, path in files.items():
+        forked("-c", FITTED, path, backend=backend)
+    one, other = map(np.load, files.values())
+    assert set(one) == set(other)
+    assert {"arr_0", "loss", "divergence", "val_accuracy", "val_fgsm"} < set(one)
+    for name in one:
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-9, atol=1e-11, err_msg=name)
+
+
 def test_two_replicas_are_one_device(tmp_path):
     """Steps in float64, on a network with batch norms: their statistics are those of the whole batch."""
     code = """

@@ -655,3 +655,23 @@ def test_a_resumed_adamw_run_is_that_without_a_break(tmp_path, backend):
     part = run_of(tmp_path / "part", backend, **given, progress=PressesCtrlC(3))
     assert part.result is None
     assert_same(weights(part.resume(progress=False)), weights(whole))
+
+
+def test_a_keras_network_that_is_not_built_is(tmp_path):
+    """For the images that are handed over: then it trains as the one that was."""
+    load("keras")
+    import keras
+
+    def layers():
+        return [
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, kernel_initializer=keras.initializers.GlorotUniform(1)),
+        ]
+
+    built, unbuilt = keras.Sequential([keras.Input((8, 8, 1)), *layers()]), keras.Sequential(layers())
+    for name, net in (("built", built), ("unbuilt", unbuilt)):
+        stcore.train(net, splits(), "at", out=tmp_path / name, **QUICK)
+    for one, other in zip(built.get_weights(), unbuilt.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(UsageError, match=r"expected a built keras\.Model"):
+        stcore.train(keras.Sequential(layers()), "digits", out=tmp_path / "named")

@@ -10,6 +10,7 @@ from stcore.backends.keras.engine import native
 from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
+from stcore.backends.keras.learner import build, check_range
 from stcore.backends.keras.optimizers import TorchAdamW, TorchSGD, make_optimizer, rate_of
 from stcore.backends.keras.precision import evaluating
 from stcore.backends.keras.resident import free_memory
@@ -24,6 +25,8 @@ __all__ = [
     "SqueezeModel",
     "TorchAdamW",
     "TorchSGD",
+    "build",
+    "check_range",
     "devices",
     "evaluating",
     "free_memory",

@@ -11,7 +11,7 @@ from keras import ops
 
 from stcore.attacks import Attack
 from stcore.backends.keras.fit import SqueezeModel
-from stcore.backends.keras.learner import KerasClassifier
+from stcore.backends.keras.learner import KerasClassifier, build, check_range
 from stcore.base import checks
 from stcore.core import validation
 from stcore.data.batches import Batch
@@ -19,6 +19,9 @@ from stcore.errors import DataError, UsageError
 from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
+
+UNIT = (0.0, 1.0)
+"""The range of the pixels to evaluate on."""
 
 
 class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
@@ -36,6 +39,7 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         callbacks=[RobustEvaluation((x, y)), keras.callbacks.EarlyStopping("val_pgd20", mode="max", patience=5)]
 
     Attacks the inner network of a `SqueezeModel`, or any model that returns logits; each attack is traced once.
+    Pixels are scaled for the network of a `SqueezeModel` whose objective has other bounds than [0, 1].
     Raises UsageError for an unknown attack or a setting out of range, DataError for pixels or labels out of range,
     both before training; batches after the first are checked during the evaluation.
     """
@@ -63,18 +67,24 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
                 f"{', '.join(cascades)}. Run stcore.evaluate on the trained network"
             )
         self._data = _ArrayBatches(*data, batch_size) if isinstance(data, tuple) and len(data) == 2 else data
+        self._evaluated: Any = None
         self._evaluator: Evaluator | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        model = self.model.net if isinstance(self.model, SqueezeModel) else self.model
-        if self._evaluator is None or self._evaluator.classifier.model is not model:  # type: ignore[attr-defined]
-            self._evaluator = Evaluator(KerasClassifier(model), self._attacks, self.seed)
-        classifier = self._evaluator.classifier
+        inner = isinstance(self.model, SqueezeModel)
+        model = self.model.net if inner else self.model
+        bounds = getattr(self.model.objective, "bounds", UNIT) if inner else UNIT
         first = next(iter(self._data), None)
         if first is None:
             raise DataError("data: expected batches of images and labels; received none")
         images, labels = _array(first[0]), _array(first[1])
         validation.check_pixels(images)
+        build(model, images.shape[1:])
+        check_range(model, bounds)
+        if self._evaluator is None or self._evaluated is not model:
+            scaled = KerasClassifier(_of_unit_pixels(model, bounds, images.shape[1:]))
+            self._evaluated, self._evaluator = model, Evaluator(scaled, self._attacks, self.seed)
+        classifier = self._evaluator.classifier
         self._classes = validation.check_model(classifier, classifier.pixels(images)) or 0
         whole = isinstance(self._data, _ArrayBatches)
         validation.hard_labels(self._data.y if whole else labels, self._classes)
@@ -98,6 +108,15 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
             raise DataError(
                 "data: expected batches at each epoch; received none. Give a tf.data.Dataset, or arrays"
             )
+
+
+def _of_unit_pixels(model: Any, bounds: tuple[float, float], shape: tuple[int, ...]) -> Any:
+    """A network of pixels (B, *shape) in [0, 1] with the weights of this one, whose pixels are in the bounds."""
+    if bounds == UNIT:
+        return model
+    low, high = bounds
+    given = keras.Input(shape, dtype=model.variable_dtype)
+    return keras.Model(given, model(keras.layers.Rescaling(high - low, low, dtype=model.variable_dtype)(given)))
 
 
 class _ArrayBatches:

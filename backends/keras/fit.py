@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from stcore.backends.keras.counting import Clock, Means
-from stcore.backends.keras.engine import NAME, native
-from stcore.backends.keras.learner import KerasClassifier, KerasLearner
+from stcore.backends.keras.engine import native
+from stcore.backends.keras.learner import KerasClassifier, KerasLearner, build, check_range
 from stcore.base import checks
 from stcore.base.noise import sample
 from stcore.base.seeding import Stream
 from stcore.core import validation
-from stcore.core.losses import are_soft, cross_entropy
+from stcore.core.losses import cross_entropy
 from stcore.core.objective import Objective, WeightPerturbation, stage, training_step
 from stcore.errors import DataError, StcoreError, UsageError
 from stcore.methods.metrics import means_alone
 from stcore.methods.squeeze import SqueezeConfig
-from stcore.protocols import Array, Mode, Tensor
+from stcore.protocols import Array, Metrics, Mode, Tensor
 
 SIDE = 32  # pixels: image side for the check of a network that accepts any size
 
 
-class SqueezeModel(keras.Model):  # type: ignore[misc]
+class Batch(NamedTuple):
+    """A checked batch: pixels (B, …), labels (B,), weights (B,) of the losses or None, noise shaped like x."""
+
+    x: Tensor
+    y: Tensor
+    weights: Tensor | None
+    noise: tuple[Tensor, ...]
+
+
+class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
     """Trains `net` by squeeze training or any other objective of stcore, with Keras' `fit`.
 
-    net: a built `keras.Model` that maps pixels (B, …) in [0, 1] to logits (B, C).
+    net: a `keras.Model` that maps pixels (B, …) in [0, 1] to logits (B, C); built on the first batch if it is not.
+        Pixels are in the objective's `bounds`, if they are others: ε, α and the noise's scale are in their units.
     objective: `SqueezeConfig()`, `MartConfig()`, …   perturbation: `stcore.AWP`, `stcore.RWP` or None.
     seed: of the training noise; at least 0. The same seed gives the numbers of `stcli train`.
 
@@ -38,17 +48,18 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
     labels (B, C), which the compiled metrics see as they are. A network of one logit z counts as one of logits
     (0, z). Each example's noise depends only on the seed, the epoch and its position in the epoch. `sample_weight`
     (B,) and `class_weight` scale the examples' losses; the search and batch statistics still see every example.
-    Each phase of the objective, and the first epoch with the perturbation, is traced once.
+    Each phase of the objective, and the first epoch with the perturbation, is traced once; on JAX once for each
+    batch size.
 
     Training logs hold `loss` and the objective's metrics, means over the epoch's examples. The `metrics` of
     `compile` use natural predictions, which not every method makes: they appear only in `evaluate` and as `val_…`,
     where `loss` is the natural cross-entropy. Each batch is checked before its update.
 
-    `save` writes the inner network; `save_weights` writes the training state with the optimizer's, and
-    `load_weights` restores it except for dropout masks, as in Keras.
-    Raises UsageError for a network that returns no logits or has losses other than weight regularisers, and on
-    JAX, where Keras' `fit` requires stateless steps (use `stcli train` or `stcore.train_step`); DataError for
-    pixels or labels out of range.
+    `save` and `export` write the inner network. `save_weights` writes the file that Keras would of the network
+    compiled with the optimizer: the plain network loads it, and training resumes from it after `load_weights`,
+    except for dropout masks.
+    Raises UsageError for a network that returns no logits or has losses other than weight regularisers; DataError
+    for pixels or labels out of range.
     """
 
     def __init__(
@@ -60,21 +71,18 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         seed: int = 0,
     ) -> None:
         super().__init__(autocast=False)
-        if NAME != "tensorflow":
-            raise UsageError(
-                f"SqueezeModel: expected Keras on tensorflow; received {NAME}, whose fit requires stateless "
-                "steps. Use stcli train, or stcore.train_step in a loop"
-            )
         if not isinstance(net, keras.Model):
             raise UsageError(f"net: expected a keras.Model; received {type(net).__qualname__}")
         validation.check_objective(objective)
         checks.whole("seed", seed)
-        KerasClassifier(net)  # raises UsageError for a network that does not fit
+        if net.built:
+            KerasClassifier(net)  # raises UsageError for a network that does not fit
         self.net = net
         self.objective = objective
         self.perturbation = perturbation
         self.seed = seed
         self.built = True
+        check_range(net, getattr(objective, "bounds", (0.0, 1.0)))
         self._clock = Clock()
         self._means = Means()
         self._stage = (0, False)
@@ -93,24 +101,18 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         weighted_metrics: Any = None,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
-        jit_compile: bool | str = False,
+        jit_compile: bool | str = "auto",
         **kwargs: Any,
     ) -> None:
-        """Keras' `compile` without a loss: the objective is the loss. Raises UsageError for a loss or XLA."""
+        """Keras' `compile` without a loss: the objective is the loss.
+
+        jit_compile: on JAX whether steps are compiled; on TensorFlow they are, but never by XLA.
+        Raises UsageError for a loss, for XLA on TensorFlow, and for a `tf.distribute` strategy.
+        """
         if loss is not None or loss_weights is not None:
             raise UsageError(
                 f"loss: expected none, since the objective is the loss; received {loss or loss_weights!r}. "
                 "Leave it out, and give the method as SqueezeModel(net, objective)"
-            )
-        if jit_compile not in (False, "auto"):
-            raise UsageError(
-                f"jit_compile: expected False; received {jit_compile!r}. Each step's noise is drawn on the host, "
-                "which XLA cannot call. Leave it out"
-            )
-        if self.distribute_strategy.num_replicas_in_sync > 1:
-            raise UsageError(
-                "strategy: expected one device; received a tf.distribute strategy of "
-                f"{self.distribute_strategy.num_replicas_in_sync}. Make the model outside its scope"
             )
         super().compile(
             optimizer,
@@ -118,12 +120,13 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
             weighted_metrics=weighted_metrics,
             run_eagerly=run_eagerly,
             steps_per_execution=steps_per_execution,
-            jit_compile=False,
+            jit_compile=self.check_compilation(jit_compile),
             **kwargs,
         )
-        self._learner = KerasLearner(self.net, self.optimizer)
+        if self.net.built and not self.optimizer.built:  # `load_weights` restores its state
+            self.optimizer.build(self.net.trainable_variables)
         self._train_functions: dict[tuple[int, bool], Callable[..., Any]] = {}
-        self._classes = None
+        self._classes = None  # so that the next batch makes a new learner
 
     def fit(
         self,
@@ -155,10 +158,6 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         with self._data_errors():
             return super().train_on_batch(*args, **kwargs)
 
-    def export(self, *args: Any, **kwargs: Any) -> None:
-        """Keras' `export` of the network alone: what predicts is of use without the training around it."""
-        self.net.export(*args, **kwargs)
-
     def begin_epoch(self, epoch: int) -> None:
         """Sets the epoch (from 1) and resets the count of its examples; `fit` calls this itself."""
         self._clock.begin(epoch)
@@ -172,24 +171,29 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
             self._train_functions[self._stage] = self.train_function
         self.train_function: Any = self._train_functions[self._stage]
 
-    def train_step(self, data: Any) -> dict[str, Tensor]:
-        """One update by the optimizer of `compile`."""
+    def update(self, batch: Batch) -> Metrics:
+        """One update by the optimizer of `compile`; returns the mean loss of the epoch so far, and metrics."""
         phase, perturbing = self._stage
-        x, y, weights, noise = self._batch(data, self.objective.noise_laws)
+        x, y, weights, noise = batch
         perturbation = self.perturbation if perturbing else None
         result = training_step(self._learner, self.objective, x, y, noise, phase, perturbation, weights)
-        size = ops.shape(x)[0]
-        self._loss_tracker.update_state(result.loss, sample_weight=size)
-        return {"loss": self._loss_tracker.result(), **self._means.update(means_alone(result.metrics), size)}
+        self._loss_tracker.update_state(result.loss, sample_weight=ops.shape(x)[0])
+        return {"loss": self._loss_tracker.result(), **means_alone(result.metrics)}
 
-    def test_step(self, data: Any) -> dict[str, Tensor]:
+    def logs(self, batch: Batch, metrics: Metrics) -> Metrics:
+        """The logs of an update, means of the epoch so far."""
+        loss = {"loss": metrics["loss"]}
+        others = {name: value for name, value in metrics.items() if name != "loss"}
+        return loss | self._means.update(others, ops.shape(batch.x)[0])
+
+    def measure(self, batch: Batch) -> Metrics:
         """Natural cross-entropy and the compiled metrics, with running statistics."""
-        x, y, weights, _ = self._batch(data)
+        x, y, weights, _ = batch
         logits = self._learner.logits(x, Mode.EVAL)
         losses = cross_entropy(self._learner.ops, logits, y)
         loss = ops.mean(losses if weights is None else weights * losses)
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(x)[0])
-        metrics: dict[str, Tensor] = self.compute_metrics(x, y, logits, sample_weight=weights)
+        metrics: Metrics = self.compute_metrics(x, y, logits, sample_weight=weights)
         return metrics
 
     def reset_metrics(self) -> None:
@@ -205,58 +209,88 @@ class SqueezeModel(keras.Model):  # type: ignore[misc]
         """Saves the inner network for `keras.models.load_model`, which needs stcore only if its layers do."""
         self.net.save(filepath, overwrite=overwrite, **kwargs)
 
-    def _batch(self, data: Any, laws: tuple[str, ...] = ()) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-        """Images, labels, weights (or None) and noise; the host checks the images first."""
-        learner, (x, y, weights) = self._learner, keras.utils.unpack_x_y_sample_weight(data)
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `export` of the inner network, such as a SavedModel or `format="onnx"`, which needs no stcore."""
+        self.net.export(*args, **kwargs)
+
+    def save_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `save_weights` of the inner network, with the optimizer's state beside its weights."""
+        with self._compiled() as net:
+            net.save_weights(*args, **kwargs)
+
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
+        """Keras' `load_weights` into the inner network, and the optimizer if the file has its state."""
+        with self._compiled() as net:
+            net.load_weights(*args, **kwargs)
+
+    @contextmanager
+    def _compiled(self) -> Iterator[Any]:
+        """The inner network, which holds the optimizer as if compiled with it; its files are then Keras' own."""
+        net, before = self.net, getattr(self.net, "optimizer", None)
+        net.optimizer = getattr(self, "optimizer", None)
+        try:
+            yield net
+        finally:
+            net.optimizer = before
+
+    def prepare(self, data: Any, training: bool, state: AbstractContextManager[Any] | None = None) -> Batch:
+        """Checks a batch of Keras' and draws its noise, on the host.
+
+        state: context in which the variables have their values, if they have none of their own.
+        """
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(data)
         if not hasattr(x, "shape") or not hasattr(y, "shape"):
             raise UsageError(
                 "data: expected images and labels, one array or tensor each; received another structure"
             )
         x, given = ops.convert_to_tensor(x), ops.convert_to_tensor(y)
-        if weights is not None:
-            weights = ops.convert_to_tensor(weights, learner.dtype)
-            if weights.shape.rank not in (1, None):
-                raise UsageError(f"sample_weight: expected shape (B,); received {tuple(weights.shape)}")
         if self._classes is None:
-            self._classes = self._count_classes(tuple(x.shape)[1:])
+            self._start(tuple(x.shape)[1:], state)
+        dtype, laws = self._learner.dtype, self.objective.noise_laws if training else ()
+        if weights is not None:
+            weights = ops.convert_to_tensor(weights, dtype)
+            if native.rank(weights) not in (1, None):
+                raise UsageError(f"sample_weight: expected shape (B,); received {tuple(weights.shape)}")
         y = self._labels(given)
-        soft = are_soft(learner.ops, y)
+        soft = native.rank(y) == 2
 
         def check_and_draw(x: Array, y: Array, epoch: Array, first: Array) -> list[Array]:
             self._check(x, y, soft)
             positions = first + np.arange(len(x))
-            noise = sample(
-                laws, self.seed, Stream.NOISE, positions, x.shape[1:], epoch=int(epoch), dtype=learner.dtype
-            )
-            return [x.astype(learner.dtype), *noise]
+            noise = sample(laws, self.seed, Stream.NOISE, positions, x.shape[1:], epoch=int(epoch), dtype=dtype)
+            return [x.astype(dtype), *noise]
 
-        epoch, first = self._clock.advance(ops.shape(x)[0]) if laws else (0, 0)
+        epoch, first = self._clock.advance(ops.shape(x)[0]) if training else (0, 0)
         x, *noise = native.call_on_host(
-            check_and_draw, x, given, epoch, first, count=1 + len(laws), dtype=learner.dtype, shape=x.shape
+            check_and_draw, x, given, epoch, first, count=1 + len(laws), dtype=dtype, shape=x.shape
         )
-        return x, y if soft else ops.cast(y, "int64"), weights, tuple(noise)
+        y = y if soft else ops.reshape(ops.cast(y, native.available("int64")), (-1,))
+        return Batch(x, y, weights, tuple(noise))
 
     def _labels(self, y: Tensor) -> Tensor:
         """Labels (B,), or soft (B, C) in the logits' dtype, of those (B,), (B, 1), one-hot or soft."""
-        if y.shape.rank == 2 and y.shape[1] != 1:
+        rank = native.rank(y)
+        if rank == 2 and y.shape[1] != 1:
             validation.check_soft_kind("float", tuple(y.shape), self._classes or 0, y.shape[0])
             return ops.cast(y, "float64" if self._learner.dtype == "float64" else "float32")
-        if y.shape.rank not in (1, 2, None):
+        if rank not in (1, 2, None):
             raise DataError(
                 f"y: expected labels of shape (B,), (B, 1) or (B, C); received shape {tuple(y.shape)}. Give "
                 "labels.reshape(-1)"
             )
         return ops.reshape(y, (-1,))
 
-    def _count_classes(self, shape: tuple[int | None, ...]) -> int | None:
-        """The number of classes, from the logits of grey images of this shape."""
-        learner, shape = self._learner, tuple(n or SIDE for n in shape)
+    def _start(self, shape: tuple[int | None, ...], state: AbstractContextManager[Any] | None) -> None:
+        """Makes the learner, builds the network if it is not, and counts its classes, on images of this shape."""
 
-        def classes() -> int | None:
-            return validation.check_model(learner, ops.full((2, *shape), 0.5, dtype=learner.dtype), training=True)
+        def start() -> None:
+            with state or nullcontext():
+                build(self.net, shape)
+                self._learner = learner = KerasLearner(self.net, self.optimizer)
+                grey = ops.full((2, *(n or SIDE for n in shape)), 0.5, dtype=learner.dtype)
+                self._classes = validation.check_model(learner, grey, training=True)
 
-        result: int | None = native.in_thread(classes)
-        return result
+        native.eagerly(start)
 
     def _check(self, x: Array, y: Array, soft: bool) -> None:
         """Checks a batch as it was given; the labels are taken for soft ones, or for integers (B,) or (B, 1)."""

@@ -6,6 +6,7 @@ returns the written values beside the result; they are assigned outside, to the 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -181,6 +182,76 @@ def _padded(fn: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[:count], fn(*jax.tree.map(lambda x: x[rows], args)))
 
     return call
+
+
+class Steps:
+    """The steps of a Keras model that prepares its batches on the host: `update` and `measure` as pure functions.
+
+    Keras' trainer hands the values of a model's variables from step to step. It expects train and test functions
+    of this state and an iterator of batches, which return the logs of the last step and the new state.
+    """
+
+    def make_train_function(self: Any, force: bool = False) -> None:
+        if force or self.train_function is None:
+            self.train_function = self._stateless(self.update, self.logs, training=True)
+
+    def make_test_function(self: Any, force: bool = False) -> None:
+        if force or self.test_function is None:
+            self.test_function = self._stateless(self.measure, lambda batch, metrics: metrics, training=False)
+
+    def check_compilation(self: Any, compiled: bool | str) -> bool | str:
+        """What Keras' `compile` takes as `jit_compile`: anything."""
+        return compiled
+
+    def _stateless(self: Any, step: Callable[..., Metrics], logs: Callable[..., Metrics], training: bool) -> Any:
+        def kinds() -> list[list[Any]]:
+            model = [self.trainable_variables, self.non_trainable_variables]
+            return [*model, *([self.optimizer.variables] if training else []), self.metrics_variables]
+
+        def values(state: Sequence[Sequence[Tensor]]) -> list[tuple[Any, Tensor]]:
+            return list(zip(itertools.chain(*kinds()), itertools.chain(*state), strict=True))
+
+        def pure(state: Any, batch: Any) -> tuple[Metrics, Any]:
+            with Scope(values(state)) as scope:
+                metrics = step(batch)
+            return metrics, tuple([scope.get_current_value(variable) for variable in kind] for kind in kinds())
+
+        run = jax.jit(pure, donate_argnums=0) if self.jit_compile and not self.run_eagerly else pure
+
+        def steps(state: Any, iterator: Any) -> tuple[Metrics, Any]:
+            try:
+                for data in itertools.chain(
+                    [next(iterator)], itertools.islice(iterator, self.steps_per_execution - 1)
+                ):
+                    batch = self.prepare(data, training, Scope(values(state)))
+                    metrics, state = run(state, batch)
+                    last = logs(batch, metrics)
+            except BaseException:  # Keras has taken the values from the variables, and would not give them back
+                for variable, value in values(state):
+                    variable.assign(value)
+                self._jax_state_synced = True
+                raise
+            return last, state
+
+        return steps
+
+
+def rank(x: Any) -> int:
+    """The number of axes."""
+    return len(x.shape)
+
+
+def call_on_host(
+    fn: Callable[..., Sequence[Array]], *args: Any, count: int, dtype: str, shape: Any
+) -> tuple[Tensor, ...]:
+    """Calls `fn` on host values, outside of compiled code; it returns `count` arrays of this dtype and shape."""
+    return tuple(distribute(jnp.asarray(array, dtype)) for array in fn(*map(np.asarray, args)))
+
+
+def eagerly(fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)` eagerly, hidden from functions being traced."""
+    with jax.ensure_compile_time_eval():
+        return fn(*args)
 
 
 def available(dtype: str) -> str:

@@ -17,10 +17,51 @@ from stcore.backends.keras.engine import native
 from stcore.backends.keras.recomputing import checkpointed
 from stcore.backends.keras.resident import Resident
 from stcore.backends.keras.scope import Scope
+from stcore.core import validation
 from stcore.core.equivalence import same_function
 from stcore.data.pixels import unit_interval
 from stcore.errors import HALF, UsageError
 from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tensor
+
+DARK = 1 / 16
+"""Networks whose first layers leave so small a range of pixels expect others: [0, 1] / 127.5 is 0.008."""
+
+
+def build(model: Any, shape: tuple[int | None, ...]) -> None:
+    """Builds a model that is not built yet, as a subclassed one, by a forward of images (B, *shape).
+
+    Raises UsageError if a size is None, or if the forward fails.
+    """
+    if model.built:
+        return
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) < len(shape):
+        raise UsageError(
+            f"model: expected images of a known shape, on which it can be built; received {shape}. Call the model "
+            "once on a batch, or say the shape in the pipeline by tf.ensure_shape"
+        )
+    with validation.answering((2, *sizes)):
+        model(ops.full((2, *sizes), 0.5, dtype=model.variable_dtype), training=False)
+
+
+def check_range(model: Any, bounds: tuple[float, float] = (0.0, 1.0)) -> None:
+    """Raises UsageError if a network's first layers divide pixels in [0, 1] once more, as Rescaling(1/255) does.
+
+    bounds: the range of the pixels.
+    """
+    scale = bounds[1] - bounds[0]
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.Rescaling):
+            scale *= float(np.max(np.abs(layer.scale)))
+        elif not isinstance(layer, keras.layers.InputLayer | keras.Model):
+            break
+    if scale < DARK:
+        raise UsageError(
+            f"model: expected a network of pixels in [{bounds[0]:g}, {bounds[1]:g}]; received one whose Rescaling "
+            f"leaves a range of {scale:.2g}, and so takes 0–255. Give "
+            "keras.Sequential([keras.layers.Rescaling(255), model]), or to a SqueezeModel an objective with "
+            "bounds=(0, 255), whose settings are then in these units"
+        )
 
 
 class KerasClassifier:

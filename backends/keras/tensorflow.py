@@ -34,11 +34,11 @@ def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
     # own thread only, so the search runs in another. A graph pays nothing for tensors without a gradient.
     # Stateless scopes belong to a thread too, and hold the weights: inside one the search stays in this thread.
     separate = tf.executing_eagerly() and not in_stateless_scope()
-    result = in_thread(fn, *args) if separate else fn(*args)
+    result = eagerly(fn, *args) if separate else fn(*args)
     return tf.nest.map_structure(lambda x: x if x is None else tf.stop_gradient(x), result)
 
 
-def in_thread(fn: Callable[..., Any], *args: Any) -> Any:
+def eagerly(fn: Callable[..., Any], *args: Any) -> Any:
     """`fn(*args)` eagerly in a new thread, hidden from open tapes and from graphs being traced."""
     outcome: list[Any] = []
 
@@ -119,6 +119,39 @@ def call_on_host(
     for result in results:
         result.set_shape(shape)
     return results
+
+
+class Steps:
+    """The steps of a Keras model that prepares its batches on the host: TensorFlow traces that as well."""
+
+    def train_step(self: Any, data: Any) -> Metrics:
+        batch = self.prepare(data, training=True)
+        logs: Metrics = self.logs(batch, self.update(batch))
+        return logs
+
+    def test_step(self: Any, data: Any) -> Metrics:
+        logs: Metrics = self.measure(self.prepare(data, training=False))
+        return logs
+
+    def check_compilation(self: Any, xla: bool | str) -> bool:
+        """What Keras' `compile` takes as `jit_compile`. Raises UsageError for XLA and for several devices."""
+        if xla not in (False, "auto"):
+            raise UsageError(
+                f"jit_compile: expected False; received {xla!r}. Each step's noise is drawn on the host, "
+                "which XLA cannot call. Leave it out"
+            )
+        if (replicas := self.distribute_strategy.num_replicas_in_sync) > 1:
+            raise UsageError(
+                f"strategy: expected one device; received a tf.distribute strategy of {replicas}. Make the model "
+                "outside its scope"
+            )
+        return False
+
+
+def rank(x: Any) -> int | None:
+    """The number of axes; None if a traced tensor does not say it."""
+    axes: int | None = x.shape.rank
+    return axes
 
 
 def available(dtype: str) -> str:

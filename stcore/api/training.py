@@ -19,6 +19,7 @@ from stcore.trackers import make_tracker
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
     from stcore.core.objective import Objective
+    from stcore.data.images import Splits
     from stcore.runs.plan import Plan
 
 OF_NETWORK = ("normalize", "pretrained", "dtype")
@@ -49,8 +50,8 @@ def train(
     """Trains a network, selects the best epoch, evaluates it, and leaves all in a folder, as `stcli train` does.
 
     model: a name (`resnet18`, `timm:NAME`, `package.module:factory`; see `stcore.models.build`), or a
-        `torch.nn.Module` or built `keras.Model` from pixels in [0, 1] to logits, which is trained in place and
-        ends with the weights of the best epoch.
+        `torch.nn.Module` or `keras.Model` from pixels in [0, 1] to logits, which is trained in place and ends with
+        the weights of the best epoch. A Keras model that is not built yet is, from data that are handed over.
     data: the name of a data set (`digits`, `parquet:DIR`, `package.module:load`; see `stcore.data.load`), a
         function that loads one, a folder of images, arrays
         (images, labels), `stcore.data.ImageData` or `Splits`, or a loader of batches (images, labels), such as a
@@ -94,7 +95,10 @@ def train(
     settings |= {name: value for name, value in chosen.items() if value is not None}
     found = given_data(data, validation, test, seed, settings)
     network = None if isinstance(model, str) else model
-    settings |= {"model": model, "seed": seed} if network is None else _of_model(model, settings) | {"seed": seed}
+    if network is None:
+        settings |= {"model": model, "seed": seed}
+    else:
+        settings |= _of_model(model, found.splits, settings) | {"seed": seed}
     if isinstance(optimizer, str):
         settings["optimizer"] = optimizer
     elif optimizer is not None:
@@ -121,8 +125,8 @@ def train(
     return finished(plan, folder, given)
 
 
-def _of_model(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the network itself determines."""
+def _of_model(model: Any, splits: Splits | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the network itself determines; it is built for these images if it is not."""
     backend = backend_name(model)
     if settings.get("backend", backend) != backend:
         raise UsageError(
@@ -134,7 +138,11 @@ def _of_model(model: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
                 f"{name}: expected none for a network that is handed over, which has its own; received "
                 f"{settings[name]!r}. Leave it out"
             )
-    load_backend(backend)
+    loaded = load_backend(backend)
+    if backend == "keras":
+        loaded.check_range(model)
+        if splits is not None:
+            loaded.build(model, splits.train.image_shape)
     dtype = str(make_classifier(model).dtype).removeprefix("torch.")  # type: ignore[attr-defined]
     return {"model": models.name_of(model), "backend": backend, "dtype": dtype}
 

@@ -40,8 +40,9 @@ def check_pixels(values: Array, bounds: tuple[float, float] = (0.0, 1.0)) -> Non
     if values.size == 0:
         raise DataError(f"x: expected at least one image; received an empty batch of shape {values.shape}")
     if values.dtype.kind in "iub":
+        remedy = DIVIDE if bounds[1] <= 1 else "Convert them by astype('float32')"
         raise DataError(
-            f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. {DIVIDE}"
+            f"x: expected floating pixels in [{bounds[0]:g}, {bounds[1]:g}]; received {values.dtype}. {remedy}"
         )
     check_pixel_span(bounds, float(values.min()), float(values.max()))
 
@@ -53,7 +54,8 @@ def check_pixel_span(bounds: tuple[float, float], low: float, high: float) -> No
     if low < bounds[0] or high > bounds[1]:
         span = bounds[1] - bounds[0]
         near = bounds[0] - low < span / 100 and high - bounds[1] < span / 100
-        remedy = "Clip them: an interpolation goes a little beyond" if near else DIVIDE
+        otherwise = DIVIDE if bounds[1] <= 1 else "Give bounds that hold them"
+        remedy = "Clip them: an interpolation goes a little beyond" if near else otherwise
         raise DataError(
             f"x: expected pixels in [{bounds[0]:g}, {bounds[1]:g}]; received [{low:.9g}, {high:.9g}]. "
             f"{remedy}; make mean/std normalisation a layer of the model"
@@ -189,7 +191,7 @@ def check_objective(objective: object) -> None:
 
 
 @contextmanager
-def _answering(shape: tuple[int, ...]) -> Iterator[None]:
+def answering(shape: tuple[int, ...]) -> Iterator[None]:
     """Turns an error of the model's own code into a UsageError that says what it was given."""
     try:
         yield
@@ -217,7 +219,7 @@ def check_model(
     if before is None:
         return None
     copy = x + 0.0
-    with _answering(before.shape):
+    with answering(before.shape):
         logits = model.eval_logits(copy)
     if logits is None:
         return None
@@ -228,7 +230,7 @@ def check_model(
         )
     check_logits(logits, num_classes)
     if training and len(before) > 1:  # a batch norm may refuse to normalise a single image
-        with _answering(before.shape):
+        with answering(before.shape):
             trial = model.trial_logits(x)
         if trial is not None and trial.shape != logits.shape:
             raise UsageError(
