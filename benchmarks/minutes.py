@@ -42,19 +42,19 @@ BASE: Options = {
     "learning-rate": 0.2,
     "schedule": "one-cycle",
     "nesterov": (),
+    "augment": "flip",
     "ema": 0.995,
     "attacks": "pgd20",
     "threads": 1,
 }
 TWO_STEPS = {"steps": 2, "step-size": "5/255"}
-METHODS: dict[str, Options] = {
+FLIPPED: dict[str, Options] = {
     "N-FGSM": {"method": "n-fgsm"},
     "N-FGSM, ε = 10/255": {"method": "n-fgsm", "epsilon": "10/255", "eval-epsilon": "8/255"},
     "N-FGSM, smoothed": {"method": "n-fgsm", "label-smoothing": 0.1},
     "N-FGSM, smoothed by 0.3": {"method": "n-fgsm", "label-smoothing": 0.3},
     "N-FGSM, SiLU": {"method": "n-fgsm", "model": "resnet-s-{width}-silu"},
     "N-FGSM, not augmented": {"method": "n-fgsm", "augment": "none"},
-    "N-FGSM, flipped": {"method": "n-fgsm", "augment": "flip"},
     "N-FGSM, rate 0.4": {"method": "n-fgsm", "learning-rate": 0.4},
     "N-FGSM, rate 0.1": {"method": "n-fgsm", "learning-rate": 0.1},
     "N-FGSM, batches of 256": {"method": "n-fgsm", "batch-size": 256, "learning-rate": 0.3},
@@ -70,6 +70,10 @@ METHODS: dict[str, Options] = {
     "AT, K = 2": {"method": "at", **TWO_STEPS},
     "AT": {"method": "at"},
     "TRADES": {"method": "trades"},
+}
+CROPPED = (*list(FLIPPED)[:5], "FGSM-RS", "consistency", "fast ST", "fast ST, β = 10")
+METHODS: dict[str, Options] = FLIPPED | {
+    f"{name}, cropped": {**FLIPPED[name], "augment": "crop-flip"} for name in CROPPED
 }
 """The methods that are compared, by the options that make them."""
 WIDTHS = {5: (16, 24), 15: (16, 24, 32), 30: (24, 32, 48), 60: (32, 48, 64)}

@@ -106,8 +106,9 @@ class TrainOptions:
     trades2, mart2, gairat, gair-rst, bat; by a single step: fast-st (squeeze training), n-fgsm, fgsm-rs or
     fgsm-consistency; or package.module:MyConfig, a method of your own, whose settings --help with it shows."""
     preset: str = "digits"
-    """The recipe that sets every option not given: digits, cifar10, cifar100, svhn; one that was run, such as
-    fast/digits; or a row of the paper's tables such as table1/cifar10/st-awp (stcli presets lists them)."""
+    """The recipe that sets every option not given: digits, cifar10, cifar100, svhn; finetune/sgd or finetune/adamw
+    for pretrained networks; one that was run, such as fast/digits; or a row of the paper's tables such as
+    table1/cifar10/st-awp (stcli presets lists them)."""
     config: MaybeText = None
     """A TOML file of options, such as an earlier run's config.toml; flags override it."""
     out: MaybeText = None

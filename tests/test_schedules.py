@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from stcore import presets
-from stcore.core.optimizers import AdamW
+from stcore.core.optimizers import SGD, AdamW
 from stcore.errors import UsageError
 from stcore.runs.plan import make_plan
 from stcore.runs.preparation import schedules_of
@@ -131,12 +131,28 @@ def test_a_warm_up_rises_to_the_schedule_step_by_step(schedule):
 
 def test_adamw_has_defaults_of_its_own_whatever_the_recipe():
     assert presets.RECIPES["svhn"]["learning_rate"] != presets.ADAMW["learning_rate"]
-    for preset in presets.RECIPES:
+    for preset in presets.RECIPES.keys() - {"finetune/adamw"}:
         given = make_plan({"preset": preset, "optimizer": "adamw"}).optimisation
         assert (given.learning_rate, given.weight_decay, given.momentum) == (1e-3, 0.05, None)
         assert given.updates == AdamW(learning_rate=1e-3, weight_decay=0.05, decay_vectors=False)
     rows = make_plan({"preset": "table1/cifar10/st", "optimizer": "adamw", "weight_decay": 0.1}).optimisation
     assert (rows.learning_rate, rows.weight_decay, rows.nesterov) == (1e-3, 0.1, False)
+
+
+def test_fine_tuning_is_as_published():
+    sgd, adamw = (make_plan({"preset": f"finetune/{name}"}) for name in ("sgd", "adamw"))
+    assert sgd.optimisation.updates == SGD(learning_rate=0.1, momentum=0.9, weight_decay=1e-4)
+    rates = schedules_of(sgd)
+    assert [rates.rate(epoch, 0.0) for epoch in (1, 35, 36, 38, 39, 40)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+    assert (sgd.optimisation.clip_norm, sgd.optimisation.epochs) == (1.0, 40)
+    assert adamw.optimisation.updates == AdamW(learning_rate=6.25e-6, weight_decay=0.5, decay_vectors=False)
+    assert (adamw.optimisation.schedule, adamw.optimisation.warmup) == ("cosine", 5)
+    assert adamw.method.settings["step_size"] == pytest.approx(1.5 * 8 / 255 / 5)
+    assert make_plan({"preset": "finetune/adamw", "epochs": 4}).optimisation.warmup == 1
+    other = make_plan({"preset": "finetune/adamw", "optimizer": "sgd"}).optimisation
+    assert other.updates == make_plan({"preset": "cifar10"}).optimisation.updates
 
 
 @pytest.mark.parametrize(

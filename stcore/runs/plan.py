@@ -226,8 +226,10 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     # another method's β is its own, and a single-step method's search
     shared = fields if method == "st" else SEARCH if "step_size" in fields else BALL
     settings = {name: getattr(paper, name) for name in fields if name in shared}
+    given_recipe = presets.RECIPES[recipe]
+    epochs = rest.get("epochs", given_recipe["epochs"])
     if "begin_epoch" in fields:
-        settings["begin_epoch"] = math.ceil(rest.get("epochs", presets.RECIPES[recipe]["epochs"]) / 2)
+        settings["begin_epoch"] = math.ceil(epochs / 2)
     settings |= own
     if settings.get("norm") == "l2" and "epsilon" not in own:
         raise UsageError("epsilon: expected one with norm = l2; the presets' are for linf")
@@ -235,15 +237,18 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         checks.number("epsilon", own["epsilon"])
         settings["step_size"] = own["epsilon"] * paper.step_size / paper.epsilon  # the preset's ratio α/ε
     epsilon = settings.get("epsilon", paper.epsilon)
+    optimizer = str(rest.get("optimizer", given_recipe.get("optimizer", "sgd")))
+    updates = presets.OPTIMIZERS.get(optimizer, presets.GIVEN_OPTIMIZER)
+    fits = optimizer == given_recipe.get("optimizer", "sgd")
+    if "warmup" in given_recipe:
+        checks.whole("epochs", epochs, 1)
+        given_recipe = given_recipe | {"warmup": given_recipe["warmup"] * epochs / given_recipe["epochs"]}
     complete = {
         "backend": "torch",
         "dataset": dataset,
         "method": method,
-        "optimizer": "sgd",
+        "optimizer": optimizer,
         "schedule": "step",
-        "momentum": 0.9,
-        "nesterov": False,
-        "weight_decay": 5e-4,
         "eval_epsilon": epsilon,
         "eval_batch_size": 250,
         "attacks": ("fgsm", "pgd20"),
@@ -251,16 +256,14 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         "select_by": "pgd20",
         "seed": 0,
         "extra_fraction": 0.5 if rest.get("extra_data") else None,
-        **presets.RECIPES[recipe],
-        **(presets.ADAMW if rest.get("optimizer") == "adamw" else {}),
-        **(presets.GIVEN_OPTIMIZER if models.is_given(str(rest.get("optimizer"))) else {}),
+        **(updates | given_recipe if fits else given_recipe | updates),
         **(presets.RWP[recipe] if rest.get("rwp") is not None else {}),
         **rest,
         "preset": preset or recipe,
         "settings": dataclasses.asdict(methods.make_objective(method, settings)),  # type: ignore[call-overload]
     }
     if complete["schedule"] != "step":
-        if tuple(rest.get("drops", ())) not in ((), presets.RECIPES[recipe]["drops"]):
+        if tuple(rest.get("drops", ())) not in ((), given_recipe["drops"]):
             raise UsageError(f"drops: expected none with schedule = {complete['schedule']}; only step has drops")
         complete["drops"] = ()
     if complete.get("pretrained") and "normalize" not in complete:
