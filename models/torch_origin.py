@@ -87,10 +87,30 @@ def _config(name: str) -> Any:
 
 def _timm() -> Any:
     try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision built for another torch
+        try:
+            import timm
+        except RuntimeError:  # a torchvision built for another torch
+            _declare_operators()
+            import timm
+    except (ImportError, RuntimeError) as error:
         raise UsageError(
-            f"model: timm cannot be imported ({error}). In the repository: pip install '.[timm]'; it needs the "
-            "torchvision that was built for the installed torch (see docs/models.md)"
+            f"model: timm cannot be imported ({error}). In the repository: pip install '.[timm]' (see "
+            "docs/models.md)"
         ) from error
     return timm
+
+
+def _declare_operators() -> None:
+    """Names the operators of torchvision's that its import looks for, where its compiled half cannot be loaded.
+
+    timm imports torchvision and calls none of them; whoever does gets torchvision's own error.
+    """
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        schema = f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
+    _DECLARED.append(library)
+
+
+_DECLARED: list[torch.library.Library] = []
+"""What was declared, which would end with the object."""

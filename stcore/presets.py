@@ -54,7 +54,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "learning_rate": 0.1,
         "weight_decay": 1e-4,
-        "drops": (35 / 40, 38 / 40),
+        "drops": (36 / 40, 39 / 40),
         "clip_norm": 1.0,
         "augment": "crop-flip",
     },

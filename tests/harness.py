@@ -1,5 +1,6 @@
 """What the shared suite needs of a backend: `stcore.testing.backends`, with a skip where one is not installed."""
 
+import importlib.util
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +40,12 @@ __all__ = [
     "problem",
     "worst",
 ]
+
+
+def needs_timm():
+    """Skips without timm, which only stcore can import beside a torchvision of another torch."""
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed: pip install '.[timm]'")
 
 
 def load(name):

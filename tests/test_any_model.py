@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forked import forked
-from harness import assert_same, load, worst
+from harness import assert_same, load, needs_timm, worst
 from hypothesis import given
 from hypothesis import strategies as st
 from small import EAGER, plan, stcli, train
@@ -510,34 +510,18 @@ def test_pretrained_weights_bring_their_normalisation(timm):
     assert plan(model="timm:vit", pretrained=True, normalize="none").model.normalize == "none"
 
 
-@pytest.fixture(scope="module")
-def real_timm():
-    """timm, beside PyPI's torchvision too: its operators are those of PyPI's torch, and not one of them is used.
-
-    Beside torch's CPU build torchvision fails at its import, where it looks for two of them.
-    """
+def test_timm_itself():
+    """Beside PyPI's torchvision too, which cannot be imported beside torch's CPU build."""
     load("torch")
-    import torch
-
-    try:
-        import timm
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        import timm
-    except ImportError:
-        pytest.skip("timm is not installed: pip install '.[timm]'")
-    return timm
-
-
-def test_timm_itself(real_timm):
+    needs_timm()
     for name in ("test_resnet", "test_vit"):
         options = {"num_classes": 4, "in_channels": 1, "image_size": (32, 32), "normalize": "0.5/0.25"}
         model, again = (build(f"timm:{name}", "torch", seed=3, **options) for _ in range(2))
         assert_same(export_weights(model), export_weights(again))
         assert logits(model, pixels(2, side=32)).shape == (2, 4)
-        config = real_timm.get_pretrained_cfg(name)
+        import timm  # which may have needed our help
+
+        config = timm.get_pretrained_cfg(name)
         assert pretrained_normalization(f"timm:{name}") == normalization.text_of(config.mean, config.std)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photos import LEFT_OUT, photos
 from safetensors.numpy import save_file
 from small import stcli, train, words
 from test_data import encoded, write
@@ -245,23 +246,6 @@ def test_the_command_skips_broken_images_in_training_and_in_evaluation(tmp_path)
     assert "skip_broken" in said.err
 
 
-def photos(folder, count=30):
-    """Class folders alone, as people have them: sizes, greys, alpha and EXIF mixed; two broken files, and junk."""
-    pillow = pytest.importorskip("PIL.Image")
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        label = ("cat", "dog", "eel")[number % 3]
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        mode, suffix = (("RGB", "jpg"), ("L", "png"), ("RGBA", "png"))[number // 3 % 3]
-        shape = (rng.integers(9, 20), rng.integers(9, 20), *(() if mode == "L" else (len(mode),)))
-        image = pillow.fromarray(rng.integers(0, 256, shape, np.uint8))
-        exif = pillow.Exif()
-        exif[0x0112] = 1 + number % 8
-        image.save(folder / label / f"{number:03d}.{suffix}", **({"exif": exif} if suffix == "jpg" else {}))
-    for junk in ("cat/Thumbs.db", "dog/.DS_Store", "eel/notes.txt", "cat/broken.jpg", "dog/empty.png"):
-        (folder / junk).write_bytes(b"" if junk.endswith("empty.png") else b"none")
-
-
 def test_a_run_on_a_folder_writes_which_file_is_in_which_part(tmp_path):
     photos(tmp_path / "data")
     settings = {"model": "tiny", "image_size": 8, "batch_size": 8, "epochs": 1, "steps": 1, "attacks": "fgsm"}
@@ -274,7 +258,7 @@ def test_a_run_on_a_folder_writes_which_file_is_in_which_part(tmp_path):
     header, *rows = csv.reader((tmp_path / "run" / "images.csv").read_text().splitlines())
     assert header == ["file", "part", "class", "reason"]
     left_out = {file: reason for file, part, _, reason in rows if part == "left out"}
-    assert left_out.keys() == {"cat/broken.jpg", "dog/empty.png", "eel/notes.txt"}
+    assert left_out.keys() == LEFT_OUT
     assert all(reason.startswith("expected an") for reason in left_out.values())
     kept = {file: (part, label) for file, part, label, _ in rows if part != "left out"}
     assert len(kept) == len(rows) - 3 == 30
