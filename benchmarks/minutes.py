@@ -1,6 +1,6 @@
 """Robustness for minutes: methods and networks against each other at equal time on CIFAR-10.
 
-    python benchmarks/minutes.py --data DATA [--budgets 5 15 30 60] [--seeds 1] [--points NAME …]
+    python benchmarks/minutes.py --data DATA [--budgets 5 15 30 60] [--seeds 1] [--points NAME …] [--widths W …]
 
 DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet. A budget is minutes of one core for training
 alone. A network's seconds per pass are measured once on this machine (calibration.json in the runs' folder); with
@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=list(USUAL), choices=tuple(USUAL))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--points", nargs="+", help="only these methods", choices=tuple(METHODS))
+    parser.add_argument("--widths", type=int, nargs="+", help="only networks of these widths")
     parser.add_argument(
         "--report", action="store_true", help="make no run; write the page from those that are done"
     )
@@ -237,7 +238,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
     search = Search(args.runs, args.data.resolve())
-    chosen = [p for p in points(args.budgets) if args.points is None or p.method in args.points]
+    chosen = [
+        point
+        for point in points(args.budgets)
+        if (args.points is None or point.method in args.points)
+        and (args.widths is None or point.width in args.widths)
+    ]
     for seed in args.seeds if not args.report else ():
         for point in chosen:
             print(f"{point.name}, {point.units} units, {search.epochs(point)} epochs, seed {seed}", flush=True)

@@ -184,6 +184,7 @@ def test_a_folder_of_classes_alone_is_split(tmp_path):
     assert "a fifth" in splits.test.name
     np.testing.assert_array_equal(load_test(f"folder:{flat}", NOTHING).images, splits.test.images)
     assert len({image.tobytes() for part in parts for image in part.images}) == 30
+    assert len(load(f"folder:{flat}").validation) == 3
 
 
 def folder_of(folder, broken):
@@ -265,7 +266,7 @@ def test_a_run_on_a_folder_writes_which_file_is_in_which_part(tmp_path):
     assert all(file.startswith(f"{label}/") for file, (_, label) in kept.items())
     counts = Counter(kept.values())
     assert {counts["test", label] for label in ("cat", "dog", "eel")} == {2}
-    assert Counter(part for part, _ in kept.values()) == {"train": 23, "validation": 1, "test": 6}
+    assert Counter(part for part, _ in kept.values()) == {"train": 21, "validation": 3, "test": 6}
     splits = load(f"folder:{tmp_path / 'data'}", image_size=8, skip_broken=True)
     assert dict.fromkeys(splits.train.files, "train") == {f: p for f, (p, _) in kept.items() if p == "train"}
     first = decode_one("it", (tmp_path / "data" / splits.test.files[0]).read_bytes(), 8)

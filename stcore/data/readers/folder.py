@@ -17,12 +17,14 @@ from stcore.data.images import ImageData, Splits
 from stcore.data.photos import JUNK
 from stcore.data.readers.decoded import parts_of
 from stcore.data.readers.shards import NOTHING, PARTS, REQUIRED, Known, contents, listed
-from stcore.data.split import Validation, check_validation, hold_out, three_parts
+from stcore.data.split import VALIDATION, Validation, check_validation, hold_out, three_parts
 from stcore.errors import DataError
 
 NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 TEST = 0.2
 """The share of a folder without parts that becomes the test set."""
+EIGHTH = 1 / 8
+"""The share of the rest that becomes its validation set: 2 % of a few photos would choose nothing."""
 
 
 def load_folder(
@@ -35,13 +37,12 @@ def load_folder(
     """Reads train/CLASS/*.png, test/CLASS/*.png and, if any, validation/CLASS/*.png (or val/…) in `folder`.
 
     A folder without parts, CLASS/*.png alone, is read too: a fifth of each class, always the same, is the test
-    set. Classes and the images of each are in alphabetical order. png may be jpg or any other of
-    `decoding.SUFFIXES`; hidden files (.name) and those of systems (Thumbs.db) are ignored. Images are uint8
-    (N, H, W, C), with C = 1 only if all are grey.
+    set, and a tenth the validation set. Classes and the images of each are in alphabetical order. png may be jpg
+    or any other of `decoding.SUFFIXES`; hidden files (.name) and those of systems (Thumbs.db) are ignored. Images
+    are uint8 (N, H, W, C), with C = 1 only if all are grey.
 
-    validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
-        out
-        that much; "test" selects on the test set.
+    validation: None uses the set's validation part, or else holds out 2 % of train (without parts, an eighth); a
+        count or a fraction holds out that much; "test" selects on the test set.
     image_size: make images square with this side in pixels; by default all images must have one size.
     skip_broken: leave out images that cannot be decoded, and files that are none, with a BrokenImageWarning,
         instead of an error.
@@ -49,8 +50,10 @@ def load_folder(
     UsageError for a setting that does not fit, or if pillow is not installed.
     """
     folder = Path(folder)
-    check_validation(folder, validation, own=not _is_flat(folder) and "validation" in _places(folder, PARTS))
-    return three_parts(read_folder(folder, image_size=image_size, skip_broken=skip_broken), validation=validation)
+    flat = _is_flat(folder)
+    check_validation(folder, validation, own=not flat and "validation" in _places(folder, PARTS))
+    parts = read_folder(folder, image_size=image_size, skip_broken=skip_broken)
+    return three_parts(parts, validation=validation, size=EIGHTH if flat else VALIDATION)
 
 
 def read_folder(
