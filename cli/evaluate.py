@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from stcore.base.files import write_file
 from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress
 from stcore.cli.console import findings_table, label_of, make_console, make_progress, say, score_table, stage_table
-from stcore.cli.evaluation_plan import checkpoints, is_weights, plan_from
+from stcore.cli.evaluation_plan import checkpoints, is_weights, located, plan_from
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.parsing import parse
 from stcore.cli.quiet import load_quietly
@@ -43,6 +43,7 @@ ENGINES = ("native", "reference")
 def main(args: Sequence[str]) -> int:
     """Evaluates as the arguments say; returns the exit code."""
     options = parse(EvaluateOptions, args, "stcli evaluate")
+    options = replace(options, run=located(options.run))
     checks.choice("engine", options.engine, ENGINES)
     checks.number("save_every", options.save_every)
     files = checkpoints(options)

@@ -17,6 +17,17 @@ from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 from stcore.runs.plan import Plan, make_plan
 
 
+def located(run: Path) -> Path:
+    """The weights file of a folder in the hub's layout, or of hf://OWNER/NAME; anything else as it is."""
+    from stcore.api.run import is_hub_folder
+    from stcore.export import hub
+
+    at_hub = hub.PREFIX.rstrip("/")
+    if run.parts[:1] == (at_hub,):  # a path has lost one of the slashes
+        return hub.download(hub.PREFIX + "/".join(run.parts[1:])) / hub.WEIGHTS
+    return run / hub.WEIGHTS if is_hub_folder(run) else run
+
+
 def is_weights(run: Path) -> bool:
     """Whether the argument names one weights file, a path or zoo:NAME, instead of a run's folder."""
     return zoo.find(run) is not None or run.is_file()

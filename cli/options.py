@@ -420,8 +420,9 @@ class EvaluateOptions:
     REGISTRIES = REGISTRIES
 
     run: tyro.conf.Positional[Path]
-    """A run's folder, as `stcli train` leaves it, zoo:NAME (stcli zoo list), or a .safetensors or PyTorch file,
-    which needs --dataset. A run's folder runs the code of the import paths in its config.toml."""
+    """A run's folder, as `stcli train` leaves it, or zoo:NAME (stcli zoo list); or a .safetensors or PyTorch file,
+    a folder of stcli export hub, or hf://OWNER/NAME, which need --dataset. A run's folder runs the code of the
+    import paths in its config.toml."""
     backend: MaybeText = None
     """torch or keras; by default the one that trained."""
     model: MaybeText = None

@@ -89,7 +89,13 @@ def test_a_run_brings_its_card_its_settings_and_its_evaluations(tmp_path, backen
     assert 'stcore.load("hf://OWNER/NAME"' in (tmp_path / "hub" / "README.md").read_text()
     again = stcore.load(tmp_path / "hub", backend=backend)
     assert again.config["epochs"] == 2
-    assert again.evaluate(attacks=["fgsm"]) == stcore.load(run, backend=backend).evaluate(attacks=["fgsm"])
+    scores = stcore.load(run, backend=backend).evaluate(attacks=["fgsm"])
+    assert again.evaluate(attacks=["fgsm"]) == scores
+    words = ("--dataset", "digits", "--subset", 32, "--attacks", "fgsm", "--epsilon", again.config["epsilon"])
+    said = stcli("evaluate", tmp_path / "hub", *words, "--no-audit", "--json")
+    assert said.code == 0, said.err
+    (row,) = json.loads(said.out).values()
+    assert {name: row[name]["correct"] for name in scores} == {name: one.correct for name, one in scores.items()}
 
 
 def test_a_network_of_the_zoo_brings_its_card_and_records(tmp_path):
@@ -152,6 +158,10 @@ def test_a_run_is_pushed_by_the_command(hub):
     said = stcli("push", trained("torch").path, "me/run")
     assert said.code == 0, said.err
     assert "result.json" in hub.files["me/run"]
+    said = stcli(
+        "evaluate", "hf://me/run", "--dataset", "digits", "--attacks", "fgsm", "--subset", 8, "--no-audit"
+    )
+    assert said.code == 0, said.err
 
 
 def test_what_the_hub_refuses_is_an_error_of_data(hub, monkeypatch):
