@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown, undrawn
@@ -12,8 +13,10 @@ from small import contents, stcli, trained
 
 from stcore.cli.training_plan import plan_from
 from stcore.evaluation.accuracy import Accuracy
+from stcore.methods import METHODS
 from stcore.paper import PRESETS
 from stcore.report.reproduce import options_of, train_command
+from stcore.report.trained import sentences
 from stcore.results.comparison import compare
 from stcore.runs.plan import make_plan
 from stcore.runs.record import read_record
@@ -179,6 +182,15 @@ def test_the_command_makes_the_plan_again(given):
 
 def test_a_default_run_needs_no_more_than_its_choices():
     assert options_of(make_plan({}), "digits") == {}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_said_in_words(method):
+    """Also those whose steps count in ε."""
+    plan = make_plan({"method": method, "dataset": "cifar10"})
+    said = " ".join(sentences(SimpleNamespace(weights={}), plan)).replace("\N{NO-BREAK SPACE}", " ")
+    assert ("searched for examples within ε = 8/255" in said) == (method != "standard")
+    assert ("in 1 step of 10/255" in said) == (method == "fgsm-rs")
 
 
 def test_an_unfinished_run_is_reported_as_such(tmp_path):

@@ -49,11 +49,9 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
         f"{method}."
     )
     own = plan.method.settings
-    if plan.method.name != "standard":
-        yield (
-            f"Each training step searched for examples within {radius(own['epsilon'], own.get('norm', 'linf'))}, "
-            f"in {plural(own['steps'], 'step')} of {names.radius(own['step_size'])}."
-        )
+    if plan.method.name != "standard" and "epsilon" in own:
+        ball = radius(own["epsilon"], own.get("norm", "linf"))
+        yield f"Each training step searched for examples within {ball}{_steps(own)}."
     terms = {"beta": "the weight β", "divergence": "the divergence"}
     if parts := [f"{what} is {value(own[name])}" for name, what in terms.items() if name in own]:
         yield f"In the loss, {listed(parts)}."
@@ -78,6 +76,13 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     if given.freeze:
         yield f"The weights {listed(list(given.freeze))} were not trained."
     yield f"The seed is {plan.seed}."
+
+
+def _steps(own: Mapping[str, Any]) -> str:
+    """Number and length of the search's steps; methods of a single step count it in ε, others may have none."""
+    length = own.get("step_size", own.get("step_scale", 0.0) * own["epsilon"])
+    number = f", in {plural(own['steps'], 'step')}" if "steps" in own else ""
+    return f"{number} of {names.radius(length)}" if number and length else number
 
 
 def _optimizer(plan: Plan) -> str:
