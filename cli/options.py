@@ -290,7 +290,7 @@ class TrainOptions:
     """Split on which the best epoch is chosen: val (held out) or test (the paper's rule, optimistic)."""
     select_by: str = "pgd20"
     """Accuracy that chooses the best epoch: natural, or under fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm,
-    pgd_trades or pgd_rst_monitor."""
+    pgd_trades, pgd_rst_monitor, or an attack of your own (package.module:make_attack)."""
 
     on_trouble: str = "warn"
     """Failure policy when an epoch's metrics show trouble (no learning, collapse under attack, robust overfitting,

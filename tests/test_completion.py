@@ -10,6 +10,8 @@ from small import SETTINGS, stcli, words
 from stcore.cli.completion import LISTS, SHELLS, commands, values
 from stcore.cli.help import options_of
 from stcore.cli.main import COMMANDS
+from stcore.presets import RECIPES
+from stcore.runs import known_presets
 
 HERE = [shell for shell in SHELLS if shutil.which(shell)]
 """bash is everywhere; the others are tried if they are installed."""
@@ -107,7 +109,8 @@ def test_the_values_of_a_closed_set_are_those_that_training_takes(option, tmp_pa
             or option == "device"
         )
     elif option == "preset":
-        assert set(listed[1].split(", ")) == {value for value in known if "/" not in value}
+        assert set(listed[1].split(", ")) == set(RECIPES)
+        assert {*RECIPES, *known_presets.names()} == set(known)
     else:
         assert set(listed[1].split(", ")) == set(known)
 

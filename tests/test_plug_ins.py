@@ -44,7 +44,15 @@ from stcore_example.method import AlpConfig
 from stcore_example.tracker import Lines
 
 SMALL = {"model": "tiny", "epochs": 1, "batch_size": 40, "steps": 1, "epsilon": 0.1, "dataset": "stripes:80"}
-OF_ALL = {**SMALL, "method": "alp", "pairing": 0.25, "attacks": "corner", "track": "lines", "compile": "off"}
+OF_ALL = {
+    **SMALL,
+    "method": "alp",
+    "pairing": 0.25,
+    "attacks": "corner",
+    "select_by": "corner",
+    "track": "lines",
+    "compile": "off",
+}
 pytestmark = pytest.mark.filterwarnings("ignore:best is chosen on")
 
 
@@ -122,6 +130,9 @@ def test_a_run_remembers_what_made_it(run, tmp_path):
 
 
 def test_commands_read_a_run_of_plug_ins(run, tmp_path):
+    assert make_plan({"select_by": "stcore_example.attack:Corner"}).evaluation.select_by.endswith("Corner")
+    with pytest.raises(UsageError, match="select_by: expected one of natural, fgsm"):
+        make_plan({"select_by": "autoattack"})
     said = stcli("evaluate", run, "--attacks", "corner", "--no-audit", "--json")
     assert json.loads(said.out)["best (epoch 1)"]["corner"]["total"] == 100, said.err
     assert "| alp | 0.25 |" in stcli("table", run, "--columns", "method,pairing").out

@@ -11,6 +11,7 @@ from stcore.attacks import PRESETS, Attack, preset
 from stcore.autoattack import attack as cascades
 from stcore.autoattack.attack import AutoAttack
 from stcore.autoattack.versions import IDS
+from stcore.base import checks
 from stcore.base.registry import Registry, call
 from stcore.errors import UsageError
 
@@ -52,6 +53,14 @@ ATTACKS: Registry[Factory] = Registry(
     _accepted,
     "members of AutoAttack joined by + such as apgd-ce+square, or package.module:make_attack",
 )
+
+
+def check_monitor(name: str) -> None:
+    """Raises UsageError unless the attack of this name may select an epoch: one of MONITORS, or a plug-in."""
+    if ":" not in name and not ATTACKS.is_plug_in(name):
+        checks.choice("select_by", name, ("natural", *MONITORS))
+    else:
+        ATTACKS.find(name, "select_by")
 
 
 def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAttack:

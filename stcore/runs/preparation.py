@@ -414,4 +414,9 @@ def schedules_of(plan: Plan) -> Schedules:
 def monitors(plan: Plan) -> dict[str, Attack]:
     """The attacks after each epoch, by name."""
     watched = [name for name in ("pgd20", plan.evaluation.select_by) if name != "natural"]
-    return split_cascades(attacks_by_name(watched, plan.evaluation.epsilon, plan.norm))[0]
+    found, cascades = split_cascades(attacks_by_name(watched, plan.evaluation.epsilon, plan.norm))
+    if cascades:
+        raise UsageError(
+            f"select_by: expected one attack, quick after each epoch; received a cascade, {', '.join(cascades)}"
+        )
+    return found

@@ -20,7 +20,7 @@ from stcore.data.augment import AUGMENT
 from stcore.data.mixing import check_alphas
 from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
-from stcore.evaluation.attack_names import MONITORS
+from stcore.evaluation.attack_names import check_monitor
 from stcore.methods.curriculum import with_curriculum
 from stcore.training.noise import NOISE
 from stcore.training.recovery import ON_TROUBLE
@@ -241,7 +241,7 @@ class Evaluation:
         if self.norm is not None:
             checks.choice("eval_norm", self.norm, ("linf", "l2", "l1"))
         checks.choice("select", self.select, SELECT)
-        checks.choice("select_by", self.select_by, ("natural", *MONITORS))
+        check_monitor(self.select_by)
 
     def check_radius(self, norm: str) -> None:
         """UsageError unless the radius is one of this norm."""
