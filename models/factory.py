@@ -33,16 +33,13 @@ def build(
     a functional `keras.Model` on images (batch, height, width, in_channels).
 
     name: one that `describe` accepts, `timm:NAME`, `keras.applications:NAME` or `package.module:factory`, which
-        may
-        return any network of its framework.
+        may return any network of its framework.
     image_size: (height, width).   dtype: float32 or float64.   device: of the framework (None: torch's CPU, or the
         choice of Keras).   normalize: normalisation of the pixels inside the model, see `normalization.parse`.
     seed: of the initial weights, which depend only on `name`, the counts and `seed`; our own networks start from
-        the
-        same numbers in both frameworks. Global random states are restored.
+        the same numbers in both frameworks. Global random states are restored.
     pretrained: use the weights that the library publishes, which may be downloaded; the head is new if the number
-        of
-        classes differs. Their normalisation is not applied by default: see `pretrained_normalization`.
+        of classes differs. Their normalisation is not applied by default: see `pretrained_normalization`.
 
     Raises UsageError for a name, backend, dtype, size or seed that does not fit, DataError for weights that cannot
     be downloaded, ImportError if the framework is missing.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from harness import NAMES, lively_weights, load
+from harness import NAMES, lively_weights, load, needs_timm
 from small import stcli, trained
 
 import stcore
@@ -258,6 +258,19 @@ def test_a_network_without_a_twin_goes_to_its_frameworks_targets(tmp_path):
     )
     assert net.export("torch-export", tmp_path / "out", images=images()).same == 20
     assert net.export("state-dict", tmp_path / "other", images=images()).same == 20
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_networks_of_timm_are_exported(name, tmp_path):
+    load("torch")
+    needs_timm()
+    needs("torch", "onnx")
+    model = models.build(f"timm:{name}", "torch", num_classes=4, in_channels=3, image_size=(32, 32), seed=0)
+    about = {"model": f"timm:{name}", "num_classes": "4", "image_shape": "32x32x3", "backend": "torch"}
+    net = LoadedNetwork(model.eval(), {}, about)
+    pictures = np.random.default_rng(1).integers(0, 256, (100, 32, 32, 3), np.uint8)
+    for target in ("onnx", "torch-export", "state-dict"):
+        assert net.export(target, tmp_path / target, images=pictures).same == 100
 
 
 def test_a_keras_network_without_a_twin_goes_to_its_frameworks_targets(tmp_path):

@@ -46,8 +46,7 @@ class Batches:
         makes one of 14 operations; "random-resized-crop-flip" resizes a random box to the image's size, and flips.
     shuffle: False keeps the data's order at every epoch.
     drop_last: False keeps the short last batch, as the paper's recipe does; a last batch of one image, which has
-        no
-        batch statistics, joins the batch before it.
+        no batch statistics, joins the batch before it.
     fetch: selects and augments images that are kept on the device (see `stcore.data.resident`).
     Raises UsageError if a setting does not fit.
     """

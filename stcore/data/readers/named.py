@@ -24,8 +24,7 @@ def load_named(place: Path, format: Format, validation: Validation) -> Splits:
     num_classes and class_names are optional. Without both, the number of classes is the largest label plus one.
 
     validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
-        out
-        that much; "test" selects on the test set.
+        out that much; "test" selects on the test set.
     Raises DataError, with the file, if the files do not hold this; UsageError for a setting that does not fit.
     """
     check_validation(place, validation, own="validation" in _parts(place, format, PARTS))

@@ -24,8 +24,7 @@ def load_npz(place: str | Path, *, validation: Validation = None) -> Splits:
     are optional.
 
     validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
-        out
-        that much; "test" selects on the test set.
+        out that much; "test" selects on the test set.
     Raises DataError, with the file, if the files do not hold this; UsageError for a setting that does not fit.
     """
     return load_named(Path(place), NPZ, validation)

@@ -39,11 +39,9 @@ def load_parquet(
         or a fraction holds out that much, and does not fit a set with validation files. "test" holds out nothing
         and selects on the test set, as the paper's released code does.
     columns: (image column, label column); by default the first with a usual name. Images are encoded bytes, plain
-        or
-        in the hub's struct {bytes, path}; labels are integers from 0.
+        or in the hub's struct {bytes, path}; labels are integers from 0.
     image_size: make images square with this side in pixels: resize the shorter side, crop the centre. By default
-        all
-        images must have one size.
+        all images must have one size.
     skip_broken: leave out images that cannot be decoded, with a BrokenImageWarning, instead of an error.
 
     Images become uint8 (N, H, W, C), with C = 1 only if all are grey. The class names come from the hub's

@@ -116,8 +116,7 @@ def load(
     `cifar100` or `svhn` without a path is the copy that `fetch` downloaded into the data folder.
 
     validation: None uses the set's validation part, or else holds out 2 % of train; a count or a fraction holds
-        out
-        that much; "test" selects on the test set. `digits` takes None or "test".
+        out that much; "test" selects on the test set. `digits` takes None or "test".
     columns, image_size, skip_broken: as in `load_parquet`, for the kinds whose `Reader` has them.
     train_size: keep this many training examples, stratified by a fixed rule after validation is held out, so that
         it does not change the validation part. Not for a stream.
