@@ -74,7 +74,7 @@ def flags(**settings):
         (["--method", "mart", "--label-smoothing", "0.1"], "label_smoothing: not a setting of the method mart"),
         (
             ["--preset", "imagenet"],
-            "preset: expected one of cifar10, cifar100, svhn, digits, or one that was run such as fast/digits",
+            "preset: expected one of cifar10, cifar100, svhn, digits, finetune/sgd, finetune/adamw, or one",
         ),
         (
             ["--schedule", "linear"],

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tyro
@@ -53,6 +54,18 @@ def commands(block):
     return [line for line in block.replace("\\\n", " ").splitlines() if line.strip() and line[0] != "#"]
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, whose modules can be imported as Python itself does it, and are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for made in set(sys.modules) - before:
+        if str(getattr(sys.modules[made], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[made]
+
+
 TUTORIALS = DOCS / "tutorials"
 """Half a minute of training each, and notebooks too, which the slow tier runs. Shorter pages of each kind stay."""
 
@@ -62,14 +75,8 @@ TUTORIALS = DOCS / "tutorials"
     [pytest.param(page, marks=pytest.mark.slow) if page.parent == TUTORIALS else page for page in FOLLOWED],
     ids=name,
 )
-def test_a_page_can_be_followed_to_its_end(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))  # as Python itself does for the folder it is started in
-    before = set(sys.modules)
+def test_a_page_can_be_followed_to_its_end(page, folder):
     follow(page)
-    for made in set(sys.modules) - before:
-        if str(getattr(sys.modules[made], "__file__", "")).startswith(str(tmp_path)):
-            del sys.modules[made]
 
 
 # --- Recipes ---
@@ -131,18 +138,20 @@ def opened(words, folder):
 
 
 @pytest.mark.parametrize("page", SAYING, ids=name)
-def test_a_command_is_one_that_stcli_takes(page, tmp_path, monkeypatch):
+def test_a_command_is_one_that_stcli_takes(page, folder, monkeypatch):
     real = tyro.cli
 
     def parse(*args, **kwargs):
         real(*args, **kwargs)
         raise Parsed
 
-    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "python"):
+        if '.py").write_text(' in block.text:  # a module that its commands name
+            exec(block.text, {"Path": Path})
     monkeypatch.setattr(tyro, "cli", parse)
     for line in COMMAND.findall(page.read_text().replace("\\\n", " ")):
         words = [word for word in shlex.split(line, comments=True) if word != "…"]
-        opened(words, tmp_path)
+        opened(words, folder)
         with pytest.raises(Parsed):
             pytest.fail(f"stcli {line}: exit code {main(words)}")
 
