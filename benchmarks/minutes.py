@@ -71,7 +71,10 @@ FLIPPED: dict[str, Options] = {
     "AT": {"method": "at"},
     "TRADES": {"method": "trades"},
 }
-CROPPED = (*list(FLIPPED)[:5], "FGSM-RS", "consistency", "fast ST", "fast ST, β = 10")
+CROPPED = (
+    *("N-FGSM", "N-FGSM, ε = 10/255", "N-FGSM, smoothed", "N-FGSM, smoothed by 0.3", "N-FGSM, SiLU"),
+    *("FGSM-RS", "consistency", "fast ST", "fast ST, β = 10"),
+)
 METHODS: dict[str, Options] = FLIPPED | {
     f"{name}, cropped": {**FLIPPED[name], "augment": "crop-flip"} for name in CROPPED
 }

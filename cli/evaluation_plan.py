@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stcore import models, zoo
+from stcore.api.run import hub_folder
 from stcore.base import checks
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.own_settings import read_settings
@@ -19,13 +20,12 @@ from stcore.runs.plan import Plan, make_plan
 
 def located(run: Path) -> Path:
     """The weights file of a folder in the hub's layout, or of hf://OWNER/NAME; anything else as it is."""
-    from stcore.api.run import is_hub_folder
-    from stcore.export import hub
+    folder = hub_folder(run)
+    if folder is None:
+        return run
+    from stcore.export.hub import WEIGHTS
 
-    at_hub = hub.PREFIX.rstrip("/")
-    if run.parts[:1] == (at_hub,):  # a path has lost one of the slashes
-        return hub.download(hub.PREFIX + "/".join(run.parts[1:])) / hub.WEIGHTS
-    return run / hub.WEIGHTS if is_hub_folder(run) else run
+    return folder / WEIGHTS
 
 
 def is_weights(run: Path) -> bool:

@@ -14,14 +14,12 @@ from stcore.backends.keras.fit import SqueezeModel
 from stcore.backends.keras.learner import KerasClassifier, build, check_range
 from stcore.base import checks
 from stcore.core import validation
+from stcore.core.objective import UNIT, bounds_of
 from stcore.data.batches import Batch
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.attack_names import attacks_by_name, split_cascades
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
-
-UNIT = (0.0, 1.0)
-"""The range of the pixels to evaluate on."""
 
 
 class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
@@ -73,7 +71,7 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         inner = isinstance(self.model, SqueezeModel)
         model = self.model.net if inner else self.model
-        bounds = getattr(self.model.objective, "bounds", UNIT) if inner else UNIT
+        bounds = bounds_of(self.model.objective) if inner else UNIT
         first = next(iter(self._data), None)
         if first is None:
             raise DataError("data: expected batches of images and labels; received none")

@@ -18,7 +18,7 @@ from stcore.base.noise import sample
 from stcore.base.seeding import Stream
 from stcore.core import validation
 from stcore.core.losses import cross_entropy
-from stcore.core.objective import Objective, WeightPerturbation, stage, training_step
+from stcore.core.objective import Objective, WeightPerturbation, bounds_of, stage, training_step
 from stcore.errors import DataError, StcoreError, UsageError
 from stcore.methods.metrics import means_alone
 from stcore.methods.squeeze import SqueezeConfig
@@ -82,7 +82,7 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
         self.perturbation = perturbation
         self.seed = seed
         self.built = True
-        check_range(net, getattr(objective, "bounds", (0.0, 1.0)))
+        check_range(net, bounds_of(objective))
         self._clock = Clock()
         self._means = Means()
         self._stage = (0, False)
@@ -295,7 +295,7 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
     def _check(self, x: Array, y: Array, soft: bool) -> None:
         """Checks a batch as it was given; the labels are taken for soft ones, or for integers (B,) or (B, 1)."""
         try:
-            validation.check_pixels(x, getattr(self.objective, "bounds", (0.0, 1.0)))
+            validation.check_pixels(x, bounds_of(self.objective))
             if soft:
                 validation.check_targets(y * 1.0, self._classes or 0, len(x))
             elif y.ndim == 2 and y.shape[1] > 1:

@@ -166,7 +166,6 @@ def load(
     """
     card, path = zoo.find(source), Path(source)
     options = {"backend": backend, "model": model, "device": device}
-    from_hub = str(source).startswith("hf://")
     sizes: dict[str, Any] = {"image_shape": image_shape, "class_names": class_names}
     if path.is_dir() and sizes != dict.fromkeys(sizes):
         raise UsageError(f"image_shape, class_names: expected neither with {source}, a folder; leave them out")
@@ -174,12 +173,21 @@ def load(
         return open_run(path, checkpoint=checkpoint, **options)
     if checkpoint is not None:
         raise UsageError(f"checkpoint: expected none with {source}, which is no run's folder; leave it out")
-    if card is None and (from_hub or path.is_dir()):
+    if card is None and (folder := hub_folder(source)) is not None:
         from stcore.export import hub
 
-        folder = hub.download(str(source)) if from_hub else path
         return load_file(folder / hub.WEIGHTS, config=hub.training(folder), **options)
     return load_file(source, card=card, **options, **sizes)
+
+
+def hub_folder(source: str | Path) -> Path | None:
+    """The folder in the hub's layout of hf://OWNER/NAME, or such a folder itself; None for anything else."""
+    path = Path(source)
+    if path.parts[:1] == ("hf:",):  # a path has lost one of the slashes
+        from stcore.export import hub
+
+        return hub.download(hub.PREFIX + "/".join(path.parts[1:]))
+    return path if path.is_dir() and is_hub_folder(path) else None
 
 
 def is_hub_folder(path: Path) -> bool:

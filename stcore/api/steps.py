@@ -14,7 +14,7 @@ from stcore.core import validation
 from stcore.core.dispatch import make_classifier
 from stcore.core.entry import check_batch, check_shapes, checked_classifier, find_examples, resolve_noise
 from stcore.core.inspection import inspect
-from stcore.core.objective import Objective, StepResult, WeightPerturbation, training_step
+from stcore.core.objective import Objective, StepResult, WeightPerturbation, bounds_of, training_step
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.squeeze_search import SqueezePair
 from stcore.protocols import Classifier, Learner, Tensor
@@ -145,7 +145,7 @@ def train_step(
     Raises TypeError, DataError or UsageError if objective, batch or noise do not fit (see `stcore.api`).
     """
     validation.check_objective(objective)
-    check_batch(learner, learner, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True, soft=True)
+    check_batch(learner, learner, x, y, bounds_of(objective), training=True, soft=True)
     start_noise = resolve_noise(learner, objective, x, noise, rng)
     return training_step(learner, objective, x, y, start_noise, phase, perturbation)
 
@@ -171,7 +171,7 @@ def training_loss(
     """
     classifier = make_classifier(model)
     validation.check_objective(objective)
-    check_batch(classifier, model, x, y, getattr(objective, "bounds", (0.0, 1.0)), training=True, soft=True)
+    check_batch(classifier, model, x, y, bounds_of(objective), training=True, soft=True)
     ops, start_noise = classifier.ops, resolve_noise(classifier, objective, x, noise, rng)
     examples = ops.unrecorded(lambda: objective.find(classifier, x, y, start_noise, phase))
     with classifier.same_draws():

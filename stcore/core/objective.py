@@ -77,6 +77,16 @@ class WeightPerturbation(Protocol):
         """Shifts the learner's weights so that the loss increases; returns the shifts, None for no shift."""
 
 
+UNIT = (0.0, 1.0)
+"""The range of pixels where nothing says another."""
+
+
+def bounds_of(objective: Any) -> tuple[float, float]:
+    """The range of pixels that an objective is for; a method need not have the setting."""
+    bounds: tuple[float, float] = getattr(objective, "bounds", UNIT)
+    return bounds
+
+
 def stage(objective: Objective, perturbation: WeightPerturbation | None, epoch: int) -> tuple[int, bool]:
     """Returns the objective's phase in an epoch (from 1), and whether the perturbation acts."""
     return objective.phase(epoch), perturbation is not None and perturbation.active(epoch)

@@ -57,10 +57,11 @@ ATTACKS: Registry[Factory] = Registry(
 
 def check_monitor(name: str) -> None:
     """Raises UsageError unless the attack of this name may select an epoch: one of MONITORS, or a plug-in."""
-    if ":" not in name and not ATTACKS.is_plug_in(name):
-        checks.choice("select_by", name, ("natural", *MONITORS))
-    else:
+    known = ("natural", *MONITORS)
+    if name not in known and (":" in name or ATTACKS.is_plug_in(name)):
         ATTACKS.find(name, "select_by")
+    else:
+        checks.choice("select_by", name, known)
 
 
 def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAttack:

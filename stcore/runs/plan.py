@@ -237,9 +237,9 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         checks.number("epsilon", own["epsilon"])
         settings["step_size"] = own["epsilon"] * paper.step_size / paper.epsilon  # the preset's ratio α/ε
     epsilon = settings.get("epsilon", paper.epsilon)
-    optimizer = str(rest.get("optimizer", given_recipe.get("optimizer", "sgd")))
+    usual = given_recipe.get("optimizer", "sgd")
+    optimizer = str(rest.get("optimizer", usual))
     updates = presets.OPTIMIZERS.get(optimizer, presets.GIVEN_OPTIMIZER)
-    fits = optimizer == given_recipe.get("optimizer", "sgd")
     if "warmup" in given_recipe:
         checks.whole("epochs", epochs, 1)
         given_recipe = given_recipe | {"warmup": given_recipe["warmup"] * epochs / given_recipe["epochs"]}
@@ -256,7 +256,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         "select_by": "pgd20",
         "seed": 0,
         "extra_fraction": 0.5 if rest.get("extra_data") else None,
-        **(updates | given_recipe if fits else given_recipe | updates),
+        **(updates | given_recipe if optimizer == usual else given_recipe | updates),
         **(presets.RWP[recipe] if rest.get("rwp") is not None else {}),
         **rest,
         "preset": preset or recipe,

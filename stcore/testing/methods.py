@@ -13,7 +13,7 @@ import numpy as np
 from stcore.api.steps import train_step
 from stcore.cli.options import TrainOptions
 from stcore.cli.own_settings import with_settings
-from stcore.core.objective import Objective, Passes, PerExample
+from stcore.core.objective import Objective, Passes, PerExample, bounds_of
 from stcore.methods import described, make_objective
 from stcore.protocols import Array, Mode
 from stcore.testing.backends import STRICT, Backend, assert_close, draw, installed, load, problem, worst
@@ -123,7 +123,7 @@ def check_step(backend: Backend, objective: Objective, phase: int = 0, *, in_bal
 def check_ball(objective: Any, x: Array, arrays: Sequence[Array], where: str) -> None:
     """Examples are in the ball of ε and in range, if the method has such settings."""
     epsilon, norm = getattr(objective, "epsilon", None), getattr(objective, "norm", "linf")
-    low, high = getattr(objective, "bounds", (0.0, 1.0))
+    low, high = bounds_of(objective)
     for example in (array for array in arrays if array.shape == x.shape):
         offset = np.abs(example - x)
         size = offset.max() if norm == "linf" else np.sqrt((offset**2).sum((1, 2, 3))).max()

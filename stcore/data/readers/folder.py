@@ -23,7 +23,7 @@ from stcore.errors import DataError
 NAMES = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 TEST = 0.2
 """The share of a folder without parts that becomes the test set."""
-EIGHTH = 1 / 8
+OF_FLAT = 1 / 8
 """The share of the rest that becomes its validation set: 2 % of a few photos would choose nothing."""
 
 
@@ -53,7 +53,7 @@ def load_folder(
     flat = _is_flat(folder)
     check_validation(folder, validation, own=not flat and "validation" in _places(folder, PARTS))
     parts = read_folder(folder, image_size=image_size, skip_broken=skip_broken)
-    return three_parts(parts, validation=validation, size=EIGHTH if flat else VALIDATION)
+    return three_parts(parts, validation=validation, size=OF_FLAT if flat else VALIDATION)
 
 
 def read_folder(
