@@ -433,8 +433,8 @@ class EvaluateOptions:
     """Attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool, collaborative;
     pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-malt, autoattack-plus,
     autoattack-rand, autoattack-fast; its members apgd-ce, apgd-dlr, apgd-pm, apgd-t, fab, fab-t, square, pma, also
-    several joined by +, and malt before apgd-t or fab-t; NAME-rand, such as pgd20-rand, averages the gradients of a
-    random network; package.module:make_attack, your function (epsilon, norm) that returns an attack."""
+    several joined by +, and malt before apgd-t or fab-t; NAME-rand, such as pgd20-rand, averages the gradients of
+    a random network; package.module:make_attack, your function (epsilon, norm) that returns an attack."""
     fast: bool = False
     """Replace autoattack by autoattack-fast: two of its attacks in fewer steps, targets in MALT's order, for a
     ninth of the passes."""
