@@ -72,6 +72,7 @@ class MALT:
         def measure(level: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
             f, w = boundary(ops, at_x, y, at_level(ops, others, level))
             distance = ops.abs(f) / (length(ops, DUAL[self.norm], w) + _TINY)
+            distance = ops.where(level > -math.inf, distance, math.inf)  # else no class is left but masked ones
             above = ops.expand_dims_like(level, others)
             lower, higher = others < above, others > above
             measured = ops.expand_dims_like(distance, others) * ops.ones_like(others)
