@@ -5,14 +5,17 @@ steps to the nearest decision boundary. Each is a frozen dataclass. `attack(mode
 or `keras.Model` with native pixels x (B, …) in [0, 1] and integer labels y (B,), returns adversarial examples
 shaped like x. Mode, statistics, weights and gradients of the model stay unchanged.
 
+`bpda(model, layers)` is a context in which layers without a gradient have another function's.
+
 `preset(name, epsilon, norm)` makes one of `PRESETS`, tabulated in `stcore.attacks.presets`. `Attack` is the
 protocol that `stcore.evaluate` asks of any attack.
 """
 
 from __future__ import annotations
 
+from stcore.attacks.bpda import bpda
 from stcore.attacks.deepfool import DeepFool
 from stcore.attacks.pgd import FGSM, PGD, Attack
 from stcore.attacks.presets import PRESETS, preset
 
-__all__ = ["FGSM", "PGD", "PRESETS", "Attack", "DeepFool", "preset"]
+__all__ = ["FGSM", "PGD", "PRESETS", "Attack", "DeepFool", "bpda", "preset"]

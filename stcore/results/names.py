@@ -40,12 +40,14 @@ ATTACKS = {
     "pgd100": Name("PGD-100", "PGD-100"),
     "cw100": Name("C&W", "C&W-100"),
     "autoattack": Name("AA", "AutoAttack"),
+    "autoattack-malt": Name("AA (MALT)", "AutoAttack (targets in MALT's order)"),
     "autoattack-fast": Name("AA (fast)", "AutoAttack (fast)"),
     "pgd_trades": Name("PGD_TRADES", "PGD_TRADES"),
     "pgd_rst": Name("PGD_RST", "PGD_RST"),
     "ifgsm": Name("I-FGSM", "I-FGSM"),
     "mifgsm": Name("MI-FGSM", "MI-FGSM"),
     "deepfool": Name("DeepFool", "DeepFool"),
+    "pma": Name("PMA", "PMA"),
 }
 DIVERGENCES = {
     "js": "JS divergence",
