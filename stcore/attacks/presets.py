@@ -24,8 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from stcore.attacks.ddn import DDN
 from stcore.attacks.deepfool import DeepFool
+from stcore.attacks.fmn import FMN
+from stcore.attacks.minimum_norm import MinimumNorm
 from stcore.attacks.pgd import FGSM, PGD, Attack
+from stcore.attacks.sigma_zero import SigmaZero
 from stcore.base import checks
 from stcore.errors import UsageError
 
@@ -46,6 +50,10 @@ _LINF: Mapping[str, Callable[[float], PGD]] = {
 }
 PRESETS = (*_SCALED, *_LINF)
 """The names of all presets."""
+MINIMUM_NORM: Mapping[str, Callable[[float, str], MinimumNorm]] = {
+    attack.NAME: attack for attack in (DDN, FMN, SigmaZero)
+}
+"""Minimum-norm attacks by name, with their authors' settings: (radius of an evaluation, norm) → the attack."""
 
 
 def preset(name: str, epsilon: float, norm: str = "linf") -> Attack:
