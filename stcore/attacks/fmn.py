@@ -2,12 +2,14 @@
 
     δ ← Π_ε(δ + α g/‖g‖₂),
 
-g the gradient of the margin of the likeliest other class over the label. Before a misclassified point is found, ε
-is the estimated distance of the boundary, ‖δ‖ + (1 + γ) |margin| / ‖g‖, ‖g‖ in the dual norm. From then on ε
-shrinks by 1 − γ at a misclassified point, to the norm of the nearest found at most, and grows by 1 + γ at any
-other. In l0, where ε is a whole number, it starts at 1 and changes by at least one. The point is clipped to the
-range of pixels after the projection, as published. The published estimate has no factor 1 + γ: it comes to rest on
-a boundary that is linear, and never crosses it.
+g the gradient of the margin of the likeliest other class over the label. At a misclassified point ε shrinks by
+1 − γ, to the norm of the nearest found at most; at any other it grows by 1 + γ, before a misclassified point is
+found from the estimated distance of the boundary, ‖δ‖ + |margin| / ‖g‖ in the dual norm, if that is larger. In l0,
+where ε is a whole number, it starts at 1 and changes by at least one. The point is clipped to the range of pixels
+after the projection, as published.
+
+The published ε is the estimate alone until a point is found. It comes to rest before a boundary: on one that is
+linear, and wherever pixels at the ends of their range take up a part of each step.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class FMN(MinimumNorm):
         }
 
     def begin(self, ops: Ops, x: Tensor) -> State:
-        return {"radius": ops.sum(x - x) + (1.0 if self.norm == "l0" else math.inf)}
+        return {"radius": ops.sum(x - x) + (1.0 if self.norm == "l0" else 0.0)}
 
     def loss(self, ops: Ops, logits: Tensor, y: Tensor) -> Tensor:
         return margin(ops, logits, y)
@@ -77,8 +79,9 @@ class FMN(MinimumNorm):
     def _scaled(self, ops: Ops, radius: Tensor, gamma: Tensor, at: Evaluated) -> tuple[Tensor, Tensor]:
         """The next radius after a misclassified point, and after another."""
         slope = ops.clip(length(ops, DUAL[self.norm], at.gradient), TINY, math.inf)
-        estimate = at.size + (1.0 + gamma) * ops.abs(at.loss) / slope
-        return radius * (1.0 - gamma), ops.where(at.nearest < math.inf, radius * (1.0 + gamma), estimate)
+        estimate = at.size + ops.abs(at.loss) / slope
+        least = ops.where(at.nearest < math.inf, radius, estimate)
+        return radius * (1.0 - gamma), (1.0 + gamma) * ops.where(radius > least, radius, least)
 
     def _counted(self, ops: Ops, radius: Tensor, gamma: Tensor, at: Evaluated) -> tuple[Tensor, Tensor]:
         """The same for a number of components."""

@@ -25,6 +25,8 @@ from stcore.core.search import forward, value_and_input_gradient
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
 
 TINY = 1e-12  # lower limit of a gradient's norm, as published
+NEARER = 1 - 1e-12
+"""A point is nearer than another if its norm is below this share of the other's: by more than float64's rounding."""
 
 
 class Evaluated(NamedTuple):
@@ -131,7 +133,7 @@ class MinimumNorm(ABC):
         for number in range(self.steps):
             pace = {name: zero + float(value[0]) for name, value in self.pace(np.array([number])).items()}
             before, state = state, self.step(model, x, y, y, state, pace)
-            nearer = ops.flag(state["size"] < before["nearest"], zero)
+            nearer = ops.flag(state["size"] < NEARER * before["nearest"], zero)
             (found,) = either(ops, nearer, (state["adversarial"],), (found,))
         return found
 

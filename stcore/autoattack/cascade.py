@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from stcore.attacks import counter_random
+from stcore.attacks.minimum_norm import NEARER
 from stcore.attacks.stepped import HostAttack, SteppedAttack
 from stcore.autoattack.lanes import Body, Lanes, lanes_on
 from stcore.autoattack.records import NONE, Records
@@ -159,7 +160,7 @@ class Cascade:
         attack = stage.attack
         distance = lengths(points.astype(np.float64) - originals, attack.norm)
         if stage.nearest:  # the rest are not worth a forward
-            nearer = ~(distance >= self.records.distance[rows])  # the first is: NaN stands there
+            nearer = ~(distance >= NEARER * self.records.distance[rows])  # the first is: NaN stands there
             claims, points, rows, distance = claims[nearer], points[nearer], rows[nearer], distance[nearer]
             if not len(claims):
                 return
@@ -172,7 +173,7 @@ class Cascade:
         valid = allowed & (within | stage.nearest) & (predicted != self.records.label[rows])
         for i in np.flatnonzero(valid).tolist():
             row, job = rows[i], self._jobs[jobs[i]]
-            if self._settled(row) or distance[i] >= self.records.distance[row]:
+            if self._settled(row) or distance[i] >= NEARER * self.records.distance[row]:
                 continue  # another run of this step was recorded
             if within[i]:
                 self.records.predicted[row], self.records.attack[row] = predicted[i], self._stage
