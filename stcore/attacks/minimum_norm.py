@@ -26,7 +26,7 @@ from stcore.protocols import Array, Mode, Network, Ops, Tensor
 
 TINY = 1e-12  # lower limit of a gradient's norm, as published
 NEARER = 1 - 1e-12
-"""A point is nearer than another if its norm is below this share of the other's: by more than float64's rounding."""
+"""A point is nearer than another if its norm is below this share of the other's: by more than a rounding."""
 
 
 class Evaluated(NamedTuple):

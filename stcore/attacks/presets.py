@@ -50,6 +50,8 @@ _LINF: Mapping[str, Callable[[float], PGD]] = {
 }
 PRESETS = (*_SCALED, *_LINF)
 """The names of all presets."""
+SCALED = tuple(_SCALED)
+"""Those whose radius is the one asked for."""
 MINIMUM_NORM: Mapping[str, Callable[[float, str], MinimumNorm]] = {
     attack.NAME: attack for attack in (DDN, FMN, SigmaZero)
 }
