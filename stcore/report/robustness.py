@@ -15,8 +15,8 @@ from stcore.report.phrases import percent
 from stcore.results import names
 
 CAPTION = (
-    "The share of images for which no adversarial example was found within ε; shaded: 95 % Clopper–Pearson intervals "
-    "over the images. Each curve is an upper bound of the robust accuracy."
+    "The share of images for which no adversarial example was found within ε; shaded: 95 % Clopper–Pearson "
+    "intervals over the images. Each curve is an upper bound of the robust accuracy."
 )
 
 
