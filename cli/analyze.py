@@ -31,7 +31,7 @@ HELP = f"""usage: stcli analyze WHAT RUN… [options]
 
 Draws the paper's figures from your own networks and runs, and saves their numbers.
 
-{chr(10).join(f"  {name:<13} {it.what} ({it.figure})" for name, it in ANALYSES.items())}
+{chr(10).join(f"  {name:<17} {it.what} ({it.figure})" for name, it in ANALYSES.items())}
 
   stcli analyze WHAT --help lists its options. Start with: stcli analyze angles runs/st runs/standard
 """
@@ -97,6 +97,10 @@ def computed(
         folders = {name: RunFolder.open(run).path for name, run in runs.items()}
         return module.compute(folders, module.Settings(**given(module.Settings, options))), {
             "runs": {name: str(path) for name, path in folders.items()}
+        }
+    if ANALYSES[what].of == "evaluations":
+        return module.compute(runs, module.Settings(**given(module.Settings, options))), {
+            "runs": {name: str(path) for name, path in runs.items()}
         }
     found = targets(dict(runs), options)
     settings = settings_of(module, found, options)

@@ -206,6 +206,22 @@ class TradeoffOptions(OfRuns):
     """Add the points of Fig. 6 that the paper prints in its tables."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RobustnessCurveOptions(OfAny):
+    """Robust accuracy against ε, from the minimum norms of stcli evaluate RUN --attacks fmn (ddn, sigma-zero).
+
+    A curve per network and attack with its 95 % band over the images, and one of the smallest norms of all attacks
+    on a network; attacks in a ball are points. The median is over the images that are classified correctly.
+    """
+
+    runs: Runs
+    """Runs' folders, of which all evaluations of a checkpoint count, or folders of evaluations."""
+    norm: MaybeText = None
+    """linf, l2, l1 or l0; by default that of the evaluations, if it is the same for all."""
+    checkpoint: str = "best"
+    """Checkpoint of the runs: best, last, best-ema or last-ema."""
+
+
 OPTIONS: dict[str, type[Any]] = {
     "collaborative": CollaborativeOptions,
     "examples": ExamplesOptions,
@@ -215,6 +231,7 @@ OPTIONS: dict[str, type[Any]] = {
     "ratio": RatioOptions,
     "tradeoff": TradeoffOptions,
     "angles": AnglesOptions,
+    "robustness-curve": RobustnessCurveOptions,
 }
 """Analysis → its options. An option named like a field of its `Settings` sets it; None keeps the default."""
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from stcore import errors
 from stcore.audit import Finding
+from stcore.autoattack.attack import AutoAttack
+from stcore.autoattack.records import Records
 from stcore.autoattack.versions import notes
 from stcore.base import checks
 from stcore.base.files import write_file
@@ -38,6 +42,7 @@ from stcore.runs.preparation import set_up
 from stcore.runs.store import check_weights_metadata
 
 ENGINES = ("native", "reference")
+AUDITED_NORMS = ("linf", "l2")
 
 
 def main(args: Sequence[str]) -> int:
@@ -145,7 +150,7 @@ def evaluated(
             signs = before.get("audit") if before is not None else None
             found[name] = Found(assessed, signs and [Finding(**sign) for sign in signs], store)
             found[name].keep(work)
-    if options.audit and work.plan.norm != "l1":
+    if options.audit and work.plan.norm in AUDITED_NORMS:
         missing = [name for name, one in found.items() if one.audit is None]
         for name, signs in audits(work, weights, missing, progress).items():
             found[name].audit = signs
@@ -174,9 +179,23 @@ def _show_cascades(
     for label, found in cascades.items():
         for attack, result in found.items():
             console.print(stage_table(f"{label}, {attack}", result.stages))
-    if work.cascades:
-        for note in notes(work.test.num_classes, [attack.version for attack in work.cascades.values()]):
+            if result.nearest:
+                say(console, f"{label}, {attack}: {norms_in_words(result.records, work.plan.norm)}")
+    if versions := [attack.version for attack in work.cascades.values() if isinstance(attack, AutoAttack)]:
+        for note in notes(work.test.num_classes, versions):
             say(console, note)
+
+
+def norms_in_words(records: Records, norm: str) -> str:
+    """The median of the smallest norms found, of the images that are classified correctly."""
+    found = records.minimum_norm[records.natural == records.label]
+    missing = int(np.isinf(found).sum())
+    median = float(np.median(found)) if len(found) else math.inf
+    middle = "beyond all that was found" if math.isinf(median) else names.radius(median)
+    return (
+        f"median {names.norm(norm)} norm of the nearest examples {middle}, over the {len(found)} images that are "
+        "classified correctly" + (f"; {missing} without an example" if missing else "")
+    )
 
 
 def _show_audits(
@@ -185,8 +204,8 @@ def _show_audits(
     for name, signs in findings.items():
         if options.audit and signs is not None:
             console.print(findings_table(f"audit of {name}", signs))
-    if options.audit and plan.norm == "l1":
-        say(console, "audit: none for l1")
+    if options.audit and plan.norm not in AUDITED_NORMS:
+        say(console, f"audit: none for {plan.norm}")
     doubted = [name for name, signs in findings.items() if any(sign.status == "warn" for sign in signs or ())]
     if options.fast and options.audit and doubted:
         say(

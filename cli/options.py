@@ -279,7 +279,8 @@ class TrainOptions:
     attacks: str = "fgsm,pgd20"
     """Attacks of the final evaluation, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool,
     collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus,
-    autoattack-malt, autoattack-rand, autoattack-fast and its members, as stcli evaluate takes them;
+    autoattack-malt, autoattack-rand, autoattack-fast and its members, fmn, ddn and sigma-zero, as stcli evaluate
+    takes them;
     package.module:make_attack."""
     eval_epsilon: Number = 8 / 255
     """Radius ε of the evaluation's attacks; by default that of training."""
@@ -434,14 +435,16 @@ class EvaluateOptions:
     pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-malt, autoattack-plus,
     autoattack-rand, autoattack-fast; its members apgd-ce, apgd-dlr, apgd-pm, apgd-t, fab, fab-t, square, pma, also
     several joined by +, and malt before apgd-t or fab-t; NAME-rand, such as pgd20-rand, averages the gradients of
-    a random network; package.module:make_attack, your function (epsilon, norm) that returns an attack."""
+    a random network; fmn, ddn (l2), sigma-zero (l0), which look for the nearest example of each image;
+    package.module:make_attack, your function (epsilon, norm) that returns an attack."""
     fast: bool = False
     """Replace autoattack by autoattack-fast: two of its attacks in fewer steps, targets in MALT's order, for a
     ninth of the passes."""
     epsilon: MaybeNumber = None
     """Radius ε of the attacks; by default the run's."""
     norm: MaybeText = None
-    """linf, l2 or l1 (autoattack's attacks only); by default the run's. Another norm needs its own --epsilon."""
+    """linf, l2, l1 (autoattack's attacks and fmn) or l0 (fmn and sigma-zero; ε is a number of components); by
+    default the run's. Another norm needs its own --epsilon."""
     weights: MaybeText = None
     """Evaluate this .safetensors or PyTorch file instead of the run's checkpoints."""
     checkpoint: MaybeText = None
@@ -453,8 +456,8 @@ class EvaluateOptions:
     shard: MaybeText = None
     """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge joins the parts."""
     out: MaybeText = None
-    """The evaluation's folder; with autoattack or --save-examples by default one in evaluations/, in the run's
-    folder, beside the weights file, or here for zoo:NAME."""
+    """The evaluation's folder; with autoattack, fmn, ddn, sigma-zero or --save-examples by default one in
+    evaluations/, in the run's folder, beside the weights file, or here for zoo:NAME."""
     save_every: Number = 30.0
     """Seconds between saves of the state: at most this much work is lost to a kill."""
     save_examples: bool = False

@@ -46,8 +46,8 @@ class Ops(Protocol):
     """The tensor operations of the core. A backend's `ops.py` implements them as plain functions.
 
     Elementwise results have the shape and the floating dtype of their first tensor. Every operation is
-    differentiable (once) where its mathematics is, except `sign`, `flag`, `one_hot` and `stop_gradient`, whose
-    gradient is zero. None has a side effect.
+    differentiable (once) where its mathematics is, except `sign`, `floor`, `flag`, `one_hot` and `stop_gradient`,
+    whose gradient is zero. None has a side effect.
     """
 
     def sign(self, x: Tensor, /) -> Tensor:
@@ -70,6 +70,9 @@ class Ops(Protocol):
 
     def log_softmax(self, logits: Tensor, /) -> Tensor:
         """Log-probabilities over the last axis: (B, C) → (B, C), in nats, without overflow."""
+
+    def floor(self, x: Tensor, /) -> Tensor:
+        """Elementwise largest whole number that is not above x; gradient zero."""
 
     def where(self, condition: Tensor, a: Tensor, b: Tensor | float, /) -> Tensor:
         """Elementwise `a` if `condition` (booleans that broadcast to `a`) holds, else `b`.

@@ -37,6 +37,7 @@ def test_a_backend_has_the_operations_of_the_protocol_and_no_others(every_backen
         ("max", (np.arange(24.0).reshape(2, 3, 2, 2),), [11, 23]),
         ("exp", ([-1.0, 0.0, 2.0],), np.exp([-1, 0, 2])),
         ("sqrt", ([0.0, 4.0],), [0, 2]),
+        ("floor", ([-1.5, 0.0, 2.0, 2.75],), [-2, 0, 2, 2]),
         ("logaddexp", ([1e3, -1e3, 0.0], [1e3, -1e3, 1.0]), np.logaddexp([1e3, -1e3, 0], [1e3, -1e3, 1])),
         ("log_softmax", (LOGITS,), LOGITS - np.logaddexp.reduce(LOGITS, axis=1, keepdims=True)),
         ("clip", ([-2.0, 0.5, 2.0], -1.0, 1.0), [-1, 0.5, 1]),

@@ -17,6 +17,7 @@ abs = ops.abs
 exp = ops.exp
 log = ops.log
 sqrt = ops.sqrt
+floor = ops.floor
 logaddexp = ops.logaddexp
 where = ops.where
 clip = ops.clip

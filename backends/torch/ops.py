@@ -17,6 +17,7 @@ abs = torch.abs
 exp = torch.exp
 log = torch.log
 sqrt = torch.sqrt
+floor = torch.floor
 logaddexp = torch.logaddexp
 where = torch.where
 ones_like = torch.ones_like

@@ -10,13 +10,13 @@ from typing import Literal
 class Analysis:
     """One analysis.
 
-    what: a one-line description.   figure: in the paper.   of: its input, networks or training logs.
+    what: a one-line description.   figure: in the paper.   of: its input, networks, training logs or evaluations.
     module: computes it (see `stcore.analysis`).   drawer: the module whose `draw(result, *, dark=False)` draws it.
     """
 
     what: str
     figure: str
-    of: Literal["checkpoints", "runs"]
+    of: Literal["checkpoints", "runs", "evaluations"]
     module: str
     drawer: str
 
@@ -77,6 +77,13 @@ ANALYSES = {
         "checkpoints",
         "stcore.analysis.angles",
         "stcore.figures.angles",
+    ),
+    "robustness-curve": Analysis(
+        "robust accuracy against ε, from the minimum norms of evaluations",
+        "not in the paper",
+        "evaluations",
+        "stcore.analysis.robustness",
+        "stcore.figures.robustness",
     ),
 }
 """The analyses by name, in the order of the paper's figures."""

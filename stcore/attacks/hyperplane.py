@@ -33,9 +33,11 @@ class Boundary(NamedTuple):
 
 
 def length(ops: Ops, norm: str, x: Tensor) -> Tensor:
-    """The l∞, l2 or l1 norm of each example: (B, …) → (B,)."""
+    """The l∞, l2, l1 or l0 norm of each example: (B, …) → (B,). l0 counts the entries that are not zero."""
     if norm == "l2":
         return ops.sqrt(ops.sum(x * x))
+    if norm == "l0":
+        return ops.sum(ops.abs(ops.sign(x)))
     return ops.max(ops.abs(x)) if norm == "linf" else ops.sum(ops.abs(x))
 
 

@@ -48,7 +48,12 @@ def signs_of_largest(ops: Ops, gradient: Tensor, count: Tensor) -> Tensor:
     At least one is kept; a fractional count is rounded up; of equal entries all are kept, where equal means within
     2^−45 of the largest.
     """
-    size = ops.abs(gradient)
+    return ops.sign(largest(ops, gradient, count))
+
+
+def largest(ops: Ops, x: Tensor, count: Tensor) -> Tensor:
+    """Returns x with zero for all but the `count` largest entries in magnitude, counted as above."""
+    size = ops.abs(x)
     one, above = ops.ones_like(size), 2.0 * ops.max(size)
     wanted = ops.clip(count, 1.0, math.inf) - _ROUNDING
 
@@ -56,7 +61,7 @@ def signs_of_largest(ops: Ops, gradient: Tensor, count: Tensor) -> Tensor:
         return ops.sum(ops.where(size < ops.expand_dims_like(threshold, size), one - one, one)) < wanted
 
     threshold, _ = bisect(ops, too_few, above)
-    return ops.where(size < ops.expand_dims_like(threshold, size), one - one, ops.sign(gradient))
+    return ops.where(size < ops.expand_dims_like(threshold, size), one - one, x)
 
 
 def bisect(ops: Ops, beyond: Callable[[Tensor], Tensor], above: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from stcore.attacks.ddn import DDN
 from stcore.attacks.deepfool import DeepFool
+from stcore.attacks.fmn import FMN
+from stcore.attacks.minimum_norm import MinimumNorm
 from stcore.attacks.pgd import FGSM, PGD, Attack
+from stcore.attacks.sigma_zero import SigmaZero
 from stcore.base import checks
 from stcore.errors import UsageError
 
@@ -49,6 +53,12 @@ _LINF: Mapping[str, Callable[[float], PGD]] = {
 }
 PRESETS = (*_SCALED, *_LINF)
 """The names of all presets."""
+SCALED = tuple(_SCALED)
+"""Those whose radius is the one asked for."""
+MINIMUM_NORM: Mapping[str, Callable[[float, str], MinimumNorm]] = {
+    attack.NAME: attack for attack in (DDN, FMN, SigmaZero)
+}
+"""Minimum-norm attacks by name, with their authors' settings: (radius of an evaluation, norm) → the attack."""
 RAND, SAMPLES = "-rand", 20
 """The end of an attack's name for random networks, and the forwards that it averages."""
 

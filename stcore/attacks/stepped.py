@@ -1,9 +1,9 @@
 """Stepped attacks: all examples advance one evaluation of the network at a time.
 
 An example under attack is a *lane*: an image with its label and, if the attack needs one, a target class. A lane
-is done when a misclassified point is found or its steps are used up; another then takes its place. A step
-therefore does not depend on the other lanes, and a lane's memory is its state: one tensor per name with the lanes
-along axis 0, which can be selected, concatenated, saved and loaded.
+is done when a misclassified point is found or its steps are used up, that of a minimum-norm attack only then;
+another takes its place. A step therefore does not depend on the other lanes, and a lane's memory is its state: one
+tensor per name with the lanes along axis 0, which can be selected, concatenated, saved and loaded.
 
 Each step evaluates the network at the lane's current point, then moves the point.
 """
@@ -20,7 +20,7 @@ State: TypeAlias = "dict[str, Any]"
 """Native tensors (or host arrays, see `HostAttack`) with the lanes along axis 0.
 
 Two are always present: `adversarial` (B, …), the point to verify, and `success` (B,), above 0.5 if the lane has
-found one and is done.
+found one in this step.
 """
 
 
@@ -49,7 +49,7 @@ class SteppedAttack(Protocol):
 
     @property
     def evaluations(self) -> int:
-        """The number of steps of a lane that finds nothing."""
+        """The number of steps of a lane that does not leave early."""
 
     @property
     def forwards(self) -> int:

@@ -2,7 +2,8 @@
 
 A *job* is one run: an image, a restart, a target class. As many jobs as fit in a batch run at once, as lanes; a
 lane whose image has been fooled, or whose steps are used up, makes room for the next job. A success counts only
-once verified: by a fresh forward, in the ball, in range and finite.
+once verified: by a fresh forward, in the ball, in range and finite. A stage that looks for the nearest example
+keeps its lanes to their last step, and the nearest verified example of an image, in the ball or not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from stcore.attacks import counter_random
 from stcore.attacks.malt import MALT
+from stcore.attacks.minimum_norm import NEARER
 from stcore.attacks.presets import RAND
 from stcore.attacks.stepped import HostAttack, SteppedAttack
 from stcore.autoattack.lanes import Body, Lanes, lanes_on
@@ -27,7 +29,7 @@ from stcore.protocols import Array, Classifier
 
 _JOB = ("image", "restart", "rank")  # columns of a job: image row, restart number, target rank
 _LANE = ("job", "step")
-_SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5}
+_SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5, "l0": 0.0}
 """Tolerance for float32 rounding outside the ball, relative to ε; in l1 the rounding of all pixels adds up."""
 
 
@@ -89,7 +91,7 @@ class Cascade:
         """The number of steps that the current stage has left if it finds nothing more."""
         stage = self.stages[self._stage]
         images = self._jobs[self._next :, 0]
-        runs = len(self._lanes) + (int(self.records.robust[images].sum()) if len(images) else 0)
+        runs = len(self._lanes) + (int((~self._settled(images)).sum()) if len(images) else 0)
         return runs * stage.attack.evaluations - int(self._lanes[:, 1].sum())
 
     # Steps
@@ -119,8 +121,7 @@ class Cascade:
         self._lanes[:, 1] += 1
         over = self._lanes[:, 1] >= self.stages[stage].attack.evaluations
         if len(claims) or over.any():  # no other lane leaves
-            fooled = ~self.records.robust[self._jobs[self._lanes[:, 0], 0]]
-            self._keep(lanes, ~(over | fooled))
+            self._keep(lanes, ~(over | self._settled(self._jobs[self._lanes[:, 0], 0])))
 
     def _order_targets(self) -> None:
         """Orders the targets of the images under measurement by their distances, the nearest first."""
@@ -144,9 +145,9 @@ class Cascade:
         if self._next == len(self._jobs) or len(self._lanes) >= self.batch_size:
             return
         chosen: list[int] = []
-        robust = self.records.robust
+        settled = self._settled(np.arange(len(self._images)))
         while len(self._lanes) + len(chosen) < self.batch_size and self._next < len(self._jobs):
-            if robust[self._jobs[self._next, 0]]:
+            if not settled[self._jobs[self._next, 0]]:
                 chosen.append(self._next)
             self._next += 1
         if not chosen:
@@ -165,30 +166,38 @@ class Cascade:
         if not len(claims):
             return
         points = lanes.adversarial(self._body, claims.tolist())
-        jobs = self._lanes[claims, 0]
-        rows = self._jobs[jobs, 0]
+        rows = self._jobs[self._lanes[claims, 0], 0]
         originals = self.classifier.host_pixels(self._images[rows])
-        attack = self.stages[self._stage].attack
+        stage = self.stages[self._stage]
+        attack = stage.attack
         distance = lengths(points.astype(np.float64) - originals, attack.norm)
+        if stage.nearest:  # the rest are not worth a forward
+            nearer = ~(distance >= NEARER * self.records.distance[rows])  # the first is: NaN stands there
+            claims, points, rows, distance = claims[nearer], points[nearer], rows[nearer], distance[nearer]
+            if not len(claims):
+                return
+        jobs = self._lanes[claims, 0]
         low, high = attack.bounds
         flat = points.reshape(len(points), -1)
-        allowed = (
-            np.isfinite(flat).all(1)
-            & (flat >= low).all(1)
-            & (flat <= high).all(1)
-            & (distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7)
-        )
+        allowed = np.isfinite(flat).all(1) & (flat >= low).all(1) & (flat <= high).all(1)
+        within = distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7
         predicted = self._verified(points, self.records.label[rows])
-        valid = allowed & (predicted != self.records.label[rows])
+        valid = allowed & (within | stage.nearest) & (predicted != self.records.label[rows])
         for i in np.flatnonzero(valid).tolist():
             row, job = rows[i], self._jobs[jobs[i]]
-            if self.records.attack[row] != NONE:
-                continue  # another target was found in the same step
-            self.records.predicted[row], self.records.attack[row] = predicted[i], self._stage
-            self.records.target[row] = self._target(jobs[i : i + 1])[0] if self._is_targeted() else NONE
-            self.records.restart[row], self.records.iteration[row] = job[1], self._lanes[claims[i], 1]
+            if self._settled(row) or distance[i] >= NEARER * self.records.distance[row]:
+                continue  # another run of this step was recorded
+            if within[i]:
+                self.records.predicted[row], self.records.attack[row] = predicted[i], self._stage
+                self.records.target[row] = self._target(jobs[i : i + 1])[0] if self._is_targeted() else NONE
+                self.records.restart[row], self.records.iteration[row] = job[1], self._lanes[claims[i], 1]
             self.records.distance[row] = distance[i]
             self.found[int(row)] = points[i]
+
+    def _settled(self, images: Array) -> Array:
+        """Booleans: of which of these images no example is looked for any more."""
+        settled: Array = ~(self.records.robust[images] | self.stages[self._stage].nearest)
+        return settled
 
     def _verified(self, points: Array, labels: Array) -> Array:
         """Returns the classes predicted for points; over several forwards a wrong class only if most are wrong."""
@@ -216,7 +225,7 @@ class Cascade:
 
     def _keys_of(self, jobs: Array) -> counter_random.Keys:
         rows, restarts, ranks = self._jobs[jobs].T
-        attack = IDS[self.stages[self._stage].name.removesuffix(RAND)]
+        attack = IDS.get(self.stages[self._stage].name.removesuffix(RAND), 0)  # 0: it draws nothing
         return counter_random.keys(self._seed, attack, restarts, ranks, self._positions[rows])
 
     def _of(self, stage: int) -> Lanes:

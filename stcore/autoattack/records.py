@@ -20,7 +20,9 @@ class Records:
     predicted: the class predicted for the adversarial example; without one, `natural`.
     attack: the index of the stage that fooled the network, or −1.
     target, restart, iteration: of that run, or −1; the target is a class, −1 for an untargeted attack.
-    distance: of the adversarial example from the image, in the threat model's norm; NaN without one.
+    distance: of the adversarial example from the image, in the threat model's norm, in float64; NaN without one.
+        Of a minimum-norm attack the nearest example's, which may lie beyond ε: then the fields above are those of
+        an image without one.
     """
 
     label: Array
@@ -44,6 +46,12 @@ class Records:
         """Booleans (N,): classified correctly and not fooled."""
         robust: Array = (self.natural == self.label) & (self.attack == NONE)
         return robust
+
+    @property
+    def minimum_norm(self) -> Array:
+        """The smallest norm (N,) known to fool the network: 0 if the image does, infinite without an example."""
+        known = np.where(np.isnan(self.distance), np.inf, self.distance)
+        return np.where(self.natural == self.label, known, 0.0)
 
     def arrays(self) -> dict[str, Array]:
         """Returns the fields by name."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from stcore.attacks.apgd import APGD
 from stcore.attacks.apgd_l1 import APGDL1
@@ -62,6 +63,18 @@ class Stage:
     targets: int = 0
     samples: int = 1
     """Forwards that verify a success; more than half of them must be wrong."""
+    nearest: bool = False
+    """Whether every run takes all its steps, and an image's nearest example counts, in the ball or not."""
+
+
+class Staged(Protocol):
+    """What runs as a cascade."""
+
+    def stages(self, classes: int) -> tuple[Stage, ...]:
+        """Returns the attacks in their order, for a network with this number of classes."""
+
+    def check_images(self, shape: Sequence[int]) -> None:
+        """Raises UsageError if one of its attacks does not take images of this shape."""
 
 
 @dataclass(frozen=True)

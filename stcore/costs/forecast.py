@@ -136,7 +136,8 @@ class Forecast:
         """The passes for an image that withstands the stage: forwards and, if it uses gradients, backwards."""
         attack = stage.attack
         each = getattr(attack, "forwards", 1) + getattr(attack, "backwards", 0)
-        return stage.restarts * max(1, stage.targets) * (attack.evaluations * each + stage.samples)
+        verified = attack.evaluations if stage.nearest else 1
+        return stage.restarts * max(1, stage.targets) * (attack.evaluations * each + verified * stage.samples)
 
 
 def _sum(spent: Sequence[Spent]) -> Spent:

@@ -12,10 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from stcore.autoattack.attack import AutoAttack
 from stcore.autoattack.cascade import Cascade, under
 from stcore.autoattack.records import NONE, Records
-from stcore.autoattack.versions import Stage
+from stcore.autoattack.versions import Stage, Staged
 from stcore.base.progress import Progress, stretch
 from stcore.data.batches import Batch
 from stcore.data.rows import Images
@@ -63,10 +62,14 @@ class StageResult:
 
 @dataclass(frozen=True)
 class CascadeResult:
-    """Result of a cascade: the records of all images, and its stages."""
+    """Result of a cascade: the records of all images, and its stages.
+
+    nearest: whether it looked for the nearest example of each image, as minimum-norm attacks do.
+    """
 
     records: Records
     stages: tuple[StageResult, ...]
+    nearest: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Assessment:
     def __init__(
         self,
         evaluator: Evaluator,
-        cascades: Mapping[str, AutoAttack],
+        cascades: Mapping[str, Staged],
         images: Images,
         labels: Array,
         *,
@@ -175,7 +178,7 @@ class Assessment:
                         progress.advance(before - remaining, f"robust {100 * standing:.2f} %")
                     yield cascade.stage != stage
 
-    def _start(self, name: str, attack: AutoAttack) -> Cascade:
+    def _start(self, name: str, attack: Staged) -> Cascade:
         """A new cascade, or one resumed from the stored state."""
         evaluator, logits = self._evaluator, self._state["logits"]
         cascade = Cascade(
@@ -217,7 +220,8 @@ class Assessment:
             state = under(name, self._state)
             records = Records.of(under("record", state))
             stages = attack.stages(self._state["logits"].shape[1])
-            cascades[name] = CascadeResult(records, _stage_results(stages, state, records))
+            nearest = any(stage.nearest for stage in stages)
+            cascades[name] = CascadeResult(records, _stage_results(stages, state, records), nearest)
             predicted[name] = records.predicted
         return AssessmentResult(Predictions(self._labels, predicted), cascades)
 

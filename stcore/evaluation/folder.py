@@ -145,7 +145,8 @@ def _append(path: Path, length: int, new: Mapping[int, Array]) -> int:
 def _join(path: Path, length: int, whole: Path) -> None:
     """Writes the examples in the first `length` bytes of a file in the order of their rows.
 
-    They join those that are there already, as an earlier version kept them during an evaluation.
+    They join those that are there already, as an earlier version kept them during an evaluation. Of several of one
+    row the last counts: a minimum-norm attack's nearest.
     """
     _check_length(path, length)
     saved = [read_arrays(whole)] if whole.is_file() else []
@@ -154,8 +155,8 @@ def _join(path: Path, length: int, whole: Path) -> None:
         while file.tell() < length:
             rows.append(np.load(file, allow_pickle=False))
             examples.append(np.load(file, allow_pickle=False))
-    sorted_rows, order = np.unique(np.concatenate(rows), return_index=True)
-    write_arrays(whole, {"rows": sorted_rows, "examples": np.concatenate(examples)[order]})
+    sorted_rows, order = np.unique(np.concatenate(rows)[::-1], return_index=True)
+    write_arrays(whole, {"rows": sorted_rows, "examples": np.concatenate(examples)[::-1][order]})
 
 
 def _check_length(path: Path, length: int) -> None:

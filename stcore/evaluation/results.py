@@ -74,10 +74,14 @@ def record_arrays(result: AssessmentResult, indices: Array) -> dict[str, Array]:
     predicted/natural, predicted/NAME: its predicted class, without and under each attack.
     NAME/…: for each cascade the fields of `stcore.autoattack.Records`, and NAME/attacks, the names of its stages,
         which NAME/attack indexes.
+    NAME/minimum_norm: for each minimum-norm attack the smallest norm found: 0 for an image that is misclassified
+        itself, infinite where no example was found.
     """
     arrays = {"position": indices, "label": result.predictions.labels}
     arrays |= {f"predicted/{name}": classes for name, classes in result.predictions.predicted.items()}
     for name, cascade in result.cascades.items():
         arrays |= {f"{name}/{key}": array for key, array in cascade.records.arrays().items()}
         arrays[f"{name}/attacks"] = np.array([stage.name for stage in cascade.stages])
+        if cascade.nearest:
+            arrays[f"{name}/minimum_norm"] = cascade.records.minimum_norm
     return arrays

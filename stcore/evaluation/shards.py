@@ -64,7 +64,8 @@ def _assessed(whole: Mapping[str, Array], costs: Sequence[Mapping[str, Any]]) ->
                 sum(row[key] for row in rows) for key in ("forwards", "backwards", "seconds")
             )
             stages.append(StageResult(first["attack"], robust, forwards, backwards, seconds))
-        cascades[name] = CascadeResult(Records.of(under(name, whole)), tuple(stages))
+        nearest = f"{name}/minimum_norm" in whole
+        cascades[name] = CascadeResult(Records.of(under(name, whole)), tuple(stages), nearest)
     return AssessmentResult(Predictions(whole["label"], under("predicted", whole)), cascades)
 
 

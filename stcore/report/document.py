@@ -13,6 +13,7 @@ from stcore.report.history import history
 from stcore.report.phrases import listed
 from stcore.report.reproduce import reproduce
 from stcore.report.results import results
+from stcore.report.robustness import robustness
 from stcore.report.summary import headline
 from stcore.report.trained import trained
 from stcore.results import names
@@ -47,6 +48,7 @@ def single_run(run: GatheredRun, prefix: str, examples: Examples) -> Part:
     """The sections of one run. prefix: of their anchors."""
     sections = [
         results(run, f"{prefix}results"),
+        *robustness(run, f"{prefix}robustness"),
         trained(run, f"{prefix}trained"),
         *training_curves(run, f"{prefix}curves"),
     ]

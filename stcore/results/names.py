@@ -48,6 +48,9 @@ ATTACKS = {
     "mifgsm": Name("MI-FGSM", "MI-FGSM"),
     "deepfool": Name("DeepFool", "DeepFool"),
     "pma": Name("PMA", "PMA"),
+    "ddn": Name("DDN", "DDN"),
+    "fmn": Name("FMN", "FMN"),
+    "sigma-zero": Name("σ-zero", "σ-zero"),
 }
 DIVERGENCES = {
     "js": "JS divergence",
@@ -58,7 +61,7 @@ DIVERGENCES = {
 }
 """In the order of Fig. 6, then ours."""
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}
-NORMS = {"linf": "l∞", "l2": "l2", "l1": "l1"}
+NORMS = {"linf": "l∞", "l2": "l2", "l1": "l1", "l0": "l0"}
 
 
 def method(settings: Mapping[str, Any]) -> str:
@@ -109,7 +112,7 @@ def model(name: str) -> str:
 
 
 def norm(name: str) -> str:
-    """l∞, l2 or l1."""
+    """l∞, l2, l1 or l0."""
     return NORMS[name]
 
 

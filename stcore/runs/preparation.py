@@ -381,11 +381,11 @@ def set_up(
 
 
 def check_norm(plan: Plan) -> None:
-    """UsageError if no epoch could be evaluated: PGD, the attack after each epoch, has no l1."""
-    if plan.norm == "l1":
+    """UsageError if no epoch could be evaluated: PGD, the attack after each epoch, has no l1 and no l0."""
+    if plan.norm in ("l1", "l0"):
         raise UsageError(
-            "eval_norm: expected linf or l2 in training, whose epochs are judged by PGD; received l1. Evaluate in "
-            "l1 by stcli evaluate"
+            f"eval_norm: expected linf or l2 in training, whose epochs are judged by PGD; received {plan.norm}. "
+            f"Evaluate in {plan.norm} by stcli evaluate"
         )
 
 

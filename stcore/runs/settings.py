@@ -239,7 +239,7 @@ class Evaluation:
     def __post_init__(self) -> None:
         checks.whole("eval_batch_size", self.batch_size, 1)
         if self.norm is not None:
-            checks.choice("eval_norm", self.norm, ("linf", "l2", "l1"))
+            checks.choice("eval_norm", self.norm, ("linf", "l2", "l1", "l0"))
         checks.choice("select", self.select, SELECT)
         check_monitor(self.select_by)
 

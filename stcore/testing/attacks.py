@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stcore.attacks.minimum_norm import MinimumNorm
 from stcore.evaluation.attack_names import ATTACKS
 from stcore.protocols import Array, Mode
 from stcore.testing.backends import STRICT, Backend, draw, installed, load, problem
@@ -32,15 +33,18 @@ def check_attack(
     forwards, backwards: how many passes it makes, if they are to be counted.
     strict: also run it on the strict backend, which knows the protocol alone; False for one that needs more.
 
-    Examples: shaped like x, in the ball and in [0, 1], the same for the same noise, those of one image independent
-    of the others, equal on all installed backends. Weights, statistics and the batch stay unchanged; forwards are
-    in evaluation mode. `repr` is the same in each process, as it stands in an evaluation's identity.
+    Examples: shaped like x, in the ball (not those of a minimum-norm attack) and in [0, 1], the same for the same
+    noise, those of one image independent of the others, equal on all installed backends. Weights, statistics and
+    the batch stay unchanged; forwards are in evaluation mode. `repr` is the same in each process, as it stands in
+    an evaluation's identity.
     """
     made = attack
     if isinstance(attack, str | type) or not hasattr(attack, "find"):
         epsilon = EPSILON[norm] if epsilon is None else epsilon
         made = ATTACKS.find(attack)(epsilon, norm)
     radius = getattr(made, "epsilon", None) if epsilon is None else epsilon
+    if isinstance(made, MinimumNorm):  # its radius bounds no example
+        radius = None
     norm = getattr(made, "norm", norm)
     assert isinstance(made.noise_laws, tuple), f"expected noise_laws to be a tuple; received {made.noise_laws!r}"
     assert " at 0x" not in repr(made), (

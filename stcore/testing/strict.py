@@ -206,6 +206,7 @@ ops = SimpleNamespace(
     exp=_lift(np.exp),
     log=_lift(np.log),
     sqrt=_lift(np.sqrt),
+    floor=_lift(np.floor),
     logaddexp=_lift(np.logaddexp),
     log_softmax=_lift(_log_softmax),
     where=_lift(_where),
