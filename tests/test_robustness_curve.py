@@ -1,4 +1,4 @@
-"""`stcli analyze robustness-curve`: curves by hand from made-up records, the figure, and the section of a report."""
+"""`stcli analyze robustness-curve`: curves by hand from made-up records, their figure, a section of the report."""
 
 import csv
 import json
