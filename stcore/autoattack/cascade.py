@@ -75,6 +75,7 @@ class Cascade:
         """Of each lane: derived from its job."""
         self._jobs: Array = np.zeros((0, len(_JOB)), int)
         validation.check_precision(classifier, images.shape[1:])
+        self._vote_on_natural(max((stage.samples for stage in self.stages), default=1))
         self._enter(0)
 
     # State
@@ -178,7 +179,7 @@ class Cascade:
             & (flat <= high).all(1)
             & (distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7)
         )
-        predicted = self._verified(points, self.records.label[rows])
+        predicted = self._verified(points, self.records.label[rows], self.stages[self._stage].samples)
         valid = allowed & (predicted != self.records.label[rows])
         for i in np.flatnonzero(valid).tolist():
             row, job = rows[i], self._jobs[jobs[i]]
@@ -190,9 +191,19 @@ class Cascade:
             self.records.distance[row] = distance[i]
             self.found[int(row)] = points[i]
 
-    def _verified(self, points: Array, labels: Array) -> Array:
+    def _vote_on_natural(self, samples: int) -> None:
+        """For a random network: an image that one forward misclassified is wrong only if most of `samples` are."""
+        if samples == 1:
+            return
+        wrong = np.flatnonzero(~self.records.robust)
+        for begin in range(0, len(wrong), self.batch_size):
+            rows = wrong[begin : begin + self.batch_size]
+            pixels = self.classifier.host_pixels(self._images[rows])
+            self.records.natural[rows] = self._verified(pixels, self.records.label[rows], samples)
+            self.records.predicted[rows] = self.records.natural[rows]
+
+    def _verified(self, points: Array, labels: Array, samples: int) -> Array:
         """Returns the classes predicted for points; over several forwards a wrong class only if most are wrong."""
-        samples = self.stages[self._stage].samples
         votes = np.stack([self._predict(points) for _ in range(samples)])
         self.forwards[self._stage] += samples * len(points)
         wrong = (votes != labels).mean(axis=0) > 0.5
