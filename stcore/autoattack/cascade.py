@@ -23,6 +23,7 @@ from stcore.base import checks
 from stcore.core import validation
 from stcore.core.threat import lengths
 from stcore.data.rows import Images
+from stcore.errors import DataError
 from stcore.protocols import Array, Classifier
 
 _JOB = ("image", "restart", "rank")  # columns of a job: image row, restart number, target rank
@@ -253,7 +254,15 @@ class Cascade:
         return {name: np.array(array) for name, array in arrays.items()}
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        """Resumes from the state that `save` returned, in a cascade with the same settings."""
+        """Resumes from the state that `save` returned, in a cascade with the same settings.
+
+        Raises DataError for a state from before autoattack-fast ordered its targets, whose stages are others.
+        """
+        if self._orders and "targets" not in arrays:
+            raise DataError(
+                "state: expected one with an order of targets; received one of an earlier version, whose attacks were "
+                "others. Begin the evaluation anew, in another folder"
+            )
         self._stage, self._next = int(arrays["stage"]), int(arrays["next"])
         self._jobs, self._lanes = np.array(arrays["jobs"]), np.array(arrays["lanes"])
         self.forwards, self.backwards = np.array(arrays["forwards"]), np.array(arrays["backwards"])
