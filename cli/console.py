@@ -50,8 +50,8 @@ def make_progress(console: Console) -> Bars | Lines:
 
 def label_of(checkpoint: str, epoch: str | None, about: Mapping[str, Any]) -> str:
     """A checkpoint with its epoch and what is unusual in the evaluation of this identity: best (epoch 3, tf32)."""
-    about = [*([] if epoch is None else [f"epoch {epoch}"]), *unusual(about)]
-    return f"{checkpoint} ({', '.join(about)})" if about else checkpoint
+    said = [*([] if epoch is None else [f"epoch {epoch}"]), *unusual(about)]
+    return f"{checkpoint} ({', '.join(said)})" if said else checkpoint
 
 
 def score_table(scores: Mapping[str, Mapping[str, Accuracy]]) -> Fitting:

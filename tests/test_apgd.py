@@ -265,7 +265,7 @@ def test_the_gradient_is_that_of_the_loss(backend):
     np.testing.assert_array_equal(wrong, predicted != given.y)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [*LOSSES, "probability_margin"])
 @pytest.mark.parametrize("norm", RADII)
 def test_both_frameworks_go_the_same_way(norm, loss):
     x, ways = pixels(), []
@@ -330,7 +330,7 @@ def distance(norm, delta):
 @settings(max_examples=8, deadline=None)
 @given(
     norm=st.sampled_from(list(RADII)),
-    loss=st.sampled_from(list(LOSSES)),
+    loss=st.sampled_from([*LOSSES, "probability_margin"]),
     epsilon=st.sampled_from([0.0, 1e-3, 0.1, 0.7]),
     bounds=st.sampled_from([(0.0, 1.0), (-1.0, 2.0)]),
     steps=st.integers(1, 14),

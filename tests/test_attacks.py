@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from stcore.attacks.ascent_losses import ASCENT_LOSSES
 from stcore.attacks.deepfool import DeepFool
 from stcore.attacks.fab import FAB
 from stcore.attacks.square import Square
+from stcore.autoattack import AutoAttack
 from stcore.base.seeding import Stream, sample_uniform
 from stcore.errors import UsageError
+from stcore.evaluation.attack_names import attack_of
 from stcore.protocols import Mode
 from stcore.testing import check_attack
 
@@ -78,6 +81,10 @@ def gradient_by_hand(net, loss, point, y, natural):
         return (np.eye(CLASSES)[runner_up] - label) @ net.w.T
     if loss == "kl":
         return (softmax(z) - softmax(net.host(natural))) @ net.w.T
+    if loss == "probability_margin":
+        p, best = softmax(z), np.where(label > 0, -np.inf, z).argmax(1)
+        of = [p[rows, c][:, None] * (np.eye(CLASSES)[c] - p) for c in (best, y)]
+        return (of[0] - of[1]) @ net.w.T
     assert loss in ("cross_entropy", "collaborative")
     assert len(rows) == len(point)
     return (1 if loss == "cross_entropy" else -1) * (softmax(z) - label) @ net.w.T
@@ -198,6 +205,85 @@ def test_steps_with_momentum_are_those_of_dong_et_al(every_backend, norm, moment
     by_hand = iterates_by_hand(net, x, y, start, momentum=momentum, **told)[-1]
     np.testing.assert_allclose(examples, by_hand, atol=1e-7 if every_backend.name == "strict" else 1e-12)
     assert np.abs(by_hand - iterates_by_hand(net, x, y, start, **told)[-1]).max() > 0.01
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_probability_margin_is_that_of_the_softmax(every_backend, norm):
+    x, y, noise = flat_problem(4 if every_backend.name == "strict" else 40)
+    attack = PGD(0.1, 0.02, 4, norm=norm, loss="probability_margin")
+    ours, _ = found(every_backend, attack, x, y, noise)
+    told = {"epsilon": 0.1, "alpha": 0.02, "steps": 4, "loss": "probability_margin", "norm": norm}
+    by_hand = iterates_by_hand(Linear(every_backend), x, y, x + 0.1 * noise[0], **told)
+    np.testing.assert_allclose(ours, by_hand[-1], rtol=0, atol=1e-7 if every_backend.name == "strict" else 1e-9)
+
+
+class Turns(Linear):
+    """Answers as one linear softmax, then as the next."""
+
+    def __init__(self, backend, weights):
+        super().__init__(backend)
+        self.turns = cycle(weights)
+
+    def logits(self, x, mode, *, dropout=False):
+        self.w = next(self.turns)
+        return super().logits(x, mode, dropout=dropout)
+
+
+def test_of_a_random_network_the_gradients_are_averaged():
+    """Against numpy: three forwards an iterate, whose gradients' mean is the direction."""
+    backend, (x, y, noise) = load("torch"), flat_problem()
+    weights = [
+        Linear(backend).w + shift for shift in np.random.default_rng(7).normal(size=(3, DIMENSION, CLASSES))
+    ]
+    net, attack = Turns(backend, weights), PGD(0.1, 0.02, 4, samples=3)
+    ours = backend.array(attack.find(net, *map(backend.tensor, (x, y)), (backend.tensor(noise[0]),)))
+    assert len(net.forwarded) == 4 * 3
+    point, label = x + 0.1 * noise[0], np.eye(CLASSES)[y]
+    for _ in range(4):
+        gradients = [(softmax(point @ w + net.b) - label) @ w.T for w in weights]
+        assert (np.sign(sum(gradients)) != np.sign(gradients[0])).any()
+        point = np.clip(np.clip(point + 0.02 * np.sign(sum(gradients)), x - 0.1, x + 0.1), 0, 1)
+    np.testing.assert_allclose(ours, point, atol=1e-12)
+
+
+@pytest.mark.parametrize(("samples", "wrong", "expected"), [(3, 2, "first"), (3, 1, "last"), (2, 1, "last")])
+def test_an_iterate_is_wrong_if_most_of_its_forwards_are(backend, samples, wrong, expected):
+    """`worst` returns the first wrong iterate; the network is right or wrong by turns, whatever the pixels."""
+    w = Linear(backend).w
+    biases = cycle([np.eye(CLASSES)[1 if k < wrong else 0] for k in range(samples)])
+
+    class Answers(Turns):
+        def logits(self, x, mode, *, dropout=False):
+            self.b = next(biases)
+            return super().logits(x, mode, dropout=dropout) + 1e-6 * (x @ backend.tensor(w))
+
+    net = Answers(backend, [w * 0.0])
+    x = np.full((1, DIMENSION), 0.5)
+    given = backend.tensor(x), backend.tensor(np.array([0])), (backend.tensor(np.zeros_like(x)),)
+    attack = PGD(0.3, 0.1, 3, iterate="worst", samples=samples)
+    moved = np.abs(backend.array(attack.find(net, *given)) - x).max()
+    assert moved == pytest.approx(0.1 if expected == "first" else 0.3)
+
+
+def test_names_of_attacks_on_random_networks():
+    assert preset("pgd20-rand", 0.1) == dataclasses.replace(preset("pgd20", 0.1), samples=20)
+    assert attack_of("cw100-rand", 0.1, "l2") == dataclasses.replace(preset("cw100", 0.1, "l2"), samples=20)
+    joined = attack_of("pma-rand+apgd-ce-rand+square", 0.1)
+    assert joined == AutoAttack(0.1, version="custom", attacks=("pma-rand", "apgd-ce-rand", "square"))
+    assert [(s.name, s.samples, getattr(s.attack, "samples", None)) for s in joined.stages(10)] == [
+        ("pma-rand", 20, 20),
+        ("pma-rand", 20, 20),
+        ("apgd-ce-rand", 20, 20),
+        ("square", 1, None),
+    ]
+    assert attack_of("autoattack-rand", 0.1) == AutoAttack(0.1, version="rand")
+    with pytest.raises(
+        UsageError, match="attack: expected one that averages gradients before -rand; received 'deepf"
+    ):
+        attack_of("deepfool-rand", 0.1)
+    for name in ("square-rand", "pgd21-rand", "malt", "-rand"):
+        with pytest.raises(UsageError, match="attacks: expected one of fgsm"):
+            attack_of(name, 0.1)
 
 
 def test_a_gradient_of_zero_moves_nothing(every_backend):
@@ -406,6 +492,7 @@ def test_every_backend_finds_the_same(told):
             "restarts": st.integers(1, 3),
             "iterate": st.sampled_from(["last", "worst"]),
             "momentum": st.floats(0, 2),
+            "samples": st.integers(1, 2),
         }
     ),
     seed=st.integers(0, 100),

@@ -348,11 +348,21 @@ def test_a_run_whose_config_was_broken(place):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--attacks", "cw"], "apgd-ce+square, or package.module:make_attack; received 'cw'"),
         (
-            ["--attacks", "apgd-ce+cw"],
-            "apgd-ce+square, or package.module:make_attack; received 'apgd-ce+cw'",
+            ["--attacks", "cw"],
+            "apgd-ce+square, NAME-rand for a random network, or package.module:make_attack; received 'cw'",
         ),
+        (["--attacks", "apgd-ce+cw"], "or package.module:make_attack; received 'apgd-ce+cw'"),
+        (["--attacks", "square-rand"], "or package.module:make_attack; received 'square-rand'"),
+        (["--attacks", "deepfool-rand"], "attack: expected one that averages gradients before -rand; received"),
+        (
+            ["--attacks", "malt+apgd-ce"],
+            "attacks: expected apgd-t or fab-t after malt, which orders their targets",
+        ),
+        (["--attacks", "pma", "--norm", "l1", "--epsilon", "2"], "norm: expected one of linf, l2; received 'l1'"),
+        (["--engine", "reference", "--attacks", "autoattack-malt"], "engine: expected only autoattack or members"),
+        (["--bpda", "Rounds"], "layers: expected the name of one of the model's layers, or of their types, "),
+        (["--bpda", "relu1,,linear"], "received ''"),
         (["--attacks", "pgd20", "--fast"], "fast: expected autoattack among the attacks; received pgd20"),
         (["--norm", "l2"], "epsilon: expected one with norm = l2; the run's is for linf"),
         (["--norm", "l1", "--epsilon", "2"], "norm: expected one of linf, l2; received 'l1'"),

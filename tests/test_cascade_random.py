@@ -7,7 +7,7 @@ from harness import load
 from test_cascade import CLASSES, EPSILON, Short, run, task
 
 from stcore.attacks.apgd import APGD
-from stcore.autoattack import AutoAttack, Stage
+from stcore.autoattack import AutoAttack, Cascade, Stage
 from stcore.autoattack.records import NONE
 
 GRADIENTS = {"torch": 20, "keras": 4}  # averaged in a step: Keras traces each of them
@@ -74,6 +74,31 @@ def test_one_lucky_forward_fools_nobody(backend):
 
     one, _ = run(backend, Single(0.0), of=of)
     assert (one.records.attack != NONE).any()
+
+
+def test_one_unlucky_first_forward_condemns_nobody(backend):
+    """Images that most forwards classify correctly are attacked, also those that the first got wrong."""
+    model, x, _ = task(backend)
+    classifier = backend.classifier(model)
+    logits = classifier.eval_logits(classifier.images(x))
+    first, second = np.sort(logits, axis=1)[:, :-3:-1].T
+    clear = np.tile(np.flatnonzero(first - second > 1.5 * NOISE), 8)
+    x, y = x[clear], logits.argmax(axis=1)[clear]
+    random = backend.classifier(noisy(backend, model))
+
+    def begun(samples):
+        once = random.eval_logits(random.images(x))
+        predict = lambda points: random.eval_logits(random.images(points)).argmax(axis=1)  # noqa: E731
+        made = Cascade(random, [Stage("apgd-ce", APGD(0.1), samples=samples)], x, y, once, predict)
+        return made, (once.argmax(axis=1) != y)
+
+    single, wrong = begun(1)
+    np.testing.assert_array_equal(single.records.robust, ~wrong)
+    many, wrong = begun(20)
+    assert wrong.any()
+    assert many.records.robust.all()
+    assert (many.records.predicted == y).all()
+    assert many.forwards[0] == 20 * wrong.sum()
 
 
 def test_what_falls_errs_in_most_forwards(backend):

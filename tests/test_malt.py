@@ -12,7 +12,7 @@ from stcore.attacks.malt import MALT
 from stcore.autoattack import Cascade
 from stcore.autoattack.versions import stages
 from stcore.base.progress import Silent
-from stcore.errors import UsageError
+from stcore.errors import DataError, UsageError
 
 ORDERS = {"linf": np.inf, "l2": 2, "l1": 1}
 
@@ -127,7 +127,10 @@ def test_the_order_does_not_depend_on_the_batch_and_is_saved(backend):
     resumed = cascade(backend, batch_size=5)[0]
     resumed.load(begun.save())
     np.testing.assert_array_equal(ordered(resumed)._targets[robust], whole._targets[robust])
-    assert "targets" not in cascade(backend, ("apgd-t", "square"))[0].save()
+    other = cascade(backend, ("apgd-t", "square"))[0].save()
+    assert "targets" not in other
+    with pytest.raises(DataError, match="state: expected one with an order of targets"):
+        resumed.load(other)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

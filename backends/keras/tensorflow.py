@@ -29,10 +29,11 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
     return tf.stop_gradient(value), pullback
 
 
-@tf.custom_gradient
-def with_gradient_of(approximation: Tensor, value: Tensor) -> tuple[Tensor, Callable[..., Any]]:
+def with_gradient_of(approximation: Tensor, value: Tensor) -> Tensor:
     """The value, as if it had been computed as the approximation was, which has its shape and dtype."""
-    return tf.identity(value), lambda gradient: (gradient, None)
+    return tf.custom_gradient(lambda _, value: (tf.identity(value), lambda gradient: (gradient, None)))(
+        approximation, value
+    )
 
 
 def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:

@@ -25,6 +25,7 @@ from stcore.base import checks
 from stcore.core import validation
 from stcore.core.threat import lengths
 from stcore.data.rows import Images
+from stcore.errors import DataError
 from stcore.protocols import Array, Classifier
 
 _JOB = ("image", "restart", "rank")  # columns of a job: image row, restart number, target rank
@@ -77,6 +78,7 @@ class Cascade:
         """Of each lane: derived from its job."""
         self._jobs: Array = np.zeros((0, len(_JOB)), int)
         validation.check_precision(classifier, images.shape[1:])
+        self._vote_on_natural(max((stage.samples for stage in self.stages), default=1))
         self._enter(0)
 
     # State
@@ -181,7 +183,7 @@ class Cascade:
         flat = points.reshape(len(points), -1)
         allowed = np.isfinite(flat).all(1) & (flat >= low).all(1) & (flat <= high).all(1)
         within = distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7
-        predicted = self._verified(points, self.records.label[rows])
+        predicted = self._verified(points, self.records.label[rows], stage.samples)
         valid = allowed & (within | stage.nearest) & (predicted != self.records.label[rows])
         for i in np.flatnonzero(valid).tolist():
             row, job = rows[i], self._jobs[jobs[i]]
@@ -199,9 +201,19 @@ class Cascade:
         settled: Array = ~(self.records.robust[images] | self.stages[self._stage].nearest)
         return settled
 
-    def _verified(self, points: Array, labels: Array) -> Array:
+    def _vote_on_natural(self, samples: int) -> None:
+        """For a random network: an image that one forward misclassified is wrong only if most of `samples` are."""
+        if samples == 1:
+            return
+        wrong = np.flatnonzero(~self.records.robust)
+        for begin in range(0, len(wrong), self.batch_size):
+            rows = wrong[begin : begin + self.batch_size]
+            pixels = self.classifier.host_pixels(self._images[rows])
+            self.records.natural[rows] = self._verified(pixels, self.records.label[rows], samples)
+            self.records.predicted[rows] = self.records.natural[rows]
+
+    def _verified(self, points: Array, labels: Array, samples: int) -> Array:
         """Returns the classes predicted for points; over several forwards a wrong class only if most are wrong."""
-        samples = self.stages[self._stage].samples
         votes = np.stack([self._predict(points) for _ in range(samples)])
         self.forwards[self._stage] += samples * len(points)
         wrong = (votes != labels).mean(axis=0) > 0.5
@@ -251,7 +263,15 @@ class Cascade:
         return {name: np.array(array) for name, array in arrays.items()}
 
     def load(self, arrays: Mapping[str, Array]) -> None:
-        """Resumes from the state that `save` returned, in a cascade with the same settings."""
+        """Resumes from the state that `save` returned, in a cascade with the same settings.
+
+        Raises DataError for a state from before autoattack-fast ordered its targets, whose stages are others.
+        """
+        if self._orders and "targets" not in arrays:
+            raise DataError(
+                "state: expected one with an order of targets; received one of an earlier version, whose attacks were "
+                "others. Begin the evaluation anew, in another folder"
+            )
         self._stage, self._next = int(arrays["stage"]), int(arrays["next"])
         self._jobs, self._lanes = np.array(arrays["jobs"]), np.array(arrays["lanes"])
         self.forwards, self.backwards = np.array(arrays["forwards"]), np.array(arrays["backwards"])

@@ -82,11 +82,12 @@ class CheckpointEvaluation:
 
         Raises DeviceError if the device does not support the precision, UsageError as `stcore.attacks.bpda` does.
         """
+        classifier: Any = self.classifier
         layers = () if self.bpda is None else self.bpda.split(",")
         with ExitStack() as entered:
             entered.enter_context(self.setup.backend.evaluating(self.precision, self.setup.device))
             if layers:
-                entered.enter_context(bpda(self.classifier.model, layers))
+                entered.enter_context(bpda(classifier.model, layers))
             yield
 
     def load(self, weights: Mapping[str, Array]) -> None:
