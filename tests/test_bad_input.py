@@ -62,7 +62,7 @@ def flags(**settings):
         (["--method", "pgd"], "method: expected one of st, standard, at, trades, mart, collaborative, at2"),
         (["--attacks", "fgsm,cw"], "attacks: expected one of fgsm, pgd20, pgd100, cw100"),
         (["--attacks", "fgsm,pgd_rst", "--norm", "l2", "--epsilon", "1"], "expected linf with the attack pgd_rst"),
-        (["--eval-norm", "l3"], "eval_norm: expected one of linf, l2, l1; received 'l3'"),
+        (["--eval-norm", "l3"], "eval_norm: expected one of linf, l2, l1, l0; received 'l3'"),
         (["--select-by", "aa"], "select_by: expected one of natural, fgsm, pgd20, pgd100, cw100"),
         (["--select", "train"], "select: expected one of val, test; received 'train'"),
         (

@@ -1,4 +1,4 @@
-"""`stcli analyze robustness-curve`: curves by hand from made-up records, their figure, and the report's section."""
+"""`stcli analyze robustness-curve`: curves by hand from made-up records, their figure, the report's section."""
 
 import csv
 import json
@@ -178,7 +178,7 @@ def test_what_cannot_be_drawn_is_told(tmp_path):
         compute({"a": tmp_path / "pgd"}, Settings())
     unfinished = make_evaluation(tmp_path / "unfinished", records_of([0.1], 0.2))
     (unfinished / "records.npz").unlink()
-    with pytest.raises(UsageError, match="unfinished is unfinished. To resume it"):
+    with pytest.raises(UsageError, match=r"unfinished is unfinished\. To resume it"):
         compute({"a": unfinished}, Settings())
     shard = make_evaluation(tmp_path / "shard", records_of([0.1], 0.2), shard="1/2")
     whole = make_evaluation(tmp_path / "whole", records_of([0.1], 0.2))
