@@ -1,12 +1,14 @@
 """Robustness for minutes: methods and networks against each other at equal time on CIFAR-10.
 
     python benchmarks/minutes.py --data DATA [--budgets 5 15 30 60] [--seeds 1] [--points NAME …] [--widths W …]
+                                 [--precision bf16]
 
 DATA is a folder with CIFAR-10 as train-*.parquet and test-*.parquet. A budget is minutes of one core for training
 alone. A network's seconds per pass are measured once on this machine (calibration.json in the runs' folder); with
 the passes of a method they give its number of epochs. Each is `stcli train` in a process of
 its own, with one thread, then AutoAttack's short version of the averaged weights. Smallest budget first; finished
-runs are kept, so that the search may be interrupted and continued. Writes minutes.md and .json into docs/results.
+runs are kept, so that the search may be interrupted and continued. Writes minutes.md and .json into docs/results,
+or minutes-bf16.md and .json: on a processor with matrix units, bfloat16 trains for more epochs in the same time.
 """
 
 from __future__ import annotations
@@ -124,14 +126,13 @@ def points(budgets: Sequence[int]) -> Iterator[Point]:
         yield from (*usual, *others)
 
 
-def seconds_per_unit(model: str, steps: int = 6, batch: int = 128) -> float:
+def seconds_per_unit(model: str, precision: str, steps: int = 6, batch: int = 128) -> float:
     """CPU seconds of a forward of one image, on one thread: a fifth of an N-FGSM step, the least of a few."""
     backend = load_backend("torch")
     backend.use_threads(1)
     network = models.build(model, "torch", num_classes=10, in_channels=3, image_size=(32, 32), seed=0)
-    learner = backend.make_learner(
-        network, backend.make_optimizer(network, SGD(momentum=0.9, weight_decay=5e-4, nesterov=True))
-    )
+    optimizer = backend.make_optimizer(network, SGD(momentum=0.9, weight_decay=5e-4, nesterov=True))
+    learner = backend.prepare_training(backend.make_learner(network, optimizer), "auto", precision, precision)
     objective, rng = SingleStepConfig(), np.random.default_rng(0)
     x = learner.images(rng.integers(0, 256, (batch, 32, 32, 3), dtype=np.uint8))
     y, noise = learner.labels(rng.integers(0, 10, batch)), (x - 0.5,)
@@ -146,8 +147,8 @@ def seconds_per_unit(model: str, steps: int = 6, batch: int = 128) -> float:
 class Search:
     """The runs of the search in a folder, and what they found."""
 
-    def __init__(self, runs: Path, data: Path) -> None:
-        self.runs, self.data = runs, data
+    def __init__(self, runs: Path, data: Path, precision: str = "fp32") -> None:
+        self.runs, self.data, self.precision = runs, data, precision
         self._calibration = runs / "calibration.json"
         runs.mkdir(parents=True, exist_ok=True)
         known = json.loads(self._calibration.read_text()) if self._calibration.is_file() else {}
@@ -156,7 +157,7 @@ class Search:
     def epochs(self, point: Point) -> int:
         """The whole number of epochs nearest to the budget, at least 2."""
         if point.model not in self.calibrated:
-            self.calibrated[point.model] = seconds_per_unit(point.model)
+            self.calibrated[point.model] = seconds_per_unit(point.model, self.precision)
             write_file(self._calibration, json.dumps(self.calibrated, indent=1) + "\n")
         return max(2, round(point.budget / self.minutes(point)))
 
@@ -165,7 +166,13 @@ class Search:
         return point.units * IMAGES * self.calibrated[point.model] / 60
 
     def variant(self, point: Point) -> VariantRuns:
-        base = {**BASE, "dataset": f"parquet:{self.data}", "model": point.model, "epochs": self.epochs(point)}
+        base = {
+            **BASE,
+            "dataset": f"parquet:{self.data}",
+            "model": point.model,
+            "epochs": self.epochs(point),
+            "precision": self.precision,
+        }
         options = {**METHODS[point.method], "model": point.model}
         return VariantRuns(f"{point.budget} min", base, {f"{point.method} {point.model}": options})
 
@@ -237,10 +244,12 @@ def main() -> None:
     parser.add_argument(
         "--report", action="store_true", help="make no run; write the page from those that are done"
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs/minutes"))
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--runs", type=Path, help="default: runs/minutes, or runs/minutes-bf16")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
-    search = Search(args.runs, args.data.resolve())
+    name = "minutes" if args.precision == "fp32" else f"minutes-{args.precision}"
+    search = Search(args.runs or Path("runs") / name, args.data.resolve(), args.precision)
     chosen = [
         point
         for point in points(args.budgets)
@@ -254,9 +263,10 @@ def main() -> None:
     rows = [row for point in chosen if (row := search.found(point, args.seeds)) is not None]
     rounds.publish(
         args.out,
-        "minutes",
-        "Robustness for minutes",
-        "CIFAR-10 (stored as JPEG, 49 500 images to train on), PyTorch, float32, `resnet-s-W`, batches of 128, "
+        name,
+        "Robustness for minutes" + (", in bfloat16" if args.precision == "bf16" else ""),
+        "CIFAR-10 (stored as JPEG, 49 500 images to train on), PyTorch, "
+        f"{'bfloat16' if args.precision == 'bf16' else 'float32'}, `resnet-s-W`, batches of 128, "
         "learning rate 0.2 by one-cycle with Nesterov's momentum, averaged weights (0.995) of the last epoch; "
         "ε = 8/255. Minutes of one core for training alone, computed from the measured time of a step. Accuracies "
         "on the first 1 000 test images, AutoAttack in its short version; means over the seeds, with 95 % "

@@ -13,7 +13,7 @@ from stcore.audit import Finding
 from stcore.cli.fitting import Fitting, fitting
 from stcore.evaluation.accuracy import Accuracy, percent
 from stcore.evaluation.assessment import StageResult
-from stcore.evaluation.results import STRICT
+from stcore.evaluation.results import unusual
 
 NARROW, NARROWEST = 60, 20  # columns: below the first tables become lists; below the second nothing is narrower
 
@@ -48,9 +48,9 @@ def make_progress(console: Console) -> Bars | Lines:
     return Bars(console) if console.is_terminal else Lines(console)
 
 
-def label_of(checkpoint: str, epoch: str | None, precision: str) -> str:
-    """A checkpoint with its epoch and, if it is not the usual, the precision: best (epoch 3, tf32)."""
-    about = [*([] if epoch is None else [f"epoch {epoch}"]), *([] if precision == STRICT else [precision])]
+def label_of(checkpoint: str, epoch: str | None, about: Mapping[str, Any]) -> str:
+    """A checkpoint with its epoch and what is unusual in the evaluation of this identity: best (epoch 3, tf32)."""
+    about = [*([] if epoch is None else [f"epoch {epoch}"]), *unusual(about)]
     return f"{checkpoint} ({', '.join(about)})" if about else checkpoint
 
 

@@ -59,7 +59,12 @@ def main(args: Sequence[str]) -> int:
     known = {name: read_weights(path) for name, path in files.items()}
     _, metadata = next(iter(known.values()))
     work = CheckpointEvaluation(
-        set_up(plan, metadata), options.subset, options.shard, options.save_examples, options.precision
+        set_up(plan, metadata),
+        options.subset,
+        options.shard,
+        options.save_examples,
+        options.precision,
+        options.bpda,
     )
     console = make_console(stderr=options.json)  # stdout holds only the JSON
     progress = make_progress(console)
@@ -67,17 +72,17 @@ def main(args: Sequence[str]) -> int:
         check_weights_metadata(metadata, plan, work.test)
     weights = {name: arrays for name, (arrays, _) in known.items()}
     if options.engine == "reference":
-        with work.in_precision():
+        with work.context():
             return check_by_reference(work, weights, console, options)
 
-    with work.in_precision():
+    with work.context():
         base = folder_of(options, work, next(iter(weights.values())))
         found = evaluated(work, weights, base, options, console, progress)
     if found is None:
         kept = f"kept in {base}; run the same command again to resume" if base else "nothing was kept: give --out"
         say(console, f"interrupted: {kept}")
         return errors.INTERRUPTED
-    labels = {name: label_of(name, about.get("epoch"), work.precision) for name, (_, about) in known.items()}
+    labels = {name: label_of(name, about.get("epoch"), work.ways) for name, (_, about) in known.items()}
     scores = {
         labels[name]: {attack: one.assessed.accuracies[attack] for attack in ("natural", *work.asked)}
         for name, one in found.items()

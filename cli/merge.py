@@ -42,9 +42,7 @@ def main(args: Sequence[str]) -> int:
     for name, (about, records, found) in merged.items():
         result = result_json(found, list(about["attacks"]), precision=about.get("precision", STRICT))
         EvaluationFolder(options.out / name, about).finish(records, result)
-    labelled = {
-        label_of(name, None, about.get("precision", STRICT)): found for name, (about, _, found) in merged.items()
-    }
+    labelled = {label_of(name, None, about): found for name, (about, _, found) in merged.items()}
     console.print(score_table({label: found.accuracies for label, found in labelled.items()}))
     for label, found in labelled.items():
         for attack, cascade in found.cascades.items():

@@ -279,7 +279,8 @@ class TrainOptions:
     attacks: str = "fgsm,pgd20"
     """Attacks of the final evaluation, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool,
     collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus,
-    autoattack-rand, autoattack-fast and its members, fmn, ddn and sigma-zero, as stcli evaluate takes them;
+    autoattack-malt, autoattack-rand, autoattack-fast and its members, fmn, ddn and sigma-zero, as stcli evaluate
+    takes them;
     package.module:make_attack."""
     eval_epsilon: Number = 8 / 255
     """Radius ε of the evaluation's attacks; by default that of training."""
@@ -414,7 +415,7 @@ class EvaluateOptions:
 
     GROUPS = (
         ("what is evaluated", "checkpoint weights dataset model image_size subset shard"),
-        ("attacks", "attacks fast epsilon norm seed engine audit"),
+        ("attacks", "attacks fast bpda epsilon norm seed engine audit"),
         ("runtime", "backend device dtype precision batch_size threads"),
         ("output", "out save_every save_examples predictions json"),
     )
@@ -431,12 +432,14 @@ class EvaluateOptions:
     state dict of PyTorch (.pt, .pth): its network."""
     attacks: str = "fgsm,pgd20"
     """Attacks, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool, collaborative;
-    pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus, autoattack-rand,
-    autoattack-fast; its members apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square, also several joined by +; fmn, ddn
-    (l2), sigma-zero (l0), which look for the nearest example of each image;
+    pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-malt, autoattack-plus,
+    autoattack-rand, autoattack-fast; its members apgd-ce, apgd-dlr, apgd-pm, apgd-t, fab, fab-t, square, pma, also
+    several joined by +, and malt before apgd-t or fab-t; NAME-rand, such as pgd20-rand, averages the gradients of
+    a random network; fmn, ddn (l2), sigma-zero (l0), which look for the nearest example of each image;
     package.module:make_attack, your function (epsilon, norm) that returns an attack."""
     fast: bool = False
-    """Replace autoattack by autoattack-fast: two of its attacks in fewer steps, for a ninth of the passes."""
+    """Replace autoattack by autoattack-fast: two of its attacks in fewer steps, targets in MALT's order, for a
+    ninth of the passes."""
     epsilon: MaybeNumber = None
     """Radius ε of the attacks; by default the run's."""
     norm: MaybeText = None
@@ -469,6 +472,9 @@ class EvaluateOptions:
     """auto, cpu, cuda[:N] or mps (torch); cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
     dtype: MaybeText = None
     """float32 or float64; by default the run's."""
+    bpda: MaybeText = None
+    """Layers, separated by commas, by name or type (such as Quantise), whose backward pass in the attacks is the
+    identity's (BPDA): for layers that round or quantise, whose own gradient is of no use."""
     precision: str = "fp32"
     """Precision of the products in forward and backward passes: fp32, or tf32 (NVIDIA GPUs), which is faster and
     rounds to 10 bits. An evaluation in tf32 is another than in fp32, and named so everywhere."""

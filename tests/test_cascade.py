@@ -18,7 +18,7 @@ import stcore
 from stcore.attacks import PGD, square
 from stcore.autoattack import AutoAttack, Cascade
 from stcore.autoattack.records import NONE
-from stcore.autoattack.versions import IDS, notes, stages
+from stcore.autoattack.versions import ATTACKS, notes, stages
 from stcore.base.progress import Silent
 from stcore.errors import DataError, DivergedError, UsageError
 from stcore.evaluation.assessment import Assessment
@@ -130,7 +130,8 @@ def of_one_batch(name, attack):
 
 
 def members(norm):
-    one = [Short(EPSILON * SCALE[norm], norm, "custom", (name,), queries=FEW) for name in IDS]
+    names = [name for name in ATTACKS if (name, norm) != ("pma", "l1")]
+    one = [Short(EPSILON * SCALE[norm], norm, "custom", (name,), queries=FEW) for name in names]
     return [pytest.param(attack, id=f"{attack.attacks[0]}-{norm}") for attack in one]
 
 
@@ -446,7 +447,15 @@ def test_the_versions_are_the_published_ones():
         ("apgd-t", 1, 9, 101, 1),
         ("fab-t", 1, 9, 101, 1),
     ]
-    assert said("fast") == [("apgd-ce", 1, 0, 26, 1), ("apgd-t", 1, 9, 46, 1)]
+    assert said("fast") == [("apgd-ce", 1, 0, 26, 1), ("malt", 1, 0, 1, 1), ("apgd-t", 1, 9, 46, 1)]
+    assert said("malt") == [*said("standard")[:1], ("malt", 1, 0, 1, 1), *said("standard")[1:]]
+    assert said("malt", "l1") == [*said("standard", "l1")[:1], ("malt", 1, 0, 1, 1), *said("standard", "l1")[1:]]
+    assert [stage.name for stage in stages("malt", "linf", 0.1, 2)] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert said("custom", attacks=("pma-rand", "apgd-pm")) == [
+        ("pma-rand", 1, 0, 101, 20),
+        ("pma-rand", 1, 0, 101, 20),
+        ("apgd-pm", 5, 0, 101, 1),
+    ]
     assert said("rand") == [("apgd-ce", 1, 0, 101, 20), ("apgd-dlr", 1, 0, 101, 20)]
     assert said("standard", classes=3)[1:3] == [("apgd-t", 1, 2, 101, 1), ("fab-t", 1, 2, 101, 1)]
     assert said("custom", attacks=("square", "apgd-dlr")) == [
@@ -472,6 +481,12 @@ def test_few_classes_are_said(classes, said):
         ({"version": "custom"}, "received none with version custom"),
         ({"version": "custom", "attacks": ("cw",)}, "attacks: expected one of apgd-ce"),
         ({"version": "custom", "attacks": ("fab", "fab")}, "expected each attack once"),
+        ({"version": "custom", "attacks": ("apgd-t", "malt")}, "attacks: expected apgd-t or fab-t after malt"),
+        (
+            {"version": "custom", "attacks": ("pma",), "norm": "l1"},
+            "norm: expected one of linf, l2; received 'l1'",
+        ),
+        ({"version": "custom", "attacks": ("fab-rand",)}, "attacks: expected one of apgd-ce"),
         ({"epsilon": -1.0}, "epsilon"),
         ({"queries": 0}, "queries: expected a whole number of at least 1"),
     ],
@@ -628,7 +643,7 @@ def flat_logits(backend, shape=(4,)):
     return model
 
 
-@pytest.mark.parametrize("name", [*IDS, "pgd20"])
+@pytest.mark.parametrize("name", [*ATTACKS, "pgd20"])
 def test_of_a_tie_the_predicted_class_decides(backend, name):
     """Whoever reaches equal logits has fooled a network that then predicts class 0, where 1 or 2 is the label."""
     x = np.full((4, 4), 0.5)
@@ -636,7 +651,9 @@ def test_of_a_tie_the_predicted_class_decides(backend, name):
     x[3, 0] = 0.6  # and as 0, which it stays in a tie
     y = np.array([1, 1, 2, 0])
     model = flat_logits(backend)
-    attack = {"it": AutoAttack(0.08, version="custom", attacks=(name,), queries=200)} if name in IDS else [name]
+    attack = (
+        {"it": AutoAttack(0.08, version="custom", attacks=(name,), queries=200)} if name in ATTACKS else [name]
+    )
     scores = stcore.evaluate(model, (x, y), attack, epsilon=0.08)
     assert scores["natural"].correct == 4
     assert list(scores.values())[1].correct <= 1

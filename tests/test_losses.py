@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stcore.core.losses import (
+    best_other_probability,
     cross_entropy,
     difference_of_logits_ratio,
+    label_probability,
+    probability_margin,
     smoothed,
     targeted_difference_of_logits_ratio,
 )
@@ -150,3 +153,88 @@ def test_scale_and_offset_change_nothing(data, classes, scale, offset, targeted)
     # So the loss does not change along the logits, nor along equal logits.
     np.testing.assert_allclose([gradient.sum(), (gradient * logits).sum()], 0, atol=1e-4)
     assert value >= -1 - 1e-9 or targeted
+
+
+# Probabilities as log-odds
+
+
+def of_probabilities(name, logits, y):
+    """What a loss is of, and its gradient, by the softmax itself: p_max − p_y, p_y or p_max."""
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p, lanes = e / e.sum(axis=1, keepdims=True), np.arange(len(y))
+    others = p.copy()
+    others[lanes, y] = -1
+    best = others.argmax(axis=1)
+    gradient = {j: p[lanes, c][:, None] * (np.eye(p.shape[1])[c] - p) for j, c in {"y": y, "max": best}.items()}
+    return {
+        "margin": (p[lanes, best] - p[lanes, y], gradient["max"] - gradient["y"]),
+        "label": (p[lanes, y], gradient["y"]),
+        "other": (p[lanes, best], gradient["max"]),
+    }[name]
+
+
+OF = {"margin": probability_margin, "label": label_probability, "other": best_other_probability}
+
+
+def differentiated(backend, loss, logits, y):
+    ops = backend.ops
+    value, pullback = ops.vjp(lambda z: loss(ops, z, backend.tensor(y)), backend.tensor(logits))
+    return backend.array(value), backend.array(pullback(ops.ones_like(value))[0])
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("name", OF)
+def test_log_odds_are_increasing_functions_of_the_softmaxs_values(every_backend, name, classes):
+    """m = tanh(loss/2) and p = 1/(1 + exp(−loss)); so the gradients have the same direction."""
+    logits, y, _ = random_problem(classes, batch=20)
+    value, gradient = differentiated(every_backend, OF[name], logits, y)
+    expected, its = of_probabilities(name, logits, y)
+    tolerance = 1e-6 if every_backend.name == "strict" else 1e-9
+    if name == "margin":
+        np.testing.assert_allclose(np.tanh(value / 2), expected, atol=1e-12)
+        slope = (1 - expected**2) / 2
+    else:
+        np.testing.assert_allclose(1 / (1 + np.exp(-value)), expected, atol=1e-12)
+        slope = expected * (1 - expected)
+    np.testing.assert_allclose(slope[:, None] * gradient, its, atol=tolerance)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    logits=arrays(np.float32, (3, 5), elements=st.floats(-1e6, 1e6, width=32)),
+    y=arrays(np.int64, 3, elements=st.integers(0, 4)),
+    name=st.sampled_from(list(OF)),
+)
+def test_log_odds_and_their_gradients_in_float32_are_those_in_float64(backend, logits, y, name):
+    value, gradient = differentiated(backend, OF[name], logits, y)
+    fine, its = differentiated(backend, OF[name], logits.astype(np.float64), y)
+    np.testing.assert_allclose(value, fine, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(gradient, its, atol=1e-5)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("scale", [20.0, 1e3, 1e5])
+def test_where_the_softmax_is_saturated_the_gradient_is_not(backend, scale):
+    """The float32 margin is −1 with the gradient 0; its direction is known by hand: from the label to the best."""
+    logits, y = scale * np.array([[4.0, 2.0, 0.0], [0.0, 4.0, 3.0]], "float32"), np.array([0, 1])
+    z = logits - logits.max(axis=1, keepdims=True)
+    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True, dtype="float32")
+    assert p.max(axis=1).tolist() == [1, 1]
+    _, gradient = differentiated(backend, probability_margin, logits, y)
+    np.testing.assert_allclose(gradient, [[-1, 1, 0], [0, -1, 1]], atol=1e-6)
+
+
+def test_a_masked_class_takes_no_part(backend):
+    logits, y = np.array([[1.0, 0.5, -np.inf, 0.2]]), np.array([0])
+    for loss in OF.values():
+        masked = differentiated(backend, loss, logits, y)
+        without = differentiated(backend, loss, logits[:, [0, 1, 3]], y)
+        np.testing.assert_allclose(masked[0], without[0])
+        np.testing.assert_allclose(masked[1][:, [0, 1, 3]], without[1])
+        assert masked[1][0, 2] == 0
+
+
+def test_equal_classes_share_the_gradient(backend):
+    _, gradient = differentiated(backend, probability_margin, np.array([[2.0, 1.0, 1.0, -3.0]]), np.array([0]))
+    assert gradient[0, 1] == pytest.approx(gradient[0, 2])
+    assert gradient[0, 1] > 0 > gradient[0, 0]

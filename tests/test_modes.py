@@ -394,11 +394,11 @@ def test_attacks_are_the_same_bit_for_bit_where_torch_records_nothing(attack):
     from test_cascade import task
 
     from stcore.autoattack import AutoAttack
-    from stcore.autoattack.versions import IDS
+    from stcore.autoattack.versions import ATTACKS
 
     model, pixels, labels = task(backend, 12, dtype="float32")
     x, y = backend.images(pixels, "float32"), backend.tensor(labels)
-    if attack in IDS:
+    if attack in ATTACKS:
         attack = AutoAttack(0.02, version="custom", attacks=(attack,), queries=30)
     else:
         attack = stcore.attacks.preset(attack, 0.02)

@@ -5,6 +5,7 @@ if __name__ != "stcore.backends.keras":
         "import this package as stcore.backends.keras, after 'pip install -e .' in the repository root"
     )
 
+from stcore.backends.keras.bpda import bpda, named_layers
 from stcore.backends.keras.callbacks import RobustEvaluation
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.fit import SqueezeModel
@@ -25,6 +26,7 @@ __all__ = [
     "SqueezeModel",
     "TorchAdamW",
     "TorchSGD",
+    "bpda",
     "build",
     "check_range",
     "devices",
@@ -34,6 +36,7 @@ __all__ = [
     "make_classifier",
     "make_learner",
     "make_optimizer",
+    "named_layers",
     "prepare_training",
     "rate_of",
     "threads",

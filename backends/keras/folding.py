@@ -20,7 +20,8 @@ def folded(model: Any) -> Any | None:
     pass needs the activations between the layers. The caller checks that the copy computes the same function.
     """
     model = getattr(model, "_functional", model)  # a sequential model wraps a functional one
-    pairs = _pairs(model) if isinstance(model, Functional) else {}
+    changed = any("call" in vars(layer) for layer in model._flatten_layers())  # a clone would call another
+    pairs = _pairs(model) if isinstance(model, Functional) and not changed else {}
     if not pairs:
         return None
     try:

@@ -58,6 +58,17 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
     return _constant(value), pullback
 
 
+@jax.custom_jvp
+def with_gradient_of(approximation: Tensor, value: Tensor) -> Tensor:
+    """The value, as if it had been computed as the approximation was, which has its shape and dtype."""
+    return value
+
+
+@with_gradient_of.defjvp
+def _with_gradient_of(primals: tuple[Tensor, Tensor], tangents: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return primals[1], tangents[0]
+
+
 class _Constant(Scope):
     """A scope in which variables are constants."""
 

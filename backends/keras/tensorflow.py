@@ -29,6 +29,12 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
     return tf.stop_gradient(value), pullback
 
 
+@tf.custom_gradient
+def with_gradient_of(approximation: Tensor, value: Tensor) -> tuple[Tensor, Callable[..., Any]]:
+    """The value, as if it had been computed as the approximation was, which has its shape and dtype."""
+    return tf.identity(value), lambda gradient: (gradient, None)
+
+
 def unrecorded(fn: Callable[..., Any], *args: Any) -> Any:
     # In eager mode the caller's open tape would keep every intermediate of the search alive. A tape records its
     # own thread only, so the search runs in another. A graph pays nothing for tensors without a gradient.

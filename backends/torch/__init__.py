@@ -5,6 +5,7 @@ if __name__ != "stcore.backends.torch":
         "import this package as stcore.backends.torch, after 'pip install -e .' in the repository root"
     )
 
+from stcore.backends.torch.bpda import bpda, named_layers
 from stcore.backends.torch.captured import CapturedSearch
 from stcore.backends.torch.devices import (
     devices,
@@ -24,6 +25,7 @@ from stcore.backends.torch.training import prepare_training
 
 __all__ = [
     "CapturedSearch",
+    "bpda",
     "devices",
     "evaluating",
     "free_memory",
@@ -31,6 +33,7 @@ __all__ = [
     "make_classifier",
     "make_learner",
     "make_optimizer",
+    "named_layers",
     "prepare_training",
     "rate_of",
     "synchronised",

@@ -8,7 +8,7 @@ or if neither the step size nor the best loss changed since then.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +21,17 @@ from stcore.core.losses import (
     cross_entropy,
     difference_of_logits_ratio,
     margin,
+    probability_margin,
     targeted_difference_of_logits_ratio,
 )
-from stcore.core.search import forward, value_and_input_gradient
+from stcore.core.search import averaged
 from stcore.core.threat import NORMS
-from stcore.protocols import Array, Mode, Network, Ops, Tensor
+from stcore.protocols import Array, Network, Ops, Tensor
 
 LOSSES: Mapping[str, Callable[[Ops, Tensor, Tensor, Tensor], Tensor]] = {
     "cross_entropy": lambda ops, logits, y, target: cross_entropy(ops, logits, y),
     "dlr": lambda ops, logits, y, target: difference_of_logits_ratio(ops, logits, y),
+    "probability_margin": lambda ops, logits, y, target: probability_margin(ops, logits, y),
     "targeted_dlr": targeted_difference_of_logits_ratio,
 }
 _TINY = 1e-12  # keeps a division by a zero norm finite, as published
@@ -41,7 +43,7 @@ class APGD:
     """Auto-PGD in the l∞ or l2 ball. A `SteppedAttack`: evaluates the start and the point after each step.
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   rho: ρ, in [0, 1].
-    loss: `cross_entropy`, `dlr` or `targeted_dlr` (towards the lane's target class).
+    loss: `cross_entropy`, `dlr`, `probability_margin` or `targeted_dlr` (towards the lane's target class).
     samples: forwards per evaluation, for a random network: the gradient is their mean, the loss that of the last;
         a point is misclassified if more than half of them are wrong.
 
@@ -125,7 +127,7 @@ class APGD:
         size = s["size"] * (1.0 - 0.5 * halve)
         point, direction = either(ops, halve, (best, best_gradient), (s["point"], gradient))
 
-        stepped = project(_ascend(ops, self.norm, point, direction, size))
+        stepped = project(ascend(ops, self.norm, point, direction, size))
         keep = ops.expand_dims_like((1.0 - first) * _MOMENTUM, x)
         moved = stepped - keep * (stepped - point) + keep * (point - s["before"])
         return {
@@ -153,17 +155,14 @@ def loss_and_gradient(
     Over several forwards the gradient is the mean, and the loss that of the last.
     """
     ops = model.ops
+    value, gradient, logits = averaged(model, point, lambda z: LOSSES[loss](ops, z, y, target), samples)
+    return value, gradient, share_wrong(ops, logits, y)
 
-    def once() -> tuple[Tensor, Tensor, Tensor]:
-        at_point = forward(model, point, Mode.EVAL)
-        value, gradient = value_and_input_gradient(ops, at_point, lambda z: LOSSES[loss](ops, z, y, target))
-        return value, gradient, claims(ops, margin(ops, at_point.logits, y))
 
-    value, gradients, wrong = once()
-    for _ in range(samples - 1):
-        value, gradient, missed = once()
-        gradients, wrong = gradients + gradient, wrong + missed
-    return (value, gradients, wrong) if samples == 1 else (value, gradients / samples, wrong / samples)
+def share_wrong(ops: Ops, logits: Sequence[Tensor], y: Tensor) -> Tensor:
+    """The share (B,) of forwards, with these logits (B, C) each, that may be misclassified (see `claims`)."""
+    first, *others = (claims(ops, margin(ops, z, y)) for z in logits)
+    return sum(others, first) / len(logits) if others else first
 
 
 def checkpoints(steps: int) -> list[tuple[int, int]]:
@@ -177,7 +176,8 @@ def checkpoints(steps: int) -> list[tuple[int, int]]:
     return reviews
 
 
-def _ascend(ops: Ops, norm: str, point: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+def ascend(ops: Ops, norm: str, point: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+    """Moves each point (B, …) by its size (B,) in the direction of steepest ascent; does not project."""
     if norm == "linf":
         return point + ops.expand_dims_like(size, point) * ops.sign(gradient)
     length = ops.sqrt(ops.sum(gradient * gradient)) + _TINY

@@ -63,6 +63,15 @@ def surface(key: Keys, shape: Sequence[int], norm: str) -> npt.NDArray[np.float6
     return normalised
 
 
+def ball(key: Keys, shape: Sequence[int], norm: str) -> npt.NDArray[np.float64]:
+    """Draws points uniform in the unit ball, l∞ or l2: keys (B,) → (B, *shape)."""
+    if norm == "linf":
+        return 2 * uniforms(key, shape) - 1
+    radius = uniforms(key, first=2 * math.prod(shape) + 2) ** (1 / math.prod(shape))  # a counter of its own
+    drawn: npt.NDArray[np.float64] = surface(key, shape, norm) * radius.reshape(-1, *[1] * len(shape))
+    return drawn
+
+
 def _mix(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """SplitMix64's finaliser, a bijection of 64-bit words."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

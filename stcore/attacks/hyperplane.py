@@ -49,6 +49,13 @@ def boundary(ops: Ops, at: Forward, y: Tensor, other: Callable[[Tensor], Tensor]
     return Boundary(*value_and_input_gradient(ops, at, lambda z: other(z) - ops.of_label(z, y)))
 
 
+def at_level(ops: Ops, others: Tensor, level: Tensor) -> Callable[[Tensor], Tensor]:
+    """Selects from logits, (B, C) → (B,), the class whose entry of `others` (B, C) is its example's level (B,)."""
+    minus_infinity = ops.ones_like(others) * -math.inf
+    less, more = others < ops.expand_dims_like(level, others), others > ops.expand_dims_like(level, others)
+    return lambda z: ops.max(ops.where(less, minus_infinity, ops.where(more, minus_infinity, z)))
+
+
 def nearest_boundary(ops: Ops, at: Forward, y: Tensor, norm: str, classes: int) -> Boundary:
     """Returns the boundary with the smallest |f| / ‖w‖ among the likeliest `classes`, the label included.
 
@@ -58,10 +65,7 @@ def nearest_boundary(ops: Ops, at: Forward, y: Tensor, norm: str, classes: int) 
     others = ops.where(ops.one_hot(y, at.logits), minus_infinity, at.logits)
 
     def with_class_at(level: Tensor) -> Boundary:
-        less, more = others < ops.expand_dims_like(level, others), others > ops.expand_dims_like(level, others)
-        return boundary(
-            ops, at, y, lambda z: ops.max(ops.where(less, minus_infinity, ops.where(more, minus_infinity, z)))
-        )
+        return boundary(ops, at, y, at_level(ops, others, level))
 
     def nearer(first: Boundary, second: Boundary) -> Boundary:
         distance, other = (ops.abs(b.f) / (length(ops, DUAL[norm], b.w) + _TINY) for b in (first, second))

@@ -38,14 +38,16 @@ class PGD:
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
     init: `uniform` | `gaussian` (noise_std · N(0, 1)) | `natural` (x, which makes it I-FGSM).
     norm: `linf` | `l2`.   bounds: the range of pixels.
-    loss: `cross_entropy` | `dlr` (Croce and Hein, 2020) | `margin` (max_{j≠y} z_j − z_y; Carlini and
-        Wagner, 2017, without κ) | `kl` (KL(p(x)‖p(x')), the inner search of TRADES) | `collaborative` (minimises
-        the cross-entropy, Eq. 4).
+    loss: `cross_entropy` | `dlr` (Croce and Hein, 2020) | `margin` (max_{j≠y} z_j − z_y; Carlini and Wagner, 2017,
+        without κ) | `probability_margin` (p_max − p_y; Xie et al., 2024) | `kl` (KL(p(x)‖p(x')), the inner search
+        of TRADES) | `collaborative` (minimises the cross-entropy, Eq. 4).
     restarts: number of searches from independent starts; a later one counts only if none before found an error.
     iterate: what a search returns: `last`, or `worst`: the first misclassified iterate, or the last if none is.
         The iterates are the points after a step, without the start.
     momentum: μ of g ← μ·g + ∇/‖∇‖₁, the direction of the steps (MI-FGSM; Dong et al., 2018); 0: the plain
         gradient.
+    samples: forwards of an iterate, for a random network: the gradient is their mean (Athalye et al., 2018); an
+        iterate is misclassified if more than half of them are wrong.
     Raises UsageError for a value out of range, or for settings that exclude each other.
     """
 
@@ -60,6 +62,7 @@ class PGD:
     restarts: int = 1
     iterate: str = "last"
     momentum: float = 0.0
+    samples: int = 1
 
     def __post_init__(self) -> None:
         checks.search(self, inits=("uniform", "gaussian", "natural"))
@@ -67,6 +70,7 @@ class PGD:
         checks.whole("restarts", self.restarts, 1)
         checks.choice("iterate", self.iterate, ("last", "worst"))
         checks.number("momentum", self.momentum)
+        checks.whole("samples", self.samples, 1)
         if self.iterate == "worst":
             checks.whole("steps (iterate = worst)", self.steps, 1)
         if self.init == "natural" and self.loss == "kl":
@@ -85,26 +89,32 @@ class PGD:
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], /) -> Tensor:
         """Returns adversarial examples, shaped like x.
 
-        Costs K forwards for each restart, one more between two restarts, and for `kl` one of x.
+        Costs K forwards for each restart, one more between two restarts, each `samples` times, and for `kl` one
+        of x.
         """
         ops, loss = model.ops, ASCENT_LOSSES[self.loss](model, x, y)
         zero = ops.sum(x - x)
 
-        def keep(point: Tensor, logits: Tensor, kept: Tensor, found: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
-            fresh = counts * (1.0 - found) * ops.flag(margin(ops, logits, y) > 0.0, found)
+        def keep(point: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            *logits, kept, found, counts = rest
+            wrong = sum((ops.flag(margin(ops, z, y) > 0.0, found) for z in logits), zero) / len(logits)
+            fresh = counts * (1.0 - found) * ops.flag(wrong > 0.5, found)
             return *either(ops, fresh, (point,), (kept,)), found + fresh, ops.ones_like(counts)
 
         def ascend(start: Tensor, kept: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            watch = keep if self.iterate == "worst" else lambda point, logits, *seen: seen
+            watch = keep if self.iterate == "worst" else lambda point, *rest: rest[-3:]
             seen = (kept, found, zero)  # `watch` sees the start first, which does not count
-            point, (kept, found, _) = ascend_watching(model, x, start, loss, self, watch, seen, self.momentum)
+            point, (kept, found, _) = ascend_watching(
+                model, x, start, loss, self, watch, seen, self.momentum, self.samples
+            )
             return point, kept, found
 
         kept, found = x, zero
         *earlier, final = starts(self, x, noise)
         for start in earlier:
             point, kept, found = ascend(start, kept, found)
-            kept, found, _ = keep(point, model.logits(point, Mode.EVAL), kept, found, ops.ones_like(zero))
+            logits = (model.logits(point, Mode.EVAL) for _ in range(self.samples))
+            kept, found, _ = keep(point, *logits, kept, found, ops.ones_like(zero))
         point, kept, found = ascend(final, kept, found)
         return either(ops, found, (kept,), (point,))[0]  # the very last point is returned unjudged
 

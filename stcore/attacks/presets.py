@@ -18,11 +18,14 @@ evaluation of TRADES (Zhang et al., 2019), `pgd_rst` that of RST (Carmon et al.,
 `ifgsm` (Kurakin et al., 2017) and `mifgsm` are not in the paper; their settings are Dong et al.'s (2018).
 `collaborative` (Eq. 4) is Fig. 1's, at ε of 4, 8, 16 and 32/255. `deepfool` has its authors' settings; with
 fewer than ten classes it considers all of them.
+
+NAME-rand is the attack of a name, but for DeepFool, with gradients averaged over 20 forwards: for random networks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from stcore.attacks.ddn import DDN
 from stcore.attacks.deepfool import DeepFool
@@ -56,15 +59,23 @@ MINIMUM_NORM: Mapping[str, Callable[[float, str], MinimumNorm]] = {
     attack.NAME: attack for attack in (DDN, FMN, SigmaZero)
 }
 """Minimum-norm attacks by name, with their authors' settings: (radius of an evaluation, norm) → the attack."""
+RAND, SAMPLES = "-rand", 20
+"""The end of an attack's name for random networks, and the forwards that it averages."""
 
 
 def preset(name: str, epsilon: float, norm: str = "linf") -> Attack:
     """Returns the attack of this name at radius ε; `pgd_trades`, `pgd_rst` and `pgd_rst_monitor` keep ε = 0.031.
 
-    epsilon: in units of pixels in [0, 1].   norm: `linf` or `l2`.
+    name: one of `PRESETS`, or NAME-rand.   epsilon: in units of pixels in [0, 1].   norm: `linf` or `l2`.
     Raises UsageError for an unknown name, and for a norm other than linf if the preset's settings are l∞ lengths.
     """
-    checks.choice("attack", name, PRESETS)
+    plain = name.removesuffix(RAND)
+    checks.choice("attack", name if plain == name or plain not in PRESETS else plain, PRESETS)
+    if plain != name:
+        attack = preset(plain, epsilon, norm)
+        if not isinstance(attack, PGD):
+            raise UsageError(f"attack: expected one that averages gradients before {RAND}; received {name!r}")
+        return replace(attack, samples=SAMPLES)
     if name in _SCALED:
         return _SCALED[name](epsilon, norm)
     if norm != "linf":

@@ -10,7 +10,7 @@ import numpy as np
 
 from stcore.autoattack.cascade import Cascade
 from stcore.autoattack.lanes import folded, lanes_on
-from stcore.autoattack.versions import IDS, Stage, stages
+from stcore.autoattack.versions import MEMBERS, Stage, stages
 from stcore.base import checks
 from stcore.core import validation
 from stcore.core.entry import checked_classifier
@@ -24,8 +24,9 @@ class AutoAttack:
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   norm: linf, l2 or l1.
     bounds: the range of pixels.
-    version: `standard`, `plus`, `rand` (for random networks), `fast` (two of the attacks of `standard`, in fewer
-        steps, see `stcore.autoattack.versions`) or `custom`, with the names of its `attacks`.
+    version: `standard`, `malt` (the same with targets in MALT's order), `plus`, `rand` (for random networks),
+        `fast` (two of the attacks of `standard`, in fewer steps, see `stcore.autoattack.versions`) or `custom`,
+        with the names of its `attacks`.
     queries: iterations of Square, whose schedule is not rescaled.
     Raises UsageError for a value out of range, or for `attacks` beside another version than custom.
     """
@@ -120,7 +121,7 @@ def by_name(name: str, epsilon: float, norm: str = "linf") -> AutoAttack | None:
     if name in NAMES:
         return AutoAttack(epsilon, norm, name.removeprefix("autoattack-"))
     members = tuple(name.split("+"))
-    return AutoAttack(epsilon, norm, "custom", members) if set(members) <= set(IDS) else None
+    return AutoAttack(epsilon, norm, "custom", members) if set(members) <= set(MEMBERS) else None
 
 
-NAMES = ("autoattack", "autoattack-plus", "autoattack-rand", "autoattack-fast")
+NAMES = ("autoattack", "autoattack-malt", "autoattack-plus", "autoattack-rand", "autoattack-fast")

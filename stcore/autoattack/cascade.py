@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from stcore.attacks import counter_random
+from stcore.attacks.malt import MALT
 from stcore.attacks.minimum_norm import NEARER
+from stcore.attacks.presets import RAND
 from stcore.attacks.stepped import HostAttack, SteppedAttack
 from stcore.autoattack.lanes import Body, Lanes, lanes_on
 from stcore.autoattack.records import NONE, Records
@@ -66,6 +68,7 @@ class Cascade:
         self._images, self._predict, self._seed = images, predict, seed
         self._positions = np.arange(len(images)) if positions is None else positions
         self._targets = _by_rank(logits, labels)
+        self._orders = any(isinstance(stage.attack, MALT) for stage in stages)
         self._lanes_of = lanes or lanes_on(classifier)
         self._stage, self._next = 0, 0
         self._body: Body = {}
@@ -111,6 +114,8 @@ class Cascade:
         self._body = lanes.step(self._body, self._lanes[:, 1], self._keys)
         self.forwards[stage] += lanes.forwards * len(self._lanes)
         self.backwards[stage] += lanes.backwards * len(self._lanes)
+        if isinstance(self.stages[stage].attack, MALT):
+            self._order_targets()
         (claims,) = lanes.success(self._body).nonzero()
         self._settle(lanes, claims)
         self._lanes[:, 1] += 1
@@ -118,8 +123,15 @@ class Cascade:
         if len(claims) or over.any():  # no other lane leaves
             self._keep(lanes, ~(over | self._settled(self._jobs[self._lanes[:, 0], 0])))
 
+    def _order_targets(self) -> None:
+        """Orders the targets of the images under measurement by their distances, the nearest first."""
+        rows = self._jobs[self._lanes[:, 0], 0]
+        distances, targets = self.classifier.ops.to_numpy(self._body["distances"]), self._targets[rows]
+        order = np.argsort(np.take_along_axis(distances, targets, axis=1), axis=1, kind="stable")
+        self._targets[rows] = np.take_along_axis(targets, order, axis=1)
+
     def _enter(self, stage: int) -> None:
-        """Lists a stage's jobs: all robust images with their likeliest target first, then with the next."""
+        """Lists a stage's jobs: all robust images with their first target, then with the next."""
         self._stage, self._next = stage, 0
         self._body, self._lanes, self._keys, self._jobs = {}, self._lanes[:0], self._keys[:0], self._jobs[:0]
         if stage < len(self.stages):
@@ -213,7 +225,7 @@ class Cascade:
 
     def _keys_of(self, jobs: Array) -> counter_random.Keys:
         rows, restarts, ranks = self._jobs[jobs].T
-        attack = IDS.get(self.stages[self._stage].name, 0)  # 0: it draws nothing
+        attack = IDS.get(self.stages[self._stage].name.removesuffix(RAND), 0)  # 0: it draws nothing
         return counter_random.keys(self._seed, attack, restarts, ranks, self._positions[rows])
 
     def _of(self, stage: int) -> Lanes:
@@ -232,6 +244,7 @@ class Cascade:
             "forwards": self.forwards,
             "backwards": self.backwards,
             "seconds": self.seconds,
+            **({"targets": self._ordered()} if self._orders else {}),
             **{f"record/{name}": array for name, array in self.records.arrays().items()},
             **{f"lane/{name}": array for name, array in lanes.items()},
         }
@@ -244,9 +257,15 @@ class Cascade:
         self.forwards, self.backwards = np.array(arrays["forwards"]), np.array(arrays["backwards"])
         self.seconds = np.array(arrays["seconds"])
         self.records = Records.of(under("record", arrays))
+        if self._orders:
+            self._ordered()[:] = arrays["targets"]
         lanes = under("lane", arrays)
         self._body = self._of(self._stage).load(lanes) if lanes else {}
         self._keys = self._keys_of(self._lanes[:, 0]) if lanes else self._keys[:0]
+
+    def _ordered(self) -> Array:
+        """The targets (N, K) that later stages try, as a view: K is the most targets of a stage."""
+        return self._targets[:, : max(stage.targets for stage in self.stages)]
 
 
 def under(folder: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

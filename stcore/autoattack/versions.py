@@ -1,31 +1,54 @@
-"""AutoAttack's versions: attacks, their order and settings; and a fast version.
+"""AutoAttack's versions: attacks, their order and settings; a fast version, and one with MALT's order of targets.
 
 `fast` approximates the verdict of `standard` at a tenth of its passes: a short APGD on the cross-entropy fools
-most images, then targeted APGD, whose loss is invariant to the logits' scale, tries all targets, the likeliest
-first, in fewer than half the steps. FAB-T and Square, four fifths of the cost, are left out: on adversarially
-trained networks they find next to nothing after APGD-T, and the audit warns of masked gradients.
+most images, then targeted APGD, whose loss is invariant to the logits' scale, tries nine targets, the nearest by
+MALT's distances first, in fewer than half the steps. FAB-T and Square, four fifths of the cost, are left out: on
+adversarially trained networks they find next to nothing after APGD-T, and the audit warns of masked gradients.
+
+`malt` is `standard` with the targets in MALT's order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from stcore.attacks.apgd import APGD
 from stcore.attacks.apgd_l1 import APGDL1
 from stcore.attacks.fab import FAB
+from stcore.attacks.malt import CANDIDATES, MALT
+from stcore.attacks.pma import OPENINGS, PMA
+from stcore.attacks.presets import RAND, SAMPLES
 from stcore.attacks.square import Square
 from stcore.attacks.stepped import HostAttack, SteppedAttack
 from stcore.base import checks
 from stcore.errors import UsageError
 
-VERSIONS = ("standard", "plus", "rand", "fast", "custom")
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+VERSIONS = ("standard", "malt", "plus", "rand", "fast", "custom")
 STANDARD_TARGETS = 9
 FAST = {"apgd-ce": 25, "apgd-t": 45}
 """The attacks of the fast version, and their steps."""
-IDS = {"apgd-ce": 1, "apgd-dlr": 2, "apgd-t": 3, "fab": 4, "fab-t": 5, "square": 6}
-"""The attacks of a custom version, with their number in the noise's addresses: never renumber them."""
+IDS = {
+    "apgd-ce": 1,
+    "apgd-dlr": 2,
+    "apgd-t": 3,
+    "fab": 4,
+    "fab-t": 5,
+    "square": 6,
+    "apgd-pm": 7,
+    "pma": 8,
+    "malt": 9,
+}
+"""The members of a custom version, with their number in the noise's addresses: never renumber them."""
+TARGETED = ("apgd-t", "fab-t")
+"""The members whose targets are ordered: by logit, or, after the member malt, by its distances."""
+AVERAGED = tuple(f"{name}{RAND}" for name in ("apgd-ce", "apgd-dlr", "apgd-t", "apgd-pm", "pma"))
+"""Members for random networks: a gradient is the mean over `SAMPLES` forwards; of as many a majority verifies."""
+MEMBERS = (*IDS, *AVERAGED)
+ATTACKS = tuple(name for name in IDS if name != "malt")
+"""The members that attack, also alone."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +105,9 @@ def stages(
 
     version: one of `VERSIONS`.   norm: linf, l2 or l1.   bounds: the range of pixels.
     epsilon: radius of the ball, in units of pixels in [0, 1].   queries: iterations of Square.
-    attacks: the names of a custom version, among `IDS`.
-    Raises UsageError for an unknown version or attack, or attacks beside another version than custom.
+    attacks: the names of a custom version, among `MEMBERS`.
+    Raises UsageError for an unknown version or attack, attacks beside another version than custom, or malt without
+    an attack with targets after it.
     """
     checks.choice("version", version, VERSIONS)
     checks.choice("norm", norm, ("linf", "l2", "l1"))
@@ -93,29 +117,45 @@ def stages(
             f"received {', '.join(attacks) or 'none'} with version {version}"
         )
     for name in attacks:
-        checks.choice("attacks", name, IDS)
+        checks.choice("attacks", name, MEMBERS)
     if len(set(attacks)) < len(attacks):
         raise UsageError(f"attacks: expected each attack once; received {', '.join(attacks)}")
-    many = version in ("plus", "custom") or (version == "standard" and norm == "l1")
+    after = attacks[attacks.index("malt") :] if "malt" in attacks else TARGETED
+    if not any(name.removesuffix(RAND) in TARGETED for name in after):
+        raise UsageError(
+            f"attacks: expected {' or '.join(TARGETED)} after malt, which orders their targets; received "
+            f"{', '.join(attacks)}"
+        )
+    many = version in ("plus", "custom") or (version in ("standard", "malt") and norm == "l1")
+    few = norm == "l1" and version in ("standard", "malt", "fast")
     settings = _Settings(
         norm,
         epsilon,
         bounds,
         classes,
         restarts=5 if many else 1,
-        targets=min(5 if norm == "l1" and version in ("standard", "fast") else STANDARD_TARGETS, classes - 1),
-        samples=20 if version == "rand" else 1,
+        targets=min(5 if few else STANDARD_TARGETS, classes - 1),
+        samples=SAMPLES if version == "rand" else 1,
         queries=queries,
         steps=FAST if version == "fast" else {},
     )
     names = {
-        "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+        "standard": STANDARD,
+        "malt": (STANDARD[0], "malt", *STANDARD[1:]),
         "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
         "rand": ("apgd-ce", "apgd-dlr"),
-        "fast": tuple(FAST),
+        "fast": ("apgd-ce", "malt", "apgd-t"),
         "custom": tuple(attacks),
     }[version]
-    return tuple(stage for name in names for stage in _BUILD[name](settings))
+    return tuple(stage for name in names for stage in _member(name, settings))
+
+
+def _member(name: str, settings: _Settings) -> list[Stage]:
+    """The stages of one member; of NAME-rand those of NAME under its own name, with averaged gradients."""
+    if name not in AVERAGED:
+        return _BUILD[name](settings)
+    plain = _BUILD[name.removesuffix(RAND)](replace(settings, samples=SAMPLES))
+    return [replace(stage, name=name) for stage in plain]
 
 
 def _search(s: _Settings, name: str, loss: str) -> SteppedAttack:
@@ -129,7 +169,18 @@ def _apgd(name: str, loss: str) -> Callable[[_Settings], list[Stage]]:
 
 
 def _apgd_t(s: _Settings) -> list[Stage]:
-    return [Stage("apgd-t", _search(s, "apgd-t", "targeted_dlr"), targets=s.targets)]
+    return [Stage("apgd-t", _search(s, "apgd-t", "targeted_dlr"), targets=s.targets, samples=s.samples)]
+
+
+def _pma(s: _Settings) -> list[Stage]:
+    """Two runs, which differ in what their first halves ascend."""
+    attacks = (PMA(s.epsilon, opening, samples=s.samples, norm=s.norm, bounds=s.bounds) for opening in OPENINGS)
+    return [Stage("pma", attack, first=run, samples=s.samples) for run, attack in enumerate(attacks)]
+
+
+def _malt(s: _Settings) -> list[Stage]:
+    """Nothing with two classes, of which one is the target."""
+    return [Stage("malt", MALT(s.norm, min(CANDIDATES, s.classes - 1)))] if s.classes > 2 else []
 
 
 def _fab(s: _Settings) -> list[Stage]:
@@ -158,6 +209,9 @@ _BUILD: dict[str, Callable[[_Settings], list[Stage]]] = {
     "fab": _fab,
     "fab-t": _fab_t,
     "square": _square,
+    "apgd-pm": _apgd("apgd-pm", "probability_margin"),
+    "pma": _pma,
+    "malt": _malt,
 }
 
 
@@ -175,6 +229,8 @@ def notes(classes: int, versions: Sequence[str] = ()) -> list[str]:
     if "fast" in versions:
         found.append(
             f"fast: APGD-CE in {FAST['apgd-ce']} steps and APGD-T in {FAST['apgd-t']} instead of 100, FAB-T and "
-            "Square left out; the figure to report is autoattack's"
+            "Square left out, targets in MALT's order; the figure to report is autoattack's"
         )
+    if "malt" in versions:
+        found.append("malt: targets in MALT's order instead of by logit; the figure to report is autoattack's")
     return found

@@ -104,3 +104,41 @@ def targeted_difference_of_logits_ratio(ops: Ops, logits: Tensor, labels: Tensor
     gap = ops.of_label(logits, target) - ops.of_label(logits, labels)
     first, _, *lower = ops.top_k(logits, 4)
     return gap / (first - sum(lower[1:], lower[0]) / len(lower) + _TINY) if lower else gap
+
+
+def probability_margin(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
+    """The probability margin m = p_max − p_y as log((1 + m) / (1 − m)), (B,), for integer labels.
+
+    p_max is the largest probability of another class (Xie et al., 2024; PMA). In float32 m rounds to −1, and its
+    gradient to zero, where logits are 17 apart. This increasing, odd function of m has the direction of m's
+    gradient and the order of its values, for logits of any size; m = tanh(loss / 2).
+    """
+    label, best = _label_and_best(ops, logits, labels)
+    return _log_sum(ops, logits, 1.0 + best - label) - _log_sum(ops, logits, 1.0 - best + label)
+
+
+def label_probability(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
+    """The label's probability p_y as log(p_y / (1 − p_y)), (B,), for integer labels."""
+    label, _ = _label_and_best(ops, logits, labels)
+    return _log_sum(ops, logits, label) - _log_sum(ops, logits, 1.0 - label)
+
+
+def best_other_probability(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
+    """The largest probability of another class, p_max, as log(p_max / (1 − p_max)), (B,), for integer labels."""
+    _, best = _label_and_best(ops, logits, labels)
+    return _log_sum(ops, logits, best) - _log_sum(ops, logits, 1.0 - best)
+
+
+def _label_and_best(ops: Ops, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (B, C) that select p_y and p_max from the probabilities; equal classes share the second."""
+    is_label = ops.one_hot(labels, logits)
+    others = ops.where(is_label, ops.ones_like(logits) * -math.inf, logits)
+    is_best = 1.0 - ops.flag(others < ops.expand_dims_like(ops.max(others), others), logits)
+    return ops.flag(is_label, logits), is_best / ops.expand_dims_like(ops.sum(is_best), is_best)
+
+
+def _log_sum(ops: Ops, logits: Tensor, weights: Tensor) -> Tensor:
+    """log Σ_j w_j·exp(z_j), (B,), without overflow, for weights w ≥ 0, (B, C)."""
+    weighted = ops.where(weights > 0.0, logits, -math.inf)
+    largest = ops.stop_gradient(ops.max(weighted))
+    return largest + ops.log(ops.sum(weights * ops.exp(weighted - ops.expand_dims_like(largest, weighted))))

@@ -66,7 +66,7 @@ def starts(search: Search, x: Tensor, noise: tuple[Tensor, ...]) -> tuple[Tensor
 Loss: TypeAlias = Callable[[Tensor], Tensor]
 """Logits (B, C) → a value per example (B,)."""
 Watch: TypeAlias = Callable[..., tuple[Tensor, ...]]
-"""An iterate (B, …), its logits (B, C) and the values accumulated so far → the next accumulated values."""
+"""An iterate (B, …), the logits (B, C) of each of its forwards, and the values accumulated so far → the next."""
 
 
 def ascend(model: Network, x: Tensor, start: Tensor, loss: Loss, search: Search) -> Tensor:
@@ -96,21 +96,22 @@ def ascend_watching(
     watch: Watch,
     seen: tuple[Tensor, ...],
     momentum: float = 0.0,
+    samples: int = 1,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Like `ascend`; also returns what `watch` accumulates from `seen` over the iterates.
 
     `watch` sees the start and all iterates but the last: those whose forwards are made anyway.
     momentum: μ of g ← μ·g + ∇/‖∇‖₁, the direction of the steps (Dong et al., 2018); 0: the plain gradient.
+    samples: forwards of an iterate, whose gradients are averaged; `watch` is given the logits of each.
     """
     ops, threat = model.ops, threat_of(search)
     project = threat.projection(ops, x)
 
     def body(point: Tensor, direction: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
-        at_point = forward(model, point, Mode.EVAL)
-        _, gradient = value_and_input_gradient(ops, at_point, loss)
+        _, gradient, logits = averaged(model, point, loss, samples)
         direction = momentum * direction + _l1_normalised(ops, gradient) if momentum else gradient
         moved = project(threat.step(ops, point, direction, search.step_size))
-        return moved, direction, *watch(point, at_point.logits, *seen)
+        return moved, direction, *watch(point, *logits, *seen)
 
     last, _, *seen_last = ops.fori_loop(search.steps, body, (start, x - x, *seen))
     return last, tuple(seen_last)
@@ -137,6 +138,27 @@ def value_and_input_gradient(ops: Ops, at: Forward, loss: Loss) -> tuple[Tensor,
     (cotangent,) = pullback(ops.ones_like(value))
     (gradient,) = at.pullback(cotangent)
     return value, gradient
+
+
+def averaged(model: Network, point: Tensor, loss: Loss, samples: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Returns the loss (B,) at `point` (B, …), its gradient (B, …), and the logits of each of the EVAL forwards.
+
+    Over several forwards the gradient is their mean (expectation over transformation; Athalye et al., 2018), and
+    the loss that of the last.
+    """
+    ops = model.ops
+
+    def once() -> tuple[Tensor, Tensor, Tensor]:
+        at_point = forward(model, point, Mode.EVAL)
+        return *value_and_input_gradient(ops, at_point, loss), at_point.logits
+
+    value, gradients, first = once()
+    logits = [first]
+    for _ in range(samples - 1):
+        value, gradient, more = once()
+        gradients = gradients + gradient
+        logits.append(more)
+    return value, gradients if samples == 1 else gradients / samples, tuple(logits)
 
 
 _TINY = 1e-30  # keeps a division by a zero norm finite

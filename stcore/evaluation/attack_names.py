@@ -11,11 +11,12 @@ from typing import Any, TypeAlias
 
 from stcore.attacks import PRESETS, Attack, preset
 from stcore.attacks.minimum_norm import MinimumNorm
-from stcore.attacks.presets import MINIMUM_NORM
+from stcore.attacks.presets import MINIMUM_NORM, RAND
 from stcore.autoattack import attack as cascades
+from stcore.autoattack import versions
 from stcore.autoattack.attack import AutoAttack
 from stcore.autoattack.nearest import NearestSearch
-from stcore.autoattack.versions import IDS, Staged
+from stcore.autoattack.versions import Staged
 from stcore.base import checks
 from stcore.base.registry import Registry, call
 from stcore.errors import UsageError
@@ -53,11 +54,12 @@ ATTACKS: Registry[Factory] = Registry(
     "stcore.attacks",
     {
         **{name: partial(preset, name) for name in PRESETS},
-        **{name: partial(cascades.by_name, name) for name in (*cascades.NAMES, *IDS)},  # type: ignore[misc]
+        **{name: partial(cascades.by_name, name) for name in (*cascades.NAMES, *versions.ATTACKS)},  # type: ignore[misc]
         **MINIMUM_NORM,
     },
     _accepted,
-    "members of AutoAttack joined by + such as apgd-ce+square, or package.module:make_attack",
+    "members of AutoAttack joined by + such as apgd-ce+square, NAME-rand for a random network, or "
+    "package.module:make_attack",
 )
 
 
@@ -72,7 +74,9 @@ def check_monitor(name: str) -> None:
 
 def attack_of(name: str, epsilon: float, norm: str = "linf") -> Attack | AutoAttack:
     """The attack of this name. epsilon: in units of pixels in [0, 1]. Raises UsageError for an unknown name."""
-    joined = cascades.by_name(name, epsilon, norm) if "+" in name else None
+    if name.removesuffix(RAND) in PRESETS:
+        return preset(name, epsilon, norm)
+    joined = cascades.by_name(name, epsilon, norm) if "+" in name or name.endswith(RAND) else None
     return _at(ATTACKS.find(name)(epsilon, norm), epsilon, norm) if joined is None else joined
 
 

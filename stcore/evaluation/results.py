@@ -15,6 +15,12 @@ STRICT, PRECISIONS = "fp32", ("fp32", "tf32")
 """The precisions of an evaluation's products; an evaluation that names none is in the first."""
 
 
+def unusual(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """How an evaluation of this identity differs from the usual: its precision, its layers under BPDA."""
+    precision, layers = about.get("precision", STRICT), about.get("bpda")
+    return (*([] if precision == STRICT else [precision]), *([f"BPDA of {layers}"] if layers else []))
+
+
 def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
     """Accuracies and their 95 % intervals as plain numbers in [0, 1]."""
     return {

@@ -17,9 +17,10 @@ KIND = "fast"
 """The first word of every name, as in fast/digits: the best accuracy known within a time."""
 NOT_SETTINGS = (
     *("preset", "seed", "backend", "device", "threads", "replicas", "eval_batch_size"),
-    *("resident", "decode_workers", "image_column", "label_column"),
+    *("resident", "decode_workers", "image_column", "label_column", "attacks"),
 )
-"""Settings of a run that its preset leaves out: they are the machine's, the seed, or the place of the data."""
+"""Settings of a run that its preset leaves out: they are the machine's, the seed, the place of the data, or the
+attacks that follow the training."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def audit(one: LaterEvaluation) -> Iterator[Block]:
     attacks = listed([attack_in_words(name) for name in one.identity["attacks"]])
     counts = f"{len(by['pass'])} of {plural(len(findings), 'check')} passed"
     skipped = f", {len(by['skipped'])} could not run" if by["skipped"] else ""
-    summary = f"Audit of the {one.checkpoint} checkpoint under {attacks}{one.in_precision}: {counts}{skipped}"
+    summary = f"Audit of the {one.checkpoint} checkpoint under {attacks}{one.ways}: {counts}{skipped}"
     if not by["warn"]:
         yield Text(f"{summary}, and none raised doubts.")
     else:

@@ -13,6 +13,7 @@ from stcore.base.weights_file import load_weights
 from stcore.errors import UsageError
 from stcore.evaluation.folder import EVALUATIONS, IDENTITY, read_identity, read_result
 from stcore.evaluation.folder import RESULT as EVALUATION_RESULT
+from stcore.evaluation.results import unusual
 from stcore.runs.evaluation_identity import fingerprint
 from stcore.runs.folder import CHECKPOINTS, METRICS, RESULT
 from stcore.runs.plan import Plan
@@ -34,9 +35,10 @@ class LaterEvaluation:
     mismatch: str
 
     @property
-    def in_precision(self) -> str:
-        """How a sentence says the precision: " in tf32", or nothing for the usual one."""
-        return f" in {self.identity['precision']}" if "precision" in self.identity else ""
+    def ways(self) -> str:
+        """How a sentence says its precision and its layers under BPDA: " in tf32", or nothing for the usual."""
+        precision, layers = (self.identity.get(name) for name in ("precision", "bpda"))
+        return (f" in {precision}" if precision else "") + (f" with BPDA of {layers}" if layers else "")
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,14 @@ class GatheredRun:
         return found
 
     def _continues(self, one: LaterEvaluation) -> bool:
-        """Whether the evaluation is of the first of the run's images, in its threat model, and in fp32."""
+        """Whether it is of the first of the run's images, in its threat model, in fp32 and without BPDA."""
         about, plan = one.identity, self.plan
         return (
             plan is not None
             and not one.mismatch
             and (about["epsilon"], about["norm"]) == (plan.evaluation.epsilon, plan.norm)
-            and about["shard"] is about.get("precision") is None
+            and about["shard"] is None
+            and not unusual(about)
             and (about["subset"] or "0").isdigit()
         )
 

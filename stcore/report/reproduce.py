@@ -141,7 +141,7 @@ def evaluate_command(run: GatheredRun, one: LaterEvaluation, out: str) -> str:
         if plan is None
         else {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "subset": None, "shard": None}
     )
-    for name in ("epsilon", "norm", "backend", "dtype", "precision", "seed", "subset", "shard"):
+    for name in ("epsilon", "norm", "backend", "dtype", "precision", "bpda", "seed", "subset", "shard"):
         if identity.get(name) is not None and usual.get(name) != identity[name]:
             words += option(name, identity[name])
     return shlex.join(words)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stcore.evaluation.results import unusual
 from stcore.paper import PRESETS
 from stcore.paper.preset import Expected
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
@@ -68,21 +69,21 @@ def later_evaluations(run: GatheredRun) -> Iterator[Block]:
         )
     for one in run.evaluations:
         for name, stages in (one.result or {}).get("cascades", {}).items():
-            what = f"{attack_in_words(name)} on {one.checkpoint}{one.in_precision}, stage by stage"
+            what = f"{attack_in_words(name)} on {one.checkpoint}{one.ways}, stage by stage"
             yield Folded(what, (_stages(stages),))
 
 
 def _rows(one: LaterEvaluation) -> Iterator[tuple[Cell, ...]]:
     ball = radius(one.identity["epsilon"], one.identity["norm"])
-    precision = one.identity.get("precision", "")  # left out where it is the usual
+    ways = unusual(one.identity)
     images = Cell(f"{one.identity['images']:,}", part_of_images(one))
     label = Cell(one.checkpoint, one.mismatch, bool(one.mismatch))
     if one.result is None:
         for name in one.identity["attacks"]:
-            yield label, Cell(attack_in_words(name), _joined(ball, precision)), images, Cell("unfinished")
+            yield label, Cell(attack_in_words(name), _joined(ball, *ways)), images, Cell("unfinished")
         return
     for name, score in one.result["accuracies"].items():
-        setting = _joined(ball if name != "natural" else "", precision)
+        setting = _joined(ball if name != "natural" else "", *ways)
         yield label, Cell(attack_in_words(name), setting), images, accuracy(score)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from stcore.evaluation.results import unusual
 from stcore.report.blocks import Block, Headline, Number, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.report.phrases import accuracy, listed, percent, plural, radius
@@ -39,8 +40,7 @@ def _suffix(run: GatheredRun, one: LaterEvaluation) -> str:
         different.append(radius(identity["epsilon"], identity["norm"]))
     if identity["backend"] != run.config.get("backend", identity["backend"]):
         different.append(identity["backend"])
-    if "precision" in identity:
-        different.append(identity["precision"])
+    different.extend(unusual(identity))
     return f" ({', '.join(different)})" if different else ""
 
 

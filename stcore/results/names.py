@@ -40,6 +40,7 @@ ATTACKS = {
     "pgd100": Name("PGD-100", "PGD-100"),
     "cw100": Name("C&W", "C&W-100"),
     "autoattack": Name("AA", "AutoAttack"),
+    "autoattack-malt": Name("AA (MALT)", "AutoAttack (targets in MALT's order)"),
     "autoattack-fast": Name("AA (fast)", "AutoAttack (fast)"),
     "pgd_trades": Name("PGD_TRADES", "PGD_TRADES"),
     "pgd_rst": Name("PGD_RST", "PGD_RST"),
@@ -49,6 +50,7 @@ ATTACKS = {
     "ddn": Name("DDN", "DDN"),
     "fmn": Name("FMN", "FMN"),
     "sigma-zero": Name("σ-zero", "σ-zero"),
+    "pma": Name("PMA", "PMA"),
 }
 DIVERGENCES = {
     "js": "JS divergence",

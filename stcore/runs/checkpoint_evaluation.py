@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from stcore.attacks import preset
+from stcore.attacks import bpda, preset
 from stcore.audit import CHECKS, Finding, audit
 from stcore.audit.evaluation import AUDITED
 from stcore.base import checks
@@ -30,7 +30,8 @@ from stcore.runs.preparation import Setup
 class CheckpointEvaluation:
     """A plan's attacks on its network; traced once for all the weights that `load` loads.
 
-    precision: fp32 or tf32, of all products within `in_precision`.
+    precision: fp32 or tf32, of all products within `context`.
+    bpda: names of layers, joined by commas, that have the identity's backward pass there (`stcore.attacks.bpda`).
     places: the positions of the evaluated images in the test split.
     """
 
@@ -39,6 +40,7 @@ class CheckpointEvaluation:
     shard: str | None = None
     save_examples: bool = False
     precision: str = STRICT
+    bpda: str | None = None
 
     def __post_init__(self) -> None:
         checks.choice("precision", self.precision, PRECISIONS)
@@ -66,13 +68,26 @@ class CheckpointEvaluation:
             subset=self.subset,
             shard=self.shard,
             examples=self.save_examples,
-            precision=self.precision,
+            **self.ways,
         )
 
-    def in_precision(self) -> AbstractContextManager[None]:
-        """Context of this evaluation's precision. Raises DeviceError if the device does not support it."""
-        context: AbstractContextManager[None] = self.setup.backend.evaluating(self.precision, self.setup.device)
-        return context
+    @property
+    def ways(self) -> dict[str, Any]:
+        """How it computes and differentiates, by the names of its identity."""
+        return {"precision": self.precision, "bpda": self.bpda}
+
+    @contextmanager
+    def context(self) -> Iterator[None]:
+        """Context of this evaluation's precision and backward passes.
+
+        Raises DeviceError if the device does not support the precision, UsageError as `stcore.attacks.bpda` does.
+        """
+        layers = () if self.bpda is None else self.bpda.split(",")
+        with ExitStack() as entered:
+            entered.enter_context(self.setup.backend.evaluating(self.precision, self.setup.device))
+            if layers:
+                entered.enter_context(bpda(self.classifier.model, layers))
+            yield
 
     def load(self, weights: Mapping[str, Array]) -> None:
         """Loads the weights into the network, and checks its predictions on two images."""

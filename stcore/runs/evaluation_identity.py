@@ -30,10 +30,12 @@ def identity(
     shard: str | None = None,
     examples: bool = False,
     precision: str = STRICT,
+    bpda: str | None = None,
 ) -> dict[str, Any]:
     """The identity of a plan's attacks on some images of the test split, in JSON's types.
 
     images: their number.   examples: whether the adversarial examples are kept.   precision: fp32 or tf32.
+    bpda: the layers with the backward pass of the identity, joined by commas.
     """
     normalize = models.normalization.canonical(plan.model.normalize)
     return {
@@ -60,6 +62,7 @@ def identity(
         # Left out where it is the usual, as by versions that had no other.
         **({} if normalize == models.normalization.NONE else {"normalize": normalize}),
         **({} if precision == STRICT else {"precision": precision}),
+        **({} if bpda is None else {"bpda": bpda}),
     }
 
 

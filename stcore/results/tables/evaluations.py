@@ -60,8 +60,8 @@ def _suffix(run: FinishedRun, identity: Mapping[str, Any]) -> str:
     plan = run.plan
     own = {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "subset": None}
     own |= {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "seed": plan.seed}
-    its = {"precision": STRICT, **identity}
-    own["precision"] = STRICT  # of every evaluation that training makes
+    own |= {"precision": STRICT, "bpda": None}  # of every evaluation that training makes
+    its = {"precision": STRICT, "bpda": None, **identity}
     different = [f"{name} {_show(its[name])}" for name, value in own.items() if its[name] != value]
     return f" ({', '.join(different)})" if different else ""
 
