@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stcore import errors
+from stcore.autoattack.attack import AutoAttack
 from stcore.autoattack.reference import VERSIONS, run_reference
 from stcore.cli.console import label_of
 from stcore.cli.options import EvaluateOptions
@@ -23,9 +24,10 @@ def check_by_reference(
     work: CheckpointEvaluation, known: Mapping[str, Any], console: Console, options: EvaluateOptions
 ) -> int:
     """Runs the reference on each checkpoint and prints robust accuracies; returns the exit code."""
-    unfit = [name for name, attack in work.cascades.items() if attack.version not in VERSIONS]
+    asked = {name: one for name, one in work.cascades.items() if isinstance(one, AutoAttack)}
+    unfit = [name for name, attack in asked.items() if attack.version not in VERSIONS]
     kept = options.out or options.save_examples or options.predictions
-    if unfit or not work.cascades or len(work.asked) > len(work.cascades) or kept:
+    if unfit or not asked or len(work.asked) > len(asked) or kept:
         raise UsageError(
             "engine: expected only autoattack or members of it, without --fast, --out, --save-examples or "
             f"--predictions, as the reference has them; received {', '.join(work.asked)}"
@@ -37,7 +39,7 @@ def check_by_reference(
     for name, weights in known.items():
         checkpoint = label_of(name, None, work.ways)
         work.load(weights)
-        for attack_name, attack in work.cascades.items():
+        for attack_name, attack in asked.items():
             found = run_reference(
                 work.classifier,
                 work.images,

@@ -90,6 +90,17 @@ TABLES = {
         }
         for step in (1, 20)
     ],
+    "robustness-curve": [
+        {
+            "network": LONG,
+            "attack": "sigma-zero",
+            "images": 10000,
+            "natural": 0.98765,
+            "median_norm": norm,
+            "without_example": 1234,
+        }
+        for norm in (0.031372549, None)
+    ],
     "collaborative": [
         {
             "model": LONG,

@@ -62,7 +62,7 @@ def flags(**settings):
         (["--method", "pgd"], "method: expected one of st, standard, at, trades, mart, collaborative, at2"),
         (["--attacks", "fgsm,cw"], "attacks: expected one of fgsm, pgd20, pgd100, cw100"),
         (["--attacks", "fgsm,pgd_rst", "--norm", "l2", "--epsilon", "1"], "expected linf with the attack pgd_rst"),
-        (["--eval-norm", "l3"], "eval_norm: expected one of linf, l2, l1; received 'l3'"),
+        (["--eval-norm", "l3"], "eval_norm: expected one of linf, l2, l1, l0; received 'l3'"),
         (["--select-by", "aa"], "select_by: expected one of natural, fgsm, pgd20, pgd100, cw100"),
         (["--select", "train"], "select: expected one of val, test; received 'train'"),
         (
@@ -373,6 +373,17 @@ def test_a_run_whose_config_was_broken(place):
         (["--shard", "one"], "shard: expected i/n; received 'one'"),
         (["--engine", "theirs"], "engine: expected one of native, reference; received 'theirs'"),
         (["--engine", "reference"], "engine: expected only autoattack or members of it"),
+        (["--engine", "reference", "--attacks", "fmn"], "engine: expected only autoattack or members of it"),
+        (["--attacks", "ddn"], "norm: expected one of l2; received 'linf'"),
+        (["--attacks", "sigma-zero", "--norm", "l1", "--epsilon", "9"], "norm: expected one of l0; received 'l1'"),
+        (
+            ["--attacks", "apgd-ce", "--norm", "l0", "--epsilon", "9"],
+            "norm: expected one of linf, l2, l1; received",
+        ),
+        (
+            ["--attacks", "pgd20", "--norm", "l0", "--epsilon", "9"],
+            "norm: expected one of linf, l2; received 'l0'",
+        ),
         (["--checkpoint", "first"], "checkpoint: expected one of best, last"),
         (["--save-every", "-1"], "save_every: expected a number of at least 0; received -1"),
         (["--out", "taken"], "out: expected a new or empty folder, or one of an evaluation"),

@@ -1,4 +1,4 @@
-"""`stcli analyze robustness-curve`: curves by hand from made-up records, their figure, a section of the report."""
+"""`stcli analyze robustness-curve`: curves by hand from made-up records, their figure, the report's section."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ import pytest
 from reported import Page, make_run
 from scipy.stats import beta
 from small import stcli
+from test_cli_evaluate import sound
 
 from stcore.analysis import robustness
 from stcore.analysis.robustness import TOGETHER, Settings, compute
@@ -249,6 +250,32 @@ def test_a_report_carries_the_curve_of_the_runs_own_evaluations(tmp_path):
     assert described
     assert "from 75.00 % at ε = 0; median norm 0.3" in described[0]
     assert robustness.TOGETHER not in described[0]
+
+
+def test_from_an_evaluation_of_a_run_to_its_curve(tmp_path):
+    """The accuracy of the evaluation is the curve's at its ε, and the table states the median."""
+    pytest.importorskip("matplotlib")
+    run, folder = sound(), tmp_path / "it"
+    said = stcli(
+        *("evaluate", run, "--attacks", "fmn,apgd-ce", "--epsilon", "0.1", "--subset", "20", "--no-audit"),
+        *("--checkpoint", "best", "--out", folder, "--save-examples"),
+    )
+    assert said.code == 0, said.err
+    assert "median l∞ norm of the nearest examples" in " ".join(said.out.split())
+    result = compute({"net": folder}, Settings())
+    scores = json.loads((folder / "best" / "result.json").read_text())["accuracies"]
+    curves = {curve.attack: curve for curve in result.curves}
+    assert curves["fmn"].at(0.1).correct == scores["fmn"]["correct"]
+    assert curves["fmn"].at(0.0).correct == scores["natural"]["correct"] > 0
+    assert curves[TOGETHER].at(0.1).correct <= scores["apgd-ce"]["correct"]
+    (point,) = result.points
+    assert (point.attack, point.robust.correct) == ("apgd-ce", scores["apgd-ce"]["correct"])
+    examples = np.load(folder / "best" / "fmn-examples.npz")
+    found = np.flatnonzero(np.isfinite(curves["fmn"].norms) & (curves["fmn"].norms > 0))
+    np.testing.assert_array_equal(examples["rows"], found)
+    said = stcli("evaluate", run, "--attacks", "fmn", "--norm", "l0", "--epsilon", "4", "--subset", "8")
+    assert said.code == 0, said.err
+    assert "audit: none for l0" in said.out
 
 
 def page_of(run, tmp_path):

@@ -9,7 +9,7 @@ where ε is a whole number, it starts at 1 and changes by at least one. The poin
 after the projection, as published.
 
 The published ε is the estimate alone until a point is found. It comes to rest before a boundary: on one that is
-linear, and wherever pixels at the ends of their range take up a part of each step.
+linear, and on any where pixels at the ends of their range use up a part of each step.
 """
 
 from __future__ import annotations

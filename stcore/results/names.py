@@ -47,10 +47,10 @@ ATTACKS = {
     "ifgsm": Name("I-FGSM", "I-FGSM"),
     "mifgsm": Name("MI-FGSM", "MI-FGSM"),
     "deepfool": Name("DeepFool", "DeepFool"),
-    "pma": Name("PMA", "PMA"),
     "ddn": Name("DDN", "DDN"),
     "fmn": Name("FMN", "FMN"),
     "sigma-zero": Name("σ-zero", "σ-zero"),
+    "pma": Name("PMA", "PMA"),
 }
 DIVERGENCES = {
     "js": "JS divergence",
