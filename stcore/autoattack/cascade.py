@@ -27,6 +27,8 @@ _JOB = ("image", "restart", "rank")  # columns of a job: image row, restart numb
 _LANE = ("job", "step")
 _SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5}
 """Tolerance for float32 rounding outside the ball, relative to ε; in l1 the rounding of all pixels adds up."""
+NOT_FINITE, OUT_OF_RANGE, OUTSIDE = "not finite", "out of range", "outside the ball"
+"""What bars a point from being a success."""
 
 
 class Cascade:
@@ -157,17 +159,9 @@ class Cascade:
         rows = self._jobs[jobs, 0]
         originals = self.classifier.host_pixels(self._images[rows])
         attack = self.stages[self._stage].attack
-        distance = lengths(points.astype(np.float64) - originals, attack.norm)
-        low, high = attack.bounds
-        flat = points.reshape(len(points), -1)
-        allowed = (
-            np.isfinite(flat).all(1)
-            & (flat >= low).all(1)
-            & (flat <= high).all(1)
-            & (distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7)
-        )
+        barred, distance = check_points(points, originals, attack.norm, attack.epsilon, attack.bounds)
         predicted = self._verified(points, self.records.label[rows])
-        valid = allowed & (predicted != self.records.label[rows])
+        valid = (barred == "") & (predicted != self.records.label[rows])
         for i in np.flatnonzero(valid).tolist():
             row, job = rows[i], self._jobs[jobs[i]]
             if self.records.attack[row] != NONE:
@@ -238,6 +232,23 @@ class Cascade:
         lanes = under("lane", arrays)
         self._body = self._of(self._stage).load(lanes) if lanes else {}
         self._keys = self._keys_of(self._lanes[:, 0]) if lanes else self._keys[:0]
+
+
+def check_points(
+    points: Array, originals: Array, norm: str, epsilon: float, bounds: tuple[float, float] = (0.0, 1.0)
+) -> tuple[Array, Array]:
+    """What bars each host point (B, …) from being a success, (B,) texts, and its distance from the image, (B,).
+
+    A text is NOT_FINITE, OUT_OF_RANGE or OUTSIDE, the ball of radius ε around `originals` (B, …); else empty.
+    """
+    flat, (low, high) = points.reshape(len(points), -1), bounds
+    distance = lengths(points.astype(np.float64) - originals, norm)
+    conditions = {
+        NOT_FINITE: ~np.isfinite(flat).all(1),
+        OUT_OF_RANGE: (flat < low).any(1) | (flat > high).any(1),
+        OUTSIDE: ~(distance <= epsilon * (1 + _SLACK[norm]) + 1e-7),
+    }
+    return np.select(list(conditions.values()), list(conditions), ""), distance
 
 
 def under(folder: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
