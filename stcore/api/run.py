@@ -22,6 +22,7 @@ from stcore.runs.folder import CHECKPOINTS, ENVIRONMENT, RESULT, RunFolder
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
+    from stcore.evidence import Evidence
     from stcore.runs.plan import Plan
     from stcore.runs.preparation import Given
     from stcore.runs.training_run import Outcome, RunOptions
@@ -75,6 +76,15 @@ class Run(LoadedNetwork):
         return write(
             [self.path], out, format or ("markdown" if out.suffix == ".md" else "html"), examples=examples
         )
+
+    def evidence(self, path: str | Path, *, with_weights: bool = False) -> Evidence:
+        """Writes the evidence of the evaluation of its checkpoint that kept its examples, and returns it.
+
+        with_weights: put the network into the file.   Raises UsageError as `stcli evidence` does.
+        """
+        from stcore.api.evidence import make_evidence
+
+        return make_evidence(self.path, path, checkpoint=self.checkpoint, include_weights=with_weights)
 
     def model_card(self, place: str) -> str:
         """Its card in the format of the Hugging Face hub, as in `report(format="card")`; see `LoadedNetwork`."""

@@ -242,7 +242,8 @@ def check_points(
     A text is NOT_FINITE, OUT_OF_RANGE or OUTSIDE, the ball of radius ε around `originals` (B, …); else empty.
     """
     flat, (low, high) = points.reshape(len(points), -1), bounds
-    distance = lengths(points.astype(np.float64) - originals, norm)
+    with np.errstate(invalid="ignore"):  # of what is not finite
+        distance = lengths(points.astype(np.float64) - originals, norm)
     conditions = {
         NOT_FINITE: ~np.isfinite(flat).all(1),
         OUT_OF_RANGE: (flat < low).any(1) | (flat > high).any(1),

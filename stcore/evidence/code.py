@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ _ROOMS = ("backends", "models", "cli")
 """Packages of stcore that in the repository are folders beside it."""
 
 
+@cache
 def code() -> dict[str, str]:
     """The version, and the SHA-256 of all source files by name: the same from a wheel and from the repository."""
     files = dict(_files(Path(__file__).parents[1], "stcore"))

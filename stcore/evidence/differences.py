@@ -8,6 +8,8 @@ the values themselves would not do. Sorted by the significance of their bytes th
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from stcore.data.pixels import unit_interval
 from stcore.errors import DataError
 from stcore.protocols import Array
 
-WORDS = {"float32": np.dtype("<u4"), "float64": np.dtype("<u8")}
+WORDS: Mapping[str, np.dtype[Any]] = {"float32": np.dtype("<u4"), "float64": np.dtype("<u8")}
 """The whole numbers of each type of pixels."""
 
 
@@ -46,5 +48,5 @@ def decode(packed: Array, images: Array, dtype: str) -> Array:
     return points
 
 
-def _bits(values: Array, word: np.dtype[np.unsignedinteger]) -> Array:
+def _bits(values: Array, word: np.dtype[Any]) -> Array:
     return np.ascontiguousarray(values, f"<f{word.itemsize}").view(word)

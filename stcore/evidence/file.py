@@ -184,9 +184,9 @@ def _checked(header: Any, arrays: Mapping[str, Array], metadata: Any, seal: str)
         evaluated.ndim == 1 and evaluated.dtype == np.int64 and len(evaluated) > 0, "its images are not listed"
     )
     broken = len(columns["row"])
-    for name, (kind, rest) in _COLUMNS.items():
+    for name, (dtype, rest) in _COLUMNS.items():
         _require(
-            columns[name].dtype == kind and columns[name].shape == (broken, *rest), f"its {name} are no column"
+            columns[name].dtype == dtype and columns[name].shape == (broken, *rest), f"its {name} are no column"
         )
     _require(len(np.unique(evaluated)) == len(evaluated), "an image is listed twice")
     _require(len(np.unique(columns["row"])) == broken, "an image is broken twice")

@@ -147,8 +147,11 @@ class Refutation:
 
     def _steps(self) -> Iterator[bool]:
         """Yields after each step of an attack: whether an image fell, or withstood a rung."""
-        while self._running is not None or (work := self._next()) is not None:
+        while True:
             if self._running is None:
+                work = self._next()
+                if work is None:
+                    return
                 number, places = work
                 if number < 0:
                     self._view(places)

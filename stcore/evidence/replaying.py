@@ -105,10 +105,10 @@ class Replay:
     @property
     def not_checked(self) -> list[str]:
         """What no replay, or not this one, could check, a sentence each."""
-        header, left = self.evidence.header, self.at_most.correct
+        header, failed = self.evidence.header, self.evidence.at_most
         notes = [
-            f"{left} of {self.at_most.total} images count as robust only since the attacks failed, or since their "
-            "success is not confirmed here. That is no proof: the accuracy is an upper bound"
+            f"{failed.correct} of {failed.total} images count as robust only since the attacks failed. That is no "
+            "proof: the accuracy is an upper bound"
         ]
         if not self.same_data:
             notes.append(
