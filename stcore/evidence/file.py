@@ -1,6 +1,6 @@
 """Evidence file: safetensors with a JSON header in its metadata, and a seal over all bytes before it.
 
-    safetensors   arrays as in `Evidence`; the metadata `evidence` is the header, `weights` the network's metadata
+    safetensors   arrays as in `Evidence`; the metadata `evidence` is JSON: the header, and the network's metadata
     32 bytes      the seal: SHA-256 of everything before
 
 No byte is outside the seal: what is changed, cut off, appended or swapped is found before anything is read. Who
@@ -126,8 +126,9 @@ def write(path: Path, evidence: Evidence) -> str:
     arrays |= {f"{_WEIGHTS}{name}": array for name, array in evidence.weights.items()}
     arrays |= {f"{_STATE}{name}": array for name, array in evidence.state.items()}
     header = {**as_plain(evidence.header), "format": FORMAT}
-    about = {"evidence": json.dumps(header), "weights": json.dumps(dict(evidence.metadata))}
-    content = save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=about)
+    about = json.dumps({"header": header, "weights": dict(evidence.metadata)})
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}  # save writes raw memory
+    content = save(arrays, metadata={"evidence": about})  # several entries would be in a random order
     seal = hashlib.sha256(content)
     write_file(path, content + seal.digest())
     return seal.hexdigest()
@@ -150,16 +151,15 @@ def read(path: Path) -> Evidence:
         )
     try:
         arrays, about = load(content), _metadata(content)
-        header = from_json(about["evidence"])
-        return _checked(header, arrays, from_json(about["weights"]), seal.hex())
+        return _checked(about["header"], arrays, about["weights"], seal.hex())
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"evidence: {path} is sealed, but no evidence that stcore reads ({error})") from error
 
 
-def _metadata(content: bytes) -> dict[str, str]:
-    """The metadata of safetensors: 8 bytes hold the length of the JSON that follows."""
+def _metadata(content: bytes) -> dict[str, Any]:
+    """Header and network, from the metadata of safetensors: 8 bytes hold the length of the JSON around it."""
     length = int.from_bytes(content[:8], "little")
-    found: dict[str, str] = from_json(content[8 : 8 + length])["__metadata__"]
+    found: dict[str, Any] = from_json(from_json(content[8 : 8 + length])["__metadata__"]["evidence"])
     return found
 
 
