@@ -88,7 +88,18 @@ def commands() -> dict[str, type[Any] | None]:
         "export robustbench": of.RobustBenchOptions,
         **{f"analyze {what}": OF_ANALYSES[what] for what in ANALYSES},
     }
-    for name in ("demo", "merge", "presets", "pseudo-label", "report", "table", "verify"):
+    for name in (
+        "demo",
+        "evidence",
+        "merge",
+        "presets",
+        "pseudo-label",
+        "refute",
+        "replay",
+        "report",
+        "table",
+        "verify",
+    ):
         module = importlib.import_module(f"stcore.cli.{name.replace('-', '_')}")
         found[name] = getattr(module, f"{name.title().replace('-', '')}Options")
     return found
@@ -157,6 +168,7 @@ _OF_COMMANDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     **{f"export {name}": {"preprocessing": PREPROCESSING} for name, kind in TARGETS.items() if kind.computes},
     "predict": {"format": ("csv", "json")},
     "presets": {"name": known_presets.names()},
+    "refute": {"norm": ("linf", "l2", "l1")},
     "report": {"format": ("html", "markdown", "card")},
     "table": {"format": ("markdown", "csv", "json", "latex"), "style": ("runs", "paper")},
     "verify": {"preset": known_presets.names()},

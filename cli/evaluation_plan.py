@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from stcore import models, zoo
-from stcore.api.run import hub_folder
+from stcore.api.loading import hub_folder
 from stcore.base import checks
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.own_settings import read_settings
-from stcore.data.readers.sources import READERS
+from stcore.data.readers.sources import side_of
 from stcore.errors import UsageError
-from stcore.models.weights_files import is_torch, read_weights
+from stcore.models.weights_files import is_torch, read_weights, recorded_shape
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 from stcore.runs.plan import Plan, make_plan
 
@@ -125,20 +125,12 @@ def of_weights(options: EvaluateOptions) -> dict[str, Any]:
             f"model: {options.run} is of {about['model']}; received {options.model or 'none'}. Give --model for a "
             "package.module:factory that you trust, as its code is run, and for no other network"
         )
+    shape = recorded_shape(about)
     return {
         "backend": about.get("backend", "torch"),
         "dataset": options.dataset,
         "model": about["model"],
         "normalize": about.get("normalize", "none"),
-        "image_size": options.image_size or image_size_of(about, options.dataset),
+        "image_size": options.image_size or side_of(options.dataset, shape and shape[0]),
         "method": "standard",
     }
-
-
-def image_size_of(about: Mapping[str, str], dataset: str) -> int | None:
-    """The side to which pictures of several sizes are brought, as the weights' metadata has it."""
-    reader = READERS.get(dataset.partition(":")[0])
-    height, width, *_ = (*about.get("image_shape", "").split("x"), "", "")
-    return (
-        int(height) if reader and "image_size" in reader.options and height.isdigit() and height == width else None
-    )

@@ -23,6 +23,9 @@ COMMANDS = {
     "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack; resumable",
     "analyze": "draw the paper's figures from your own networks and runs, with their numbers",
     "merge": "join the shards of an evaluation",
+    "evidence": "put an evaluation's adversarial images and its claim into one sealed file",
+    "replay": "verify every success of an evidence file by one forward an image",
+    "refute": "test a claimed robust accuracy, in as few passes as decide it; resumable",
     "presets": "list the presets: recipes that were run, and the rows of the paper's tables",
     "demo": "train three small networks on digits, attack them and write a report, in minutes",
     "report": "report runs as an HTML page, as Markdown or as a model card",
@@ -54,7 +57,7 @@ To begin: stcli demo, or stcli train --backend torch.
 To complete commands and options by the tab key: stcli completion --help.
 
 exit codes: 0 ok, 1 a bug, 2 usage, 3 data, 4 device or memory, 5 training diverged,
-            130 interrupted (the state is saved)
+            6 evidence not confirmed, 130 interrupted (the state is saved)
 """
 
 

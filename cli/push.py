@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stcore import errors
-from stcore.api.run import is_hub_folder, load
+from stcore.api.loading import is_hub_folder
+from stcore.api.run import load
 from stcore.cli.console import make_console, say
 from stcore.cli.options import PushOptions
 from stcore.cli.parsing import parse

@@ -7,6 +7,7 @@ Importing this package imports numpy and no framework.
 from stcore import attacks, presets
 from stcore.analysis.api import analyze
 from stcore.api.callbacks import Callback
+from stcore.api.evidence import replay
 from stcore.api.loading import LoadedNetwork
 from stcore.api.run import Run, load
 from stcore.api.steps import (
@@ -65,6 +66,7 @@ __all__ = [
     "make_classifier",
     "make_learner",
     "presets",
+    "replay",
     "squeeze_loss",
     "squeeze_step",
     "train",

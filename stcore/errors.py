@@ -38,6 +38,12 @@ class DivergedError(StcoreError, ArithmeticError):
     exit_code = 5
 
 
+class UnconfirmedError(StcoreError, AssertionError):
+    """Evidence whose successes, or whose order, are not all confirmed by its replay. Exit code 6."""
+
+    exit_code = 6
+
+
 class BrokenImageWarning(UserWarning):
     """Images of a data set that could not be read, and were left out as asked."""
 

@@ -20,6 +20,7 @@ from stcore.core.dispatch import available_backends, backend_name, load_backend,
 from stcore.errors import DataError, UsageError
 from stcore.models.weights_files import is_keras, read_weights, recorded_shape
 from stcore.protocols import Array, Classifier, Tensor
+from stcore.runs.folder import CONFIG
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans, their data, and exports
     from stcore.data.photos import Photos
@@ -254,6 +255,25 @@ def load_file(
         return LoadedNetwork(_evaluating(network), settings, metadata)
     if image_shape is not None or class_names is not None:
         raise UsageError(f"image_shape, class_names: expected neither, since {source} says both; leave them out")
+    network = network_of(weights, metadata, source, backend=backend, model=model, device=device, trusted=trusted)
+    return LoadedNetwork(network, settings, metadata, card)
+
+
+def network_of(
+    weights: Mapping[str, Array],
+    metadata: Mapping[str, str],
+    source: str | Path,
+    *,
+    backend: str | None = None,
+    model: Any = None,
+    device: str | None = None,
+    trusted: bool = False,
+    dtype: str = "float32",
+) -> Any:
+    """A network with these weights, in evaluation mode; other arguments and errors as in `load_file`.
+
+    source: what the weights came from, for errors.   dtype: of a network that is built.
+    """
     name = _network(metadata, source)
     if models.is_given(name) or not isinstance(model, str | None):
         check_given(model, name, source)
@@ -261,9 +281,26 @@ def load_file(
         checks.choice("backend", backend or chosen, (chosen,))
         models.check_weights(metadata, chosen, metadata.get("normalize", models.normalization.NONE))
     else:
-        network = _built(metadata, source, backend, model, device, trusted)
+        network = _built(metadata, source, backend, model, device, trusted, dtype)
     models.load_weights(network, weights)
-    return LoadedNetwork(_evaluating(network), settings, metadata, card)
+    return _evaluating(network)
+
+
+def hub_folder(source: str | Path) -> Path | None:
+    """The folder in the hub's layout of hf://OWNER/NAME, or such a folder itself; None for anything else."""
+    path = Path(source)
+    if path.parts[:1] == ("hf:",):  # a path has lost one of the slashes
+        from stcore.export import hub
+
+        return hub.download(hub.PREFIX + "/".join(path.parts[1:]))
+    return path if path.is_dir() and is_hub_folder(path) else None
+
+
+def is_hub_folder(path: Path) -> bool:
+    """Whether a folder has the layout of the Hugging Face hub, and not that of a run."""
+    from stcore.export import hub
+
+    return hub.is_folder(path) and not (path / CONFIG).is_file()
 
 
 def _evaluating(network: Any) -> Any:
@@ -288,6 +325,7 @@ def _built(
     model: str | None,
     device: str | None,
     trusted: bool,
+    dtype: str,
 ) -> Any:
     """A new network as the metadata say."""
     name, (image_shape, num_classes) = metadata["model"], _shape(metadata)
@@ -311,6 +349,7 @@ def _built(
         image_size=image_shape[:2],
         normalize=normalize,
         device=device,
+        dtype=dtype,
     )
 
 

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stcore import models, zoo
-from stcore.api.loading import LoadedNetwork, load_file
+from stcore.api.loading import LoadedNetwork, hub_folder, is_hub_folder, load_file
 from stcore.base import checks
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy, as_html, percent
 from stcore.models.weights_files import read_weights
 from stcore.protocols import Array, Classifier
-from stcore.runs.folder import CHECKPOINTS, CONFIG, ENVIRONMENT, RESULT, RunFolder
+from stcore.runs.folder import CHECKPOINTS, ENVIRONMENT, RESULT, RunFolder
 
 if TYPE_CHECKING:  # `import stcore` is quicker without plans and their data
     from stcore.base.progress import Progress
+    from stcore.evidence import Evidence
     from stcore.runs.plan import Plan
     from stcore.runs.preparation import Given
     from stcore.runs.training_run import Outcome, RunOptions
@@ -75,6 +76,15 @@ class Run(LoadedNetwork):
         return write(
             [self.path], out, format or ("markdown" if out.suffix == ".md" else "html"), examples=examples
         )
+
+    def evidence(self, path: str | Path, *, with_weights: bool = False) -> Evidence:
+        """Writes the evidence of the evaluation of its checkpoint that kept its examples, and returns it.
+
+        with_weights: put the network into the file.   Raises UsageError as `stcli evidence` does.
+        """
+        from stcore.api.evidence import make_evidence
+
+        return make_evidence(self.path, path, checkpoint=self.checkpoint, include_weights=with_weights)
 
     def model_card(self, place: str) -> str:
         """Its card in the format of the Hugging Face hub, as in `report(format="card")`; see `LoadedNetwork`."""
@@ -178,23 +188,6 @@ def load(
 
         return load_file(folder / hub.WEIGHTS, config=hub.training(folder), **options)
     return load_file(source, card=card, **options, **sizes)
-
-
-def hub_folder(source: str | Path) -> Path | None:
-    """The folder in the hub's layout of hf://OWNER/NAME, or such a folder itself; None for anything else."""
-    path = Path(source)
-    if path.parts[:1] == ("hf:",):  # a path has lost one of the slashes
-        from stcore.export import hub
-
-        return hub.download(hub.PREFIX + "/".join(path.parts[1:]))
-    return path if path.is_dir() and is_hub_folder(path) else None
-
-
-def is_hub_folder(path: Path) -> bool:
-    """Whether a folder has the layout of the Hugging Face hub, and not that of a run."""
-    from stcore.export import hub
-
-    return hub.is_folder(path) and not (path / CONFIG).is_file()
 
 
 def open_run(

@@ -32,6 +32,8 @@ _JOB = ("image", "restart", "rank")  # columns of a job: image row, restart numb
 _LANE = ("job", "step")
 _SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5, "l0": 0.0}
 """Tolerance for float32 rounding outside the ball, relative to ε; in l1 the rounding of all pixels adds up."""
+NOT_FINITE, OUT_OF_RANGE, OUTSIDE = "not finite", "out of range", "outside the ball"
+"""What bars a point from being a success."""
 
 
 class Cascade:
@@ -172,19 +174,16 @@ class Cascade:
         originals = self.classifier.host_pixels(self._images[rows])
         stage = self.stages[self._stage]
         attack = stage.attack
-        distance = lengths(points.astype(np.float64) - originals, attack.norm)
+        barred, distance = check_points(points, originals, attack.norm, attack.epsilon, attack.bounds)
         if stage.nearest:  # the rest are not worth a forward
             nearer = ~(distance >= NEARER * self.records.distance[rows])  # the first is: NaN stands there
             claims, points, rows, distance = claims[nearer], points[nearer], rows[nearer], distance[nearer]
+            barred = barred[nearer]
             if not len(claims):
                 return
-        jobs = self._lanes[claims, 0]
-        low, high = attack.bounds
-        flat = points.reshape(len(points), -1)
-        allowed = np.isfinite(flat).all(1) & (flat >= low).all(1) & (flat <= high).all(1)
-        within = distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7
+        jobs, within = self._lanes[claims, 0], barred == ""
         predicted = self._verified(points, self.records.label[rows], stage.samples)
-        valid = allowed & (within | stage.nearest) & (predicted != self.records.label[rows])
+        valid = (within | (stage.nearest & (barred == OUTSIDE))) & (predicted != self.records.label[rows])
         for i in np.flatnonzero(valid).tolist():
             row, job = rows[i], self._jobs[jobs[i]]
             if self._settled(row) or distance[i] >= NEARER * self.records.distance[row]:
@@ -286,6 +285,24 @@ class Cascade:
     def _ordered(self) -> Array:
         """The targets (N, K) that later stages try, as a view: K is the most targets of a stage."""
         return self._targets[:, : max(stage.targets for stage in self.stages)]
+
+
+def check_points(
+    points: Array, originals: Array, norm: str, epsilon: float, bounds: tuple[float, float] = (0.0, 1.0)
+) -> tuple[Array, Array]:
+    """What bars each host point (B, …) from being a success, (B,) texts, and its distance from the image, (B,).
+
+    A text is NOT_FINITE, OUT_OF_RANGE or OUTSIDE, the ball of radius ε around `originals` (B, …); else empty.
+    """
+    flat, (low, high) = points.reshape(len(points), -1), bounds
+    with np.errstate(invalid="ignore"):  # of what is not finite
+        distance = lengths(points.astype(np.float64) - originals, norm)
+    conditions = {
+        NOT_FINITE: ~np.isfinite(flat).all(1),
+        OUT_OF_RANGE: (flat < low).any(1) | (flat > high).any(1),
+        OUTSIDE: ~(distance <= epsilon * (1 + _SLACK[norm]) + 1e-7),
+    }
+    return np.select(list(conditions.values()), list(conditions), ""), distance
 
 
 def under(folder: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

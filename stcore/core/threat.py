@@ -75,13 +75,14 @@ def _norm(ops: Ops, x: Tensor) -> Tensor:
     return ops.clip(ops.sqrt(ops.sum(x * x)), _TINY, math.inf)
 
 
-_ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
+ORDERS = {"linf": math.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
+"""The norms that an attack may have, by their order."""
 
 
 def lengths(offsets: Array, norm: str) -> Array:
     """Norms of host offsets, in float64: (B, …) → (B,). norm: linf, l2, l1 or l0, the count of changed entries."""
     rows = np.asarray(offsets, np.float64).reshape(len(offsets), -1)
-    measured: Array = np.linalg.norm(rows, ord=_ORDERS[norm], axis=1)
+    measured: Array = np.linalg.norm(rows, ord=ORDERS[norm], axis=1)
     return measured
 
 

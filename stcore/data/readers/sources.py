@@ -167,6 +167,14 @@ def load_test(
     return _head(test, test_size, "test_size")
 
 
+def side_of(spec: str, shape: tuple[int, int, int] | None) -> int | None:
+    """The side to which a set's pictures are brought for a network of images (H, W, C); None if its format asks
+    for none, or the images are no squares."""
+    reader = READERS.get(spec.partition(":")[0])
+    square = shape is not None and shape[0] == shape[1]
+    return shape[0] if shape is not None and square and reader and "image_size" in reader.options else None
+
+
 def _parsed(
     spec: str, columns: Columns | None, image_size: int | None, skip_broken: bool
 ) -> tuple[str, str, dict[str, Any]]:
