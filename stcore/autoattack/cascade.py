@@ -19,14 +19,12 @@ from stcore.autoattack.records import NONE, Records
 from stcore.autoattack.versions import IDS, Stage
 from stcore.base import checks
 from stcore.core import validation
-from stcore.core.threat import lengths
+from stcore.core.threat import lengths, reach
 from stcore.data.rows import Images
 from stcore.protocols import Array, Classifier
 
 _JOB = ("image", "restart", "rank")  # columns of a job: image row, restart number, target rank
 _LANE = ("job", "step")
-_SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5}
-"""Tolerance for float32 rounding outside the ball, relative to ε; in l1 the rounding of all pixels adds up."""
 
 
 class Cascade:
@@ -164,7 +162,7 @@ class Cascade:
             np.isfinite(flat).all(1)
             & (flat >= low).all(1)
             & (flat <= high).all(1)
-            & (distance <= attack.epsilon * (1 + _SLACK[attack.norm]) + 1e-7)
+            & (distance <= reach(attack.epsilon, attack.norm))
         )
         predicted = self._verified(points, self.records.label[rows])
         valid = allowed & (predicted != self.records.label[rows])
