@@ -8,6 +8,7 @@ if __name__ != "stcore.backends.keras":
 from stcore.backends.keras.callbacks import RobustEvaluation
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.fit import SqueezeModel
+from stcore.backends.keras.layers import read_layers
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
 from stcore.backends.keras.learner import build, check_range
@@ -36,6 +37,7 @@ __all__ = [
     "make_optimizer",
     "prepare_training",
     "rate_of",
+    "read_layers",
     "threads",
     "use_determinism",
     "use_device",

@@ -14,6 +14,7 @@ from stcore.backends.torch.devices import (
     use_threads,
     versions,
 )
+from stcore.backends.torch.layers import read_layers
 from stcore.backends.torch.learner import TorchClassifier as make_classifier
 from stcore.backends.torch.learner import TorchLearner as make_learner
 from stcore.backends.torch.optimizers import make_optimizer, rate_of
@@ -33,6 +34,7 @@ __all__ = [
     "make_optimizer",
     "prepare_training",
     "rate_of",
+    "read_layers",
     "synchronised",
     "threads",
     "use_determinism",

@@ -85,6 +85,6 @@ class Intervals:
 
 
 def _middle(low: Array, high: Array) -> tuple[Array, Array]:
-    """Middle and radius of intervals, the radius rounded up."""
+    """Middle and radius of intervals; `_coarse` covers their rounding, and an interval of 0 alone stays so."""
     middle = low / 2 + high / 2
-    return middle, np.nextafter(np.maximum(high - middle, middle - low), np.inf)
+    return middle, np.maximum(high - middle, middle - low)

@@ -145,6 +145,8 @@ class Builder:
     """
 
     def __init__(self, shape: Shape, dtype: str) -> None:
+        if dtype not in ("float32", "float64"):
+            raise UsageError(f"model: expected one that computes in float32 or float64; received {dtype}. Convert it")
         self._dtype, self._shapes = dtype, [tuple(shape)]
         self._nodes: list[Node] = []
 
