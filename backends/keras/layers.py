@@ -99,7 +99,9 @@ class _Reader:
                     groups=kernel.shape[2] if depthwise else layer.groups,
                 )
             case keras.layers.Dense():
-                return to.dense(value, _array(layer.kernel).T, _array(layer.bias) if layer.use_bias else None, name)
+                return to.dense(
+                    value, _array(layer.kernel).T, _array(layer.bias) if layer.use_bias else None, name
+                )
             case keras.layers.BatchNormalization() | TorchBatchNormalization():
                 if layer.axis not in (-1, len(to.shape(value))):
                     raise unsupported(name, f"a batch norm over axis {layer.axis}")
@@ -113,7 +115,9 @@ class _Reader:
             case keras.layers.Rescaling():
                 factor, offset = (np.asarray(each, np.float64) for each in (layer.scale, layer.offset))
                 if factor.size == offset.size == 1:
-                    return to.scale(value, factor.reshape(()), offset.reshape(()), np.abs(offset.reshape(())), name)
+                    return to.scale(
+                        value, factor.reshape(()), offset.reshape(()), np.abs(offset.reshape(())), name
+                    )
         return None
 
     def _other(self, layer: Any, inputs: list[int]) -> int | None:

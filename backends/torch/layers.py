@@ -92,7 +92,11 @@ class _Reader(fx.Interpreter):
         shape = to.shape(at)
         match value:
             case nn.Conv2d(padding_mode="zeros", bias=bias):
-                options = {"stride": _pair(value.stride), "dilation": _pair(value.dilation), "groups": value.groups}
+                options = {
+                    "stride": _pair(value.stride),
+                    "dilation": _pair(value.dilation),
+                    "groups": value.groups,
+                }
                 return to.conv(at, _array(value.weight), _array(bias), name, padding=_padding(value), **options)
             case nn.Linear(bias=bias):
                 return to.dense(at, _array(value.weight), _array(bias), name)
@@ -144,7 +148,9 @@ class _Reader(fx.Interpreter):
         if reverse and sign < 0:
             return None
         other = n.args[0 if reverse else 1]
-        constant = torch.as_tensor(self.env[other] if isinstance(other, fx.Node) else other).detach().double().numpy()
+        constant = (
+            torch.as_tensor(self.env[other] if isinstance(other, fx.Node) else other).detach().double().numpy()
+        )
         shape = self.builder.shape(at)
         constant = constant.reshape(constant.shape[-len(shape) :]) if constant.ndim > len(shape) else constant
         zero, one = np.zeros_like(constant), np.ones_like(constant)

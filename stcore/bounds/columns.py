@@ -29,7 +29,8 @@ def scaled(a: Columns, positive: Array | float, negative: Array | float) -> Colu
     """
     if isinstance(a, np.ndarray):
         positive, negative = (
-            each[:, None] if isinstance(each, np.ndarray) and each.ndim == 1 else each for each in (positive, negative)
+            each[:, None] if isinstance(each, np.ndarray) and each.ndim == 1 else each
+            for each in (positive, negative)
         )
         return a * np.where(a > 0, positive, negative)
     rows = np.repeat(np.arange(a.shape[0]), np.diff(a.indptr))

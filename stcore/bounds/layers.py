@@ -22,8 +22,8 @@ Shape: TypeAlias = tuple[int, ...]
 Pairs: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 Sparse: TypeAlias = Any
 """A `scipy.sparse.csr_array`."""
-MOST = 40_000_000
-"""Entries of a layer's matrix, half a gigabyte."""
+MOST = 20_000_000
+"""Products of one forward, which are held as entries of matrices, four times: a gigabyte."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +146,12 @@ class Builder:
 
     def __init__(self, shape: Shape, dtype: str) -> None:
         if dtype not in ("float32", "float64"):
-            raise UsageError(f"model: expected one that computes in float32 or float64; received {dtype}. Convert it")
+            raise UsageError(
+                f"model: expected one that computes in float32 or float64; received {dtype}. Convert it"
+            )
         self._dtype, self._shapes = dtype, [tuple(shape)]
         self._nodes: list[Node] = []
+        self._products = 0
 
     def shape(self, value: int) -> Shape:
         return self._shapes[value]
@@ -176,6 +179,7 @@ class Builder:
 
         if len(self._shapes[value]) != 1:
             raise unsupported(name, f"a linear layer on features of shape {self._shapes[value]}")
+        self._count(weight.size, name)
         bias = np.zeros(len(weight)) if bias is None else bias
         return self._add(Linear(csr_array(weight), bias, np.abs(bias)), (value,), (len(weight),), name)
 
@@ -193,9 +197,7 @@ class Builder:
         """(x − mean) / deviation, per channel, (C,) each."""
         return self.batch_norm(value, mean, deviation, np.ones_like(mean), np.zeros_like(mean), name)
 
-    def batch_norm(
-        self, value: int, mean: Array, deviation: Array, gain: Array, shift: Array, name: str
-    ) -> int:
+    def batch_norm(self, value: int, mean: Array, deviation: Array, gain: Array, shift: Array, name: str) -> int:
         """gain · (x − mean) / deviation + shift, per channel, (C,) each."""
         axes = (-1, *[1] * (len(self._shapes[value]) - 1))
         mean, deviation, gain, shift = (each.reshape(axes) for each in (mean, deviation, gain, shift))
@@ -220,11 +222,7 @@ class Builder:
         channels, height, width = self._image(value, name)
         out, per_group = weight.shape[:2]
         rows, columns = self._places((height, width), weight.shape[2:], stride, padding, dilation)
-        if out * per_group * rows.size * columns.size > MOST:
-            raise UsageError(
-                f"model: expected a network of up to a few hundred thousand weights; {name} has "
-                f"{out * per_group * rows.size * columns.size:,} products. Smoothing takes any network"
-            )
+        self._count(out * per_group * rows.size * columns.size, name)
         # One axis each for the output's channel, row and column, the input's channel, and the tap's row and column.
         inputs = np.arange(out)[:, None] // (out // groups) * per_group + np.arange(per_group)
         source = (
@@ -295,13 +293,23 @@ class Builder:
             raise unsupported(name, f"a layer of images on features of shape {shape}")
         return shape[0], shape[1], shape[2]
 
+    def _count(self, products: int, name: str) -> None:
+        self._products += products
+        if self._products > MOST:
+            raise UsageError(
+                f"model: expected a network of at most {MOST:,} products a forward, some hundred thousand weights; "
+                f"received {self._products:,} up to {name}. Smoothing takes any network"
+            )
+
     @staticmethod
     def _places(
         shape: tuple[int, int], size: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int]
     ) -> tuple[Array, Array]:
         """Of each output row and each tap the input's row, (H', h), −1 in the padding; and so for columns."""
         found = []
-        for length, kernel, step, (before, after), apart in zip(shape, size, stride, padding, dilation, strict=True):
+        for length, kernel, step, (before, after), apart in zip(
+            shape, size, stride, padding, dilation, strict=True
+        ):
             count = (length + before + after - apart * (kernel - 1) - 1) // step + 1
             places = step * np.arange(count)[:, None] + apart * np.arange(kernel) - before
             found.append(np.where((places >= 0) & (places < length), places, -1))

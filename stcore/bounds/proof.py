@@ -12,6 +12,7 @@ from stcore.bounds.columns import selected
 from stcore.bounds.intervals import Intervals
 from stcore.bounds.layers import Layers, MaxPool, ReLU
 from stcore.bounds.relaxation import Trace
+from stcore.errors import UsageError
 from stcore.protocols import Array
 
 INTERVALS, CROWN, ALPHA = "intervals", "crown", "alpha-crown"
@@ -55,6 +56,17 @@ def prove(layers: Layers, image: Array, label: int, epsilon: float, norm: str, m
     if best.holds or method == CROWN:
         return best
     return max(best, Proof(_least(ascended(intervals, last, a, bounds)), ALPHA), key=lambda proof: proof.margin)
+
+
+def check(layers: Layers, image: Array, logits: Array) -> None:
+    """Raises UsageError unless a network's logits (C,) of an image are those of the layers, up to rounding."""
+    intervals = bounded(layers, Ball(image.reshape(-1), 0.0, "linf"))
+    if not ((intervals.low[-1] <= logits) & (logits <= intervals.high[-1])).all():
+        off = np.abs(logits - layers.logits(image[None])[0]).max()
+        raise UsageError(
+            f"model: expected logits in {layers.dtype}, equal to those of its layers up to rounding; received logits "
+            f"that are off by {off:.2g}, for which nothing can be proved. Switch TF32 and other fast arithmetic off"
+        )
 
 
 def margins(classes: int, label: int) -> Array:

@@ -84,7 +84,9 @@ def above(low: Array, high: Array) -> tuple[Array, Array]:
     """Slope and shift of the line above ReLU on [low, high]: through both ends, rounded up."""
     unstable = (low < 0) & (high > 0)
     slope = np.where(unstable, high / np.where(unstable, high - low, 1.0), (low >= 0).astype(float))
-    ends = np.maximum(-slope * low, high - slope * high)  # ReLU is convex: a line above it at both ends is above it
+    ends = np.maximum(
+        -slope * low, high - slope * high
+    )  # ReLU is convex: a line above it at both ends is above it
     rounding = 2.0**-50 * np.maximum(np.abs(low), np.abs(high))
     return slope, np.where(unstable, ends + rounding, 0.0)
 
