@@ -75,8 +75,8 @@ def main(args: Sequence[str]) -> int:
     if smoothing is not None:
         say(
             console,
-            f"this certifies the smoothed classifier, not the network, and each certificate is wrong with probability "
-            f"at most {smoothing.alpha:g}; at most: its accuracy without an attack, which none was made on",
+            "this certifies the smoothed classifier, not the network, and each certificate is wrong with "
+            f"probability at most {smoothing.alpha:g}; at most: its accuracy without an attack",
         )
     say(console, f"everything is in {out}")
     return errors.OK

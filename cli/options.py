@@ -514,8 +514,8 @@ class BracketOptions:
     """intervals, crown or alpha-crown: the tightest bound to try; cheaper ones come first. For ReLU networks of at
     most a few hundred thousand weights."""
     smoothing: MaybeNumber = None
-    """Instead certify the classifier that is smoothed by noise of this standard deviation, in l2, of any network. It
-    is another classifier than the network, and none of the attacks is made on it."""
+    """Instead certify the classifier that is smoothed by noise of this standard deviation, in l2, of any network.
+    It is another classifier than the network, and none of the attacks is made on it."""
     selection: Int = 100
     """Noisy samples that select a class (smoothing)."""
     samples: Int = 1000

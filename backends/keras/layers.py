@@ -45,8 +45,8 @@ class _Reader:
         model = getattr(model, "_functional", model)
         if not isinstance(model, Functional) or len(model.inputs) != 1 or len(model.outputs) != 1:
             raise UsageError(
-                f"model: expected a functional or sequential model of one input and one output, whose layers can be "
-                f"listed; received {model.name}, a {type(model).__name__}"
+                "model: expected a functional or sequential model of one input and one output, whose layers "
+                f"can be listed; received {model.name}, a {type(model).__name__}"
             )
         known = {id(model.inputs[0]): value}
 

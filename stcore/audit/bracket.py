@@ -43,10 +43,10 @@ class Bracket:
     """Robust accuracy from below and from above.
 
     records: arrays (N,) by name. `state`: 0 undecided, 1 proved, 2 broken; `label`; `predicted/natural` and, with
-        attacks, `predicted/ATTACK`, −1 for an image that was not attacked; `seconds` of the bound. Of proofs `margin`,
-        the lower bound of the label's logit minus the largest other one, NaN for an image that is misclassified, and
-        `method`, its index in `stcore.bounds.proof.METHODS`. Of smoothing `radius`, and `predicted/smoothed`, −1 if
-        the smoothed classifier abstains.
+        attacks, `predicted/ATTACK`, −1 for an image that was not attacked; `seconds` of the bound. Of proofs
+        `margin`, the lower bound of the label's logit minus the largest other one, NaN for an image that is
+        misclassified, and `method`, its index in `stcore.bounds.proof.METHODS`. Of smoothing `radius`, and
+        `predicted/smoothed`, −1 if the smoothed classifier abstains.
     attacked: the attacks' result on the images that were attacked, or None.
     """
 
@@ -257,9 +257,8 @@ class Bracketing:
 
     def _records(self) -> dict[str, Array]:
         state = {name: array for name, array in self._state.items() if name not in ("done", "natural")}
-        records = {
-            "position": self._positions, "label": self._labels, "predicted/natural": self._state["natural"], **state
-        }  # fmt: skip
+        records = {"position": self._positions, "label": self._labels, **state}
+        records["predicted/natural"] = self._state["natural"]
         return {**records, "state": self._bound.states(records)}
 
 
@@ -299,7 +298,8 @@ def _attacked(records: Mapping[str, Array], rest: Array, found: AssessmentResult
 
 
 def read_layers(classifier: Classifier, shape: Sequence[int]) -> Layers:
-    """A network's layers for host images of this shape, (H, W, C) or (d,). Raises UsageError for an unknown layer."""
+    """A network's layers for host images of this shape, (H, W, C) or (d,). Raises UsageError for an unknown
+    layer."""
     model = classifier.model  # type: ignore[attr-defined]
     ordered = (shape[2], shape[0], shape[1]) if len(shape) == 3 else tuple(shape)
     layers: Layers = backend_of(model).read_layers(model, ordered)
@@ -323,10 +323,12 @@ def bracket(
     """Bounds robust accuracy from below by a proof and from above by attacks, image by image.
 
     model, data, attacks, epsilon, batch_size, seed, progress: as in `stcore.evaluate`.   norm: linf, l2 or l1.
-    method: intervals, crown or alpha-crown, the tightest: what is tried at most, the cheapest first. The network is
+    method: intervals, crown or alpha-crown, the tightest: what is tried at most, the cheapest first. The network
+    is
         one of convolutions, linear layers, batch norms, ReLU, pooling and sums, of at most a few hundred thousand
         weights; what is proved holds for its forward in float32 (`stcore.bounds.intervals`).
-    smoothing: `stcore.bounds.smoothing.Smoothing`: instead of proofs for the network, certificates for the smoothed
+    smoothing: `stcore.bounds.smoothing.Smoothing`: instead of proofs for the network, certificates for the
+    smoothed
         classifier, in l2, of any network. No attack is made on it: the upper bound is its accuracy without one.
     check: attack the proved images too.
     Raises UsageError for a layer that no bound is known for, DataError if an attack fools a proved image, and as

@@ -60,8 +60,8 @@ class Ball:
         return self.center[:, None] - np.sign(a) * self._moves(a)
 
     def _moves(self, a: Array) -> Array:
-        """The moves tᵢ ≥ 0, (n, R), with the largest Σ|aᵢ|tᵢ, where Σtᵢ ≤ radius: the steepest pixels first, each to
-        the end of its range."""
+        """The moves tᵢ ≥ 0, (n, R), with the largest Σ|aᵢ|tᵢ, where Σtᵢ ≤ radius: the steepest pixels first, each
+        to the end of its range."""
         room = np.where(a > 0, (self.center - self.low)[:, None], (self.high - self.center)[:, None])
         order = np.argsort(-np.abs(a), axis=0, kind="stable")
         sorted_room = np.take_along_axis(room, order, axis=0)

@@ -1,15 +1,15 @@
 """Interval bounds of every value of a network over a ball, which hold for its floating-point forward.
 
 What is bounded are the values that the framework computes, in float32, not those of real arithmetic. A sum of n
-products, rounded in any order, with or without fused operations, is off by at most γ(n + r)·(|W||x| + |b|),
-γ(n) = nu / (1 − nu), u the unit roundoff (Higham, 2002, section 3.1); a term that is 0 is added without rounding and
-does not count in n. ReLU, maxima and copies are exact. Intervals are widened by this error, and the linear
-relaxation (`stcore.bounds.relaxation`) subtracts it, at each layer. This assumes products and sums of the network's
-own precision: neither TF32 nor bfloat16, and no convolution by Winograd's or Fourier's transform.
+products, rounded in any order, with or without fused operations, is off by at most γ(n + r)·(|W||x| + |b|), γ(n) =
+nu / (1 − nu), u the unit roundoff (Higham, 2002, section 3.1); a term that is 0 is added without rounding and does
+not count in n. ReLU, maxima and copies are exact. Intervals are widened by this error, and the linear relaxation
+(`stcore.bounds.relaxation`) subtracts it, at each layer. This assumes products and sums of the network's own
+precision: neither TF32 nor bfloat16, and no convolution by Winograd's or Fourier's transform.
 
-The bounds themselves are computed in float64. Their own rounding is far smaller, and bounded with it: no sum has more
-than `Layers.longest()` terms, and no term passes more than a few operations at each node, so that `_coarse` times
-|W||x| + |b| bounds it at every node.
+The bounds themselves are computed in float64. Their own rounding is far smaller, and bounded with it: no sum has
+more than `Layers.longest()` terms, and no term passes more than a few operations at each node, so that `_coarse`
+times |W||x| + |b| bounds it at every node.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Layers of a feed-forward ReLU network: sparse matrices, ReLUs, maxima.
 
-A backend reads them from a model (`backends/*/layers.py`) through a `Builder`. Features are flat vectors, of images in
-the order (C, H, W) in both frameworks; several at once are the columns of an array (n, R). All numbers are float64,
-which holds a float32 weight exactly.
+A backend reads them from a model (`backends/*/layers.py`) through a `Builder`. Features are flat vectors, of
+images in the order (C, H, W) in both frameworks; several at once are the columns of an array (n, R). All numbers
+are float64, which holds a float32 weight exactly.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ Layer: TypeAlias = Linear | Sum | ReLU | MaxPool
 
 @dataclass(frozen=True)
 class Node:
-    """A layer in a network, by the numbers of the values that it takes; 0 are the pixels, i + 1 is node i's result.
+    """A layer in a network, by the numbers of the values that it takes; 0 are the pixels, i + 1 is node i's
+    result.
 
     count: of its features.   name: as its model has it.
     """
@@ -103,7 +104,8 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """A network from pixels to logits: nodes in an order in which they can be computed; the last one is the logits.
+    """A network from pixels to logits: nodes in an order in which they can be computed; the last one is the
+    logits.
 
     shape: of the pixels, (C, H, W) or (d,).   dtype: in which the framework computes, float32 or float64.
     """
@@ -223,7 +225,7 @@ class Builder:
         out, per_group = weight.shape[:2]
         rows, columns = self._places((height, width), weight.shape[2:], stride, padding, dilation)
         self._count(out * per_group * rows.size * columns.size, name)
-        # One axis each for the output's channel, row and column, the input's channel, and the tap's row and column.
+        # An axis each for the output's channel, row and column, the input's channel, the tap's row and column.
         inputs = np.arange(out)[:, None] // (out // groups) * per_group + np.arange(per_group)
         source = (
             inputs[:, None, None, :, None, None] * height + rows[None, :, None, None, :, None]
@@ -297,8 +299,8 @@ class Builder:
         self._products += products
         if self._products > MOST:
             raise UsageError(
-                f"model: expected a network of at most {MOST:,} products a forward, some hundred thousand weights; "
-                f"received {self._products:,} up to {name}. Smoothing takes any network"
+                f"model: expected a network of at most {MOST:,} products a forward, some hundred thousand "
+                f"weights; received {self._products:,} up to {name}. Smoothing takes any network"
             )
 
     @staticmethod
@@ -330,6 +332,6 @@ def same_padding(length: int, kernel: int, stride: int) -> tuple[int, int]:
 def unsupported(name: str, what: str) -> UsageError:
     """The error for a layer that no bound is known for."""
     return UsageError(
-        "model: expected convolutions, linear layers, batch norms, ReLU, pooling, flattening and sums, whose bounds "
-        f"are known; received {name}: {what}. Smoothing takes any network"
+        "model: expected convolutions, linear layers, batch norms, ReLU, pooling, flattening and sums, whose "
+        f"bounds are known; received {name}: {what}. Smoothing takes any network"
     )

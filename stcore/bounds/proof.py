@@ -64,8 +64,9 @@ def check(layers: Layers, image: Array, logits: Array) -> None:
     if not ((intervals.low[-1] <= logits) & (logits <= intervals.high[-1])).all():
         off = np.abs(logits - layers.logits(image[None])[0]).max()
         raise UsageError(
-            f"model: expected logits in {layers.dtype}, equal to those of its layers up to rounding; received logits "
-            f"that are off by {off:.2g}, for which nothing can be proved. Switch TF32 and other fast arithmetic off"
+            f"model: expected logits in {layers.dtype}, equal to those of its layers up to rounding; received "
+            f"logits that are off by {off:.2g}, for which nothing can be proved. Switch TF32 off, and other fast "
+            "arithmetic"
         )
 
 
@@ -101,7 +102,8 @@ def _tighten(intervals: Intervals, value: int, entries: Array) -> None:
 
 
 def ascended(intervals: Intervals, value: int, a: Array, bounds: Array) -> Array:
-    """Lower bounds as `relaxation.lower` finds them with slopes that ascend from CROWN's, by Adam; at least `bounds`."""
+    """Lower bounds as `relaxation.lower` finds them with slopes that ascend from CROWN's, by Adam; at least
+    `bounds`."""
     slopes: dict[int, Array] = {}
     for number, node in enumerate(intervals.layers.nodes[:value], start=1):
         if isinstance(node.layer, ReLU):

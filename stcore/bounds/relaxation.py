@@ -1,11 +1,11 @@
 """Linear relaxation of a network, from a value back to the pixels: CROWN, and better slopes for it.
 
-A linear function a · v of a value is bounded below by linear functions of the values before it, node by node, until
-one stands over the pixels, whose minimum over the ball is known. At a ReLU with bounds l < 0 < u a negative
-coefficient takes the line through (l, 0) and (u, u), from above, and a positive one the line αz, from below, for any
-α in [0, 1]; CROWN's is 1 if u > −l, and 0 otherwise (Zhang et al., 2018, section 3.3). Better slopes are found by
-gradient ascent on the bound (α-CROWN; Xu et al., 2021): it is the minimum of the relaxed network over the ball, so
-its derivative with respect to a slope is the coefficient times the value that z takes at the minimiser.
+A linear function a · v of a value is bounded below by linear functions of the values before it, node by node,
+until one stands over the pixels, whose minimum over the ball is known. At a ReLU with bounds l < 0 < u a negative
+coefficient takes the line through (l, 0) and (u, u), from above, and a positive one the line αz, from below, for
+any α in [0, 1]; CROWN's is 1 if u > −l, and 0 otherwise (Zhang et al., 2018, section 3.3). Better slopes are found
+by gradient ascent on the bound (α-CROWN; Xu et al., 2021): it is the minimum of the relaxed network over the ball,
+so its derivative with respect to a slope is the coefficient times the value that z takes at the minimiser.
 
 Rounding: with coefficients a at a value, |a| · error is subtracted, for the framework's rounding of this value and
 for ours of a and of the sums; see `stcore.bounds.intervals`.
@@ -29,7 +29,8 @@ Slopes = Mapping[int, Array]
 
 @dataclass
 class Trace:
-    """Of one backward pass: the coefficients at the results of ReLUs and maxima, by number, and those of the pixels."""
+    """Of one backward pass: the coefficients at the results of ReLUs and maxima, by number, and those of the
+    pixels."""
 
     at: dict[int, Array] = field(default_factory=dict)
 
@@ -98,8 +99,8 @@ def below(low: Array, high: Array) -> Array:
 
 
 def maximum(pool: MaxPool, low: Array, high: Array) -> tuple[Array, Array, Array]:
-    """Of each window: the entry with the largest lower bound, whether it is the maximum for certain, and the largest
-    upper bound. A maximum is at least that entry, and at most the bound."""
+    """Of each window: the entry with the largest lower bound, whether it is the maximum for certain, and the
+    largest upper bound. A maximum is at least that entry, and at most the bound."""
     lows, highs = (np.append(ends, -np.inf)[pool.entries] for ends in (low, high))
     best = lows.argmax(axis=1)[:, None]
     chosen = np.take_along_axis(pool.entries, best, axis=1)[:, 0]

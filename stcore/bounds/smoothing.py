@@ -1,10 +1,10 @@
 """Randomised smoothing: certified l2 radii of the smoothed classifier, for any network (Cohen et al., 2019).
 
-The smoothed classifier g(x) is the class that the network f predicts most often for x + σ·(standard normal noise). If
-a class has probability p > 1/2 under this noise, g keeps it within σ·Φ⁻¹(p) of x in l2 (Theorem 1). p is not known:
-its lower confidence limit by Clopper and Pearson (1934) is taken instead, so that each radius is wrong with
-probability at most α (Algorithm 1, CERTIFY). What is certified is g, never f, whose own prediction is one draw of it.
-The noise is that of real arithmetic; its rounding to float32 is not covered.
+The smoothed classifier g(x) is the class that the network f predicts most often for x + σ·(standard normal noise).
+If a class has probability p > 1/2 under this noise, g keeps it within σ·Φ⁻¹(p) of x in l2 (Theorem 1). p is not
+known: its lower confidence limit by Clopper and Pearson (1934) is taken instead, so that each radius is wrong with
+probability at most α (Algorithm 1, CERTIFY). What is certified is g, never f, whose own prediction is one draw of
+it. The noise is that of real arithmetic; its rounding to float32 is not covered.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Smoothing:
         checks.whole("samples", self.samples, 1)
         if self.sigma <= 0 or not 0 < self.alpha < 1:
             raise UsageError(
-                f"smoothing, alpha: expected a deviation above 0 and a probability in (0, 1); received {self.sigma} "
-                f"and {self.alpha}"
+                f"smoothing, alpha: expected a deviation above 0 and a probability in (0, 1); received "
+                f"{self.sigma} and {self.alpha}"
             )
 
     def largest_radius(self) -> float:
