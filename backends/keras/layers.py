@@ -27,10 +27,11 @@ def read_layers(model: Any, shape: tuple[int, ...]) -> Layers:
 
     Raises UsageError, in the layers' names, for one that no bound is known for, or a subclassed model.
     """
-    dtypes = {layer.compute_dtype for layer in model._flatten_layers() if not isinstance(layer, keras.Model)}
+    containers = keras.Model | keras.layers.InputLayer
+    dtypes = {layer.compute_dtype for layer in model._flatten_layers() if not isinstance(layer, containers)}
     if len(dtypes) > 1:
         raise unsupported(model.name, f"layers that compute in {' and '.join(sorted(dtypes))}")
-    reader = _Reader(Builder(shape, *dtypes))
+    reader = _Reader(Builder(shape, *(dtypes or {model.compute_dtype})))
     return reader.builder.finish(reader.network(model, 0))
 
 
@@ -62,6 +63,8 @@ class _Reader:
     def _layer(self, layer: Any, inputs: list[int]) -> int:
         if isinstance(layer, keras.Model):
             return self.network(layer, *inputs)
+        if not type(layer).__module__.startswith(("keras.", "stcore.")):
+            raise unsupported(layer.name, f"{type(layer).__name__}, a layer of one's own")
         if getattr(layer, "data_format", "channels_last") != "channels_last":
             raise unsupported(layer.name, f"{type(layer).__name__} with data_format=channels_first")
         found = self._linear(layer, inputs) if len(inputs) == 1 else None

@@ -20,7 +20,7 @@ _RELUS = (torch.relu, torch.relu_, functional.relu, functional.relu_, "relu", "r
 _FLATTENS = (torch.flatten, "flatten", torch.reshape, "reshape", "view")
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _MEANS = (torch.mean, "mean")
-_COPIES_OF = (functional.dropout, functional.dropout2d, "contiguous", "float", "double")
+_DROPOUTS = (functional.dropout, functional.dropout2d)
 _CONSTANTS: dict[Any, tuple[bool, int]] = {
     **dict.fromkeys((operator.add, torch.add), (True, 1)),
     **dict.fromkeys((operator.sub, torch.sub), (True, -1)),
@@ -92,12 +92,16 @@ class _Reader(fx.Interpreter):
         shape = to.shape(at)
         match value:
             case nn.Conv2d(padding_mode="zeros", bias=bias):
-                options = {
-                    "stride": _pair(value.stride),
-                    "dilation": _pair(value.dilation),
-                    "groups": value.groups,
-                }
-                return to.conv(at, _array(value.weight), _array(bias), name, padding=_padding(value), **options)
+                return to.conv(
+                    at,
+                    _array(value.weight),
+                    _array(bias),
+                    name,
+                    stride=_pair(value.stride),
+                    padding=_padding(value),
+                    dilation=_pair(value.dilation),
+                    groups=value.groups,
+                )
             case nn.Linear(bias=bias):
                 return to.dense(at, _array(value.weight), _array(bias), name)
             case nn.BatchNorm1d() | nn.BatchNorm2d() if value.running_mean is not None:
@@ -129,13 +133,13 @@ class _Reader(fx.Interpreter):
         to, (at, *others) = self.builder, inputs
         if n.target in _RELUS:
             return to.relu(at, name)
-        if n.target in _SUMS and others and "alpha" not in n.kwargs:
-            return to.sum(at, *others, name)
+        if n.target in _SUMS and len(others) == 1 and "alpha" not in n.kwargs:
+            return to.sum(at, others[0], name)
         if n.target in _FLATTENS and not others:
             return to.flatten(at, name)
         if n.target in _MEANS and len(to.shape(at)) == 3 and _axes(n) == {2, 3}:
             return to.global_average(at, name, keep=bool(n.kwargs.get("keepdim", (*n.args, False, False)[2])))
-        if n.target in _COPIES_OF:
+        if n.target == "contiguous" or (n.target in _DROPOUTS and n.kwargs.get("training") is False):
             return at
         return None if others else self._constant(n, name, at)
 

@@ -47,17 +47,22 @@ class Ball:
             return box
         middle: Array = self.center @ a
         if self.norm == "l2":
-            return np.maximum(box, middle - self.radius * np.sqrt(np.asarray((a * a).sum(axis=0))))
-        return middle - (np.abs(dense(a)) * self._moves(dense(a))).sum(axis=0)
+            falls = self.radius * np.sqrt(np.asarray((a * a).sum(axis=0)))
+            best: Array = np.maximum(box, middle - falls)
+            return best
+        least: Array = middle - (np.abs(dense(a)) * self._moves(dense(a))).sum(axis=0)
+        return least
 
     def minimizer(self, a: Array) -> Array:
         """Where a · x is smallest, (n, R); in l2 over the ball without the range of pixels."""
         if self.norm == "linf":
             return np.where(a > 0, self.low[:, None], self.high[:, None])
         if self.norm == "l2":
-            length = np.sqrt((a * a).sum(axis=0))
-            return self.center[:, None] - self.radius * a / np.maximum(length, np.finfo(float).tiny)
-        return self.center[:, None] - np.sign(a) * self._moves(a)
+            move = self.radius * a / np.maximum(np.sqrt((a * a).sum(axis=0)), np.finfo(float).tiny)
+        else:
+            move = np.sign(a) * self._moves(a)
+        point: Array = self.center[:, None] - move
+        return point
 
     def _moves(self, a: Array) -> Array:
         """The moves tᵢ ≥ 0, (n, R), with the largest Σ|aᵢ|tᵢ, where Σtᵢ ≤ radius: the steepest pixels first, each

@@ -259,9 +259,9 @@ class Builder:
         rows, columns = self._places((height, width), size, stride, padding, (1, 1))
         at = rows[:, None, :, None] * width + columns[None, :, None, :]
         at = np.where((rows >= 0)[:, None, :, None] & (columns >= 0)[None, :, None, :], at, -1)
-        entries = at.reshape(1, len(rows) * len(columns), -1)
+        windows = at.reshape(1, len(rows) * len(columns), -1)
         offset = np.arange(channels)[:, None, None] * height * width
-        entries = np.where(entries < 0, -1, entries + offset).reshape(-1, entries.shape[-1])
+        entries = np.where(windows < 0, -1, windows + offset).reshape(-1, windows.shape[-1])
         return self._add(MaxPool(entries), (value,), (channels, len(rows), len(columns)), name)
 
     def flatten(self, value: int, name: str, *, channels_last: bool = False) -> int:

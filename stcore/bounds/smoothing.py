@@ -78,10 +78,8 @@ class Smoothing:
         """The classes of the samples with these numbers."""
         found = []
         for begin in range(0, len(numbers), batch):
-            draws = [
-                sample_normal(seed, Stream.SMOOTH, [position], image.shape, draw=number)
-                for number in numbers[begin : begin + batch]
-            ]
-            noisy = image.astype(np.float64) + self.sigma * np.concatenate(draws)
-            found.append(predict(noisy.astype(image.dtype)))
+            # An address for each sample: its number for the position, and the image's position for the draw.
+            places = np.array(numbers[begin : begin + batch])
+            noise = sample_normal(seed, Stream.SMOOTH, places, image.shape, draw=position, dtype="float64")
+            found.append(predict((image + self.sigma * noise).astype(image.dtype)))
         return np.concatenate(found)

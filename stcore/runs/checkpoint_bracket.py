@@ -12,7 +12,7 @@ from stcore.base.progress import Progress
 from stcore.bounds.proof import ALPHA
 from stcore.bounds.smoothing import Smoothing
 from stcore.evaluation.assessment import EvaluationStore
-from stcore.evaluation.results import as_json
+from stcore.evaluation.results import STRICT, as_json
 from stcore.protocols import Array
 from stcore.runs.checkpoint_evaluation import CheckpointEvaluation
 
@@ -27,7 +27,7 @@ class CheckpointBracket(CheckpointEvaluation):
 
     def identity(self, weights: Mapping[str, Array]) -> dict[str, Any]:
         bound = {"method": self.method} if self.smoothing is None else {"smoothing": asdict(self.smoothing)}
-        attacks = {} if self.smoothing is None else {"attacks": {}}
+        attacks: dict[str, Any] = {} if self.smoothing is None else {"attacks": {}}
         return {**super().identity(weights), **attacks, "bracket": {**bound, "check": self.check}}
 
     def bracket(self, progress: Progress, store: EvaluationStore | None, interrupt: Interrupt) -> Bracket | None:
@@ -55,6 +55,7 @@ def result_json(found: Bracket) -> dict[str, Any]:
     """The content of a bracket's result.json."""
     return {
         "images": found.total,
+        "precision": STRICT,
         "proved": found.proved,
         "broken": found.broken,
         "undecided": found.undecided,
