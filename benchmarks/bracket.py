@@ -51,7 +51,9 @@ def released(path: Path) -> nn.Module:
         nn.ReLU(),
         nn.Linear(100, 10),
     )
-    layers.load_state_dict({name: torch.from_numpy(w) for name, w in torch_files.read(path).items()})
+    layers.load_state_dict(
+        {name: torch.from_numpy(w) for name, w in torch_files.read(path, "state_dict.0").items()}
+    )
     return Normalized(Normalization(MEAN, DEVIATION), layers).eval()
 
 

@@ -38,7 +38,7 @@ OPEN, PROVED, BROKEN = 0, 1, 2
 ATTACK = "attack"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bracket:
     """Robust accuracy from below and from above.
 
@@ -91,7 +91,7 @@ class Bracket:
         tried = self.records["seconds"] > 0
         return float(self.records["seconds"][tried].mean()) if tried.any() else 0.0
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         low, high, between = (
             100 * count / self.total for count in (self.proved, self.upper.correct, self.undecided)
         )
