@@ -13,6 +13,7 @@ import tyro
 from stcore import errors, methods, models, presets, zoo
 from stcore.analysis.registry import ANALYSES
 from stcore.base import checks
+from stcore.bounds.proof import METHODS as OF_PROOFS
 from stcore.cli import options as of
 from stcore.cli.analyze_options import OPTIONS as OF_ANALYSES
 from stcore.cli.help import options_of
@@ -70,6 +71,7 @@ def commands() -> dict[str, type[Any] | None]:
         "plan": of.PlanOptions,
         "sweep": of.SweepOptions,
         "evaluate": of.EvaluateOptions,
+        "bracket": of.BracketOptions,
         "import": of.ImportOptions,
         "predict": of.PredictOptions,
         "push": of.PushOptions,
@@ -160,6 +162,7 @@ _VALUES: Mapping[str, tuple[str, ...]] = {
     "natural": ("start", "image"),
 }
 _OF_COMMANDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "bracket": {"norm": ("linf", "l2", "l1"), "method": OF_PROOFS},
     "completion": {"shell": SHELLS},
     "data fetch": {"name": tuple(PUBLISHED)},
     "data verify": {"name": tuple(PUBLISHED)},

@@ -9,7 +9,7 @@ from typing import Any
 from stcore import models, zoo
 from stcore.api.loading import hub_folder
 from stcore.base import checks
-from stcore.cli.options import EvaluateOptions
+from stcore.cli.options import BracketOptions, EvaluateOptions
 from stcore.cli.own_settings import read_settings
 from stcore.data.readers.sources import side_of
 from stcore.errors import UsageError
@@ -33,7 +33,7 @@ def is_weights(run: Path) -> bool:
     return zoo.find(run) is not None or run.is_file()
 
 
-def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
+def checkpoints(options: EvaluateOptions | BracketOptions) -> Mapping[str, Path]:
     """The weights files to evaluate, by name: the named file, or the run's checkpoints."""
     if is_weights(options.run):
         if options.weights is not None or options.checkpoint is not None:
@@ -56,7 +56,7 @@ def checkpoints(options: EvaluateOptions) -> Mapping[str, Path]:
     return found
 
 
-def plan_from(options: EvaluateOptions) -> Plan:
+def plan_from(options: EvaluateOptions | BracketOptions) -> Plan:
     """The plan of the run, or of the zoo's network, with the changes of the options; for a weights file the plan
     from its metadata."""
     attacks = options.attacks
@@ -108,7 +108,7 @@ def of_run(run: Path) -> dict[str, Any]:
     return settings
 
 
-def of_weights(options: EvaluateOptions) -> dict[str, Any]:
+def of_weights(options: EvaluateOptions | BracketOptions) -> dict[str, Any]:
     """The settings from a weights file's metadata. Raises UsageError if --dataset is missing."""
     _, about = read_weights(options.run)
     if options.dataset is None:

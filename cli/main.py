@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": "forecast what a run will cost, by a short probe: passes, memory, hours",
     "sweep": "train a run for each point of a grid of settings; resumable",
     "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack; resumable",
+    "bracket": "bound robust accuracy from below by a proof and from above by attacks; resumable",
     "analyze": "draw the paper's figures from your own networks and runs, with their numbers",
     "merge": "join the shards of an evaluation",
     "evidence": "put an evaluation's adversarial images and its claim into one sealed file",

@@ -491,6 +491,82 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class BracketOptions:
+    """Bound robust accuracy from below by a proof and from above by attacks, image by image: at least, at most.
+
+    The bracket has a folder: the same command, run again, resumes it.
+    """
+
+    GROUPS = (
+        ("what is evaluated", "checkpoint weights dataset model image_size subset"),
+        ("lower bound", "epsilon norm method smoothing selection samples alpha"),
+        ("attacks", "attacks fast check seed"),
+        ("runtime", "backend device dtype batch_size threads"),
+        ("output", "out save_every json"),
+    )
+    REGISTRIES = REGISTRIES
+
+    run: tyro.conf.Positional[Path]
+    """A run's folder, as `stcli train` leaves it, or zoo:NAME (stcli zoo list); or a .safetensors or PyTorch file,
+    a folder of stcli export hub, or hf://OWNER/NAME, which need --dataset. A run's folder runs the code of the
+    import paths in its config.toml."""
+    backend: MaybeText = None
+    """torch or keras; by default the one that trained."""
+    model: MaybeText = None
+    """For a weights file of a package.module:factory network: that factory. A file alone never runs code. For a
+    state dict of PyTorch (.pt, .pth): its network."""
+    epsilon: MaybeNumber = None
+    """Radius ε of the ball; by default the run's."""
+    norm: MaybeText = None
+    """linf, l2 or l1; by default the run's. Another norm needs its own --epsilon."""
+    method: str = "alpha-crown"
+    """intervals, crown or alpha-crown: the tightest bound to try; cheaper ones come first. For ReLU networks of at
+    most a few hundred thousand weights."""
+    smoothing: MaybeNumber = None
+    """Instead certify the classifier that is smoothed by noise of this standard deviation, in l2, of any network.
+    It is another classifier than the network, and none of the attacks is made on it."""
+    selection: Int = 100
+    """Noisy samples that select a class (smoothing)."""
+    samples: Int = 1000
+    """Other noisy samples, which estimate the probability of the class (smoothing)."""
+    alpha: Number = 0.001
+    """Probability that a certificate is wrong (smoothing)."""
+    attacks: str = "autoattack"
+    """Attacks on the images without a proof, separated by commas, as in stcli evaluate."""
+    fast: bool = False
+    """Replace autoattack by autoattack-fast: two of its attacks in fewer steps, for a ninth of the passes."""
+    check: bool = False
+    """Attack the proved images too; an attack that fools one is an error."""
+    weights: MaybeText = None
+    """Bracket this .safetensors or PyTorch file instead of the run's checkpoint."""
+    checkpoint: MaybeText = None
+    """Checkpoint of the run: best (the default), last, best-ema or last-ema."""
+    batch_size: MaybeInt = None
+    """Images per batch; by default the run's --eval-batch-size."""
+    subset: MaybeText = None
+    """Bracket the first N test images (N), or images A to B (A:B); by default the run's."""
+    out: MaybeText = None
+    """The bracket's folder; by default one in brackets/, in the run's folder, beside the weights file, or here for
+    zoo:NAME."""
+    save_every: Number = 30.0
+    """Seconds between saves of the state: at most this much work is lost to a kill."""
+    seed: MaybeInt = None
+    """Seed of the attacks' and the smoothing's noise; by default the run's."""
+    device: str = "auto"
+    """auto, cpu, cuda[:N] or mps (torch); cpu, gpu[:N] or, on JAX, tpu[:N] (keras)."""
+    dtype: MaybeText = None
+    """float32 or float64; by default the run's."""
+    threads: MaybeInt = None
+    """CPU threads."""
+    dataset: MaybeText = None
+    """The data set, if it moved since training; required for a weights file."""
+    image_size: MaybeInt = None
+    """For a weights file: resize and crop all images to squares of this side in pixels, as in training."""
+    json: bool = False
+    """Print JSON instead of text."""
+
+
+@dataclass(frozen=True)
 class ZooListOptions:
     """List the networks that come with the package, with their accuracies and 95 % intervals."""
 

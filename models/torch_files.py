@@ -91,6 +91,8 @@ def _state_dicts(content: Any, path: str = "", depth: int = 3) -> Iterator[tuple
     """Yields each dict with weights and its dotted path of keys; "" is the top level of the file."""
     import torch
 
+    if isinstance(content, list | tuple):
+        content = dict(enumerate(content))
     if not isinstance(content, Mapping):
         return
     tensors = {str(name): value for name, value in content.items() if isinstance(value, torch.Tensor)}

@@ -20,8 +20,10 @@ from stcore.api.steps import (
     training_loss,
 )
 from stcore.api.training import train
+from stcore.audit.bracket import bracket
 from stcore.audit.evaluation import evaluate
 from stcore.base.version import __version__ as __version__
+from stcore.bounds.smoothing import Smoothing
 from stcore.core.dispatch import available_backends, make_classifier, make_learner
 from stcore.core.perturbation import AWP, RWP
 from stcore.methods.adversarial import AdversarialConfig
@@ -51,6 +53,7 @@ __all__ = [
     "MartConfig",
     "Run",
     "SingleStepConfig",
+    "Smoothing",
     "SqueezeConfig",
     "SqueezeLoss",
     "SqueezePair",
@@ -60,6 +63,7 @@ __all__ = [
     "analyze",
     "attacks",
     "available_backends",
+    "bracket",
     "evaluate",
     "find_squeeze_pair",
     "load",

@@ -53,7 +53,19 @@ def test_version():
 
 @pytest.mark.parametrize(
     "command",
-    ["train", "plan", "evaluate", "merge", "presets", "verify", "pseudo-label", "import", "export", "doctor"],
+    [
+        "train",
+        "plan",
+        "evaluate",
+        "bracket",
+        "merge",
+        "presets",
+        "verify",
+        "pseudo-label",
+        "import",
+        "export",
+        "doctor",
+    ],
 )
 def test_every_command_has_help(command):
     said = stcli(command, "--help")

@@ -9,6 +9,7 @@ from stcore.backends.keras.bpda import bpda, named_layers
 from stcore.backends.keras.callbacks import RobustEvaluation
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.fit import SqueezeModel
+from stcore.backends.keras.layers import read_layers
 from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
 from stcore.backends.keras.learner import build, check_range
@@ -39,6 +40,7 @@ __all__ = [
     "named_layers",
     "prepare_training",
     "rate_of",
+    "read_layers",
     "threads",
     "use_determinism",
     "use_device",

@@ -15,6 +15,7 @@ from stcore.backends.torch.devices import (
     use_threads,
     versions,
 )
+from stcore.backends.torch.layers import read_layers
 from stcore.backends.torch.learner import TorchClassifier as make_classifier
 from stcore.backends.torch.learner import TorchLearner as make_learner
 from stcore.backends.torch.optimizers import make_optimizer, rate_of
@@ -36,6 +37,7 @@ __all__ = [
     "named_layers",
     "prepare_training",
     "rate_of",
+    "read_layers",
     "synchronised",
     "threads",
     "use_determinism",

@@ -23,15 +23,13 @@ from stcore.autoattack.records import NONE, Records
 from stcore.autoattack.versions import IDS, Stage
 from stcore.base import checks
 from stcore.core import validation
-from stcore.core.threat import lengths
+from stcore.core.threat import lengths, reach
 from stcore.data.rows import Images
 from stcore.errors import DataError
 from stcore.protocols import Array, Classifier
 
 _JOB = ("image", "restart", "rank")  # columns of a job: image row, restart number, target rank
 _LANE = ("job", "step")
-_SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5, "l0": 0.0}
-"""Tolerance for float32 rounding outside the ball, relative to ε; in l1 the rounding of all pixels adds up."""
 NOT_FINITE, OUT_OF_RANGE, OUTSIDE = "not finite", "out of range", "outside the ball"
 """What bars a point from being a success."""
 
@@ -300,7 +298,7 @@ def check_points(
     conditions = {
         NOT_FINITE: ~np.isfinite(flat).all(1),
         OUT_OF_RANGE: (flat < low).any(1) | (flat > high).any(1),
-        OUTSIDE: ~(distance <= epsilon * (1 + _SLACK[norm]) + 1e-7),
+        OUTSIDE: ~(distance <= reach(epsilon, norm)),
     }
     return np.select(list(conditions.values()), list(conditions), ""), distance
 

@@ -86,4 +86,13 @@ def lengths(offsets: Array, norm: str) -> Array:
     return measured
 
 
+_SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5, "l0": 0.0}
+"""Tolerance for float32 rounding outside the ball, relative to ε; in l1 the rounding of all pixels adds up."""
+
+
+def reach(epsilon: float, norm: str) -> float:
+    """The largest distance, as `lengths` measures it, at which a point in float32 counts as within ε."""
+    return epsilon * (1 + _SLACK[norm]) + 1e-7
+
+
 NORMS: dict[str, type[Linf] | type[L2]] = {"linf": Linf, "l2": L2}

@@ -1,0 +1,1 @@
+"""Proved lower bounds of robust accuracy: intervals, linear relaxation, randomised smoothing."""
