@@ -8,9 +8,6 @@ LAYER = "BPDA through the layer that masks (--bpda LAYER)"
 NO_GRADIENTS = "Square (--attacks square)"
 """For gradients that are zero or mislead (Andriushchenko et al., 2020)."""
 
-TRANSFER = "transfer from a network without that part (evaluate both checkpoints together)"
-"""For outputs that hold too little for a search (Papernot et al., 2017)."""
-
 ANY_SCALE = "losses that no scale of the logits changes (--attacks apgd-dlr+apgd-t, or cw100)"
 """For a softmax that saturates or is flat (Carlini and Wagner, 2017; Croce and Hein, 2020)."""
 

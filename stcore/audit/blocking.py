@@ -34,20 +34,19 @@ def where_lost(subject: Subject, rows: Array, loss: Loss) -> str:
         with model.tapped(lambda layer, side, tensor: tensor + next(rest)):
             return loss(ops, model.logits(x, Mode.EVAL), y)
 
-    def gradients() -> list[Array]:
-        with model.tapped(note):
-            model.logits(x, Mode.EVAL)
+    def gradients() -> tuple[Tensor, ...]:
         value, pullback = ops.vjp(shifted, *zeros)
-        return [ops.to_numpy(one) for one in pullback(ops.ones_like(value))] if zeros else []
+        return pullback(ops.ones_like(value))
 
-    sees = [bool((gradient != 0).any()) for gradient in ops.unrecorded(gradients)]
-    return _in_words(places, sees)
+    with model.tapped(note):
+        ops.unrecorded(lambda: model.logits(x, Mode.EVAL))
+    if not places:
+        return ""
+    return _in_words(places, [bool((ops.to_numpy(each) != 0).any()) for each in ops.unrecorded(gradients)])
 
 
 def _in_words(places: list[tuple[str, str]], sees: list[bool]) -> str:
     """places: the sides of all layers, in the order of the forward.   sees: where the gradient is not zero."""
-    if not places:
-        return ""
     if True not in sees:
         return "lost behind the logits, in the loss"
     first = sees.index(True)

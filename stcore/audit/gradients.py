@@ -39,7 +39,7 @@ def gradient_explains_loss(subject: Subject) -> Measured | Unmeasured:
     if subject.changes.any():
         return Unmeasured("The network is random.")
     if not (subject.logits.astype(np.float32).view(np.uint32) & 0xFFFF).any():
-        return Unmeasured("The logits are rounded as in bfloat16, which hides small changes.")
+        return Unmeasured("The logits are rounded, as in bfloat16, which hides small changes.")
     missed, of = np.sum([_unexplained(subject, batch) for batch in subject.batches()], axis=0)
     if of == 0:
         return Unmeasured("The loss does not change near the images.")
@@ -104,7 +104,7 @@ def _differentiated(subject: Subject, x: Tensor, labels: Array, loss: Loss) -> t
 
 
 def _unexplained(subject: Subject, batch: Batch) -> tuple[float, float]:
-    """How much the margin changes otherwise than its gradients predict, and both together, of all images."""
+    """Over all images, the changes of the margin that its gradients miss, and changes and predictions together."""
     model = subject.classifier
     x = model.host_pixels(batch.images)
     laws = noise_laws(PGD(norm=subject.norm), 1)

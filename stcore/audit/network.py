@@ -11,7 +11,7 @@ from stcore.protocols import Array
 
 _RESOLUTION = 1e-5  # of the range of all logits: values that are nearer are the same
 _PILED = 0.1  # sound networks, in bfloat16 too, have 0.03 of their logits at the two most frequent values
-_FLAT = 0.1  # by less, the likeliest class is at most a tenth more likely than the others
+_FLAT = 0.05  # by less, the likeliest class is at most a twentieth more likely than any other
 _TOLERANCE_OF_BATCHES = 1e-3  # of the largest logit: in another batch kernels round otherwise
 
 
@@ -55,6 +55,8 @@ def logits_are_graded(subject: Subject) -> Measured | Unmeasured:
 
 def logits_differ(subject: Subject) -> Measured | Unmeasured:
     """Whether the logits of an image differ enough for its softmax to prefer a class."""
+    if subject.logits.shape[1] == 2:
+        return Unmeasured("Of two classes, one is the only other.")
     spread = float(np.median(np.ptp(subject.logits, axis=1)))
     return Measured(spread >= _FLAT, f"an image's logits differ by {spread:.3g} at the median")
 
