@@ -27,6 +27,8 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 """A host array."""
 Pullback: TypeAlias = Callable[[Tensor], tuple[Tensor, ...]]
 """Cotangent of an output, of its shape → the gradient with respect to each input, of that input's shape."""
+Tap: TypeAlias = Callable[[str, str, Tensor], Tensor]
+"""Name of a layer, `input` or `output`, and the tensor there → the tensor that takes its place."""
 Metrics: TypeAlias = Mapping[str, Tensor]
 """Tensors to log, by name."""
 
@@ -283,6 +285,13 @@ class Classifier(Network, Protocol):
 
         rowwise: each example's results depend on that example only, so that a framework which compiles for one
         batch size at a time may pad a batch.
+        """
+
+    def tapped(self, tap: Tap) -> AbstractContextManager[None]:
+        """Context in which floating tensors between the layers of the model pass through `tap`.
+
+        For forwards outside of compiled functions. In the order of the computation: what a layer takes first, then
+        what it returns. The name is that of `named_modules` or of the Keras layer; that of the model is empty.
         """
 
     def weights(self) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,11 +17,12 @@ from stcore.backends.keras.engine import native
 from stcore.backends.keras.recomputing import checkpointed
 from stcore.backends.keras.resident import Resident
 from stcore.backends.keras.scope import Scope
+from stcore.backends.keras.taps import tapped
 from stcore.core import validation
 from stcore.core.equivalence import same_function
 from stcore.data.pixels import unit_interval
 from stcore.errors import HALF, UsageError
-from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tensor
+from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tap, Tensor
 
 DARK = 1 / 16
 """Networks whose first layers leave so small a range of pixels expect others: [0, 1] / 127.5 is 0.008."""
@@ -155,6 +156,9 @@ class KerasClassifier:
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         options = {"xla": True} if self.xla else {}
         return native.compile(fn, rowwise=rowwise, **options) if self.compiled else fn
+
+    def tapped(self, tap: Tap) -> AbstractContextManager[None]:
+        return tapped(self.model, tap)
 
     def weights(self) -> dict[str, Array]:
         from stcore.models import export_weights

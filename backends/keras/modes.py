@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -11,6 +9,7 @@ from keras.src.layers.preprocessing.image_preprocessing.base_image_preprocessing
     BaseImagePreprocessingLayer,
 )
 
+from stcore.backends.keras.calls import Call, replaced
 from stcore.backends.keras.scope import Scope
 from stcore.base.locks import lock_of
 from stcore.protocols import Mode, Tensor
@@ -25,7 +24,7 @@ def forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
 def _forward(model: Any, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
     if mode is Mode.EVAL:
         return model(x, training=False)
-    with _switched_off([] if dropout else drawing_layers(model)):
+    with replaced([] if dropout else drawing_layers(model), _in_evaluation):
         if mode is Mode.TRAIN:
             return model(x, training=True)
         with Scope() as scope:
@@ -65,23 +64,7 @@ def assigned_weights(model: Any) -> list[Any]:
     return [variable for variable in model.trainable_variables if id(variable) in scope.written]
 
 
-@contextmanager
-def _switched_off(layers: list[Any]) -> Iterator[None]:
-    """Context in which these layers are called as in evaluation."""
-    own = [(layer, vars(layer).get("call")) for layer in layers]
-    try:
-        for layer, _ in own:
-            layer.call = _in_evaluation(layer.call)
-        yield
-    finally:
-        for layer, call in own:
-            if call is None:
-                del layer.call
-            else:
-                layer.call = call
-
-
-def _in_evaluation(call: Callable[..., Any]) -> Callable[..., Any]:
+def _in_evaluation(_: Any, call: Call) -> Call:
     def called(*args: Any, **options: Any) -> Any:
         return call(*args, **(options | {"training": False} if "training" in options else options))
 

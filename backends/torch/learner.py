@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,11 @@ from stcore.backends.torch import ops as torch_ops
 from stcore.backends.torch.modes import in_copies, in_mode, note_statistics, own_buffers
 from stcore.backends.torch.recomputing import checkpointed
 from stcore.backends.torch.resident import Resident
+from stcore.backends.torch.taps import tapped
 from stcore.core.equivalence import same_function
 from stcore.data.pixels import unit_interval
 from stcore.errors import DIVIDE, HALF, UsageError
-from stcore.protocols import Array, Metrics, Mode, Network, Ops
+from stcore.protocols import Array, Metrics, Mode, Network, Ops, Tap
 
 NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 """The dtypes that numpy has too."""
@@ -168,6 +169,11 @@ class TorchClassifier:
 
     def compile(self, fn: Callable[..., Any], *, rowwise: bool = False) -> Callable[..., Any]:
         return fn  # torch compiles the model instead: make_learner(torch.compile(model), …)
+
+    @contextmanager
+    def tapped(self, tap: Tap) -> Iterator[None]:
+        with self._eager(), tapped(self._module, tap):
+            yield
 
     def weights(self) -> dict[str, Array]:
         from stcore.models import export_weights

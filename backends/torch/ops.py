@@ -134,6 +134,8 @@ def vjp(fn: Callable[..., Tensor], *xs: Tensor) -> tuple[Tensor, Pullback]:
         value = fn(*leaves)
 
     def pullback(cotangent: Tensor) -> tuple[Tensor, ...]:
+        if not value.requires_grad:  # nothing that fn computes depends differentiably on anything
+            return tuple(map(torch.zeros_like, leaves))
         with compiled.keep_saved_tensors():
             return torch.autograd.grad(value, leaves, cotangent, retain_graph=True, materialize_grads=True)
 

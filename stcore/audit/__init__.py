@@ -44,7 +44,7 @@ def audit(
     checks: all of `CHECKS`, or those of them that take no attack, `QUICK`.
     advance: called with the number of images after every check; len(checks) · N in all.
 
-    Costs about 540 forward and backward passes per image, 440 of them in PGD-20, PGD-100 and C&W-100; an image
+    Costs about 550 forward and backward passes per image, 440 of them in PGD-20, PGD-100 and C&W-100; an image
     that withstands those costs another forward per query.
     Raises UsageError for settings out of range, or transferred examples of another shape or outside the ball.
     """

@@ -75,9 +75,9 @@ def evaluate(
         attacks, or a mapping of names to attacks.
     epsilon, norm: radius, in units of pixels in [0, 1], and norm of attacks given by name.
     batch_size: images per batch.   seed: of the attacks' random starts.
-    audit: None makes the checks of `stcore.audit.QUICK` on the first images, which cost eight forwards and two
-        backward passes of 64 images; True all of `stcore.audit.CHECKS`, as `stcli evaluate` does (540 passes an
-        image, attacks in the ball of `epsilon` and `norm`); False none.
+    audit: None makes the checks of `stcore.audit.QUICK` on the first images, which cost thirteen forwards and
+        seven backward passes of 64 images; True all of `stcore.audit.CHECKS`, as `stcli evaluate` does (550 passes
+        an image, attacks in the ball of `epsilon` and `norm`); False none.
     progress: receives progress reports (see `stcore.base.progress`).
     Returns {"natural": Accuracy, name: Accuracy, …}, a dict with `.audit` and `.records`.
     Warns, by AuditWarning, of each finding that is a reason not to believe an accuracy.

@@ -9,6 +9,9 @@ from stcore.audit.subject import REPEATS, Subject
 from stcore.errors import DivergedError
 from stcore.protocols import Array
 
+_RESOLUTION = 1e-5  # of the range of all logits: values that are nearer are the same
+_PILED = 0.1  # sound networks, in bfloat16 too, have 0.03 of their logits at the two most frequent values
+_FLAT = 0.05  # by less, the likeliest class is at most a twentieth more likely than any other
 _TOLERANCE_OF_BATCHES = 1e-3  # of the largest logit: in another batch kernels round otherwise
 
 
@@ -37,6 +40,25 @@ def outputs_are_logits(subject: Subject) -> Measured | Unmeasured:
     if (logits <= 0).all() and _is_one(np.exp(logits).sum(axis=1)):
         return Measured(True, "log-probabilities, which are valid logits")
     return Measured(True, f"logits in [{logits.min():.3g}, {logits.max():.3g}]")
+
+
+def logits_are_graded(subject: Subject) -> Measured | Unmeasured:
+    """Whether the logits take many values, rather than the one or two of an argmax layer, a clip or a tanh."""
+    logits = subject.logits.astype(np.float64)
+    logits = logits[:, np.ptp(logits, axis=0) > 0]  # of two classes, one may be constant
+    if not logits.size:
+        return Unmeasured("Every image has the same logits.")
+    places = np.round((logits - logits.min()) / (_RESOLUTION * np.ptp(logits)))
+    share = float(np.sort(np.unique(places, return_counts=True)[1])[-2:].sum() / places.size)
+    return Measured(share <= _PILED, f"{share:.0%} of the logits have one of two values")
+
+
+def logits_differ(subject: Subject) -> Measured | Unmeasured:
+    """Whether the logits of an image differ enough for its softmax to prefer a class."""
+    if subject.logits.shape[1] == 2:
+        return Unmeasured("Of two classes, one is the only other.")
+    spread = float(np.median(np.ptp(subject.logits, axis=1)))
+    return Measured(spread >= _FLAT, f"an image's logits differ by {spread:.3g} at the median")
 
 
 def is_deterministic(subject: Subject) -> Measured | Unmeasured:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from stcore.audit.advice import ALONE, ANY_SCALE, AVERAGES, LAYER, NO_GRADIENTS
 from stcore.audit.finding import Check
 from stcore.audit.gradients import (
     cross_entropy_vanishes,
     dlr_vanishes,
+    gradient_explains_loss,
     unbounded_attack_fails,
     zero_budget_changes_predictions,
 )
@@ -13,6 +15,8 @@ from stcore.audit.network import (
     ignores_neighbours,
     is_deterministic,
     logits_are_finite,
+    logits_are_graded,
+    logits_differ,
     outputs_are_logits,
     predicts_several_classes,
 )
@@ -40,7 +44,24 @@ CHECKS = (
         outputs_are_logits,
         "The outputs are logits, as the losses expect.",
         "The outputs are probabilities. The losses apply a second softmax, gradients vanish, and attacks are "
-        "weaker than they should be. Remove the final softmax.",
+        "weaker than they should be. Remove the final softmax or argmax layer.",
+        quick=True,
+    ),
+    Check(
+        "graded logits",
+        logits_are_graded,
+        "The logits take many values, by which losses rank images.",
+        "Many logits have one of two values, as behind an argmax layer, a clip or a tanh: no loss sees how near "
+        "an image is to another class, and gradients vanish. Remove that layer, or use "
+        f"{LAYER}, {NO_GRADIENTS}, and {ANY_SCALE}.",
+        quick=True,
+    ),
+    Check(
+        "logits that differ",
+        logits_differ,
+        "The softmax prefers classes clearly.",
+        "The softmax is nearly flat: the cross-entropy pushes towards all classes at once, and the accuracy under "
+        f"PGD and APGD-CE is too high. Use {ANY_SCALE}.",
         quick=True,
     ),
     Check(
@@ -48,7 +69,7 @@ CHECKS = (
         is_deterministic,
         "The network is deterministic.",
         "The network is random: an accuracy is a random draw, and one lucky draw ends an attack. Evaluate with "
-        "autoattack-rand, which averages gradients and decides every success by a vote of repeated forwards.",
+        f"{AVERAGES}, which averages gradients (EOT) and decides every success by a vote of repeated forwards.",
         quick=True,
     ),
     Check(
@@ -56,8 +77,8 @@ CHECKS = (
         ignores_neighbours,
         "An image's logits do not depend on the rest of its batch.",
         "An image's logits depend on the rest of its batch, so that accuracies change with the batch size: layers "
-        "normalise by the batch also in evaluation, as with track_running_stats=False. Train with running "
-        "statistics, or report the batch size beside each accuracy.",
+        "normalise by the batch also in evaluation, as with track_running_stats=False, or let the batch vote. "
+        f"Train with running statistics, and attack each image {ALONE}.",
         quick=True,
     ),
     Check(
@@ -72,7 +93,7 @@ CHECKS = (
         cross_entropy_vanishes,
         "PGD and APGD-CE have a gradient to follow.",
         "The gradient is zero or non-finite, so PGD and APGD-CE do not move. If the gradient of DLR is in order, "
-        "the logits are too large for the softmax: trust cw100, apgd-dlr and apgd-t. If not, see that check.",
+        f"the logits are too large for the softmax: use {ANY_SCALE}. If not, see that check.",
         quick=True,
     ),
     Check(
@@ -80,7 +101,16 @@ CHECKS = (
         dlr_vanishes,
         "Attacks on differences of logits have a gradient to follow.",
         "The gradient is zero or non-finite: part of the network, such as rounding, blocks it. Gradient attacks "
-        "mean nothing. Use Square, transfer, and attacks on a differentiable approximation of that part.",
+        f"mean nothing. Use {NO_GRADIENTS}, or {LAYER}.",
+        quick=True,
+    ),
+    Check(
+        "gradient explains the loss",
+        gradient_explains_loss,
+        "The loss changes as its gradients predict.",
+        "Near an image the loss changes in ways that its gradients do not predict. It jumps, as if only the "
+        "largest activations survive, or a part of the network passes on no gradient or another one. Gradient "
+        f"attacks are weak there. Use {NO_GRADIENTS}, or {LAYER}.",
         quick=True,
     ),
     Check(
@@ -88,7 +118,7 @@ CHECKS = (
         unbounded_attack_fails,
         "With an unbounded budget, the gradients lead to errors.",
         "With an unbounded budget accuracy should fall to chance, but it does not: the gradients mislead, and "
-        "accuracies under gradient attacks are too high. Use Square and transfer.",
+        f"accuracies under gradient attacks are too high. Use {NO_GRADIENTS}, or {LAYER}.",
     ),
     Check(
         "more steps",
@@ -116,7 +146,7 @@ CHECKS = (
         noise_wins,
         "Noise fools almost no image that withstands gradient attacks.",
         "Random noise fools images that withstand the gradient attacks: these do not work on this network, and no "
-        "accuracy under them should be trusted. Use Square and transfer.",
+        f"accuracy under them should be trusted. Use {NO_GRADIENTS}, or {LAYER}.",
     ),
     Check(
         "transfer",
@@ -129,4 +159,4 @@ CHECKS = (
 """All checks, in the order in which they run."""
 
 QUICK = tuple(check for check in CHECKS if check.quick)
-"""Those that take no attack: eight forwards and two backward passes of the images in all."""
+"""Those that take no attack: thirteen forwards and seven backward passes of the images in all."""
