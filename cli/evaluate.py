@@ -17,15 +17,25 @@ from stcore.base import checks
 from stcore.base.files import write_file
 from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress
-from stcore.cli.console import findings_table, label_of, make_console, make_progress, say, score_table, stage_table
+from stcore.cli.console import (
+    corruption_table,
+    findings_table,
+    label_of,
+    make_console,
+    make_progress,
+    say,
+    score_table,
+    stage_table,
+)
 from stcore.cli.evaluation_plan import checkpoints, is_weights, located, plan_from
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.parsing import parse
 from stcore.cli.quiet import load_quietly
 from stcore.cli.reference import check_by_reference
 from stcore.errors import UsageError
-from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.accuracy import Accuracy, MeanAccuracy
 from stcore.evaluation.assessment import AssessmentResult, CascadeResult
+from stcore.evaluation.attack_names import has_own_budget
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation.results import as_json, record_arrays, result_json
 from stcore.models.weights_files import read_weights
@@ -54,7 +64,12 @@ def main(args: Sequence[str]) -> int:
     known = {name: read_weights(path) for name, path in files.items()}
     _, metadata = next(iter(known.values()))
     work = CheckpointEvaluation(
-        set_up(plan, metadata), options.subset, options.shard, options.save_examples, options.precision
+        set_up(plan, metadata),
+        options.subset,
+        options.shard,
+        options.save_examples,
+        options.precision,
+        options.corrupted,
     )
     console = make_console(stderr=options.json)  # stdout holds only the JSON
     progress = make_progress(console)
@@ -87,6 +102,7 @@ def main(args: Sequence[str]) -> int:
         print(json.dumps({name: as_json(accuracies) for name, accuracies in scores.items()}, indent=2))
     else:
         _show(console, work, options, scores)
+        _show_corruptions(console, scores)
         _show_cascades(console, work, {labels[name]: one.assessed.cascades for name, one in found.items()})
         _show_audits(console, options, plan, {name: one.audit for name, one in found.items()})
     if plan.evaluation.select == "test":
@@ -159,8 +175,17 @@ def _show(
         f", {name} {value}" for name, value in (("subset", options.subset), ("shard", options.shard)) if value
     )
     what = f"{plan.method.name}, {plan.runtime.backend}, test split of {plan.data.dataset}{part}"
-    say(console, f"{what}, {plan.norm} ε = {names.radius(plan.evaluation.epsilon)}, 95 % intervals")
+    own = bool(work.asked) and all(map(has_own_budget, work.asked))  # each name says its ball
+    ball = "" if own else f", {plan.norm} ε = {names.radius(plan.evaluation.epsilon)}"
+    say(console, f"{what}{ball}, 95 % intervals")
     console.print(score_table(scores))
+
+
+def _show_corruptions(console: Console, scores: Mapping[str, Mapping[str, Accuracy]]) -> None:
+    for label, found in scores.items():
+        for name, accuracy in found.items():
+            if isinstance(accuracy, MeanAccuracy):
+                console.print(corruption_table(f"{label}, {name}: correct % by severity", accuracy))
 
 
 def _show_cascades(
@@ -169,8 +194,8 @@ def _show_cascades(
     for label, found in cascades.items():
         for attack, result in found.items():
             console.print(stage_table(f"{label}, {attack}", result.stages))
-    if work.cascades:
-        for note in notes(work.test.num_classes, [attack.version for attack in work.cascades.values()]):
+    if cascades := work.parts.cascades:
+        for note in notes(work.test.num_classes, [attack.version for attack in cascades.values()]):
             say(console, note)
 
 
@@ -207,11 +232,12 @@ def audits(
 
 
 def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Mapping[str, Array]) -> Path | None:
-    """The evaluation's folder: --out; else, if it is long or keeps examples, one in the run's folder, beside the
-    weights file or, for a network of the zoo, in the working folder; else None."""
+    """The evaluation's folder: --out; else, if it is long, a union, or keeps examples, one in the run's folder,
+    beside the weights file or, for a network of the zoo, in the working folder; else None."""
     if options.out is not None:
         return Path(options.out)
-    if not work.cascades and not options.save_examples:
+    parts = work.parts
+    if not (parts.cascades or parts.unions or parts.corruptions or options.save_examples):
         return None
     one_file = is_weights(options.run)
     parent = options.run.parent if one_file else options.run

@@ -22,7 +22,7 @@ COMMANDS = {
     "sweep": "train a run for each point of a grid of settings; resumable",
     "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack; resumable",
     "analyze": "draw the paper's figures from your own networks and runs, with their numbers",
-    "merge": "join the shards of an evaluation",
+    "merge": "join the shards of an evaluation, or its threat models to a union",
     "presets": "list the presets: recipes that were run, and the rows of the paper's tables",
     "demo": "train three small networks on digits, attack them and write a report, in minutes",
     "report": "report runs as an HTML page, as Markdown or as a model card",

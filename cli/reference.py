@@ -23,9 +23,9 @@ def check_by_reference(
     work: CheckpointEvaluation, known: Mapping[str, Any], console: Console, options: EvaluateOptions
 ) -> int:
     """Runs the reference on each checkpoint and prints robust accuracies; returns the exit code."""
-    unfit = [name for name, attack in work.cascades.items() if attack.version not in VERSIONS]
+    unfit = [name for name, attack in work.parts.cascades.items() if attack.version not in VERSIONS]
     kept = options.out or options.save_examples or options.predictions
-    if unfit or not work.cascades or len(work.asked) > len(work.cascades) or kept:
+    if unfit or not work.parts.cascades or len(work.asked) > len(work.parts.cascades) or kept:
         raise UsageError(
             "engine: expected only autoattack or members of it, without --fast, --out, --save-examples or "
             f"--predictions, as the reference has them; received {', '.join(work.asked)}"
@@ -37,7 +37,7 @@ def check_by_reference(
     for name, weights in known.items():
         checkpoint = label_of(name, None, work.precision)
         work.load(weights)
-        for attack_name, attack in work.cascades.items():
+        for attack_name, attack in work.parts.cascades.items():
             found = run_reference(
                 work.classifier,
                 work.images,

@@ -37,6 +37,7 @@ class Stream(IntEnum):
     SAMPLE = 8
     LOADER = 9
     MIX = 10
+    CORRUPTION = 11
 
 
 def generator(

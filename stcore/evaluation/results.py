@@ -17,15 +17,7 @@ STRICT, PRECISIONS = "fp32", ("fp32", "tf32")
 
 def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
     """Accuracies and their 95 % intervals as plain numbers in [0, 1]."""
-    return {
-        name: {
-            "accuracy": accuracy.value,
-            "interval_95": list(accuracy.interval()),
-            "correct": accuracy.correct,
-            "total": accuracy.total,
-        }
-        for name, accuracy in scores.items()
-    }
+    return {name: accuracy.as_json() for name, accuracy in scores.items()}
 
 
 def result_json(
@@ -68,10 +60,13 @@ def record_arrays(result: AssessmentResult, indices: Array) -> dict[str, Array]:
     predicted/natural, predicted/NAME: its predicted class, without and under each attack.
     NAME/…: for each cascade the fields of `stcore.autoattack.Records`, and NAME/attacks, the names of its stages,
         which NAME/attack indexes.
+    NAME/predicted: for corruptions (N, n), the predicted class of each image's n versions, which NAME/cells names.
     """
     arrays = {"position": indices, "label": result.predictions.labels}
     arrays |= {f"predicted/{name}": classes for name, classes in result.predictions.predicted.items()}
     for name, cascade in result.cascades.items():
         arrays |= {f"{name}/{key}": array for key, array in cascade.records.arrays().items()}
         arrays[f"{name}/attacks"] = np.array([stage.name for stage in cascade.stages])
+    for name, found in result.corruptions.items():
+        arrays |= {f"{name}/predicted": found.predicted, f"{name}/cells": np.array(found.cells)}
     return arrays
