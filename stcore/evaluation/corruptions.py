@@ -39,7 +39,7 @@ class Corruptions:
             ("severities", self.severities, SEVERITIES),
         ):
             for one in chosen:
-                checks.choice(what, one, known)
+                checks.choice(what, str(one), map(str, known))
             if not chosen or len(set(chosen)) < len(chosen):
                 received = ", ".join(map(str, chosen)) or "none"
                 raise UsageError(f"{what}: expected each once, and at least one; received {received}")

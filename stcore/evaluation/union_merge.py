@@ -24,9 +24,9 @@ MAY_DIFFER = ("attacks", "epsilon", "norm", "seed", "batch_size", "examples", "s
 def merge_union(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], AssessmentResult]:
     """The identity, the records and the result of the union of evaluations.
 
-    parts: folders of finished evaluations. Each of their attacks is a member, named by its threat model; unions and
-    corruptions in them are left out.
-    Raises UsageError if they are of different weights, data or images, hold one attack twice, or fewer than two,
+    parts: folders of finished evaluations. Each of their attacks is a member, named by its threat model; unions
+    and corruptions in them are left out.
+    Raises UsageError if they are of other weights, data or images, hold one attack twice, or fewer than two,
     or if one is not finished.
     """
     identities = [read_identity(required(part, IDENTITY).parent) for part in parts]

@@ -88,9 +88,9 @@ def threat_model(name: str) -> ThreatModel | None:
 
 
 def name_of(attack: str, norm: str, epsilon: float) -> str:
-    """The name of an attack in a threat model: linf:8/255, or l2:0.5:pgd20 for another than AutoAttack."""
-    parts = round(epsilon * 255)
-    radius = f"{parts}/255" if parts and parts / 255 == epsilon else repr(epsilon)
+    """The exact name of an attack in a threat model: linf:8/255, or l2:0.5:pgd20 for another than AutoAttack."""
+    short, parts = f"{epsilon:g}", round(epsilon * 255)
+    radius = short if float(short) == epsilon else f"{parts}/255" if parts / 255 == epsilon else repr(epsilon)
     return f"{norm}:{radius}" + ("" if attack == STANDARD else f":{attack}")
 
 

@@ -67,6 +67,8 @@ class CheckpointEvaluation:
         self.places = select_indices(len(self.test), self.subset, self.shard)
         evaluated = self.test.subset(self.places)
         self.images, self.labels = evaluated.images, evaluated.labels
+        for corruptions in self.parts.corruptions.values():  # before a folder is made
+            corruptions.check(self.images, self.labels, self.places)
 
     def identity(self, weights: Mapping[str, Array]) -> dict[str, Any]:
         """The settings and data that the accuracies of these weights depend on."""

@@ -79,7 +79,7 @@ def corrupt(images: Pixels, name: str, severity: int, positions: Array | None = 
     Raises UsageError for an unknown name or severity, DataError for images of another shape or type.
     """
     checks.choice("corruption", name, CORRUPTIONS)
-    checks.choice("severity", severity, SEVERITIES)
+    checks.choice("severity", str(severity), map(str, SEVERITIES))
     if images.ndim != 4 or images.dtype != np.uint8:
         raise DataError(
             f"images: expected uint8 (B, H, W, C) to corrupt; received {images.dtype} of shape {images.shape}"
