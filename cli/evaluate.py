@@ -48,6 +48,10 @@ from stcore.runs.preparation import set_up
 from stcore.runs.store import check_weights_metadata
 
 ENGINES = ("native", "reference")
+MADE = (
+    "corruptions: made from the test images after CIFAR-10-C's, frost drawn, not photographed; --corrupted FOLDER "
+    "takes the published files"
+)
 
 
 def main(args: Sequence[str]) -> int:
@@ -102,7 +106,7 @@ def main(args: Sequence[str]) -> int:
         print(json.dumps({name: as_json(accuracies) for name, accuracies in scores.items()}, indent=2))
     else:
         _show(console, work, options, scores)
-        _show_corruptions(console, scores)
+        _show_corruptions(console, work, scores)
         _show_cascades(console, work, {labels[name]: one.assessed.cascades for name, one in found.items()})
         _show_audits(console, options, plan, {name: one.audit for name, one in found.items()})
     if plan.evaluation.select == "test":
@@ -181,11 +185,15 @@ def _show(
     console.print(score_table(scores))
 
 
-def _show_corruptions(console: Console, scores: Mapping[str, Mapping[str, Accuracy]]) -> None:
+def _show_corruptions(
+    console: Console, work: CheckpointEvaluation, scores: Mapping[str, Mapping[str, Accuracy]]
+) -> None:
     for label, found in scores.items():
         for name, accuracy in found.items():
             if isinstance(accuracy, MeanAccuracy):
                 console.print(corruption_table(f"{label}, {name}: correct % by severity", accuracy))
+    if work.parts.corruptions and work.corrupted is None:
+        say(console, MADE)
 
 
 def _show_cascades(
@@ -194,8 +202,8 @@ def _show_cascades(
     for label, found in cascades.items():
         for attack, result in found.items():
             console.print(stage_table(f"{label}, {attack}", result.stages))
-    if cascades := work.parts.cascades:
-        for note in notes(work.test.num_classes, [attack.version for attack in cascades.values()]):
+    if versions := [attack.version for attack in work.parts.cascades.values()]:
+        for note in notes(work.test.num_classes, versions):
             say(console, note)
 
 

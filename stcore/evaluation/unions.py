@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,6 +112,13 @@ def members_of(name: str) -> list[str] | None:
     if len(set(members)) < len(members):
         raise UsageError(f"attacks: expected each threat model of a union once; received {name}")
     return members
+
+
+def without_members(names: Iterable[str]) -> list[str]:
+    """The names without those of threat models that a union among them has: it brings its members."""
+    asked = list(names)
+    members = {member for name in asked for member in members_of(name) or ()}
+    return [name for name in asked if name not in members]
 
 
 def with_fast(name: str) -> str:

@@ -17,6 +17,12 @@ from stcore.report.phrases import accuracy, listed, percent, plural, radius
 from stcore.results.comparison import Row, compare
 from stcore.results.names import attack_in_words
 
+MADE = (
+    "The corruptions follow those of CIFAR-10-C (Hendrycks and Dietterich, 2019), in kind and severity, and are "
+    "made from the test images; frost is drawn, not photographed. Compare networks with each other by them, and "
+    "with published figures on the published files. The intervals count images, not their versions."
+)
+PUBLISHED = "The corrupted images are read from published files. The intervals count images, not their versions."
 WEAK = "PGD and FGSM overestimate robustness. Before publishing such a figure, evaluate with AutoAttack: "
 
 
@@ -83,16 +89,19 @@ def later_evaluations(run: GatheredRun) -> Iterator[Block]:
 
 def corrupted(run: GatheredRun) -> Iterator[Block]:
     """The accuracies on corrupted images, of the run's own result and of later evaluations."""
-    found = [(name, scores) for name, scores in run.checkpoints.items()]
+    found: list[tuple[str, Mapping[str, Any], Mapping[str, str]]] = [
+        (name, scores, {}) for name, scores in run.checkpoints.items()
+    ]
     found += [
-        (f"{one.checkpoint}{one.in_precision}", one.result["accuracies"])
+        (f"{one.checkpoint}{one.in_precision}", one.result["accuracies"], one.identity["attacks"])
         for one in run.evaluations
         if one.result is not None and not one.mismatch
     ]
-    for checkpoint, scores in found:
-        for score in scores.values():
+    for checkpoint, scores, settings in found:
+        for name, score in scores.items():
             if "table" in score:
                 yield _corruptions(checkpoint, score)
+                yield Text(PUBLISHED if "Published(" in settings.get(name, "") else MADE)
 
 
 def _corruptions(checkpoint: str, score: Mapping[str, Any]) -> Table:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from stcore.evaluation.attack_names import has_own_budget
+from stcore.evaluation.unions import without_members
 from stcore.report.blocks import Block, Headline, Number, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.report.phrases import accuracy, listed, percent, plural, radius
@@ -55,15 +56,23 @@ def headline(runs: Sequence[GatheredRun]) -> tuple[Block, ...]:
     if not finished:
         return (Text(f"{plural(len(runs), 'run')}, none of them finished.", "warning"),)
     shown = [attack_in_words(name) for name in AT_A_GLANCE]
+    members = tuple(f"{name} (" for run in runs for one in run.evaluations for name in _members(one))
     names = dict.fromkeys(
         name
         for one in finished.values()
         for name in one
-        if name.partition(" (")[0] in shown or name.startswith(("union of", "corruptions"))
+        if name.startswith(("union of", "corruptions"))
+        or (name.partition(" (")[0] in shown and not f"{name} (".startswith(members))
     )
     scores = {name: {run: one[name] for run, one in finished.items() if name in one} for name in names}
     numbers = [_number(name, of, alone=len(runs) == 1) for name, of in scores.items()]
     return (*(text for run in runs for text in chance_warning(run)), Headline(tuple(numbers)))
+
+
+def _members(one: LaterEvaluation) -> list[str]:
+    """The threat models of the evaluation's unions, in words: beside the union they are no headline."""
+    attacks = one.identity["attacks"]
+    return [attack_in_words(name) for name in attacks if name not in without_members(attacks)]
 
 
 def _number(name: str, scores: Mapping[str, Mapping[str, Any]], *, alone: bool) -> Number:

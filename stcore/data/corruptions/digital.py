@@ -28,7 +28,8 @@ COSINES[0] /= np.sqrt(2)
 def contrast(x: Array, draws: Draws, left: float) -> Array:
     """Moves the pixels towards their mean, a mean for each channel; left: the share of contrast that remains."""
     mean = x.mean(axis=(1, 2), keepdims=True)
-    return mean + left * (x - mean)
+    flat: Array = mean + left * (x - mean)
+    return flat
 
 
 def elastic_transform(x: Array, draws: Draws, strength: float, smoothness: float, affine: float) -> Array:

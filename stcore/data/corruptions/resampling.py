@@ -12,7 +12,7 @@ SIDE = 32
 
 def scale_of(x: Array) -> float:
     """What a published length in pixels is multiplied by: side / 32, and 1 for smaller images."""
-    return max(1.0, min(x.shape[1:3]) / SIDE)
+    return max(1.0, int(min(x.shape[1:3])) / SIDE)
 
 
 def bilinear(x: Array, rows: Array, columns: Array) -> Array:
@@ -26,7 +26,8 @@ def bilinear(x: Array, rows: Array, columns: Array) -> Array:
 def _weights(places: Array, size: int) -> Array:
     """The matrix (places, size) that interpolates linearly between `size` values."""
     inside = np.clip(places, 0, size - 1)
-    return np.maximum(0, 1 - np.abs(inside[:, None] - np.arange(size)))
+    matrix: Array = np.maximum(0, 1 - np.abs(inside[:, None] - np.arange(size)))
+    return matrix
 
 
 def zoomed(x: Array, factor: float) -> Array:

@@ -36,7 +36,8 @@ def snow(
     flakes = moved(flakes, draws.angles(-135, -45), scale * radius, scale * sigma)
     grey = (x * LUMA).sum(axis=-1, keepdims=True) if channels == 3 else x.mean(axis=-1, keepdims=True)
     whitened = clear * x + (1 - clear) * np.maximum(x, 1.5 * grey + 0.5)
-    return np.clip(whitened, 0, 1) + flakes + flakes[:, ::-1, ::-1]
+    snowy: Array = np.clip(whitened, 0, 1) + flakes + flakes[:, ::-1, ::-1]
+    return snowy
 
 
 def frost(x: Array, draws: Draws, picture: float, ice: float) -> Array:
@@ -49,14 +50,17 @@ def frost(x: Array, draws: Draws, picture: float, ice: float) -> Array:
     veins = 1 - np.abs(2 * plasma(draws, height, width, 1.5) - 1)
     texture = 0.35 + 0.65 * veins**3
     colour = ICE if channels == 3 else (float(np.mean(ICE)),)
-    return picture * x + ice * texture[..., None] * np.array(colour)
+    frozen: Array = picture * x + ice * texture[..., None] * np.array(colour)
+    return frozen
 
 
 def fog(x: Array, draws: Draws, density: float, decay: float) -> Array:
     """Adds a plasma fractal and dims the sum to the picture's brightest value; decay: see `plasma`."""
     brightest = x.max(axis=(1, 2, 3), keepdims=True)
     dim = brightest / (brightest + density)
-    return (x + density * plasma(draws, *x.shape[1:3], decay)[..., None]) * dim
+    mist = plasma(draws, x.shape[1], x.shape[2], decay)[..., None]
+    foggy: Array = (x + density * mist) * dim
+    return foggy
 
 
 def brightness(x: Array, draws: Draws, more: float) -> Array:

@@ -47,7 +47,7 @@ def _open(folder: Path) -> Iterator[Archive]:
 
     def read(name: str) -> npt.NDArray[Any]:
         path = folder / f"{name}.npy"
-        array = mapped(path)
+        array: Any = mapped(path)
         if name not in images:
             return np.array(array)
         if array.dtype != np.uint8:
@@ -55,7 +55,7 @@ def _open(folder: Path) -> Iterator[Archive]:
                 f"{path}: expected images as uint8 in 0..255, since a memory map is not converted, received "
                 f"{array.dtype}; save them as uint8, or use npz:PATH, which converts them in memory"
             )
-        return array
+        return array  # type: ignore[no-any-return]
 
     yield Lazy(sorted(path.stem for path in folder.glob("*.npy")), read)
 
