@@ -91,12 +91,13 @@ def _use(run: GatheredRun, plan: Plan, checkpoint: str) -> Iterator[Block]:
         f"Classifying images like those of {names.data(plan.data.dataset)} whose pixels an adversary may have "
         "changed slightly, and as a baseline in research on robustness."
     )
-    unknown = (
-        "other images or cameras" if any(corrupted(run)) else "other images, other cameras or natural corruptions"
-    )
+    unknown = "other images or cameras"
+    if not any(corrupted(run)):
+        unknown = "other images, other cameras or natural corruptions"
     yield Text(
         f"Limits: it was evaluated on a single test split, which says nothing about {unknown}. Its robust accuracy "
-        "is measured with known attacks and is therefore an upper bound. Do not rely on it if an error could harm anyone.",
+        "is measured with known attacks and is therefore an upper bound. Do not rely on it if an error could harm "
+        "anyone.",
         "note",
     )
 
