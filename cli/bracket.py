@@ -51,7 +51,7 @@ def main(args: Sequence[str]) -> int:
     identity = work.identity(weights)
     parent = options.run.parent if one_file else options.run
     out = Path(options.out) if options.out else parent / BRACKETS / folder_name(identity, whatever_weights=False)
-    with work.in_precision(), Interrupt() as interrupt:
+    with work.context(), Interrupt() as interrupt:
         work.load(weights)
         store = EvaluationFolder(out, identity, options.save_every)
         with store.alone():

@@ -11,7 +11,7 @@ from rich.table import Table
 from stcore.api.display import Bars, Lines
 from stcore.audit import Finding
 from stcore.cli.fitting import Fitting, fitting
-from stcore.evaluation.accuracy import Accuracy, percent
+from stcore.evaluation.accuracy import Accuracy, MeanAccuracy, percent
 from stcore.evaluation.assessment import StageResult
 from stcore.evaluation.results import unusual
 
@@ -77,6 +77,18 @@ def stage_table(title: str, stages: Sequence[StageResult]) -> Fitting:
         for stage in stages
     ]
     return fitting(["attack", "withstand", "robust %", "forwards", "backwards", "seconds"], rows, title=title)
+
+
+def corruption_table(title: str, mean: MeanAccuracy) -> Fitting:
+    """Corruptions by severities, and the mean over them with its 95 % interval."""
+    severities = list(next(iter(mean.table.values())))
+    rows = [
+        (name, *(f"{100 * mean.table[name][severity].value:.2f}" for severity in severities), percent(average))
+        for name, average in mean.rows().items()
+    ]
+    means = (f"{100 * column.value:.2f}" for column in mean.columns().values())
+    titles = ["corruption", *map(str, severities), "mean"]
+    return fitting(titles, [*rows, ("mean", *means, percent(mean))], title=title)
 
 
 def say(console: Console, text: str) -> None:

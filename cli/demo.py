@@ -98,7 +98,7 @@ def main(args: Sequence[str]) -> int:
             tell_me("interrupted: run the same command again to resume")
             return errors.INTERRUPTED
         own = (read_record(job.folder).result or {})["checkpoints"]["best"]
-        scores[job.name] = {name: Accuracy(score["correct"], score["total"]) for name, score in own.items()}
+        scores[job.name] = {name: Accuracy.of_json(score) for name, score in own.items()}
         scores[job.name]["autoattack"] = found.assessed.accuracies["autoattack"]
         audits[job.name] = found.audit or ()
     tell_me("")

@@ -21,15 +21,25 @@ from stcore.base import checks
 from stcore.base.files import write_file
 from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress
-from stcore.cli.console import findings_table, label_of, make_console, make_progress, say, score_table, stage_table
+from stcore.cli.console import (
+    corruption_table,
+    findings_table,
+    label_of,
+    make_console,
+    make_progress,
+    say,
+    score_table,
+    stage_table,
+)
 from stcore.cli.evaluation_plan import checkpoints, is_weights, located, plan_from
 from stcore.cli.options import EvaluateOptions
 from stcore.cli.parsing import parse
 from stcore.cli.quiet import load_quietly
 from stcore.cli.reference import check_by_reference
 from stcore.errors import UsageError
-from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.accuracy import Accuracy, MeanAccuracy
 from stcore.evaluation.assessment import AssessmentResult, CascadeResult
+from stcore.evaluation.attack_names import has_own_budget
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation.results import as_json, record_arrays, result_json
 from stcore.models.weights_files import read_weights
@@ -43,6 +53,10 @@ from stcore.runs.store import check_weights_metadata
 
 ENGINES = ("native", "reference")
 AUDITED_NORMS = ("linf", "l2")
+MADE = (
+    "corruptions: made from the test images after CIFAR-10-C's, frost drawn, not photographed; --corrupted FOLDER "
+    "takes the published files"
+)
 
 
 def main(args: Sequence[str]) -> int:
@@ -65,6 +79,7 @@ def main(args: Sequence[str]) -> int:
         options.save_examples,
         options.precision,
         options.bpda,
+        options.corrupted,
     )
     console = make_console(stderr=options.json)  # stdout holds only the JSON
     progress = make_progress(console)
@@ -97,6 +112,7 @@ def main(args: Sequence[str]) -> int:
         print(json.dumps({name: as_json(accuracies) for name, accuracies in scores.items()}, indent=2))
     else:
         _show(console, work, options, scores)
+        _show_corruptions(console, work, scores)
         _show_cascades(console, work, {labels[name]: one.assessed.cascades for name, one in found.items()})
         _show_audits(console, options, plan, {name: one.audit for name, one in found.items()})
     if plan.evaluation.select == "test":
@@ -169,8 +185,21 @@ def _show(
         f", {name} {value}" for name, value in (("subset", options.subset), ("shard", options.shard)) if value
     )
     what = f"{plan.method.name}, {plan.runtime.backend}, test split of {plan.data.dataset}{part}"
-    say(console, f"{what}, {plan.norm} ε = {names.radius(plan.evaluation.epsilon)}, 95 % intervals")
+    own = bool(work.asked) and all(map(has_own_budget, work.asked))  # each name says its ball
+    ball = "" if own else f", {plan.norm} ε = {names.radius(plan.evaluation.epsilon)}"
+    say(console, f"{what}{ball}, 95 % intervals")
     console.print(score_table(scores))
+
+
+def _show_corruptions(
+    console: Console, work: CheckpointEvaluation, scores: Mapping[str, Mapping[str, Accuracy]]
+) -> None:
+    for label, found in scores.items():
+        for name, accuracy in found.items():
+            if isinstance(accuracy, MeanAccuracy):
+                console.print(corruption_table(f"{label}, {name}: correct % by severity", accuracy))
+    if work.parts.corruptions and work.corrupted is None:
+        say(console, MADE)
 
 
 def _show_cascades(
@@ -181,7 +210,8 @@ def _show_cascades(
             console.print(stage_table(f"{label}, {attack}", result.stages))
             if result.nearest:
                 say(console, f"{label}, {attack}: {norms_in_words(result.records, work.plan.norm)}")
-    if versions := [attack.version for attack in work.cascades.values() if isinstance(attack, AutoAttack)]:
+    asked = work.parts.cascades.values()
+    if versions := [attack.version for attack in asked if isinstance(attack, AutoAttack)]:
         for note in notes(work.test.num_classes, versions):
             say(console, note)
 
@@ -231,11 +261,12 @@ def audits(
 
 
 def folder_of(options: EvaluateOptions, work: CheckpointEvaluation, weights: Mapping[str, Array]) -> Path | None:
-    """The evaluation's folder: --out; else, if it is long or keeps examples, one in the run's folder, beside the
-    weights file or, for a network of the zoo, in the working folder; else None."""
+    """The evaluation's folder: --out; else, if it is long, a union, or keeps examples, one in the run's folder,
+    beside the weights file or, for a network of the zoo, in the working folder; else None."""
     if options.out is not None:
         return Path(options.out)
-    if not work.cascades and not options.save_examples:
+    parts = work.parts
+    if not (parts.cascades or parts.unions or parts.corruptions or options.save_examples):
         return None
     one_file = is_weights(options.run)
     parent = options.run.parent if one_file else options.run

@@ -13,6 +13,7 @@ from stcore.cli.options import BracketOptions, EvaluateOptions
 from stcore.cli.own_settings import read_settings
 from stcore.data.readers.sources import side_of
 from stcore.errors import UsageError
+from stcore.evaluation.unions import with_fast
 from stcore.models.weights_files import is_torch, read_weights, recorded_shape
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
 from stcore.runs.plan import Plan, make_plan
@@ -61,10 +62,9 @@ def plan_from(options: EvaluateOptions | BracketOptions) -> Plan:
     from its metadata."""
     attacks = options.attacks
     if options.fast:
-        names = attacks.split(",")
-        if "autoattack" not in names:
+        attacks = ",".join(map(with_fast, options.attacks.split(",")))
+        if attacks == options.attacks:
             raise UsageError(f"fast: expected autoattack among the attacks; received {attacks}")
-        attacks = ",".join("autoattack-fast" if name == "autoattack" else name for name in names)
     changes: dict[str, Any] = {
         "backend": options.backend,
         "attacks": attacks,

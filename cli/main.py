@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": "evaluate the checkpoints of a run, or a weights file, under attack; resumable",
     "bracket": "bound robust accuracy from below by a proof and from above by attacks; resumable",
     "analyze": "draw the paper's figures from your own networks and runs, with their numbers",
-    "merge": "join the shards of an evaluation",
+    "merge": "join the shards of an evaluation, or its threat models to a union",
     "evidence": "put an evaluation's adversarial images and its claim into one sealed file",
     "replay": "verify every success of an evidence file by one forward an image",
     "refute": "test a claimed robust accuracy, in as few passes as decide it; resumable",

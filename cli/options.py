@@ -279,9 +279,8 @@ class TrainOptions:
     attacks: str = "fgsm,pgd20"
     """Attacks of the final evaluation, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool,
     collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus,
-    autoattack-malt, autoattack-rand, autoattack-fast and its members, fmn, ddn and sigma-zero, as stcli evaluate
-    takes them;
-    package.module:make_attack."""
+    autoattack-malt, autoattack-rand, autoattack-fast and its members, fmn, ddn and sigma-zero, NORM:RADIUS, unions
+    and corruptions, as stcli evaluate takes them; package.module:make_attack."""
     eval_epsilon: Number = 8 / 255
     """Radius ε of the evaluation's attacks; by default that of training."""
     eval_norm: MaybeText = None
@@ -410,12 +409,13 @@ class SweepOptions(TrainOptions, Varied):
 class EvaluateOptions:
     """Evaluate the checkpoints of a run, or a weights file, on the test split, in either framework.
 
-    With autoattack, or members of it, the evaluation has a folder: the same command, run again, resumes it.
+    With autoattack, members of it, unions or corruptions, the evaluation has a folder: the same command, run
+    again, resumes it.
     """
 
     GROUPS = (
         ("what is evaluated", "checkpoint weights dataset model image_size subset shard"),
-        ("attacks", "attacks fast bpda epsilon norm seed engine audit"),
+        ("attacks", "attacks fast bpda epsilon norm corrupted seed engine audit"),
         ("runtime", "backend device dtype precision batch_size threads"),
         ("output", "out save_every save_examples predictions json"),
     )
@@ -436,10 +436,16 @@ class EvaluateOptions:
     autoattack-rand, autoattack-fast; its members apgd-ce, apgd-dlr, apgd-pm, apgd-t, fab, fab-t, square, pma, also
     several joined by +, and malt before apgd-t or fab-t; NAME-rand, such as pgd20-rand, averages the gradients of
     a random network; fmn, ddn (l2), sigma-zero (l0), which look for the nearest example of each image;
-    package.module:make_attack, your function (epsilon, norm) that returns an attack."""
+    NORM:RADIUS[:ATTACK], an attack with its own norm and radius, such as l2:0.5 or l2:0.5:pgd20, by default
+    autoattack; union:linf:8/255+l2:0.5, several of these, which an image must all withstand; corruptions,
+    CIFAR-10-C's fifteen at five severities, or some: corruptions:fog+snow:1+3+5; package.module:make_attack, your
+    function (epsilon, norm) that returns an attack."""
     fast: bool = False
-    """Replace autoattack by autoattack-fast: two of its attacks in fewer steps, targets in MALT's order, for a
-    ninth of the passes."""
+    """Replace autoattack, in unions too, by autoattack-fast: two of its attacks in fewer steps, targets in MALT's
+    order, for a ninth of the passes."""
+    corrupted: MaybeText = None
+    """Folder of published corrupted images for the attack corruptions, such as CIFAR-10-C's: gaussian_noise.npy, …
+    and labels.npy; by default they are made from the test images."""
     epsilon: MaybeNumber = None
     """Radius ε of the attacks; by default the run's."""
     norm: MaybeText = None
@@ -456,7 +462,8 @@ class EvaluateOptions:
     shard: MaybeText = None
     """Evaluate the i-th of n parts of these images (i/n, i from 1); stcli merge joins the parts."""
     out: MaybeText = None
-    """The evaluation's folder; with autoattack, fmn, ddn, sigma-zero or --save-examples by default one in
+    """The evaluation's folder; with autoattack, fmn, ddn, sigma-zero, a union, corruptions or --save-examples by
+    default one in
     evaluations/, in the run's folder, beside the weights file, or here for zoo:NAME."""
     save_every: Number = 30.0
     """Seconds between saves of the state: at most this much work is lost to a kill."""

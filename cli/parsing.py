@@ -82,17 +82,6 @@ INSTEAD = {
 """What other tools call an option that has no counterpart → what to do instead, if the command has its options."""
 
 
-def number(text: str) -> float:
-    """A number such as 0.03 or a fraction such as 8/255."""
-    above, slash, below = text.partition("/")
-    try:
-        return float(above) / float(below) if slash else float(above)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(
-            f"expected a number such as 0.03 or a fraction such as 8/255; received {text!r}"
-        ) from None
-
-
 def whole(text: str) -> int:
     """A whole number."""
     try:
@@ -119,12 +108,13 @@ def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text == "none" else parse(text)
 
 
-Number = typing.Annotated[float, _one_word(number, "NUMBER")]
-MaybeNumber = typing.Annotated[float | None, _one_word(_or_none(number), "NUMBER")]
+Number = typing.Annotated[float, _one_word(checks.fraction, "NUMBER")]
+MaybeNumber = typing.Annotated[float | None, _one_word(_or_none(checks.fraction), "NUMBER")]
 Int = typing.Annotated[int, _one_word(whole, "INT")]
 MaybeInt = typing.Annotated[int | None, _one_word(_or_none(whole), "INT")]
 MaybeNumbers = typing.Annotated[
-    tuple[float, ...] | None, _one_word(_or_none(lambda text: tuple(map(number, text.split(",")))), "NUMBER,…")
+    tuple[float, ...] | None,
+    _one_word(_or_none(lambda text: tuple(map(checks.fraction, text.split(",")))), "NUMBER,…"),
 ]
 MaybeInts = typing.Annotated[
     tuple[int, ...] | None, _one_word(_or_none(lambda text: tuple(map(whole, text.split(",")))), "INT,…")
@@ -248,7 +238,7 @@ def _typed(value: Any, kind: Any) -> Any:
         return tuple(_typed(one, of) for one in value)
     if isinstance(value, str) and kind in (float, float | None):
         with contextlib.suppress(ValueError):
-            return number(value)
+            return checks.fraction(value)
     return value
 
 

@@ -24,7 +24,7 @@ def check_by_reference(
     work: CheckpointEvaluation, known: Mapping[str, Any], console: Console, options: EvaluateOptions
 ) -> int:
     """Runs the reference on each checkpoint and prints robust accuracies; returns the exit code."""
-    asked = {name: one for name, one in work.cascades.items() if isinstance(one, AutoAttack)}
+    asked = {name: one for name, one in work.parts.cascades.items() if isinstance(one, AutoAttack)}
     unfit = [name for name, attack in asked.items() if attack.version not in VERSIONS]
     kept = options.out or options.save_examples or options.predictions
     if unfit or not asked or len(work.asked) > len(asked) or kept:

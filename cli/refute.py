@@ -110,7 +110,7 @@ def main(args: Sequence[str]) -> int:
     until = None if options.hours is None else time.monotonic() + 3600 * options.hours
     evaluation, weights = _evaluation(options, claim)
     console = make_console(stderr=options.json)  # stdout holds only the JSON
-    with evaluation.in_precision(), Interrupt(until) as interrupt:
+    with evaluation.context(), Interrupt(until) as interrupt:
         evaluation.load(weights)
         work = Refutation(
             evaluation.classifier,

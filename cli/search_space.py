@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stcore.base import checks
 from stcore.cli.grid import Point, points
 from stcore.cli.options import TrainOptions
 from stcore.cli.own_settings import with_settings
-from stcore.cli.parsing import Int, MaybeInt, number
+from stcore.cli.parsing import Int, MaybeInt
 from stcore.errors import UsageError
 
 DIGITS = 4
@@ -89,7 +90,7 @@ def _range(name: str, text: str, kind: Any) -> Range:
     if match is None:
         raise UsageError(form)
     try:
-        low, high = number(match[1]), number(match[2])
+        low, high = checks.fraction(match[1]), checks.fraction(match[2])
     except ValueError as error:
         raise UsageError(form) from error
     whole = kind in (Int, MaybeInt)

@@ -98,7 +98,7 @@ def show(args: Sequence[str]) -> int:
 
 def accuracies(card: zoo.Card) -> dict[str, Accuracy]:
     """The measured accuracies by attack."""
-    return {name: Accuracy(score["correct"], score["total"]) for name, score in card.accuracies.items()}
+    return {name: Accuracy.of_json(score) for name, score in card.accuracies.items()}
 
 
 def threat(card: zoo.Card) -> str:

@@ -26,6 +26,8 @@ from stcore.base.version import __version__ as __version__
 from stcore.bounds.smoothing import Smoothing
 from stcore.core.dispatch import available_backends, make_classifier, make_learner
 from stcore.core.perturbation import AWP, RWP
+from stcore.evaluation.corruptions import Corruptions
+from stcore.evaluation.unions import Union
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
 from stcore.methods.collaborative import CollaborativeConfig
@@ -46,6 +48,7 @@ __all__ = [
     "BatConfig",
     "Callback",
     "CollaborativeConfig",
+    "Corruptions",
     "FastSqueezeConfig",
     "GairRstConfig",
     "GairatConfig",
@@ -60,6 +63,7 @@ __all__ = [
     "StandardConfig",
     "TradesConfig",
     "TrainingLoss",
+    "Union",
     "analyze",
     "attacks",
     "available_backends",

@@ -569,7 +569,7 @@ def test_another_normalisation_is_another_evaluation(tmp_path):
         make_plan({"normalize": text, "attacks": "fgsm", "model": "tiny"}) for text in ("none", "0.5/0.25")
     )
     test = load_digits().test
-    one, other = (identity(plan, test, {}, images=4) for plan in (plain, normalised))
+    one, other = (identity(plan, test, {}, {}, images=4) for plan in (plain, normalised))
     assert "normalize" not in one
     assert other == {**one, "normalize": "0.5/0.25"}
     assert folder_name(one, whatever_weights=True) != folder_name(other, whatever_weights=True)

@@ -17,7 +17,7 @@ from stcore.core import validation
 from stcore.core.objective import UNIT, bounds_of
 from stcore.data.batches import Batch
 from stcore.errors import DataError, UsageError
-from stcore.evaluation.attack_names import attacks_by_name, split_cascades
+from stcore.evaluation.attack_names import attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
 
@@ -58,12 +58,8 @@ class RobustEvaluation(keras.callbacks.Callback):  # type: ignore[misc]
         checks.whole("batch_size", batch_size, 1)
         checks.whole("seed", seed)
         self.every, self.seed, self.prefix = every, seed, prefix
-        self._attacks, cascades = split_cascades(attacks_by_name(attacks, epsilon))
-        if cascades:
-            raise UsageError(
-                f"attacks: expected attacks that run batch by batch during training; received "
-                f"{', '.join(cascades)}. Run stcore.evaluate on the trained network"
-            )
+        why = "during training; others are for stcore.evaluate on the trained network"
+        self._attacks = split(attacks_by_name(attacks, epsilon)).check_by_batch("attacks", why)
         self._data = _ArrayBatches(*data, batch_size) if isinstance(data, tuple) and len(data) == 2 else data
         self._evaluated: Any = None
         self._evaluator: Evaluator | None = None

@@ -60,7 +60,7 @@ class Run(LoadedNetwork):
         """The accuracies on the test split by checkpoint and attack; empty if the run is unfinished."""
         checkpoints = (self.result or {"checkpoints": {}})["checkpoints"]
         return {
-            name: {attack: Accuracy(score["correct"], score["total"]) for attack, score in scores.items()}
+            name: {attack: Accuracy.of_json(score) for attack, score in scores.items()}
             for name, scores in checkpoints.items()
         }
 

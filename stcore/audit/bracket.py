@@ -27,7 +27,7 @@ from stcore.data.rows import Images
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import Assessment, AssessmentResult, EvaluationStore, NullStore
-from stcore.evaluation.attack_names import attacks_by_name, split_cascades
+from stcore.evaluation.attack_names import Split, attacks_by_name, has_own_budget, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.given import on_host
 from stcore.protocols import Array, Classifier
@@ -186,7 +186,7 @@ class Bracketing:
     def __init__(
         self,
         evaluator: Evaluator,
-        cascades: Mapping[str, AutoAttack],
+        attacks: Split,
         bound: Bound,
         images: Images,
         labels: Array,
@@ -195,7 +195,12 @@ class Bracketing:
         positions: Array | None = None,
         check: bool = False,
     ) -> None:
-        self._evaluator, self._cascades, self._bound = evaluator, cascades, bound
+        if other := [name for part in attacks for name in part if has_own_budget(name)]:
+            raise UsageError(
+                f"attacks: expected attacks in the ball of the bound; received {other[0]}, which has its own. "
+                "Give norm and radius to the bracket"
+            )
+        self._evaluator, self._attacks, self._bound = evaluator, attacks, bound
         self._images, self._labels, self._batch_size, self._check = images, labels, batch_size, check
         self._positions = np.arange(len(images)) if positions is None else positions
         self._state: dict[str, Array] = {}
@@ -223,7 +228,7 @@ class Bracketing:
             return Bracket(records, None)
         found = Assessment(
             self._evaluator,
-            self._cascades,
+            self._attacks,
             self._images[rest],
             self._labels[rest],
             batch_size=self._batch_size,
@@ -341,9 +346,15 @@ def bracket(
         if smoothing is None
         else Certificates(smoothing, epsilon, norm)
     )
-    by_batch, cascades = split_cascades(attacks_by_name(attacks, epsilon, norm))
+    parts = split(attacks_by_name(attacks, epsilon, norm))
     found = Bracketing(
-        Evaluator(classifier, by_batch, seed), cascades, bound, images, labels, batch_size=batch_size, check=check
+        Evaluator(classifier, parts.by_batch, seed),
+        parts,
+        bound,
+        images,
+        labels,
+        batch_size=batch_size,
+        check=check,
     ).run(progress or Silent())
     if found is None:  # only a `stop` returns None
         raise AssertionError

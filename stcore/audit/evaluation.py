@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from stcore.attacks import Attack
 from stcore.audit import CHECKS, QUICK, Finding
 from stcore.audit import audit as findings
-from stcore.autoattack.attack import AutoAttack
 from stcore.base.progress import Progress, Silent
 from stcore.core.dispatch import make_classifier
 from stcore.errors import AuditWarning
 from stcore.evaluation.accuracy import Accuracy, as_html
 from stcore.evaluation.assessment import Assessment
-from stcore.evaluation.attack_names import attacks_by_name, split_cascades
+from stcore.evaluation.attack_names import Evaluated, attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.given import on_host
 from stcore.evaluation.results import record_arrays
@@ -56,7 +54,7 @@ class Evaluation(dict[str, Accuracy]):
 def evaluate(
     model: Any,
     data: tuple[Any, Any] | Iterable[tuple[Any, Any]],
-    attacks: Sequence[str | Attack | AutoAttack] | Mapping[str, Attack | AutoAttack] = ("fgsm", "pgd20"),
+    attacks: Sequence[str | Evaluated] | Mapping[str, Evaluated] = ("fgsm", "pgd20"),
     *,
     epsilon: float = 8 / 255,
     norm: str = "linf",
@@ -71,8 +69,10 @@ def evaluate(
     data: (x, y), or an iterable of batches (x, y) such as a loader. x: pixels (N, …) in [0, 1] in the model's own
         layout, numpy or native; y: labels, integers (N,) or (N, 1), or one-hot
         or soft (N, C), of which the likeliest class counts.
-    attacks: names (`stcore.attacks.PRESETS`, `autoattack`, or its members joined by + such as `apgd-ce+square`),
-        attacks, or a mapping of names to attacks.
+    attacks: names, objects, or a mapping of names to objects. Names: `stcore.attacks.PRESETS`, `autoattack`, its
+        members joined by + such as `apgd-ce+square`, an attack with its own threat model such as `l2:0.5` or
+        `l2:0.5:pgd20`, a union of these such as `union:linf:8/255+l2:0.5`, whose members are evaluated too, and
+        `corruptions`. Objects: attacks, `stcore.Union`, `stcore.Corruptions`.
     epsilon, norm: radius, in units of pixels in [0, 1], and norm of attacks given by name.
     batch_size: images per batch.   seed: of the attacks' random starts.
     audit: None makes the checks of `stcore.audit.QUICK` on the first images, which cost thirteen forwards and
@@ -87,8 +87,8 @@ def evaluate(
     classifier = make_classifier(model)
     images, y = on_host(classifier, data, batch_size)
     selected = attacks_by_name(attacks, epsilon, norm)
-    by_batch, cascades = split_cascades(selected)
-    assessment = Assessment(Evaluator(classifier, by_batch, seed), cascades, images, y, batch_size=batch_size)
+    parts = split(selected)
+    assessment = Assessment(Evaluator(classifier, parts.by_batch, seed), parts, images, y, batch_size=batch_size)
     result = assessment.run(progress or Silent())
     if result is None:  # only a `stop` returns None
         raise AssertionError

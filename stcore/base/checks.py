@@ -95,6 +95,17 @@ def number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> N
         raise UsageError(f"{name}: expected a number {limits}; received {value!r}")
 
 
+def fraction(text: str) -> float:
+    """A number such as 0.03 or a fraction such as 8/255. Raises ValueError for any other text."""
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / float(below) if slash else float(above)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(
+            f"expected a number such as 0.03 or a fraction such as 8/255; received {text!r}"
+        ) from None
+
+
 def whole(name: str, value: Any, low: int = 0) -> None:
     """Raises UsageError unless `value` is a whole number of at least `low`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < low:

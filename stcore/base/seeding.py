@@ -38,6 +38,7 @@ class Stream(IntEnum):
     LOADER = 9
     MIX = 10
     SMOOTH = 11
+    CORRUPTION = 12
 
 
 def generator(

@@ -15,7 +15,7 @@ from stcore.costs.measured import Phase
 from stcore.costs.stopwatch import Pace, Spent, Stopwatch
 from stcore.data import Batch, ImageData, in_order
 from stcore.data.batches import Epochs
-from stcore.evaluation.attack_names import attacks_by_name, split_cascades
+from stcore.evaluation.attack_names import attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Learner
 from stcore.runs.folder import RunFolder
@@ -93,11 +93,12 @@ class Bench:
     def evaluations(self, seconds: float) -> tuple[tuple[Pace, ...], Pace, Pace | None]:
         """Times the evaluations after an epoch, of the trained and of averaged weights; the final one; a pass."""
         plan, test = self.plan, self.setup.test
-        by_batch, cascades = split_cascades(
+        by_batch, cascades, _, corruptions = split(
             attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm)
         )
+        passes = bool(cascades or corruptions)
         judged = [self.learner] if self.average is None else [self.learner, self.average.evaluator.classifier]
-        share = seconds / (len(judged) + 1 + bool(cascades))
+        share = seconds / (len(judged) + 1 + passes)
         choosing = [
             self._evaluated(
                 Evaluator(model, monitors(plan), plan.seed), self.setup.selection, plan.optimisation.epochs, share
@@ -105,9 +106,9 @@ class Bench:
             for model in judged
         ]
         final = self._evaluated(Evaluator(self.learner, by_batch, plan.seed), test, 2 * len(judged), share)
-        if not cascades:
+        if not passes:
             return tuple(choosing), final, None
-        pgd, _ = split_cascades(attacks_by_name(("pgd20",), plan.evaluation.epsilon, plan.norm))
+        pgd = split(attacks_by_name(("pgd20",), plan.evaluation.epsilon, plan.norm)).by_batch
         pace = self._evaluated(Evaluator(self.learner, pgd, plan.seed), test, 1, share)
         return tuple(choosing), final, replace(pace, image=1 / PASSES * pace.image)
 

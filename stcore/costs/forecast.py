@@ -10,7 +10,7 @@ from stcore.autoattack.versions import Stage
 from stcore.costs.measured import Measured, Phase
 from stcore.costs.stopwatch import Spent
 from stcore.data.batches import count_batches
-from stcore.evaluation.attack_names import attacks_by_name, split_cascades
+from stcore.evaluation.attack_names import Split, attacks_by_name, split
 from stcore.runs.plan import Plan
 
 
@@ -54,8 +54,13 @@ class Forecast:
             "final": checkpoints * measured.images.test * measured.final.image,
         }
         if measured.one_pass is not None:
-            passes = sum(map(self._passes, self._cascades()))
-            found["autoattack"] = checkpoints * measured.images.test * passes * measured.one_pass.image
+            attacks = self._attacks()
+            passes = {
+                "autoattack": sum(map(self._passes, self._stages(attacks))),
+                "corruptions": sum(len(it.cells) for it in attacks.corruptions.values()),
+            }
+            a_pass = checkpoints * measured.images.test * measured.one_pass.image
+            found |= {name: count * a_pass for name, count in passes.items() if count}
         return found
 
     @property
@@ -123,13 +128,13 @@ class Forecast:
         seconds = self.training(phase).seconds
         return 1 + (int(seconds / self.save_every) if self.save_every else self.steps)
 
-    def _cascades(self) -> list[Stage]:
-        attacks = attacks_by_name(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
-        return [
-            stage
-            for it in split_cascades(attacks)[1].values()
-            for stage in it.stages(self.measured.images.classes)
-        ]
+    def _attacks(self) -> Split:
+        evaluation = self.plan.evaluation
+        return split(attacks_by_name(evaluation.attacks, evaluation.epsilon, self.plan.norm))
+
+    def _stages(self, attacks: Split) -> list[Stage]:
+        classes = self.measured.images.classes
+        return [stage for it in attacks.cascades.values() for stage in it.stages(classes)]
 
     @staticmethod
     def _passes(stage: Stage) -> int:

@@ -8,6 +8,7 @@ Decoders (scikit-learn, scipy, pyarrow, pillow) are imported when a source is lo
 """
 
 from stcore.data.batches import Batch, Batches, in_order
+from stcore.data.corruptions import CORRUPTIONS, corrupt
 from stcore.data.download.fetching import fetch
 from stcore.data.download.stored import data_folder, import_file, verify
 from stcore.data.images import ImageData, Splits
@@ -32,6 +33,7 @@ from stcore.data.streams.batches import StreamBatches
 from stcore.data.streams.dataset import StreamData
 
 __all__ = [
+    "CORRUPTIONS",
     "Batch",
     "Batches",
     "ImageData",
@@ -42,6 +44,7 @@ __all__ = [
     "StreamData",
     "Unlabelled",
     "convert_ti500k",
+    "corrupt",
     "data_folder",
     "fetch",
     "hold_out",

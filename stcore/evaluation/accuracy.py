@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from html import escape
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,6 +25,11 @@ class Accuracy:
         """The accuracy, in [0, 1]."""
         return self.correct / self.total
 
+    @property
+    def repeats(self) -> int:
+        """How many of the `total` are the same image."""
+        return 1
+
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """The Clopper–Pearson interval (low, high) of the accuracy, in [0, 1]: exact for a binomial count.
 
@@ -29,18 +37,89 @@ class Accuracy:
         """
         from scipy.special import betaincinv
 
-        tail, k, n = (1 - confidence) / 2, self.correct, self.total
+        tail, k, n = (1 - confidence) / 2, self.correct / self.repeats, self.total / self.repeats
         low = float(betaincinv(k, n - k + 1, tail)) if k else 0.0
         high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
         return low, high
 
+    def __add__(self, other: Self) -> Self:
+        """The accuracy over both sets of images."""
+        return type(self)(self.correct + other.correct, self.total + other.total)
+
+    def as_json(self) -> dict[str, Any]:
+        """The accuracy and its 95 % interval as plain numbers in [0, 1], and the counts."""
+        return {
+            "accuracy": self.value,
+            "interval_95": list(self.interval()),
+            "correct": self.correct,
+            "total": self.total,
+        }
+
+    @staticmethod
+    def of_json(score: Mapping[str, Any]) -> Accuracy:
+        """The accuracy that `as_json` wrote."""
+        if "table" not in score:
+            return Accuracy(score["correct"], score["total"])
+        return MeanAccuracy.of(
+            {
+                name: {int(severity): Accuracy.of_json(one) for severity, one in row.items()}
+                for name, row in score["table"].items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class MeanAccuracy(Accuracy):
+    """The mean accuracy on several versions of the same images: their corruptions, by name and severity.
+
+    The counts are of all versions. Predictions on versions of one image are not independent, so the interval
+    counts images: it is that of the case in which an image is right in all its versions or in none, the widest.
+    """
+
+    table: Mapping[str, Mapping[int, Accuracy]]
+
+    @classmethod
+    def of(cls, table: Mapping[str, Mapping[int, Accuracy]]) -> MeanAccuracy:
+        """The mean of a table whose accuracies are all on the same images."""
+        cells = [one for row in table.values() for one in row.values()]
+        return cls(sum(one.correct for one in cells), sum(one.total for one in cells), table)
+
+    @property
+    def repeats(self) -> int:
+        return sum(map(len, self.table.values()))
+
+    def rows(self) -> dict[str, Accuracy]:
+        """The mean over the severities, by name."""
+        return {name: MeanAccuracy.of({name: row}) for name, row in self.table.items()}
+
+    def columns(self) -> dict[int, Accuracy]:
+        """The mean over the names, by severity."""
+        severities = next(iter(self.table.values()))
+        return {
+            severity: MeanAccuracy.of({name: {severity: row[severity]} for name, row in self.table.items()})
+            for severity in severities
+        }
+
+    def __add__(self, other: Self) -> Self:
+        return type(self).of(
+            {
+                name: {severity: one + other.table[name][severity] for severity, one in row.items()}
+                for name, row in self.table.items()
+            }
+        )  # type: ignore[return-value]
+
+    def as_json(self) -> dict[str, Any]:
+        """As of any accuracy, with the whole table."""
+        table = {
+            name: {str(severity): one.as_json() for severity, one in row.items()}
+            for name, row in self.table.items()
+        }
+        return {**super().as_json(), "table": table}
+
 
 def merge_accuracies(parts: Sequence[Mapping[str, Accuracy]]) -> dict[str, Accuracy]:
     """The accuracies over all images, by name, from the accuracies on disjoint parts."""
-    return {
-        name: Accuracy(sum(part[name].correct for part in parts), sum(part[name].total for part in parts))
-        for name in parts[0]
-    }
+    return {name: reduce(operator.add, (part[name] for part in parts)) for name in parts[0]}
 
 
 def over_runs(runs: Sequence[Accuracy]) -> tuple[float, float, float]:

@@ -1,13 +1,14 @@
 """Evaluation of one classifier under several attacks on one data set, with stop and resume.
 
-First come, batch by batch, the natural images and the attacks that run on whole batches; then the cascades. The
-state is a flat dict of host arrays, which a store may save.
+First come, batch by batch, the natural images and the attacks that run on whole batches; then corrupted images;
+then the cascades. Unions follow from the predictions. The state is a flat dict of host arrays, which a store may
+save.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +20,8 @@ from stcore.base.progress import Progress, stretch
 from stcore.data.batches import Batch
 from stcore.data.rows import Images
 from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.attack_names import Split
+from stcore.evaluation.corruptions import CorruptionResult
 from stcore.evaluation.evaluator import Evaluator, Predictions
 from stcore.protocols import Array
 
@@ -74,21 +77,24 @@ class CascadeResult:
 
 @dataclass(frozen=True)
 class AssessmentResult:
-    """Result of an assessment: predicted classes under each attack, cascades included, and cascade results."""
+    """Result of an assessment: predicted classes under each attack, cascades and unions included; cascade results;
+    predicted classes of corrupted images."""
 
     predictions: Predictions
     cascades: Mapping[str, CascadeResult]
+    corruptions: Mapping[str, CorruptionResult] = field(default_factory=dict)
 
     @property
     def accuracies(self) -> dict[str, Accuracy]:
-        """The natural accuracy, and the accuracy under each attack."""
-        return self.predictions.accuracies
+        """The natural accuracy, and the accuracy under each attack and on corrupted images."""
+        corrupted = {name: found.accuracy for name, found in self.corruptions.items()}
+        return {**self.predictions.accuracies, **corrupted}
 
 
 class Assessment:
-    """Runs an evaluator and cascades over a data set.
+    """Runs an evaluator, and what of the attacks is not its own, over a data set.
 
-    cascades: by name, in addition to the evaluator's attacks.
+    attacks: those that run batch by batch are the evaluator's.
     images: (N, H, W, C) or flat, on the host.   labels: (N,).   positions: (N,) indices in the whole data set.
     keep_examples: pass adversarial examples to the store.
     """
@@ -96,7 +102,7 @@ class Assessment:
     def __init__(
         self,
         evaluator: Evaluator,
-        cascades: Mapping[str, Staged],
+        attacks: Split,
         images: Images,
         labels: Array,
         *,
@@ -104,11 +110,14 @@ class Assessment:
         positions: Array | None = None,
         keep_examples: bool = False,
     ) -> None:
-        for attack in cascades.values():
-            attack.check_images(images.shape[1:])
-        self._evaluator, self._cascades, self._batch_size = evaluator, dict(cascades), batch_size
+        self._evaluator, self._cascades, self._batch_size = evaluator, attacks.cascades, batch_size
+        self._unions, self._corruptions = attacks.unions, attacks.corruptions
         self._images, self._labels, self._keeps_examples = images, labels, keep_examples
         self._positions = np.arange(len(images)) if positions is None else positions
+        for attack in self._cascades.values():
+            attack.check_images(images.shape[1:])
+        for corruptions in self._corruptions.values():
+            corruptions.check(images, labels, self._positions)
         self._state: dict[str, Array] = {}
         self._examples: dict[str, dict[int, Array]] = {}
         self._running: tuple[str, Cascade] | None = None
@@ -140,6 +149,8 @@ class Assessment:
         if self._cascades or self._evaluator.attacks:
             self._evaluator.fold(self._images)
         yield from self._batches(progress, label)
+        for name in self._corruptions:
+            yield from self._corrupted(name, progress)
         for name, attack in self._cascades.items():
             cascade = self._start(name, attack)
             self._running = name, cascade
@@ -162,6 +173,24 @@ class Assessment:
                     self._examples.setdefault(name, {}).update(enumerate(host, begin))
                 self._state["done"] = np.array(min(begin + self._batch_size, total))
                 progress.advance(len(batch.labels))
+                yield False
+
+    def _corrupted(self, name: str, progress: Progress) -> Iterator[bool]:
+        """Predicts all versions of a batch, then of the next; `NAME/done` counts the images."""
+        evaluator, corruptions, total = self._evaluator, self._corruptions[name], len(self._images)
+        cells = corruptions.cells
+        predicted = self._state.setdefault(f"{name}/predicted", np.zeros((total, len(cells)), np.int64))
+        done = int(self._state.setdefault(f"{name}/done", np.array(0)))
+        with stretch(progress, name, total):
+            progress.advance(done)
+            for begin in range(done, total, self._batch_size):
+                rows = slice(begin, begin + self._batch_size)
+                images, positions = self._images[rows], self._positions[rows]
+                for n, cell in enumerate(cells):
+                    versions = corruptions.versions(images, cell, positions, evaluator.seed)
+                    predicted[rows, n] = evaluator.classes(evaluator.classifier.images(versions))
+                self._state[f"{name}/done"] = np.array(begin + len(positions))
+                progress.advance(len(positions))
                 yield False
 
     def _steps(self, name: str, cascade: Cascade, progress: Progress) -> Iterator[bool]:
@@ -223,7 +252,17 @@ class Assessment:
             nearest = any(stage.nearest for stage in stages)
             cascades[name] = CascadeResult(records, _stage_results(stages, state, records), nearest)
             predicted[name] = records.predicted
-        return AssessmentResult(Predictions(self._labels, predicted), cascades)
+        for name, union in self._unions.items():
+            predicted[name] = union.predicted(predicted, self._labels)
+        corrupted = {
+            name: CorruptionResult(
+                tuple(f"{kind}:{severity}" for kind, severity in corruptions.cells),
+                self._state[f"{name}/predicted"],
+                self._labels,
+            )
+            for name, corruptions in self._corruptions.items()
+        }
+        return AssessmentResult(Predictions(self._labels, predicted), cascades, corrupted)
 
 
 def _stage_results(

@@ -2,7 +2,8 @@
 
     evaluation.json       identity: what is evaluated and how; another evaluation is refused
     state.npz             the state so far; a killed evaluation resumes from it
-    NAME-examples.part    with --save-examples, the adversarial examples so far of the attack of this name; each
+    NAME-examples.part    with --save-examples, the adversarial examples so far of the attack of this name, with _
+                          for a /; each
                           save appends, the state holds the file's length, and what a kill left beyond is not read
     NAME-examples.npz     in its place at the end: `examples` (n, H, W, C) and `rows` (n,), their indices among the
                           evaluated images; of a cascade those that fool the network
@@ -111,22 +112,27 @@ class EvaluationFolder:
         # Examples first: beside the older state that a kill leaves, they are computed and appended again.
         for name, new in examples.items():
             if new:
-                self._lengths[name] = _append(self.path / f"{name}{PART}", self._lengths.get(name, 0), new)
+                self._lengths[name] = _append(self.path / f"{stem(name)}{PART}", self._lengths.get(name, 0), new)
         lengths = {f"{LENGTH}{name}": np.array(length) for name, length in self._lengths.items()}
         write_arrays(self.path / STATE, {**state, **lengths})
         self._last = time.monotonic()
 
     def finish(self, records: Mapping[str, Array], result: Mapping[str, Any]) -> None:
         """Writes whole files of examples, the records and the result, unless the same result is there already."""
-        parts = {name: self.path / f"{name}{PART}" for name in self._lengths}
+        parts = {name: self.path / f"{stem(name)}{PART}" for name in self._lengths}
         for name, path in parts.items():
             if path.is_file() or self.result is None:
-                _join(path, self._lengths[name], self.path / f"{name}{WHOLE}")
+                _join(path, self._lengths[name], self.path / f"{stem(name)}{WHOLE}")
         if self.result != as_plain(result) or not (self.path / RECORDS).is_file():
             write_arrays(self.path / RECORDS, records)
             write_json(self.path / RESULT, result)
         for path in parts.values():
             path.unlink(missing_ok=True)
+
+
+def stem(name: str) -> str:
+    """The beginning of the names of an attack's files; a radius such as 8/255 holds a /."""
+    return name.replace("/", "_")
 
 
 def _append(path: Path, length: int, new: Mapping[int, Array]) -> int:

@@ -23,15 +23,7 @@ def unusual(about: Mapping[str, Any]) -> tuple[str, ...]:
 
 def as_json(scores: Mapping[str, Accuracy]) -> dict[str, Any]:
     """Accuracies and their 95 % intervals as plain numbers in [0, 1]."""
-    return {
-        name: {
-            "accuracy": accuracy.value,
-            "interval_95": list(accuracy.interval()),
-            "correct": accuracy.correct,
-            "total": accuracy.total,
-        }
-        for name, accuracy in scores.items()
-    }
+    return {name: accuracy.as_json() for name, accuracy in scores.items()}
 
 
 def result_json(
@@ -74,6 +66,7 @@ def record_arrays(result: AssessmentResult, indices: Array) -> dict[str, Array]:
     predicted/natural, predicted/NAME: its predicted class, without and under each attack.
     NAME/…: for each cascade the fields of `stcore.autoattack.Records`, and NAME/attacks, the names of its stages,
         which NAME/attack indexes.
+    NAME/predicted: for corruptions (N, n), the predicted class of each image's n versions, which NAME/cells names.
     NAME/minimum_norm: for each minimum-norm attack the smallest norm found: 0 for an image that is misclassified
         itself, infinite where no example was found.
     """
@@ -84,4 +77,6 @@ def record_arrays(result: AssessmentResult, indices: Array) -> dict[str, Array]:
         arrays[f"{name}/attacks"] = np.array([stage.name for stage in cascade.stages])
         if cascade.nearest:
             arrays[f"{name}/minimum_norm"] = cascade.records.minimum_norm
+    for name, found in result.corruptions.items():
+        arrays |= {f"{name}/predicted": found.predicted, f"{name}/cells": np.array(found.cells)}
     return arrays

@@ -14,6 +14,7 @@ from stcore.base.files import read_arrays
 from stcore.errors import UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.assessment import AssessmentResult, CascadeResult, StageResult
+from stcore.evaluation.corruptions import CorruptionResult
 from stcore.evaluation.evaluator import Predictions
 from stcore.evaluation.folder import IDENTITY, RECORDS, RESULT, read_identity, read_result
 from stcore.evaluation.results import record_arrays
@@ -28,7 +29,7 @@ def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Asse
     parts: folders of finished evaluations.
     Raises UsageError if they are not all the shards 1/n … n/n of one evaluation, or if one is not finished.
     """
-    identities = [read_identity(_required(part, IDENTITY).parent) for part in parts]
+    identities = [read_identity(required(part, IDENTITY).parent) for part in parts]
     for identity, part in zip(identities, parts, strict=True):
         for name in {**identities[0], **identity}:
             if name not in MAY_DIFFER and identity.get(name) != identities[0].get(name):
@@ -37,23 +38,24 @@ def merge(parts: Sequence[Path]) -> tuple[dict[str, Any], dict[str, Array], Asse
                     f"{parts[0]}, and {identity.get(name)!r} in {part}. Give the shards of one evaluation"
                 )
     _check_complete([identity.get("shard") for identity in identities])
-    records = [read_arrays(_required(part, RECORDS)) for part in parts]
-    costs = [read_result(_required(part, RESULT).parent).get("cascades", {}) for part in parts]
+    records = [read_arrays(required(part, RECORDS)) for part in parts]
+    costs = [read_result(required(part, RESULT).parent).get("cascades", {}) for part in parts]
     order = np.argsort(np.concatenate([record["position"] for record in records]), kind="stable")
 
     def joined(name: str) -> Array:
-        if name.endswith("/attacks"):  # the stages' names
+        if name.endswith(("/attacks", "/cells")):  # names of stages and of corruptions
             return records[0][name]
         array: Array = np.concatenate([record[name] for record in records])[order]
         return array
 
     whole = {name: joined(name) for name in records[0]}
-    result = _assessed(whole, costs)
+    result = assessed(whole, costs)
     identity = {**identities[0], "shard": None, "images": len(order), "examples": False, "merged": len(parts)}
     return identity, record_arrays(result, whole["position"]), result
 
 
-def _assessed(whole: Mapping[str, Array], costs: Sequence[Mapping[str, Any]]) -> AssessmentResult:
+def assessed(whole: Mapping[str, Array], costs: Sequence[Mapping[str, Any]]) -> AssessmentResult:
+    """The result that the records of all images hold.   costs: the cascades of each part's result.json."""
     cascades = {}
     for name in costs[0]:
         stages = []
@@ -66,7 +68,11 @@ def _assessed(whole: Mapping[str, Array], costs: Sequence[Mapping[str, Any]]) ->
             stages.append(StageResult(first["attack"], robust, forwards, backwards, seconds))
         nearest = f"{name}/minimum_norm" in whole
         cascades[name] = CascadeResult(Records.of(under(name, whole)), tuple(stages), nearest)
-    return AssessmentResult(Predictions(whole["label"], under("predicted", whole)), cascades)
+    corruptions = {
+        name: CorruptionResult(tuple(whole[f"{name}/cells"].tolist()), whole[f"{name}/predicted"], whole["label"])
+        for name in (key.removesuffix("/cells") for key in whole if key.endswith("/cells"))
+    }
+    return AssessmentResult(Predictions(whole["label"], under("predicted", whole)), cascades, corruptions)
 
 
 def _check_complete(shards: Sequence[str | None]) -> None:
@@ -79,7 +85,8 @@ def _check_complete(shards: Sequence[str | None]) -> None:
         )
 
 
-def _required(part: Path, name: str) -> Path:
+def required(part: Path, name: str) -> Path:
+    """The file of this name in the folder of an evaluation. Raises UsageError if it is not finished."""
     if not (part / name).is_file():
         raise UsageError(
             f"parts: expected the folder of a finished evaluation; {part} has no {name}. Finish it first"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from stcore.evaluation.unions import without_members
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.report.phrases import listed, plural
@@ -35,7 +36,7 @@ def audit(one: LaterEvaluation) -> Iterator[Block]:
     """The summary, a sentence for each doubt, and all answers folded away."""
     findings = (one.result or {})["audit"]
     by = {status: [f for f in findings if f["status"] == status] for status in ("pass", "warn", "skipped")}
-    attacks = listed([attack_in_words(name) for name in one.identity["attacks"]])
+    attacks = listed([attack_in_words(name) for name in without_members(one.identity["attacks"])])
     counts = f"{len(by['pass'])} of {plural(len(findings), 'check')} passed"
     skipped = f", {len(by['skipped'])} could not run" if by["skipped"] else ""
     summary = f"Audit of the {one.checkpoint} checkpoint under {attacks}{one.ways}: {counts}{skipped}"

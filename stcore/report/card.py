@@ -13,7 +13,7 @@ from stcore.report.gathered import GatheredRun
 from stcore.report.markdown import markdown
 from stcore.report.phrases import listed, percent, radius
 from stcore.report.reproduce import reproduce
-from stcore.report.results import results
+from stcore.report.results import corrupted, results
 from stcore.report.summary import chance_warning, headline
 from stcore.report.trained import data, trained
 from stcore.results import names
@@ -91,10 +91,13 @@ def _use(run: GatheredRun, plan: Plan, checkpoint: str) -> Iterator[Block]:
         f"Classifying images like those of {names.data(plan.data.dataset)} whose pixels an adversary may have "
         "changed slightly, and as a baseline in research on robustness."
     )
+    unknown = "other images or cameras"
+    if not any(corrupted(run)):
+        unknown = "other images, other cameras or natural corruptions"
     yield Text(
-        "Limits: it was evaluated on a single test split, which says nothing about other images, other cameras or "
-        "natural corruptions. Its robust accuracy is measured with known attacks and is therefore an upper "
-        "bound. Do not rely on it if an error could harm anyone.",
+        f"Limits: it was evaluated on a single test split, which says nothing about {unknown}. Its robust "
+        "accuracy is measured with known attacks and is therefore an upper bound. Do not rely on it if an error could harm "
+        "anyone.",
         "note",
     )
 

@@ -77,6 +77,8 @@ def _metric_name(what: str, plan: Plan) -> str:
     """The metric's name with its radius, unless `what`, from an evaluation at another one, already has it."""
     if what == "natural":
         return "accuracy"
+    if what.startswith("corruptions"):
+        return what.replace("corruptions", "mean corruption accuracy", 1)
     return f"robust accuracy, {what}" + ("" if "ε" in what else f", {radius(plan.evaluation.epsilon, plan.norm)}")
 
 

@@ -22,7 +22,7 @@ def percent(share: float) -> str:
 
 def radius(value: float, norm: str = "linf") -> str:
     """ε = 8/255 in l∞, or ε = 0.5 in l2."""
-    return f"ε = {names.radius(value)} in {names.norm(norm)}".replace(" ", "\u00a0")  # no line break within it
+    return names.ball(value, norm).replace(" ", "\u00a0")  # no line break within it
 
 
 def value(setting: Any) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stcore.data.download.registry import PUBLISHED
+from stcore.evaluation.unions import without_members
 from stcore.presets import default_preset
 from stcore.report.blocks import Block, Code, Folded, Section, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
@@ -134,7 +135,10 @@ def option(name: str, value: Any) -> list[str]:
 def evaluate_command(run: GatheredRun, one: LaterEvaluation, out: str) -> str:
     """The `stcli evaluate` command of this evaluation."""
     identity, plan = one.identity, run.plan
-    words = ["stcli", "evaluate", out, "--checkpoint", one.checkpoint, "--attacks", ",".join(identity["attacks"])]
+    attacks = ",".join(without_members(identity["attacks"]))
+    words = ["stcli", "evaluate", out, "--checkpoint", one.checkpoint, "--attacks", attacks]
+    if any("Published(" in settings for settings in identity["attacks"].values()):
+        words += option("corrupted", "FOLDER")
     usual = {} if plan is None else {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "seed": plan.seed}
     usual |= (
         {}

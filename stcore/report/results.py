@@ -6,15 +6,24 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stcore.evaluation.accuracy import Accuracy, MeanAccuracy
+from stcore.evaluation.attack_names import has_own_budget
 from stcore.evaluation.results import unusual
+from stcore.evaluation.unions import threat_model
 from stcore.paper import PRESETS
 from stcore.paper.preset import Expected
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.phrases import accuracy, listed, plural, radius
+from stcore.report.phrases import accuracy, listed, percent, plural, radius
 from stcore.results.comparison import Row, compare
 from stcore.results.names import attack_in_words
 
+MADE = (
+    "The corruptions follow those of CIFAR-10-C (Hendrycks and Dietterich, 2019), in kind and severity, and are "
+    "made from the test images; frost is drawn, not photographed. Compare networks with each other by them, and "
+    "with published figures on the published files. The intervals count images, not their versions."
+)
+PUBLISHED = "The corrupted images are read from published files. The intervals count images, not their versions."
 WEAK = "PGD and FGSM overestimate robustness. Before publishing such a figure, evaluate with AutoAttack: "
 
 
@@ -26,11 +35,17 @@ def results(run: GatheredRun, key: str) -> Section:
     else:
         blocks += [Text(caption(run)), scores_table(run)]
     blocks += later_evaluations(run)
-    if run.result is not None and not any(name.startswith("autoattack") for name in attacks_of(run)):
+    blocks += corrupted(run)
+    if run.result is not None and not any(map(_is_autoattack, attacks_of(run))):
         command = shlex.join(["stcli", "evaluate", str(run.path), "--attacks", "autoattack"])
         blocks.append(Text(f"{WEAK}{command}", "note"))
     blocks += beside_the_paper(run)
     return Section(key, "Results", tuple(blocks))
+
+
+def _is_autoattack(name: str) -> bool:
+    threat = threat_model(name)
+    return (name if threat is None else threat.attack).startswith("autoattack")
 
 
 def caption(run: GatheredRun) -> str:
@@ -73,6 +88,46 @@ def later_evaluations(run: GatheredRun) -> Iterator[Block]:
             yield Folded(what, (_stages(stages),))
 
 
+def corrupted(run: GatheredRun) -> Iterator[Block]:
+    """The accuracies on corrupted images, of the run's own result and of later evaluations."""
+    found: list[tuple[str, Mapping[str, Any], Mapping[str, str]]] = [
+        (name, scores, {}) for name, scores in run.checkpoints.items()
+    ]
+    found += [
+        (f"{one.checkpoint}{one.ways}", one.result["accuracies"], one.identity["attacks"])
+        for one in run.evaluations
+        if one.result is not None and not one.mismatch
+    ]
+    for checkpoint, scores, settings in found:
+        for name, score in scores.items():
+            if "table" in score:
+                yield _corruptions(checkpoint, score)
+                yield Text(PUBLISHED if "Published(" in settings.get(name, "") else MADE)
+
+
+def _corruptions(checkpoint: str, score: Mapping[str, Any]) -> Table:
+    mean = Accuracy.of_json(score)
+    if not isinstance(mean, MeanAccuracy):
+        raise AssertionError  # it has a table
+    rows = {**mean.rows(), "mean": mean}
+    severities = mean.columns()
+    cells = [
+        (
+            Cell(name.replace("_", " ")),
+            *(Cell(percent(row[severity].value)) for severity in severities),
+            accuracy(rows[name].as_json()),
+        )
+        for name, row in {**mean.table, "mean": severities}.items()
+    ]
+    images = plural(mean.total // mean.repeats, "image")
+    return Table(
+        f"Accuracy in percent on corrupted versions of {images}, {checkpoint} checkpoint, by severity",
+        ("corruption", *map(str, severities), "mean"),
+        tuple(cells),
+        len(severities) + 1,
+    )
+
+
 def _rows(one: LaterEvaluation) -> Iterator[tuple[Cell, ...]]:
     ball = radius(one.identity["epsilon"], one.identity["norm"])
     ways = unusual(one.identity)
@@ -80,10 +135,11 @@ def _rows(one: LaterEvaluation) -> Iterator[tuple[Cell, ...]]:
     label = Cell(one.checkpoint, one.mismatch, bool(one.mismatch))
     if one.result is None:
         for name in one.identity["attacks"]:
-            yield label, Cell(attack_in_words(name), _joined(ball, *ways)), images, Cell("unfinished")
+            setting = _joined("" if has_own_budget(name) else ball, *ways)
+            yield label, Cell(attack_in_words(name), setting), images, Cell("unfinished")
         return
     for name, score in one.result["accuracies"].items():
-        setting = _joined(ball if name != "natural" else "", *ways)
+        setting = _joined("" if name == "natural" or has_own_budget(name) else ball, *ways)
         yield label, Cell(attack_in_words(name), setting), images, accuracy(score)
 
 

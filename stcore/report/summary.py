@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from stcore.evaluation.attack_names import has_own_budget
 from stcore.evaluation.results import unusual
+from stcore.evaluation.unions import without_members
 from stcore.report.blocks import Block, Headline, Number, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
 from stcore.report.phrases import accuracy, listed, percent, plural, radius
@@ -28,15 +30,16 @@ def figures(run: GatheredRun, checkpoint: str = "best") -> dict[str, Mapping[str
         if one.checkpoint == checkpoint and one.result is not None and not one.mismatch:
             for name, score in one.result["accuracies"].items():
                 if name != "natural":  # the run has its own, on all images
-                    found.setdefault(f"{attack_in_words(name)}{_suffix(run, one)}", score)
+                    found.setdefault(f"{attack_in_words(name)}{_suffix(run, one, name)}", score)
     return found
 
 
-def _suffix(run: GatheredRun, one: LaterEvaluation) -> str:
+def _suffix(run: GatheredRun, one: LaterEvaluation, attack: str) -> str:
     identity, result = one.identity, run.result or {}
     different = [f"{identity['images']:,} images"] if identity["images"] != result.get("images") else []
     norm = "linf" if run.plan is None else run.plan.norm
-    if (identity["epsilon"], identity["norm"]) != (result.get("epsilon"), norm):
+    ball = identity["epsilon"], identity["norm"]
+    if ball != (result.get("epsilon"), norm) and not has_own_budget(attack):
         different.append(radius(identity["epsilon"], identity["norm"]))
     if identity["backend"] != run.config.get("backend", identity["backend"]):
         different.append(identity["backend"])
@@ -53,16 +56,30 @@ def headline(runs: Sequence[GatheredRun]) -> tuple[Block, ...]:
     if not finished:
         return (Text(f"{plural(len(runs), 'run')}, none of them finished.", "warning"),)
     shown = [attack_in_words(name) for name in AT_A_GLANCE]
-    names = dict.fromkeys(name for one in finished.values() for name in one if name.partition(" (")[0] in shown)
+    members = tuple(f"{name} (" for run in runs for one in run.evaluations for name in _members(one))
+    names = dict.fromkeys(
+        name
+        for one in finished.values()
+        for name in one
+        if name.startswith(("union of", "corruptions"))
+        or (name.partition(" (")[0] in shown and not f"{name} (".startswith(members))
+    )
     scores = {name: {run: one[name] for run, one in finished.items() if name in one} for name in names}
     numbers = [_number(name, of, alone=len(runs) == 1) for name, of in scores.items()]
     return (*(text for run in runs for text in chance_warning(run)), Headline(tuple(numbers)))
+
+
+def _members(one: LaterEvaluation) -> list[str]:
+    """The threat models of the evaluation's unions, in words: beside the union they are no headline."""
+    attacks = one.identity["attacks"]
+    return [attack_in_words(name) for name in attacks if name not in without_members(attacks)]
 
 
 def _number(name: str, scores: Mapping[str, Mapping[str, Any]], *, alone: bool) -> Number:
     best = max(scores, key=lambda run: scores[run]["accuracy"])
     value, interval = percent(scores[best]["accuracy"]), accuracy(scores[best]).detail
     what = "natural accuracy" if name == "natural" else f"accuracy under {name}"
+    what = f"mean {what}" if name.startswith("corruptions") else what.replace("under union", "under the union")
     if len(scores) == 1:
         return Number(what, f"{value} %", f"95 % interval {interval}" + (f", {best}" if not alone else ""))
     low = scores[best]["interval_95"][0]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from stcore.evaluation.unions import members_of, threat_model
 
 
 class Name(NamedTuple):
@@ -78,14 +80,36 @@ def method_in_words(name: str) -> str:
 
 
 def attack(name: str) -> str:
-    """The attack's short name, with a suffix such as " (subset 100)" kept: AA (subset 100)."""
+    """The attack's short name, with a suffix such as " (subset 100)" kept: AA (subset 100).
+
+    In a threat model of its own AA (ε = 0.5 in l2); of a union union of ε = 8/255 in l∞ and ε = 0.5 in l2 (AA).
+    """
     known, space, suffix = name.partition(" ")
-    return f"{ATTACKS[known].short if known in ATTACKS else known}{space}{suffix}"
+    return f"{_qualified(known, lambda one: ATTACKS[one].short if one in ATTACKS else one)}{space}{suffix}"
 
 
 def attack_in_words(name: str) -> str:
-    """The attack's long name: AutoAttack. An unknown name is returned as it is."""
-    return ATTACKS[name].long if name in ATTACKS else name
+    """The attack's long name: AutoAttack, or AutoAttack (ε = 0.5 in l2). An unknown name is returned as it is."""
+    return _qualified(name, lambda one: ATTACKS[one].long if one in ATTACKS else one)
+
+
+def _qualified(name: str, say: Callable[[str], str]) -> str:
+    """The name of an attack that `say` says, with its threat models if the name holds some."""
+    if (members := members_of(name)) is not None:
+        models = [threat_model(member) for member in members]
+        attacks = {model.attack for model in models if model is not None}
+        if len(attacks) == 1:
+            balls = [ball(model.epsilon, model.norm) for model in models if model is not None]
+            return f"union of {', '.join(balls[:-1])} and {balls[-1]} ({say(*attacks)})"
+        return f"union of {', '.join(_qualified(member, say) for member in members)}"
+    if (model := threat_model(name)) is not None:
+        return f"{say(model.attack)} ({ball(model.epsilon, model.norm)})"
+    return say(name)
+
+
+def ball(epsilon: float, norm_name: str) -> str:
+    """ε = 8/255 in l∞."""
+    return f"ε = {radius(epsilon)} in {norm(norm_name)}"
 
 
 def attacked(name: str, epsilon: float, norm_name: str) -> str:

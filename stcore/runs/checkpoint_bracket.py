@@ -40,7 +40,7 @@ class CheckpointBracket(CheckpointEvaluation):
         )
         bracketing = Bracketing(
             self.evaluator,
-            self.cascades,
+            self.parts,
             bound,
             self.images,
             self.labels,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stcore.attacks import bpda, preset
@@ -17,7 +17,8 @@ from stcore.core.validation import check_model
 from stcore.data.batches import Batch
 from stcore.errors import UsageError
 from stcore.evaluation.assessment import Assessment, AssessmentResult, EvaluationStore
-from stcore.evaluation.attack_names import attacks_by_name, split_cascades
+from stcore.evaluation.attack_names import attacks_by_name, split
+from stcore.evaluation.corruptions import Corruptions
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.results import PRECISIONS, STRICT
 from stcore.evaluation.subset import select_indices
@@ -32,6 +33,7 @@ class CheckpointEvaluation:
 
     precision: fp32 or tf32, of all products within `context`.
     bpda: names of layers, joined by commas, that have the identity's backward pass there (`stcore.attacks.bpda`).
+    corrupted: a folder of published corrupted images, for `corruptions`.
     places: the positions of the evaluated images in the test split.
     """
 
@@ -41,6 +43,7 @@ class CheckpointEvaluation:
     save_examples: bool = False
     precision: str = STRICT
     bpda: str | None = None
+    corrupted: str | None = None
 
     def __post_init__(self) -> None:
         checks.choice("precision", self.precision, PRECISIONS)
@@ -51,12 +54,23 @@ class CheckpointEvaluation:
             )
         self.plan, self.test = self.setup.plan, self.setup.test
         self.classifier = self.setup.classifier()
-        self.asked = attacks_by_name(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
-        by_batch, self.cascades = split_cascades(self.asked)
-        self.evaluator = Evaluator(self.classifier, by_batch, self.plan.seed)
+        asked = attacks_by_name(self.plan.evaluation.attacks, self.plan.evaluation.epsilon, self.plan.norm)
+        if self.corrupted is not None:
+            if not split(asked).corruptions:
+                raise UsageError(
+                    f"corrupted: expected corruptions among the attacks; received {', '.join(asked) or 'none'}"
+                )
+            asked = {
+                name: replace(attack, folder=self.corrupted) if isinstance(attack, Corruptions) else attack
+                for name, attack in asked.items()
+            }
+        self.asked, self.parts = asked, split(asked)
+        self.evaluator = Evaluator(self.classifier, self.parts.by_batch, self.plan.seed)
         self.places = select_indices(len(self.test), self.subset, self.shard)
         evaluated = self.test.subset(self.places)
         self.images, self.labels = evaluated.images, evaluated.labels
+        for corruptions in self.parts.corruptions.values():  # before a folder is made
+            corruptions.check(self.images, self.labels, self.places)
 
     def identity(self, weights: Mapping[str, Array]) -> dict[str, Any]:
         """The settings and data that the accuracies of these weights depend on."""
@@ -64,6 +78,7 @@ class CheckpointEvaluation:
             self.plan,
             self.test,
             weights,
+            self.asked,
             images=len(self.places),
             subset=self.subset,
             shard=self.shard,
@@ -101,7 +116,7 @@ class CheckpointEvaluation:
         """Runs all attacks on the loaded weights; None after Ctrl-C."""
         assessment = Assessment(
             self.evaluator,
-            self.cascades,
+            self.parts,
             self.images,
             self.labels,
             batch_size=self.plan.evaluation.batch_size,

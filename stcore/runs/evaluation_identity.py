@@ -12,7 +12,8 @@ from stcore import models
 from stcore.base.files import checksum
 from stcore.base.version import __version__
 from stcore.data import ImageData
-from stcore.evaluation.attack_names import attacks_by_name
+from stcore.evaluation.attack_names import Evaluated
+from stcore.evaluation.folder import stem
 from stcore.evaluation.results import STRICT
 from stcore.protocols import Array
 from stcore.runs.plan import Plan
@@ -24,6 +25,7 @@ def identity(
     plan: Plan,
     test: ImageData,
     weights: Mapping[str, Array],
+    attacks: Mapping[str, Evaluated],
     *,
     images: int,
     subset: str | None = None,
@@ -32,7 +34,7 @@ def identity(
     precision: str = STRICT,
     bpda: str | None = None,
 ) -> dict[str, Any]:
-    """The identity of a plan's attacks on some images of the test split, in JSON's types.
+    """The identity of a plan's evaluation under attacks by name on some images of the test split, in JSON's types.
 
     images: their number.   examples: whether the adversarial examples are kept.   precision: fp32 or tf32.
     bpda: the layers with the backward pass of the identity, joined by commas.
@@ -49,10 +51,7 @@ def identity(
         "subset": subset,
         "shard": shard,
         "images": images,
-        "attacks": {
-            name: repr(it)
-            for name, it in attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm).items()
-        },
+        "attacks": {name: repr(it) for name, it in attacks.items()},
         "epsilon": plan.evaluation.epsilon,
         "norm": plan.norm,
         "seed": plan.seed,
@@ -71,7 +70,7 @@ def folder_name(about: Mapping[str, Any], *, whatever_weights: bool) -> str:
     said = {name: value for name, value in about.items() if not (whatever_weights and name == "weights")}
     mark = checksum(said)[:8]
     shard = f"-shard-{about['shard'].replace('/', '-of-')}" if about["shard"] else ""
-    return f"{'-'.join(about['attacks'])[:60]}{shard}-{mark}"
+    return f"{stem('-'.join(about['attacks']))[:60]}{shard}-{mark}"
 
 
 def fingerprint(weights: Mapping[str, Array]) -> str:

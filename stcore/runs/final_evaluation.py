@@ -12,7 +12,7 @@ from stcore.base.weights_file import load_weights
 from stcore.data import ImageData
 from stcore.evaluation.accuracy import Accuracy, merge_accuracies
 from stcore.evaluation.assessment import Assessment
-from stcore.evaluation.attack_names import attacks_by_name, split_cascades
+from stcore.evaluation.attack_names import Evaluated, attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation.results import record_arrays, result_json
@@ -35,13 +35,13 @@ def final_evaluation(
 ) -> dict[str, dict[str, Accuracy]] | None:
     """Accuracies under the plan's attacks by checkpoint; None if it was interrupted.
 
-    checkpoints: the epoch of each. The learner ends with the weights of the last one. Cascades take hours: their
-    state is kept in the run's folder, from which `stcli evaluate` continues.
+    checkpoints: the epoch of each. The learner ends with the weights of the last one. Cascades and corruptions
+    take hours: their state is kept in the run's folder, from which `stcli evaluate` continues.
     """
-    by_batch, cascades = split_cascades(
-        attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm)
-    )
-    evaluator = Evaluator(learner, by_batch, plan.seed)
+    attacks = attacks_by_name(plan.evaluation.attacks, plan.evaluation.epsilon, plan.norm)
+    parts = split(attacks)
+    long = bool(parts.cascades or parts.corruptions)
+    evaluator = Evaluator(learner, parts.by_batch, plan.seed)
     shards = min(ranks.count, len(test))
     shard = None if shards == 1 else f"{ranks.rank + 1}/{shards}"
     idle = ranks.rank >= shards  # more ranks than images: the others only wait
@@ -58,10 +58,10 @@ def final_evaluation(
             found, store = None, None
             if not idle:
                 places = select_indices(len(test), None, shard)
-                store = _store(plan, test, weights, run, name, len(places), shard) if cascades else None
+                store = _store(plan, test, weights, attacks, run, name, len(places), shard) if long else None
                 assessment = Assessment(
                     evaluator,
-                    cascades,
+                    parts,
                     test.images if shard is None else test.images[places],
                     test.labels[places],
                     batch_size=plan.evaluation.batch_size,
@@ -71,24 +71,31 @@ def final_evaluation(
             if ranks.any(interrupt.came() or (found is None and not idle))[0]:
                 return None
             if found is not None and store is not None:
-                store.finish(record_arrays(found, places), result_json(found, list(plan.evaluation.attacks)))
-            parts = ranks.gather(None if found is None else (found.accuracies, store and store.path))
-            parts = [part for part in parts if part is not None]
-            scores[name] = merge_accuracies([accuracies for accuracies, _ in parts])
-            if cascades and shard is not None and ranks.rank == 0:
-                _merge(plan, run, name, [folder for _, folder in parts])
+                store.finish(record_arrays(found, places), result_json(found, list(attacks)))
+            gathered = ranks.gather(None if found is None else (found.accuracies, store and store.path))
+            gathered = [part for part in gathered if part is not None]
+            scores[name] = merge_accuracies([accuracies for accuracies, _ in gathered])
+            if long and shard is not None and ranks.rank == 0:
+                _merge(list(attacks), run, name, [folder for _, folder in gathered])
     return scores
 
 
 def _store(
-    plan: Plan, test: ImageData, weights: Mapping[str, Array], run: Path, name: str, images: int, shard: str | None
+    plan: Plan,
+    test: ImageData,
+    weights: Mapping[str, Array],
+    attacks: Mapping[str, Evaluated],
+    run: Path,
+    name: str,
+    images: int,
+    shard: str | None,
 ) -> EvaluationFolder:
-    what = identity(plan, test, weights, images=images, shard=shard)
+    what = identity(plan, test, weights, attacks, images=images, shard=shard)
     return EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
 
 
-def _merge(plan: Plan, run: Path, name: str, parts: list[Path]) -> None:
+def _merge(attacks: list[str], run: Path, name: str, parts: list[Path]) -> None:
     """Writes the whole evaluation beside its shards, as `stcli merge` does."""
     what, records, found = merge(parts)
     whole = EvaluationFolder(run / EVALUATIONS / folder_name(what, whatever_weights=True) / name, what)
-    whole.finish(records, result_json(found, list(plan.evaluation.attacks)))
+    whole.finish(records, result_json(found, attacks))

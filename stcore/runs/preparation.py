@@ -31,7 +31,7 @@ from stcore.data.resident import resident
 from stcore.data.streams.batches import StreamBatches
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError, UsageError
-from stcore.evaluation.attack_names import attacks_by_name, split_cascades
+from stcore.evaluation.attack_names import attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.models.weights_files import read_weights, recorded_shape
 from stcore.protocols import Classifier, Learner
@@ -414,9 +414,5 @@ def schedules_of(plan: Plan) -> Schedules:
 def monitors(plan: Plan) -> dict[str, Attack]:
     """The attacks after each epoch, by name."""
     watched = [name for name in ("pgd20", plan.evaluation.select_by) if name != "natural"]
-    found, cascades = split_cascades(attacks_by_name(watched, plan.evaluation.epsilon, plan.norm))
-    if cascades:
-        raise UsageError(
-            f"select_by: expected one attack, quick after each epoch; received a cascade, {', '.join(cascades)}"
-        )
-    return found
+    found = attacks_by_name(watched, plan.evaluation.epsilon, plan.norm)
+    return split(found).check_by_batch("select_by", "quick after each epoch")

@@ -88,7 +88,7 @@ def read_run(path: Path, checkpoint: str) -> FinishedRun:
     plan = plan_of(record)
     try:
         checkpoints = record.result["checkpoints"]
-        scores = {name: Accuracy(s["correct"], s["total"]) for name, s in checkpoints.get(checkpoint, {}).items()}
+        scores = {name: Accuracy.of_json(s) for name, s in checkpoints.get(checkpoint, {}).items()}
         metrics = read_metrics(path)
         costs = [tuple(float(row[name]) for row in metrics) for name in ("seconds", "images_per_second")]
     except (KeyError, TypeError, AttributeError) as error:

@@ -35,7 +35,7 @@ def table(result: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """The rows of the final table, in the order of `COLUMNS`."""
     for checkpoint, scores in result.get("checkpoints", {}).items():
         for attack, score in scores.items():
-            accuracy = Accuracy(score["correct"], score["total"])
+            accuracy = Accuracy.of_json(score)
             yield checkpoint, attack, accuracy.value, *accuracy.interval(), accuracy.correct, accuracy.total
 
 

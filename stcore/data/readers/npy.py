@@ -27,21 +27,27 @@ def load_npy(folder: str | Path, *, validation: Validation = None) -> Splits:
     return load_named(Path(folder), NPY, validation)
 
 
+def mapped(path: Path) -> Any:
+    """The array of an npy file as a memory map. Raises DataError for anything else, a pickle among them."""
+    try:
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.memmap):
+            raise ValueError("an archive of arrays")
+    except Exception as error:  # numpy raises many kinds of errors on invalid bytes
+        raise DataError(
+            f"{path}: expected a whole npy file of numbers or text, received: {error}; fetch it again, or "
+            "write it by numpy.save"
+        ) from error
+    return array
+
+
 @contextmanager
 def _open(folder: Path) -> Iterator[Archive]:
     images = {name for part in PARTS for name in spelled(IMAGES, part)}
 
     def read(name: str) -> npt.NDArray[Any]:
         path = folder / f"{name}.npy"
-        try:
-            array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-            if not isinstance(array, np.memmap):
-                raise ValueError("an archive of arrays")
-        except Exception as error:  # numpy raises many kinds of errors on invalid bytes
-            raise DataError(
-                f"{path}: expected a whole npy file of numbers or text, received: {error}; fetch it again, or "
-                "write it by numpy.save"
-            ) from error
+        array: Any = mapped(path)
         if name not in images:
             return np.array(array)
         if array.dtype != np.uint8:
@@ -49,7 +55,7 @@ def _open(folder: Path) -> Iterator[Archive]:
                 f"{path}: expected images as uint8 in 0..255, since a memory map is not converted, received "
                 f"{array.dtype}; save them as uint8, or use npz:PATH, which converts them in memory"
             )
-        return array
+        return array  # type: ignore[no-any-return]
 
     yield Lazy(sorted(path.stem for path in folder.glob("*.npy")), read)
 

@@ -168,4 +168,4 @@ def _measured_rows(preset: Measured, scores: Sequence[Mapping[str, Any]]) -> lis
 
 
 def _runs(scores: Sequence[Mapping[str, Any]], attack: str) -> list[Accuracy]:
-    return [Accuracy(score[attack]["correct"], score[attack]["total"]) for score in scores]
+    return [Accuracy.of_json(score[attack]) for score in scores]

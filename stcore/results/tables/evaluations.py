@@ -10,6 +10,7 @@ from typing import Any
 from stcore.base.weights_file import load_weights
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.attack_names import has_own_budget
 from stcore.evaluation.folder import EVALUATIONS, IDENTITY, RESULT, read_identity, read_result
 from stcore.evaluation.results import STRICT
 from stcore.runs.evaluation_identity import fingerprint
@@ -47,18 +48,18 @@ def _accuracies(run: FinishedRun, folder: Path, weights: str) -> dict[str, Accur
     if identity["data"] != run.data.get("test", {}).get("sha256"):
         raise UsageError(f"{folder} is of other test data than the run's. Evaluate again")
     scores: Mapping[str, Any] = read_result(folder)["accuracies"]
-    suffix = _suffix(run, identity)
     return {
-        f"{attack}{suffix}": Accuracy(score["correct"], score["total"])
+        f"{attack}{_suffix(run, identity, attack)}": Accuracy.of_json(score)
         for attack, score in scores.items()
         if attack != "natural"  # the run has its own
     }
 
 
-def _suffix(run: FinishedRun, identity: Mapping[str, Any]) -> str:
+def _suffix(run: FinishedRun, identity: Mapping[str, Any], attack: str) -> str:
     """The settings in which the evaluation differs from the run: " (epsilon 0.1, subset 100)"."""
     plan = run.plan
-    own = {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "subset": None}
+    own = {} if has_own_budget(attack) else {"epsilon": plan.evaluation.epsilon, "norm": plan.norm}
+    own |= {"subset": None}
     own |= {"backend": plan.runtime.backend, "dtype": plan.runtime.dtype, "seed": plan.seed}
     own |= {"precision": STRICT, "bpda": None}  # of every evaluation that training makes
     its = {"precision": STRICT, "bpda": None, **identity}
