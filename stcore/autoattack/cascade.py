@@ -260,7 +260,7 @@ class Cascade:
         """
         if self._orders and "targets" not in arrays:
             raise DataError(
-                "state: expected one with an order of targets; received one of an earlier version, which has other "
+                "state: expected one with an order of targets; received one of an earlier version, with other "
                 "attacks. Begin the evaluation anew, in another folder"
             )
         self._stage, self._next = int(arrays["stage"]), int(arrays["next"])
