@@ -270,8 +270,9 @@ def test_the_gradient_is_that_of_the_loss(backend):
 def test_both_frameworks_go_the_same_way(norm, loss):
     x, ways = pixels(), []
     y, target = near(build(load("torch")), x, ranks=(0, 0, 1))
+    steps = 20 if loss == "probability_margin" else 30  # then it has converged, and rounding says what rises
     for backend in (load("torch"), load("keras")):
-        ways.append(Run(backend, APGD(RADII[norm], loss, 30, norm=norm), build(backend), x, y, target)())
+        ways.append(Run(backend, APGD(RADII[norm], loss, steps, norm=norm), build(backend), x, y, target)())
     for one, other in zip(*ways, strict=True):
         for name, value in vars(one).items():
             np.testing.assert_allclose(value, vars(other)[name], rtol=1e-6, atol=1e-7, err_msg=name)

@@ -266,8 +266,8 @@ class Cascade:
         """
         if self._orders and "targets" not in arrays:
             raise DataError(
-                "state: expected one with an order of targets; received one of an earlier version, whose attacks "
-                "were others. Begin the evaluation anew, in another folder"
+                "state: expected one with an order of targets; received one of an earlier version, with other "
+                "attacks. Begin the evaluation anew, in another folder"
             )
         self._stage, self._next = int(arrays["stage"]), int(arrays["next"])
         self._jobs, self._lanes = np.array(arrays["jobs"]), np.array(arrays["lanes"])

@@ -96,8 +96,8 @@ def _use(run: GatheredRun, plan: Plan, checkpoint: str) -> Iterator[Block]:
         unknown = "other images, other cameras or natural corruptions"
     yield Text(
         f"Limits: it was evaluated on a single test split, which says nothing about {unknown}. Its robust "
-        "accuracy is measured with known attacks and is therefore an upper bound. Do not rely on it if an error could harm "
-        "anyone.",
+        "accuracy is measured with known attacks and is therefore an upper bound. Do not rely on it if an error "
+        "could harm anyone.",
         "note",
     )
 
