@@ -26,7 +26,7 @@ def encode(points: Array, images: Array) -> Array:
     word = WORDS[points.dtype.name]
     words = _bits(points, word) - _bits(unit_interval(images, points.dtype), word)
     planes = words.reshape(-1, 1).view(np.uint8).T  # the lowest bytes of all pixels first
-    return np.frombuffer(zlib.compress(planes.tobytes(), 9), np.uint8)
+    return np.frombuffer(zlib.compress(planes.tobytes(), 6), np.uint8)
 
 
 def decode(packed: Array, images: Array, dtype: str) -> Array:
