@@ -129,7 +129,8 @@ def main() -> None:
         "Robust accuracy between a proof and an attack",
         f"Of the first {args.images} test images, those that are proved and those that withstand the attack; in "
         "brackets what the networks' authors prove, and AutoAttack leaves, of the first 300.",
-        rounds.command(parser, args, "folder", "released", "data"),
+        rounds.command(parser, args, "folder", "released", "data")
+        + " --released DIR --data parquet:DIR" * bool(args.released),
         page(rows, checks),
         {"images": args.images, "checks": args.checks},
         load_backend("torch").versions(),

@@ -188,7 +188,7 @@ def test_a_configuration_file_of_bytes(place):
 @pytest.mark.parametrize("command", ["nope", "Train", "--trian"])
 def test_unknown_commands(command):
     expected = (
-        "expected a command among train, plan, sweep, evaluate, analyze, merge, evidence, replay, refute, "
+        "expected a command among train, plan, sweep, evaluate, bracket, analyze, merge, evidence, replay, refute, "
         "presets, demo, report, table, verify, pseudo-label, import, predict, export, push, data, zoo, doctor, "
         "completion"
     )

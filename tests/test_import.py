@@ -518,3 +518,14 @@ def test_the_command_has_help():
     said = stcli("import", "--help")
     assert (said.code, said.err) == (0, "")
     assert "usage: stcli import" in said.out
+
+
+def test_one_of_several_state_dicts_in_a_list_is_read_by_its_number(tmp_path):
+    """As provably trained networks are released: a list with a state dict for each network of a cascade."""
+    torch = pytest.importorskip("torch")
+    nets = [torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)]
+    torch.save({"state_dict": [net.state_dict() for net in nets], "epoch": 1}, tmp_path / "list.pth")
+    with pytest.raises(UsageError, match=r"'state_dict\.0', 'state_dict\.1'; received none"):
+        torch_files.read(tmp_path / "list.pth")
+    found = torch_files.read(tmp_path / "list.pth", "state_dict.1")
+    np.testing.assert_array_equal(found["weight"], nets[1].weight.detach().numpy())
