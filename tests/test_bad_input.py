@@ -188,9 +188,9 @@ def test_a_configuration_file_of_bytes(place):
 @pytest.mark.parametrize("command", ["nope", "Train", "--trian"])
 def test_unknown_commands(command):
     expected = (
-        "expected a command among train, plan, sweep, evaluate, bracket, analyze, merge, evidence, replay, refute, "
-        "presets, demo, report, table, verify, pseudo-label, import, predict, export, push, data, zoo, doctor, "
-        "completion"
+        "expected a command among train, plan, sweep, evaluate, bracket, analyze, merge, evidence, replay, "
+        "refute, presets, demo, report, table, verify, pseudo-label, import, predict, export, push, data, zoo, "
+        "doctor, completion"
     )
     assert_refused(stcli(command), 2, f"{expected}; received '{command}'")
 

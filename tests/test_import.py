@@ -13,6 +13,7 @@ from small import EAGER, SETTINGS, stcli, trained, words
 from test_readers import write_archive
 
 from stcore.base.weights_file import load_weights as read_weights
+from stcore.errors import UsageError
 from stcore.models import build, describe, load_weights, released, torch_files
 from stcore.models.description import weight_shapes
 
