@@ -57,6 +57,93 @@ def test_each_defence_is_caught_with_the_attack_that_breaks_it_and_the_layer_tha
         assert found["gradient of DLR"].value.endswith(f"lost in the layer {defence.layer}")
 
 
+def steps_between(backend, before, after):
+    """A model that rounds outside of its layers: what its one inner layer takes, or what it returns."""
+    o, inner = tools(backend), network(backend, trained())
+    rounded = lambda x: o.round(5 * x) / 5  # noqa: E731
+    ways = (rounded if before else lambda x: x), (rounded if after else lambda z: z)
+    if backend.name == "torch":
+        import torch
+
+        class Model(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, x):
+                return ways[1](self.inner(ways[0](x)))
+
+        return Model()
+    import keras
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x, training=False):
+            return ways[1](self.inner(ways[0](x)))
+
+    model = Model()
+    model(np.zeros((1, 8, 8, 1), "float32"))
+    return model
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_step_outside_of_the_layers_is_said_to_be_between_them(backend, before):
+    _, test = digits()
+    model = steps_between(backend, before, not before)
+    found = audit(stcore.make_classifier(model), test.images, test.labels, epsilon=0.15, checks=QUICK)
+    (finding,) = (one for one in found if one.check == "gradient of DLR")
+    inner = "inner" if backend.name == "torch" else model.inner.name
+    place = f"before the layer {inner}" if before else f"behind the layer {inner}"
+    assert finding.value.endswith(f"images have none, lost {place}, outside of any layer")
+
+
+def test_an_operation_of_a_functional_model_is_a_layer():
+    import keras
+
+    load("keras")
+    pixels = keras.Input((8, 8, 1))
+    model = keras.Model(pixels, network(load("keras"), trained())(keras.ops.round(pixels)))
+    _, test = digits()
+    found = audit(stcore.make_classifier(model), test.images, test.labels, epsilon=0.15, checks=QUICK)
+    assert [one.value.rpartition(" ")[2] for one in found if one.check == "gradient of DLR"] == ["round"]
+
+
+def test_taps_see_every_layer_and_leave_none_behind(backend):
+    _, test = digits()
+    classifier = stcore.make_classifier(network(backend, trained()))
+    x, seen = classifier.images(test.images[:2]), []
+
+    def doubled(layer, side, tensor):
+        seen.append((layer, side))
+        return 2 * tensor if (layer, side) == ("head", "output") else tensor
+
+    before = classifier.eval_logits(x)
+    with classifier.tapped(doubled):
+        np.testing.assert_array_equal(classifier.eval_logits(x), 2 * before)
+    np.testing.assert_array_equal(classifier.eval_logits(x), before)
+    layers = ["flatten", "hidden0", "activation0", "head"]
+    inner = [(layer, side) for layer in layers for side in ("input", "output")]
+    assert [place for place in seen if place[0] in layers] == inner
+    assert (seen[0], seen[-1]) == (("", "input"), ("", "output"))
+
+
+def test_a_network_that_nothing_can_be_differentiated_of_has_gradients_of_zero():
+    """Frozen and detached, in torch: no tensor of its forward knows of a gradient."""
+    load("torch")
+    import torch
+
+    _, test = digits()
+    model = network(load("torch"), trained(), before=lambda x: x.detach()).requires_grad_(False)
+    scripted = torch.jit.trace(model, torch.zeros(2, 1, 8, 8))
+    for each, place in ((model, ", lost in the layer before"), (scripted, "")):
+        found = audit(stcore.make_classifier(each), test.images, test.labels, epsilon=0.15, checks=QUICK)
+        (finding,) = (one for one in found if one.check == "gradient of DLR")
+        assert finding.value == f"30 of 30 images have none{place}"
+
+
 def test_the_documented_table_is_of_these_defences():
     table = [
         "| defence | published by, or the kind | the audit warns of | the attack that breaks it |",
@@ -123,11 +210,10 @@ def both(backend, name):
 ON_KERAS = (
     ("keras", "saturated logits"),
     ("keras", "argmax layer"),
-    ("keras", "votes of the batch"),
     pytest.param("keras", "quantised input", marks=pytest.mark.slow),  # nine seconds: Square's graphs are traced
     pytest.param("keras", "k winners take all", marks=pytest.mark.slow),  # eight, likewise
 )
-"""One for each kind of attack but the average over forwards, whose minute test_cascade_random.py does without."""
+"""One for each kind of attack; test_cascade_random.py averages over forwards in less than a minute."""
 
 
 @pytest.mark.parametrize(("framework", "name"), [*(("torch", name) for name in DEFENCES), *ON_KERAS])
