@@ -45,6 +45,7 @@ from stcore.backends.torch.folding import candidates
 from stcore.base.progress import Silent
 from stcore.base.weights_file import load_weights
 from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.attack_names import split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
 
@@ -121,7 +122,7 @@ def ours(lever: Callable[[Any], Any]) -> Callable[..., None]:
             classifier.folded = lambda x: attacked
         attack = AutoAttack(args.epsilon, args.norm, queries=args.queries)
         assessment = Assessment(
-            Evaluator(classifier, {}), {"it": attack}, images, labels, batch_size=args.batch_size
+            Evaluator(classifier, {}), split({"it": attack}), images, labels, batch_size=args.batch_size
         )
         found = assessment.run(Silent())
         assert found is not None

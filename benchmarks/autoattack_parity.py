@@ -43,6 +43,7 @@ from stcore.base.progress import Silent
 from stcore.base.weights_file import load_weights
 from stcore.core.dispatch import load_backend
 from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.attack_names import split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Array
 
@@ -75,7 +76,7 @@ def ours(model: Any, images: Array, labels: Array, attack: str, seed: int, args:
     evaluator = Evaluator(stcore.make_classifier(model), {}, seed)
     cascade = Standard(args.epsilon, args.norm, queries=args.queries, only=attack)
     begun = time.perf_counter()
-    found = Assessment(evaluator, {"it": cascade}, images, labels, batch_size=args.batch).run(Silent())
+    found = Assessment(evaluator, split({"it": cascade}), images, labels, batch_size=args.batch).run(Silent())
     stages = found.cascades["it"].stages
     return {
         "fooled": (~found.cascades["it"].records.robust).astype(int).tolist(),

@@ -555,7 +555,7 @@ def test_what_nobody_foresaw_is_a_bug_and_shows_where(place, monkeypatch):
 
 def test_every_documented_error_has_its_code():
     codes = {kind.__name__: kind.exit_code for kind in StcoreError.__subclasses__()}
-    assert codes == {"UsageError": 2, "DataError": 3, "DeviceError": 4, "DivergedError": 5}
+    assert codes == {"UsageError": 2, "DataError": 3, "DeviceError": 4, "DivergedError": 5, "UnconfirmedError": 6}
 
 
 # The functions

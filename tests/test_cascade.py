@@ -22,6 +22,7 @@ from stcore.autoattack.versions import ATTACKS, notes, stages
 from stcore.base.progress import Silent
 from stcore.errors import DataError, DivergedError, UsageError
 from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.attack_names import split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.folder import EvaluationFolder
 from stcore.models import export_weights, load_weights
@@ -94,7 +95,7 @@ def assessment(
     if positions is not None:
         x, y = x[positions], y[positions]
     return Assessment(
-        evaluator, {"it": attack}, x, y, batch_size=batch_size, positions=positions, keep_examples=keep
+        evaluator, split({"it": attack}), x, y, batch_size=batch_size, positions=positions, keep_examples=keep
     )
 
 
@@ -743,7 +744,7 @@ def test_data_that_is_no_data(data):
 def test_examples_of_any_attack_are_kept_as_host_images(backend):
     model, x, y = task(backend, images=5)
     evaluator, store = Evaluator(backend.classifier(model), {"pgd": PGD(0.1, 0.05, 2)}), Kept()
-    Assessment(evaluator, {}, x, y, batch_size=2, keep_examples=True).run(Silent(), store)
+    Assessment(evaluator, split({}), x, y, batch_size=2, keep_examples=True).run(Silent(), store)
     found = store.examples["pgd"]
     assert sorted(found) == list(range(5))
     assert all(isinstance(point, np.ndarray) and point.shape == x.shape[1:] for point in found.values())

@@ -17,6 +17,7 @@ from stcore.core.equivalence import same_function
 from stcore.core.search import forward
 from stcore.data.batches import Batch
 from stcore.evaluation.assessment import Assessment
+from stcore.evaluation.attack_names import split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.models import export_weights, load_weights
 from stcore.protocols import Mode
@@ -144,7 +145,7 @@ def test_attacks_by_batch_see_the_folded_network_and_the_verdict_is_the_networks
     evaluator = Evaluator(classifier, {"it": attack})
     judge = evaluator.classes
     monkeypatch.setattr(evaluator, "classes", lambda x: judged.append(x) or judge(x))
-    found = Assessment(evaluator, {}, x, y, keep_examples=True).run(Silent())
+    found = Assessment(evaluator, split({}), x, y, keep_examples=True).run(Silent())
     assert attacked == [0]
     plain = Evaluator(classifier, {"it": attack}).evaluate_batch(Batch(x, y, np.arange(len(y))))[2]["it"]
     assert attacked == [0, batch_norms(model)]

@@ -72,7 +72,7 @@ def test_no_modules_import_each_other():
 
 def test_the_root_stays_small():
     assert len(list((ROOT / "stcore").glob("*.py"))) <= 8
-    assert len(rooms.floors()) - len(rooms.TOP_LEVEL) <= 26
+    assert len(rooms.floors()) - len(rooms.TOP_LEVEL) <= 27
 
 
 MEETING = [("backends/keras/bridge.py", "torch")]

@@ -18,7 +18,7 @@ from stcore.base.progress import Silent
 from stcore.core.threat import lengths
 from stcore.errors import DivergedError, UsageError
 from stcore.evaluation.assessment import Assessment
-from stcore.evaluation.attack_names import MONITORS, attacks_by_name
+from stcore.evaluation.attack_names import MONITORS, attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.testing.attacks import check_attack
 
@@ -325,7 +325,7 @@ def assessed(name, attack, *, count=12, stop_after=None, store=None, batch_size=
     y[3] = (y[3] + 1) % CLASSES
     x, y = (x[:count], y[:count]) if positions is None else (x[positions], y[positions])
     store = Kept() if store is None else store
-    search = {"it": NearestSearch(replace(attack, epsilon=radius_of(attack)))}
+    search = split({"it": replace(attack, epsilon=radius_of(attack))})
     work = Assessment(
         evaluator_of(name), search, x, y, batch_size=batch_size, positions=positions, keep_examples=True
     )

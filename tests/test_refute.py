@@ -381,7 +381,7 @@ def test_the_file_of_another_claim_is_not_continued(tmp_path):
         ({"claim": "0.5"}, "claim: expected ACCURACY@EPSILON"),
         ({"confidence": 1}, "confidence: expected a number in [0.5, 1); received 1.0"),
         ({"hours": -1}, "hours: expected a number of at least 0; received -1.0"),
-        ({"norm": "l7"}, "expected one of linf, l2, l1; received 'l7'"),
+        ({"norm": "l7"}, "expected one of linf, l2, l1, l0; received 'l7'"),
         ({"subset": "a"}, "subset: expected N or A:B within the 347 test images"),
         ({"checkpoint": "worst"}, "checkpoint: expected one of best, last"),
     ],

@@ -114,19 +114,19 @@ def probability_margin(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     gradient and the order of its values, for logits of any size; m = tanh(loss / 2).
     """
     label, best = _label_and_best(ops, logits, labels)
-    return _log_sum(ops, logits, 1.0 + best - label) - _log_sum(ops, logits, 1.0 - best + label)
+    return _log_ratio(ops, logits, 1.0 + best - label, 1.0 - best + label)
 
 
 def label_probability(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     """The label's probability p_y as log(p_y / (1 − p_y)), (B,), for integer labels."""
     label, _ = _label_and_best(ops, logits, labels)
-    return _log_sum(ops, logits, label) - _log_sum(ops, logits, 1.0 - label)
+    return _log_ratio(ops, logits, label, 1.0 - label)
 
 
 def best_other_probability(ops: Ops, logits: Tensor, labels: Tensor) -> Tensor:
     """The largest probability of another class, p_max, as log(p_max / (1 − p_max)), (B,), for integer labels."""
     _, best = _label_and_best(ops, logits, labels)
-    return _log_sum(ops, logits, best) - _log_sum(ops, logits, 1.0 - best)
+    return _log_ratio(ops, logits, best, 1.0 - best)
 
 
 def _label_and_best(ops: Ops, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,6 +135,13 @@ def _label_and_best(ops: Ops, logits: Tensor, labels: Tensor) -> tuple[Tensor, T
     others = ops.where(is_label, ops.ones_like(logits) * -math.inf, logits)
     is_best = 1.0 - ops.flag(others < ops.expand_dims_like(ops.max(others), others), logits)
     return ops.flag(is_label, logits), is_best / ops.expand_dims_like(ops.sum(is_best), is_best)
+
+
+def _log_ratio(ops: Ops, logits: Tensor, over: Tensor, under: Tensor) -> Tensor:
+    """log (Σ_j over_j·exp(z_j) / Σ_j under_j·exp(z_j)), (B,), for weights ≥ 0, (B, C)."""
+    highest = ops.stop_gradient(ops.max(logits))  # the ratio does not have it; large logits would round it off
+    shifted = logits - ops.expand_dims_like(highest, logits)
+    return _log_sum(ops, shifted, over) - _log_sum(ops, shifted, under)
 
 
 def _log_sum(ops: Ops, logits: Tensor, weights: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from stcore.attacks.malt import MALT
 from stcore.attacks.square import Square
 from stcore.audit import Finding
 from stcore.autoattack.versions import Stage, stages
@@ -36,7 +37,7 @@ def doubts(findings: Sequence[Finding]) -> list[str]:
 
 
 def ladder(norm: str, epsilon: float, classes: int, warned: Collection[str] = ()) -> tuple[Rung, ...]:
-    """AutoAttack's fast version, then those attacks of the standard one that it has not made in full.
+    """AutoAttack's fast version, targets by logit, then those attacks of the standard one that it has not made.
 
     warned: checks of the audit that warn. If the network is random, the ladder is AutoAttack's version for random
     networks, and Square; if gradients mislead, it begins with a short Square; if the cross-entropy does, with the
@@ -47,7 +48,8 @@ def ladder(norm: str, epsilon: float, classes: int, warned: Collection[str] = ()
         square = Stage("square", Square(epsilon, norm), samples=samples)
         chosen = [*stages("rand", norm, epsilon, classes), square]
         return tuple(Rung(stage.name, stage, stage is not square) for stage in chosen)
-    fast = [Rung(f"fast {stage.name}", stage, True) for stage in stages("fast", norm, epsilon, classes)]
+    quick = [stage for stage in stages("fast", norm, epsilon, classes) if not isinstance(stage.attack, MALT)]
+    fast = [Rung(f"fast {stage.name}", stage, True) for stage in quick]
     if MASKED & set(warned):
         fast.insert(0, Rung("short square", Stage("square", Square(epsilon, norm, queries=SHORT)), True))
     elif SATURATED & set(warned):
