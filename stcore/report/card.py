@@ -95,9 +95,9 @@ def _use(run: GatheredRun, plan: Plan, checkpoint: str) -> Iterator[Block]:
     if not any(corrupted(run)):
         unknown = "other images, other cameras or natural corruptions"
     yield Text(
-        f"Limits: it was evaluated on a single test split, which says nothing about {unknown}. Its robust accuracy "
-        "is measured with known attacks and is therefore an upper bound. Do not rely on it if an error could harm "
-        "anyone.",
+        f"Limits: it was evaluated on a single test split, which says nothing about {unknown}. Its robust "
+        "accuracy is measured with known attacks and is therefore an upper bound. Do not rely on it if an error "
+        "could harm anyone.",
         "note",
     )
 
