@@ -9,7 +9,7 @@ from harness import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_sample_images
-from small import stcli, words
+from small import stcli, train, words
 from test_cli_evaluate import ON_EACH, classes, evaluated, sound
 from test_training import PressesCtrlC
 
@@ -445,6 +445,20 @@ def test_ctrl_c_and_the_same_command_again(monkeypatch, tmp_path):
     assert 0 < state[f"{SOME['attacks']}/done"] < 12
     again = evaluated(tmp_path / "out", **SOME)
     assert read(again, "result")["accuracies"] == read(whole, "result")["accuracies"]
+
+
+def test_a_runs_final_evaluation_has_unions_and_corruptions(tmp_path):
+    union = "union:linf:0.1:fgsm+l2:0.5:fgsm"
+    said = train(tmp_path / "run", attacks=f"{union},{SOME['attacks']}", method="standard", select_by="natural")
+    assert said.code == 0, said.err
+    scores = stcore.load(tmp_path / "run").accuracies["best"]
+    assert list(scores) == ["natural", "linf:0.1:fgsm", "l2:0.5:fgsm", union, SOME["attacks"]]
+    mean = scores[SOME["attacks"]]
+    assert (mean.repeats, mean.total, list(mean.table)) == (4, 4 * 32, ["fog", "glass_blur"])
+    assert read(tmp_path / "run", "result")["checkpoints"]["best"][SOME["attacks"]] == mean.as_json()
+    again = stcli("evaluate", tmp_path / "run", "--no-audit", "--attacks", f"{union},{SOME['attacks']}")
+    assert again.code == 0, again.err
+    assert "finished before" in again.out
 
 
 def test_json_has_the_table(tmp_path):
