@@ -273,7 +273,8 @@ def test_from_an_evaluation_of_a_run_to_its_curve(tmp_path):
     examples = np.load(folder / "best" / "fmn-examples.npz")
     found = np.flatnonzero(np.isfinite(curves["fmn"].norms) & (curves["fmn"].norms > 0))
     np.testing.assert_array_equal(examples["rows"], found)
-    said = stcli("evaluate", run, "--attacks", "fmn", "--norm", "l0", "--epsilon", "4", "--subset", "8", "--out", tmp_path / "l0")
+    l0 = ("--norm", "l0", "--epsilon", "4", "--subset", "8", "--out", tmp_path / "l0")
+    said = stcli("evaluate", run, "--attacks", "fmn", *l0)
     assert said.code == 0, said.err
     assert "audit: none for l0" in said.out
 
