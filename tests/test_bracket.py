@@ -15,6 +15,7 @@ from stcore.base.progress import Silent
 from stcore.bounds.smoothing import ABSTAINS, Smoothing
 from stcore.core.dispatch import make_classifier
 from stcore.errors import DataError, UsageError
+from stcore.evaluation.attack_names import split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.evaluation.folder import read_result
 
@@ -89,7 +90,7 @@ def test_a_stopped_bracket_resumes_to_the_same(backend):
     evaluator = Evaluator(classifier, {"pgd": PGD(0.02, 0.005, 3)})
 
     def run(store, stop):
-        return Bracketing(evaluator, {"aa": attack}, bound, images, labels, batch_size=5).run(
+        return Bracketing(evaluator, split({"aa": attack}), bound, images, labels, batch_size=5).run(
             Silent(), store, stop
         )
 
@@ -117,7 +118,7 @@ def test_a_proof_that_an_attack_refutes_is_an_error():
     bound = Wrong(read_layers(classifier, images.shape[1:]), 0.3, "linf")
     evaluator = Evaluator(classifier, {"pgd": PGD(0.3, 0.1, 10)})
     with pytest.raises(DataError, match=r"pgd fools \d+ images that are proved robust"):
-        Bracketing(evaluator, {}, bound, images, labels, check=True).run(Silent())
+        Bracketing(evaluator, split({}), bound, images, labels, check=True).run(Silent())
 
 
 # Smoothing

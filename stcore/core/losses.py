@@ -138,14 +138,13 @@ def _label_and_best(ops: Ops, logits: Tensor, labels: Tensor) -> tuple[Tensor, T
 
 
 def _log_ratio(ops: Ops, logits: Tensor, over: Tensor, under: Tensor) -> Tensor:
-    """log (Σ_j over_j·exp(z_j) / Σ_j under_j·exp(z_j)), (B,), for weights ≥ 0, (B, C)."""
-    highest = ops.stop_gradient(ops.max(logits))  # the ratio does not have it; large logits would round it off
-    shifted = logits - ops.expand_dims_like(highest, logits)
-    return _log_sum(ops, shifted, over) - _log_sum(ops, shifted, under)
+    """log (Σ_j over_j·exp(z_j) / Σ_j under_j·exp(z_j)), (B,), for weights ≥ 0, (B, C), and logits of any size."""
+    (highest, above), (lowest, below) = (_log_sum(ops, logits, weights) for weights in (over, under))
+    return (highest - lowest) + (above - below)
 
 
-def _log_sum(ops: Ops, logits: Tensor, weights: Tensor) -> Tensor:
-    """log Σ_j w_j·exp(z_j), (B,), without overflow, for weights w ≥ 0, (B, C)."""
+def _log_sum(ops: Ops, logits: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Two terms, (B,) each, whose sum is log Σ_j w_j·exp(z_j): the largest logit, and a small remainder."""
     weighted = ops.where(weights > 0.0, logits, -math.inf)
     largest = ops.stop_gradient(ops.max(weighted))
-    return largest + ops.log(ops.sum(weights * ops.exp(weighted - ops.expand_dims_like(largest, weighted))))
+    return largest, ops.log(ops.sum(weights * ops.exp(weighted - ops.expand_dims_like(largest, weighted))))
