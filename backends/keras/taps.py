@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from stcore.backends.keras.calls import Call, replaced
+from stcore.backends.keras.calls import Call, operations, replaced
 from stcore.protocols import Tap
 
 
@@ -28,14 +28,7 @@ def tapped(model: Any, tap: Tap) -> AbstractContextManager[None]:
 
         return called
 
-    return replaced(_operations(model), between)
-
-
-def _operations(model: Any) -> list[Any]:
-    layers = model._flatten_layers()
-    functional = [getattr(layer, "_functional", layer) for layer in layers if isinstance(layer, keras.Model)]
-    operations = [operation for each in functional for operation in getattr(each, "operations", ())]
-    return list({id(each): each for each in (*layers, *operations)}.values())
+    return replaced(operations(model), between)
 
 
 def _is_floating(value: Any) -> bool:
