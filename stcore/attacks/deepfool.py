@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from stcore.attacks.hyperplane import DUAL, length, nearest_boundary
+from stcore.attacks.on_batch import OnBatch
 from stcore.attacks.stepped import either
 from stcore.base import checks
-from stcore.core.entry import attack_batch
 from stcore.core.losses import margin
 from stcore.core.search import forward
 from stcore.core.threat import NORMS
@@ -20,7 +17,7 @@ _TINY = 1e-30  # keeps a division by a vanishing gradient finite
 
 
 @dataclass(frozen=True)
-class DeepFool:
+class DeepFool(OnBatch):
     """Finds small adversarial perturbations, in l2 or l∞: steps onto the nearest linearised boundary.
 
     One evaluation per step, slightly beyond: at x + (1 + overshoot) · perturbation, clipped to the bounds.
@@ -76,18 +73,3 @@ class DeepFool:
         if self.epsilon is None:
             return found
         return NORMS[self.norm](self.epsilon, self.bounds).projection(ops, x)(found)
-
-    def __call__(
-        self,
-        model: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        noise: tuple[Tensor, ...] | None = None,
-        rng: np.random.Generator | int | None = None,
-    ) -> Tensor:
-        """Returns adversarial examples, shaped like x, of native x (B, …) with labels y (B,); draws no noise.
-
-        Raises TypeError, DataError or UsageError as `stcore.find_squeeze_pair` does.
-        """
-        return attack_batch(self, model, x, y, noise, rng)

@@ -11,15 +11,15 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from stcore.attacks.counter_random import Keys
 from stcore.attacks.hyperplane import length
+from stcore.attacks.on_batch import OnBatch
 from stcore.attacks.stepped import State, claims, either
 from stcore.base import checks
-from stcore.core.entry import attack_batch
 from stcore.core.losses import margin
 from stcore.core.search import forward, value_and_input_gradient
 from stcore.protocols import Array, Mode, Network, Ops, Tensor
@@ -47,7 +47,7 @@ class Evaluated(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MinimumNorm(ABC):
+class MinimumNorm(OnBatch, ABC):
     """What minimum-norm attacks share: an `Attack` and a `SteppedAttack` that evaluates `steps` points.
 
     epsilon: the radius up to which an evaluation counts an example against the network. The search does not depend
@@ -136,21 +136,6 @@ class MinimumNorm(ABC):
             nearer = ops.flag(state["size"] < NEARER * before["nearest"], zero)
             (found,) = either(ops, nearer, (state["adversarial"],), (found,))
         return found
-
-    def __call__(
-        self,
-        model: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        noise: tuple[Tensor, ...] | None = None,
-        rng: np.random.Generator | int | None = None,
-    ) -> Tensor:
-        """Returns what `find` does, of native x (B, …) with labels y (B,); draws no noise.
-
-        Raises TypeError, DataError or UsageError as `stcore.find_squeeze_pair` does.
-        """
-        return attack_batch(self, model, x, y, noise, rng)
 
 
 def cosine(first: float, last: float, step: Array, steps: int) -> Array:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from stcore.attacks.ascent_losses import ASCENT_LOSSES
+from stcore.attacks.on_batch import OnBatch
 from stcore.attacks.stepped import either
 from stcore.base import checks
-from stcore.core.entry import attack_batch
 from stcore.core.losses import margin
 from stcore.core.search import ascend_watching, noise_laws, starts
 from stcore.errors import UsageError
@@ -29,7 +27,7 @@ class Attack(Protocol):
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(OnBatch):
     """Projected gradient ascent (Madry et al., 2018; Eq. 1) under running statistics, in the l∞ or l2 ball.
 
     The defaults are the paper's PGD-20: maximise the cross-entropy, ε = 8/255, α = 2/255, from a uniform start in
@@ -117,22 +115,6 @@ class PGD:
             kept, found, _ = keep(point, *logits, kept, found, ops.ones_like(zero))
         point, kept, found = ascend(final, kept, found)
         return either(ops, found, (kept,), (point,))[0]  # the very last point is returned unjudged
-
-    def __call__(
-        self,
-        model: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        noise: tuple[Tensor, ...] | None = None,
-        rng: np.random.Generator | int | None = None,
-    ) -> Tensor:
-        """Returns adversarial examples, shaped like x, of native pixels x (B, …) with labels y (B,).
-
-        noise, rng: the starts, as for `stcore.find_squeeze_pair`; one noise for each restart.
-        Raises TypeError, DataError or UsageError as that function does.
-        """
-        return attack_batch(self, model, x, y, noise, rng)
 
 
 def FGSM(epsilon: float = 8 / 255, norm: str = "linf", bounds: tuple[float, float] = (0.0, 1.0)) -> PGD:

@@ -74,7 +74,7 @@ class Intervals:
         return terms
 
     def _rounding(self, terms: Array, size: Array, name: str) -> Array:
-        """What so many roundings in sums of this size, and ours, change at most."""
+        """The most that `terms` roundings in sums of this size, and ours, change."""
         rounded = terms * self._unit
         if not (size.max() < self._most and rounded.max() < 0.5):
             raise UsageError(
