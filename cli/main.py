@@ -64,7 +64,7 @@ exit codes: 0 ok, 1 a bug, 2 usage, 3 data, 4 device or memory, 5 training diver
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    with streams.lasting() as output:
+    with ranks.heard(), streams.lasting() as output:
         code = _run(list(sys.argv[1:] if args is None else args))
         output.flush()
         if output.lost:

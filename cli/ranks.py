@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
+from stcore.base.interrupts import postponed
 from stcore.base.ranks import launched
 from stcore.errors import UsageError
 
@@ -26,6 +28,14 @@ def check(command: str) -> None:
             f"expected one process for stcli {command}; a launcher started {launched()}. Run it without torchrun"
             + ("; --shard i/n shares the work" if command == "evaluate" else "")
         )
+
+
+def heard() -> AbstractContextManager[None]:
+    """Within this context a rank has time to report an error.
+
+    The launcher sends SIGTERM as soon as one rank is gone, often before the others have said so.
+    """
+    return postponed() if launched() > 1 else nullcontext()
 
 
 def speaks() -> bool:

@@ -3,10 +3,12 @@
 import os
 import signal
 import sys
+import time
 
 import numpy as np
 import torch.distributed
 
+from stcore.cli import ranks as cli_ranks
 from stcore.cli.main import main
 from stcore.errors import DataError
 from stcore.training.trainer import Trainer
@@ -34,6 +36,16 @@ def failing(drawn):
     return fail
 
 
+def slow(speaks):
+    """The report of an error, so late that the launcher has asked this rank to end."""
+
+    def later():
+        time.sleep(1)
+        return speaks()
+
+    return later
+
+
 def counted(reduce):
     def count(tensor, *args):
         messages.append(tensor.numel())
@@ -48,6 +60,7 @@ if "COUNTS" in os.environ and RANK == "0":
 if "DUMPS" in os.environ:
     Trainer.run = watched(Trainer.run)
 if "FAILS" in os.environ:
+    cli_ranks.speaks = slow(cli_ranks.speaks)
     Trainer._drawn = failing(Trainer._drawn)
 code = main(sys.argv[1:])
 if messages:

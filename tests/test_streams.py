@@ -372,7 +372,10 @@ def test_a_broken_image_is_reported_when_its_turn_comes(tmp_path, broken):
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_an_epoch_that_is_left_early_leaves_neither_threads_nor_open_files(train, monkeypatch, workers):
+def test_an_epoch_that_is_left_early_leaves_neither_threads_nor_open_files(tmp_path, monkeypatch, workers):
+    for part in ("train", "test"):  # one shard: whatever the threads have read ahead, it is open
+        write_tar(tmp_path / f"{part}-000000.tar", members(range(TOTAL)))
+    train = load_stream(tmp_path).train
     files, opened = [], tar._opened
 
     @contextmanager
@@ -385,10 +388,9 @@ def test_an_epoch_that_is_left_early_leaves_neither_threads_nor_open_files(train
                 files.remove(path)
 
     monkeypatch.setattr(tar, "_opened", counted)
-    batches = StreamBatches(train, 3, 0, buffer=4, workers=workers).epoch(0)
-    next(batches)
-    assert (len(alive()), len(files)) == (workers, 1)
-    batches.close()
+    with closing(StreamBatches(train, 3, 0, buffer=4, workers=workers).epoch(0)) as batches:
+        next(batches)
+        assert (len(alive()), len(files)) == (workers, 1)
     assert (alive(), files) == ([], [])
 
 

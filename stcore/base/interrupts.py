@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FrameType, TracebackType
 
 from stcore.base.ranks import Alone, Ranks
@@ -64,7 +64,7 @@ class Interrupt:
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Routes SIGINT and SIGTERM to `handler` during the block, then restores the former handlers.
+    """Routes SIGINT and SIGTERM to `handler` during the block, even if `postponed`, then restores what was before.
 
     No effect outside the main thread, the only one that may set signal handlers.
     """
@@ -72,7 +72,26 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     signals = (signal.SIGINT, signal.SIGTERM) if main else ()
     former = {number: signal.signal(number, handler) for number in signals}
     try:
-        yield
+        with _masked("SIG_UNBLOCK", *signals):
+            yield
     finally:
         for number, former_handler in former.items():
             signal.signal(number, former_handler)
+
+
+def postponed() -> AbstractContextManager[None]:
+    """Within this context SIGTERM waits for the next `handled` block, or for the end of the context."""
+    return _masked("SIG_BLOCK", signal.SIGTERM)
+
+
+@contextmanager
+def _masked(how: str, *signals: int) -> Iterator[None]:
+    """This thread's signal mask, changed during the block; no effect on Windows, which has none."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    former = signal.pthread_sigmask(getattr(signal, how), signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
