@@ -195,7 +195,7 @@ def test_every_fault_is_one_clear_error_and_leaves_nothing(tmp_path, monkeypatch
     begun = time.monotonic()
     with pytest.raises(DataError, match=message) as raised:
         fetch("cifar10", folder=tmp_path, timeout=TIMEOUT)
-    assert time.monotonic() - begun < 8  # and not for ever
+    assert time.monotonic() - begun < 60  # and not for ever
     said = str(raised.value)
     expected = f"expected {ARCHIVE} of {len(archive)} bytes with sha256 {hashlib.sha256(archive).hexdigest()}"
     assert said.startswith(f"{expected}, received ")
