@@ -13,6 +13,7 @@ from masked_networks import DEFENCES, IMAGES, Defence, digits, network, silu, so
 
 import stcore
 from stcore.attacks.apgd import APGD
+from stcore.attacks.bpda import bpda
 from stcore.attacks.square import Square
 from stcore.audit import CHECKS, QUICK, audit
 from stcore.autoattack.cascade import Cascade
@@ -159,17 +160,16 @@ def test_the_documented_table_is_of_these_defences():
 # What attacks leave
 
 
-def left(model, attack, epsilon, *, stand_in=None, samples=1):
-    """How many images withstand the attack on the stand-in, by the model's own answers, of most of `samples`."""
+def left(model, attack, epsilon, samples=1):
+    """How many images withstand the attack, by most of `samples` answers."""
     _, test = digits()
     classifier = stcore.make_classifier(model)
-    target = stcore.make_classifier(stand_in) if stand_in is not None else classifier
     alone = attack == "alone"
     size = 1 if alone else IMAGES
 
-    def classes(of, points):
-        parts = (of.images(points[i : i + size]) for i in range(0, len(points), size))
-        return np.concatenate([Evaluator(of, {}).classes(part) for part in parts])
+    def classes(points):
+        parts = (classifier.images(points[i : i + size]) for i in range(0, len(points), size))
+        return np.concatenate([Evaluator(classifier, {}).classes(part) for part in parts])
 
     steps = APGD(epsilon, "dlr" if attack == "apgd-dlr" else "cross_entropy", 30)
     stage = {
@@ -177,17 +177,17 @@ def left(model, attack, epsilon, *, stand_in=None, samples=1):
         "autoattack-rand": Stage("apgd-ce", APGD(epsilon, steps=20, samples=20), samples=20),
     }.get(attack, Stage("apgd-dlr" if attack == "apgd-dlr" else "apgd-ce", steps))
     images = (test.images / 255).astype(np.float32)
-    parts = (target.images(images[i : i + size]) for i in range(0, IMAGES, size))
-    logits = np.concatenate([Evaluator(target, {}).logits(part) for part in parts])
+    parts = (classifier.images(images[i : i + size]) for i in range(0, IMAGES, size))
+    logits = np.concatenate([Evaluator(classifier, {}).logits(part) for part in parts])
     cascade = Cascade(
-        target,
+        classifier,
         [stage],
         images,
         test.labels,
         logits,
-        lambda points: classes(target, points),
+        classes,
         batch_size=size,
-        lanes=lanes_on(target),
+        lanes=lanes_on(classifier),
     )
     while cascade.advance():
         pass
@@ -195,18 +195,19 @@ def left(model, attack, epsilon, *, stand_in=None, samples=1):
         return int(cascade.records.robust.sum())
     for row, point in cascade.found.items():
         images[row] = point
-    wrong = sum((classes(classifier, images) != test.labels).astype(int) for _ in range(samples))
+    wrong = sum((classes(images) != test.labels).astype(int) for _ in range(samples))
     return int((2 * wrong <= samples).sum())
 
 
 def both(backend, name):
     """What plain APGD-CE leaves, and what the attack that the audit names."""
     defence, samples = DEFENCES[name], 20 if DEFENCES[name].attack == "autoattack-rand" else 1
-    plain = left(masked(backend, defence), "apgd-ce", defence.epsilon, samples=samples)
-    stand_in = network(backend, defence.weights()) if defence.attack == "bpda" else None
-    return plain, left(
-        masked(backend, defence), defence.attack, defence.epsilon, stand_in=stand_in, samples=samples
-    )
+    plain = left(masked(backend, defence), "apgd-ce", defence.epsilon, samples)
+    model = masked(backend, defence)
+    if defence.attack != "bpda":
+        return plain, left(model, defence.attack, defence.epsilon, samples)
+    with bpda(model, [defence.layer or "before"]):
+        return plain, left(model, "apgd-ce", defence.epsilon)
 
 
 ON_KERAS = (
