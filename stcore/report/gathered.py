@@ -162,7 +162,7 @@ def _gather(path: Path, name: str) -> GatheredRun:
 
 
 def of_card(card: zoo.Card, path: Path, name: str) -> GatheredRun:
-    """What the card of the zoo says of the run that made the network, and the evaluations in the working folder."""
+    """What a card of the zoo says of the run that made a network, and its evaluations in the working folder."""
     scores = {attack: Accuracy.of_json(score).as_json() for attack, score in card.accuracies.items()}
     images = max(score["total"] for score in scores.values())
     count = {} if card.config.get("test_size") else {"images": images}  # unknown if the run shortened the split

@@ -99,10 +99,8 @@ def _number(name: str, scores: Mapping[str, Mapping[str, Any]], *, alone: bool) 
 def chance_warning(run: GatheredRun, checkpoint: str | None = None) -> Iterator[Text]:
     """A warning if the network is no better than chance, so that its robust accuracy means nothing.
 
-    checkpoint: by default the report's.
-
     That is the case if its natural accuracy is not clearly above that of guessing one of equally frequent classes,
-    or if its audit found that it predicts one class for every image.
+    or if its audit found that it predicts one class for every image.   checkpoint: by default the report's.
     """
     checkpoint = checkpoint or run.checkpoint
     reasons = list(_chance_reasons(run, checkpoint))
