@@ -563,8 +563,8 @@ def test_a_network_of_the_zoo_is_reported_from_its_card(of_zoo, tmp_path):
         attack_in_words("union:linf:0.2:pgd20+l2:1.0:pgd20").split(" ε")[0]: "best",
         "PGD-100": "best",
         "corruptions:fog:1+3": "best",
-        "Square": "best other weights",
-        "FAB": "best other test images",
+        "square": "best other weights",
+        "fab": "best other test images",
     }
     caption = "Accuracy in percent on corrupted versions of 100 images, best checkpoint, by severity"
     assert page.table(caption)[1][:3] == ["fog", "80.00", "61.00"]
