@@ -108,7 +108,7 @@ def _joined(runs: Sequence[GatheredRun], checkpoint: str, folders: Sequence[Path
                 f"evaluation: expected the runs' threat model, {threat[0]} {threat[1]:g}; {folder} is of {its[0]} "
                 f"{its[1]:g}"
             )
-        later = LaterEvaluation(folder.name, checkpoint, identity, read_result(folder), "")
+        later = LaterEvaluation(folder, folder.name, checkpoint, identity, read_result(folder), "")
         prints[identity["weights"]] = dataclasses.replace(run, evaluations=(*run.evaluations, later))
     joined = {run.path: run for run in prints.values()}
     return [joined.get(run.path, run) for run in runs]

@@ -61,7 +61,7 @@ def add(name: str, run: Path, evaluation: Path, dataset: str | None, folder: Pat
             f"evaluation: expected the threat model of the run, {plan.norm} {plan.evaluation.epsilon:g}; received "
             f"{identity['norm']} {identity['epsilon']:g}"
         )
-    later = LaterEvaluation(evaluation.parent.name, of, identity, result, "")
+    later = LaterEvaluation(evaluation, evaluation.parent.name, of, identity, result, "")
     gathered = dataclasses.replace(gathered, name=name, path=Path(name), evaluations=(later,))
 
     write_file(folder / f"{name}.safetensors", (run / f"{of}.safetensors").read_bytes())

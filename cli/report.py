@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
 
-from stcore import errors
+from stcore import errors, zoo
 from stcore.base import checks
 from stcore.cli.console import make_console, make_progress, say
 from stcore.cli.parsing import MaybeText, parse
@@ -30,7 +31,8 @@ class ReportOptions:
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """The runs' folders, as `stcli train` leaves them."""
+    """The runs' folders, as `stcli train` leaves them, or zoo:NAME (stcli zoo list), whose evaluations are those
+    in evaluations/ here."""
     out: MaybeText = None
     """File to write; by default report.html, report.md or model-card.md in the working directory."""
     format: str = "html"
@@ -59,8 +61,12 @@ def main(args: Sequence[str]) -> int:
 
 def backends(runs: Sequence[Path]) -> set[str]:
     """The backends of the runs that are installed; the report names those that are not."""
-    named = {str(RunFolder.open(run).read_config().get("backend")) for run in runs}
-    return named & set(available_backends())
+    return {str(_settings(run).get("backend")) for run in runs} & set(available_backends())
+
+
+def _settings(run: Path) -> Mapping[str, Any]:
+    card = zoo.find(run)
+    return RunFolder.open(run).read_config() if card is None else card.config
 
 
 def tell(console: Console, out: Path, *, show: bool) -> None:

@@ -5,25 +5,36 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from reported import TOTAL, Page, make_evaluation, make_row, make_run, shown, undrawn
 from small import contents, stcli, trained
 
+import stcore
+from stcore import zoo
+from stcore.base.files import write_arrays
+from stcore.base.weights_file import load_weights, save_weights
 from stcore.cli.training_plan import plan_from
-from stcore.evaluation.accuracy import Accuracy
+from stcore.errors import UsageError
+from stcore.evaluation.accuracy import Accuracy, MeanAccuracy
+from stcore.evaluation.results import as_json
 from stcore.methods import METHODS
 from stcore.paper import PRESETS
+from stcore.report.gathered import gather
 from stcore.report.reproduce import options_of, train_command
 from stcore.report.trained import sentences
 from stcore.results.comparison import compare
+from stcore.results.names import attack_in_words
 from stcore.runs.plan import make_plan
 from stcore.runs.record import read_record
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
+ZOO = "digits-small-cnn-st"
 RESULTS = "Accuracy on the test split"
 LATER = "Evaluated later, by stcli evaluate"
 
@@ -188,7 +199,9 @@ def test_a_default_run_needs_no_more_than_its_choices():
 def test_every_method_is_said_in_words(method):
     """Also those whose steps count in ε."""
     plan = make_plan({"method": method, "dataset": "cifar10"})
-    said = " ".join(sentences(SimpleNamespace(weights={}), plan)).replace("\N{NO-BREAK SPACE}", " ")
+    said = " ".join(sentences(SimpleNamespace(weights={}, checkpoint="best"), plan)).replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
     assert ("searched for examples within ε = 8/255" in said) == (method != "standard")
     assert ("in 1 step of 10/255" in said) == (method == "fgsm-rs")
 
@@ -509,3 +522,105 @@ def test_the_report_knows_the_audits_question_by_its_name():
     from stcore.report.summary import ONE_CLASS
 
     assert ONE_CLASS in {check.name for check in CHECKS}
+
+
+# Networks of the zoo
+
+
+@pytest.fixture
+def of_zoo(tmp_path, monkeypatch):
+    """The card of a network with evaluations in the working folder: corruptions, minimum norms, others."""
+    monkeypatch.chdir(tmp_path)
+    card = zoo.read_card(ZOO)
+    own = {"checkpoint": ZOO, "weights": card.weights, "data": card.data, "epsilon": card.epsilon}
+    fmn = make_evaluation(tmp_path, attack="fmn", images=347, **{**own, "subset": None})
+    arrays = {name.replace("autoattack", "fmn"): array for name, array in card.read_records().items()}
+    write_arrays(fmn / "records.npz", {**arrays, "fmn/minimum_norm": np.array(True)})
+    union = "union:linf:0.2:pgd20+l2:1.0:pgd20"
+    make_evaluation(tmp_path, attack=union, correct=21, **own)
+    make_evaluation(tmp_path, attack="pgd100", correct=33, **{**own, "checkpoint": "copied"})  # by its weights
+    fog = make_evaluation(tmp_path, attack="corruptions:fog:1+3", **own)
+    mean = MeanAccuracy.of({"fog": {1: Accuracy(80, 100), 3: Accuracy(61, 100)}})
+    accuracies = as_json({"natural": Accuracy(90, 100), "corruptions:fog:1+3": mean})
+    (fog / "result.json").write_text(json.dumps({"accuracies": accuracies, "cascades": {}, "audit": None}))
+    make_evaluation(tmp_path, attack="square", correct=11, **{**own, "weights": "another"})
+    make_evaluation(tmp_path, attack="fab", correct=12, **{**own, "data": "another"})
+    make_evaluation(
+        tmp_path, attack="fgsm", correct=13, **{**own, "weights": "its", "checkpoint": "other-network"}
+    )
+    return card
+
+
+def test_a_network_of_the_zoo_is_reported_from_its_card(of_zoo, tmp_path):
+    page = report(tmp_path / "report.html", f"zoo:{ZOO}")
+    scores = {name: Accuracy.of_json(score).as_json() for name, score in of_zoo.accuracies.items()}
+    assert page.table(RESULTS)[1:] == [["best", *map(shown, scores.values())]]
+    stages = page.table("Images still classified correctly after each attack")[1:]
+    assert stages[-1] == ["square", f"{scores['autoattack']['correct']} of 347"]
+    later = {row[1].split(" ε")[0]: row for row in page.table(LATER)[1:] if not row[1].startswith("natural")}
+    assert {name: row[0] for name, row in later.items()} == {
+        "FMN": "best",
+        attack_in_words("union:linf:0.2:pgd20+l2:1.0:pgd20").split(" ε")[0]: "best",
+        "PGD-100": "best",
+        "corruptions:fog:1+3": "best",
+        "square": "best other weights",
+        "fab": "best other test images",
+    }
+    caption = "Accuracy in percent on corrupted versions of 100 images, best checkpoint, by severity"
+    assert page.table(caption)[1][:3] == ["fog", "80.00", "61.00"]
+    curves = page.table("Median l∞ norm of the nearest examples, over the images that are classified correctly")
+    assert [row[1:3] for row in curves[1:]] == [["FMN", "347"], ["all attacks", "347"]]
+    assert of_zoo.data_note in page.text
+    assert f"The licence of the weights is {of_zoo.licence}." in page.text
+    assert {row[0]: row[1:] for row in page.table("Splits of digits")[1:]} == {"test": ["347", of_zoo.data]}
+    for command in (*of_zoo.commands, f"stcli evaluate zoo:{ZOO} --attacks pgd100"):
+        assert command in " ".join(page.text.replace("\\", "").split())
+    assert "How training went" not in page.text
+    assert "epoch by epoch" not in page.text
+
+
+def test_the_model_card_of_a_network_of_the_zoo(of_zoo, tmp_path):
+    said = stcli("report", f"zoo:{ZOO}", "--format", "card", "--out", tmp_path / "card.md")
+    assert said.code == 0, said.err
+    text = (tmp_path / "card.md").read_text()
+    assert f'license: "{of_zoo.licence.lower()}"' in text
+    assert f'name: "{ZOO}"' in text
+    assert f'stcore.load("zoo:{ZOO}", backend="keras")' in text
+
+
+def test_a_network_of_the_zoo_is_compared_with_a_run(of_zoo, tmp_path):
+    page = report(tmp_path / "report.html", make_run(tmp_path / "run"), "zoo:digits-small-cnn-fast-st")
+    rows = page.table("Best checkpoints")[1:]
+    assert [row[0] for row in rows] == ["run st", "zoo:digits-small-cnn-fast-st fast-st, last"]
+    assert "Compare with care: the runs differ in their test images." in page.text
+
+
+@pytest.mark.parametrize("examples", ["--examples", "--no-examples"])
+def test_an_unknown_network_of_the_zoo_is_named(examples, tmp_path):
+    said = stcli("report", "zoo:digits-smal-cnn-st", examples, "--out", tmp_path / "report.html")
+    assert said.code == 2
+    assert "Did you mean 'digits-small-cnn-st'?" in said.err
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_a_part_of_the_split_is_known_by_what_the_card_says(name, tmp_path, monkeypatch):
+    """The fingerprint of a part to which the run shortened its split is not on the card."""
+    monkeypatch.chdir(tmp_path)
+    card = zoo.read_card(name)
+    about = {"checkpoint": name, "weights": card.weights, "data": "of a part", "dataset": card.config["dataset"]}
+    make_evaluation(tmp_path, **about, subset=None)
+    make_evaluation(tmp_path, **about)
+    make_evaluation(tmp_path, **{**about, "dataset": "npz"}, subset=None)
+    (run,) = gather([Path(f"zoo:{name}")])
+    same = "" if "test_size" in card.config else "other test images"
+    assert [one.mismatch for one in run.evaluations] == [same, "other test images", "other test images"]
+
+
+def test_a_loaded_network_writes_its_report(of_zoo, backend, tmp_path):
+    network = stcore.load(f"zoo:{ZOO}", backend=backend.name)
+    with undrawn():
+        path = network.report(tmp_path / "report.html", examples=False)
+    assert Page.of(path).table(RESULTS)
+    save_weights(tmp_path / "w.safetensors", *load_weights(of_zoo.files["safetensors"]))
+    with pytest.raises(UsageError, match="expected a run, or a network of the zoo"):
+        stcore.load(tmp_path / "w.safetensors", backend=backend.name).report(tmp_path / "again.html")

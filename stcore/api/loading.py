@@ -109,6 +109,19 @@ class LoadedNetwork:
         batches = ((classifier.images(images[rows]), labels[rows]) for rows in _slices(len(images), batch_size))
         return evaluate(self.model, batches, attacks, batch_size=batch_size, **{**threat, **options})
 
+    def report(self, path: str | Path, *, format: str | None = None, examples: bool = True) -> Path:
+        """Writes the report of a run or of a network of the zoo, as `stcli report` does, and returns its path.
+
+        format: html, markdown or card, a model card; by default markdown for a file NAME.md, else html.
+        Raises UsageError for a file that cannot be written, a missing package, or the network of a
+        weights file alone, of which there is nothing to report.
+        """
+        from stcore.report.writing import write
+
+        out = Path(path)
+        form = format or ("markdown" if out.suffix == ".md" else "html")
+        return write([self._place()], out, form, examples=examples)
+
     def preprocess(self, images: Any) -> Tensor:
         """Images (N, H, W, C) or photos as the model's native tensor: pixels in [0, 1], in its own layout.
 
@@ -211,6 +224,14 @@ class LoadedNetwork:
         if self.resize != RESIZE:
             raise UsageError(f"images: expected weights with the resize rule {RESIZE!r}; received {self.resize!r}")
         return read_photos(photos, self.image_shape, skip_broken)
+
+    def _place(self) -> Path:
+        """What a report is of."""
+        if self.card is None:
+            raise UsageError(
+                "report: expected a run, or a network of the zoo; a weights file says nothing of its training"
+            )
+        return Path(f"{zoo.PREFIX}{self.card.name}")
 
     def _plan(self) -> Plan | None:
         """The run's plan; None if only the weights are known."""

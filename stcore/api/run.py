@@ -64,19 +64,6 @@ class Run(LoadedNetwork):
             for name, scores in checkpoints.items()
         }
 
-    def report(self, path: str | Path, *, format: str | None = None, examples: bool = True) -> Path:
-        """Writes the report of this run, as `stcli report` does, and returns its path.
-
-        format: html, markdown or card, a model card; by default markdown for a file NAME.md, else html.
-        Raises UsageError for a file that cannot be written, or a missing package.
-        """
-        from stcore.report.writing import write
-
-        out = Path(path)
-        return write(
-            [self.path], out, format or ("markdown" if out.suffix == ".md" else "html"), examples=examples
-        )
-
     def evidence(self, path: str | Path, *, with_weights: bool = False) -> Evidence:
         """Writes the evidence of the evaluation of its checkpoint that kept its examples, and returns it.
 
@@ -113,6 +100,9 @@ class Run(LoadedNetwork):
         Raises UsageError if they were not: give them again, by `stcore.train(…, out=…, resume=True)`.
         """
         return self if self.result is not None else _resume(self, progress)
+
+    def _place(self) -> Path:
+        return self.path
 
     def _plan(self) -> Plan | None:
         with RunFolder(self.path).explaining():

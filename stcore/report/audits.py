@@ -16,8 +16,8 @@ WHAT = (
     "checks for this on a few images. It can raise doubts; it cannot prove that a network is robust."
 )
 NONE = (
-    "No evaluation of this run was audited, so it is unknown whether its gradients mislead the attacks. stcli "
-    "evaluate audits unless --no-audit is given, and saves the audit with the run if autoattack is an attack."
+    "No evaluation here was audited, so it is unknown whether its gradients mislead the attacks. stcli "
+    "evaluate audits unless --no-audit is given, and saves the audit with an evaluation that has a folder."
 )
 
 

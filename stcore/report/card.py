@@ -20,10 +20,10 @@ from stcore.results import names
 from stcore.runs.plan import Plan
 
 
-def card(run: GatheredRun, checkpoint: str = "best", place: str | None = None) -> str:
-    """The card of a run's checkpoint.
+def card(run: GatheredRun, checkpoint: str | None = None, place: str | None = None) -> str:
+    """The card of a checkpoint, by default the report's.
 
-    place: where its network is loaded from; by default its weights file.
+    place: where its network is loaded from; by default its weights file, or zoo:NAME.
     Raises UsageError if the run is unfinished or of another version.
     """
     if run.plan is None:
@@ -32,8 +32,10 @@ def card(run: GatheredRun, checkpoint: str = "best", place: str | None = None) -
         raise UsageError(
             f"card: expected a finished run; {run.path} has no result. Resume it: stcli train --resume"
         )
+    checkpoint = checkpoint or run.checkpoint
+    place = place or (f"{checkpoint}.safetensors" if run.card is None else str(run.path))
     lines = ["---", *yaml(front_matter(run, run.plan, checkpoint)), "---", ""]
-    document = _document(run, run.plan, checkpoint, place or f"{checkpoint}.safetensors")
+    document = _document(run, run.plan, checkpoint, place)
     return "\n".join(lines) + markdown(document, folder="")
 
 

@@ -23,7 +23,8 @@ def side_by_side(runs: Sequence[GatheredRun], key: str) -> Section:
     columns = list(dict.fromkeys(name for one in found for name in one))
     rows = []
     for run, one in zip(runs, found, strict=True):
-        details = (str(run.config.get("method", "st")), "" if run.result is not None else "unfinished")
+        other = "" if run.checkpoint == "best" else run.checkpoint
+        details = (str(run.config.get("method", "st")), other, "" if run.result is not None else "unfinished")
         detail = ", ".join(word for word in details if word not in ("", run.name))
         cells = [accuracy(one[name]) if name in one else Cell("–") for name in columns]
         rows.append((Cell(run.name, detail), *cells))

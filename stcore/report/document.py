@@ -56,7 +56,7 @@ def single_run(run: GatheredRun, prefix: str, examples: Examples) -> Part:
         sections.append(Section(f"{prefix}examples", "Examples", tuple(examples[run.name])))
     sections += [
         audits(run, f"{prefix}audit"),
-        history(run, f"{prefix}history"),
+        *history(run, f"{prefix}history"),
         reproduce(run, f"{prefix}reproduce"),
     ]
     return Part(f"{prefix}run", run.name if prefix else None, tuple(sections))

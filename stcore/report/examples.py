@@ -24,11 +24,11 @@ IMAGES = 4
 
 
 def examples_of(run: GatheredRun, progress: Progress) -> tuple[Block, ...]:
-    """Pictures on the best checkpoint, or on the last if there is no best one yet.
+    """Pictures on the report's checkpoint, or on the last if there is no best one yet.
 
     If there can be no examples, a note says why; the rest of the report does not need them.
     """
-    name = next((name for name in ("best", "last") if name in run.weights), None)
+    name = next((name for name in (run.checkpoint, "last") if name in run.weights), None)
     if run.plan is None or name is None:
         return (Text("No examples: the run has no weights that this version of stcore can load.", "note"),)
     try:
@@ -43,7 +43,9 @@ def examples_of(run: GatheredRun, progress: Progress) -> tuple[Block, ...]:
 
 
 def _subject(run: GatheredRun, plan: Plan, checkpoint: str) -> Subject:
-    weights, metadata = load_weights(run.path / f"{checkpoint}.safetensors")
+    weights, metadata = load_weights(run.files[checkpoint])
+    if run.card is not None:  # whose fingerprint is of the whole test split
+        plan = dataclasses.replace(plan, data=dataclasses.replace(plan.data, test_size=None))
     without = dataclasses.replace(plan, evaluation=dataclasses.replace(plan.evaluation, attacks=()))
     work = CheckpointEvaluation(set_up(without, metadata))
     test = work.test
@@ -78,7 +80,7 @@ def _picture(run: GatheredRun, result: Result) -> Picture:
         for kind in KINDS
     ]
     return Picture(
-        f"{run.name.replace('/', '-')}-examples",
+        f"{run.file_name}-examples",
         f"{count} test images with their perturbations and the resulting examples. {'; '.join(described)}.",
         "On the left: the checkpoint, the test image's number and its true class. Below each image: its "
         f"cross-entropy and the predicted class. Perturbations are multiplied by {result.amplification:.3g}. "

@@ -18,8 +18,7 @@ HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "s
 
 
 def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any]:
-    """The card's metadata. The licence is left unknown: whoever publishes the weights chooses it."""
-    name = run.name.replace("/", "-")
+    """The card's metadata. A run's licence is left unknown: whoever publishes the weights chooses it."""
     data, kind = names.data(plan.data.dataset), plan.data.dataset.partition(":")[0]
     hub = _hub_dataset(plan)
     metrics = [
@@ -32,13 +31,13 @@ def front_matter(run: GatheredRun, plan: Plan, checkpoint: str) -> dict[str, Any
         for what, score in figures(run, checkpoint).items()
     ]
     return {
-        "license": "unknown",
+        "license": "unknown" if run.card is None else run.card.licence.lower(),
         "library_name": "stcore",
         **({} if any(chance_warning(run, checkpoint)) else {"pipeline_tag": "image-classification"}),
         "tags": ["adversarial-robustness", "adversarial-training", plan.method.name, plan.model.name],
         **({} if hub is None else {"datasets": [hub]}),
         "metrics": ["accuracy"],
-        "model-index": [_entry(name, hub or kind, data, metrics)],
+        "model-index": [_entry(run.file_name, hub or kind, data, metrics)],
     }
 
 

@@ -12,9 +12,10 @@ from stcore.report.phrases import duration, percent, plural
 from stcore.results.names import attack_in_words
 
 
-def history(run: GatheredRun, key: str) -> Section:
-    """The training's history in sentences; for an unfinished run, also its last epoch."""
-    return Section(key, "How training went", tuple(_blocks(run)))
+def history(run: GatheredRun, key: str) -> list[Section]:
+    """The training's history in sentences; for an unfinished run, also its last epoch. None if it is unknown."""
+    blocks = tuple(_blocks(run))
+    return [Section(key, "How training went", blocks)] if blocks else []
 
 
 def _blocks(run: GatheredRun) -> Iterator[Block]:

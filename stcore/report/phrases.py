@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stcore.evaluation.accuracy import Accuracy
 from stcore.report.blocks import Cell
 from stcore.results import names
 
@@ -13,6 +14,12 @@ def accuracy(score: Mapping[str, Any]) -> Cell:
     """An accuracy in percent with its interval."""
     low, high = score["interval_95"]
     return Cell(percent(score["accuracy"]), f"[{percent(low)}, {percent(high)}]")
+
+
+def images_of(score: Mapping[str, Any]) -> int:
+    """The number of images of an accuracy, whose counts may be of several versions of each."""
+    of = Accuracy.of_json(score)
+    return of.total // of.repeats
 
 
 def percent(share: float) -> str:

@@ -11,7 +11,7 @@ from stcore.evaluation.unions import without_members
 from stcore.presets import default_preset
 from stcore.report.blocks import Block, Code, Folded, Section, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.runs.folder import CONFIG
+from stcore.runs.folder import CONFIG, as_toml
 from stcore.runs.plan import Plan, make_plan
 from stcore.runs.record import data_of
 
@@ -29,9 +29,8 @@ def reproduce(run: GatheredRun, key: str) -> Section:
     if run.plan is not None and run.plan.given:
         return Section(key, "How to reproduce", tuple(in_python(run, run.plan)))
     blocks: list[Block] = [Code("\n".join(map(in_lines, commands(run)))), Text(SAME)]
-    config = (run.path / CONFIG).read_text(encoding="utf-8")
     title = f"Or save this as {CONFIG} and run stcli train --config {CONFIG}"
-    blocks.append(Folded(title, (Code(config.rstrip(), "toml"),)))
+    blocks.append(Folded(title, (Code(as_toml(run.config).rstrip(), "toml"),)))
     return Section(key, "How to reproduce", tuple(blocks))
 
 
@@ -65,7 +64,9 @@ def in_python(run: GatheredRun, plan: Plan) -> Iterator[Block]:
 def commands(run: GatheredRun) -> Iterator[str]:
     """The commands in order: download, training, evaluations."""
     out, plan = f"{run.path.name or 'run'}-again", run.plan
-    if plan is None:
+    if run.card is not None:
+        yield from run.card.commands
+    elif plan is None:
         yield shlex.join(["stcli", "train", "--config", str(run.path / CONFIG), "--out", out])
     else:
         if plan.data.dataset in PUBLISHED:
@@ -136,7 +137,8 @@ def evaluate_command(run: GatheredRun, one: LaterEvaluation, out: str) -> str:
     """The `stcli evaluate` command of this evaluation."""
     identity, plan = one.identity, run.plan
     attacks = ",".join(without_members(identity["attacks"]))
-    words = ["stcli", "evaluate", out, "--checkpoint", one.checkpoint, "--attacks", attacks]
+    of = [out, "--checkpoint", one.checkpoint] if run.card is None else [str(run.path)]
+    words = ["stcli", "evaluate", *of, "--attacks", attacks]
     if any("Published(" in settings for settings in identity["attacks"].values()):
         words += option("corrupted", "FOLDER")
     usual = {} if plan is None else {"epsilon": plan.evaluation.epsilon, "norm": plan.norm, "seed": plan.seed}

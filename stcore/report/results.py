@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from stcore.evaluation.accuracy import Accuracy, MeanAccuracy
@@ -14,7 +15,7 @@ from stcore.paper import PRESETS
 from stcore.paper.preset import Expected
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.phrases import accuracy, listed, percent, plural, radius
+from stcore.report.phrases import accuracy, images_of, listed, percent, plural, radius
 from stcore.results.comparison import Row, compare
 from stcore.results.names import attack_in_words
 
@@ -34,6 +35,7 @@ def results(run: GatheredRun, key: str) -> Section:
         blocks.append(Text("This run is unfinished: it has no result on the test split yet.", "warning"))
     else:
         blocks += [Text(caption(run)), scores_table(run)]
+    blocks += cascades((run.result or {}).get("cascades", {}), run.checkpoint)
     blocks += later_evaluations(run)
     blocks += corrupted(run)
     if run.result is not None and not any(map(_is_autoattack, attacks_of(run))):
@@ -60,13 +62,21 @@ def caption(run: GatheredRun) -> str:
 def scores_table(run: GatheredRun) -> Table:
     """Checkpoints by attacks."""
     columns = list(dict.fromkeys(name for scores in run.checkpoints.values() for name in scores))
-    epochs = (run.result or {}).get("checkpoint_epochs", {})
+    result = run.result or {}
+    epochs = result.get("checkpoint_epochs", {})
     rows = []
     for name, scores in run.checkpoints.items():
         label = Cell(name, f"epoch {epochs[name]}" if name in epochs else "")
-        rows.append((label, *(accuracy(scores[a]) if a in scores else Cell("–") for a in columns)))
+        cells = (_on_images(scores[a], result["images"]) if a in scores else Cell("–") for a in columns)
+        rows.append((label, *cells))
     titles = ("checkpoint", *(f"{attack_in_words(name)} %" for name in columns))
     return Table("Accuracy on the test split", titles, tuple(rows), len(columns))
+
+
+def _on_images(score: Mapping[str, Any], all_images: int) -> Cell:
+    """An accuracy with its interval, and the number of its images if it is not that of all."""
+    cell, images = accuracy(score), images_of(score)
+    return cell if images == all_images else replace(cell, detail=f"{cell.detail}, {plural(images, 'image')}")
 
 
 def later_evaluations(run: GatheredRun) -> Iterator[Block]:
@@ -83,9 +93,13 @@ def later_evaluations(run: GatheredRun) -> Iterator[Block]:
             "warning",
         )
     for one in run.evaluations:
-        for name, stages in (one.result or {}).get("cascades", {}).items():
-            what = f"{attack_in_words(name)} on {one.checkpoint}{one.ways}, stage by stage"
-            yield Folded(what, (_stages(stages),))
+        yield from cascades((one.result or {}).get("cascades", {}), f"{one.checkpoint}{one.ways}")
+
+
+def cascades(found: Mapping[str, list[Mapping[str, Any]]], on: str) -> Iterator[Block]:
+    """The stages of each cascade, folded away.   on: the checkpoint, and how its evaluation computed."""
+    for name, stages in found.items():
+        yield Folded(f"{attack_in_words(name)} on {on}, stage by stage", (_stages(stages),))
 
 
 def corrupted(run: GatheredRun) -> Iterator[Block]:
@@ -153,16 +167,25 @@ def part_of_images(one: LaterEvaluation) -> str:
 
 
 def _stages(stages: list[Mapping[str, Any]]) -> Table:
+    costs = {
+        name: title
+        for name, title in {
+            "forwards": "forward passes",
+            "backwards": "backward passes",
+            "seconds": "seconds",
+        }.items()
+        if all(name in stage for stage in stages)
+    }
     rows = [
         (
             Cell(stage["attack"]),
             Cell(f"{stage['robust']} of {stage['total']}"),
-            *(Cell(f"{stage[name]:,}") for name in ("forwards", "backwards", "seconds")),
+            *(Cell(f"{stage[name]:,}") for name in costs),
         )
         for stage in stages
     ]
-    titles = ("attack", "still correct after it", "forward passes", "backward passes", "seconds")
-    return Table("Images still classified correctly after each attack, and its cost", titles, tuple(rows), 4)
+    caption = "Images still classified correctly after each attack" + (", and its cost" if costs else "")
+    return Table(caption, ("attack", "still correct after it", *costs.values()), tuple(rows), 1 + len(costs))
 
 
 def attacks_of(run: GatheredRun) -> set[str]:

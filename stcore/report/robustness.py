@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-from stcore.analysis.robustness import TOGETHER, Curve, Result, curves_of, read
+from stcore import zoo
+from stcore.analysis.robustness import TOGETHER, Curve, Evaluation, Result, curves_of, read
 from stcore.errors import UsageError
-from stcore.evaluation.folder import EVALUATIONS
 from stcore.report.blocks import Block, Cell, Picture, Pictures, Section, Table, Text
 from stcore.report.gathered import GatheredRun
 from stcore.report.phrases import percent
@@ -23,7 +23,9 @@ CAPTION = (
 def robustness(run: GatheredRun, key: str) -> list[Section]:
     """A figure and a table per norm; no section without minimum norms of the run's own weights and test images."""
     own = [one for one in run.evaluations if not one.mismatch]
-    found, _ = read((one.checkpoint, run.path / EVALUATIONS / one.name / one.checkpoint) for one in own)
+    found, _ = read((one.checkpoint, one.path) for one in own)
+    if run.card is not None:
+        found.append(_of_card(run.card))
     blocks: list[Block] = []
     for norm in dict.fromkeys(one.norm for one in found if one.minimum_norm):
         try:
@@ -31,6 +33,12 @@ def robustness(run: GatheredRun, key: str) -> list[Section]:
         except UsageError as reason:
             blocks.append(Text(f"No figure in {names.norm(norm)}: {reason}", "note"))
     return [Section(key, "Robust accuracy against ε", tuple(blocks))] if blocks else []
+
+
+def _of_card(card: zoo.Card) -> Evaluation:
+    """The evaluation whose records come with a network of the zoo."""
+    identity = {name: getattr(card, name) for name in ("norm", "epsilon", "attacks", "data", "weights")}
+    return Evaluation(card.checkpoint, card.files["npz"], identity, card.read_records())
 
 
 def _of_norm(result: Result, name: str) -> Iterator[Block]:

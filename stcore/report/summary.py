@@ -10,7 +10,7 @@ from stcore.evaluation.results import unusual
 from stcore.evaluation.unions import without_members
 from stcore.report.blocks import Block, Headline, Number, Text
 from stcore.report.gathered import GatheredRun, LaterEvaluation
-from stcore.report.phrases import accuracy, listed, percent, plural, radius
+from stcore.report.phrases import accuracy, images_of, listed, percent, plural, radius
 from stcore.results.names import attack_in_words
 
 AT_A_GLANCE = ("natural", "pgd20", "autoattack")
@@ -20,18 +20,26 @@ ONE_CLASS = "several classes"
 """The audit's check that a network predicts more than one class."""
 
 
-def figures(run: GatheredRun, checkpoint: str = "best") -> dict[str, Mapping[str, Any]]:
-    """The checkpoint's accuracies by attack, the run's own and later ones.
+def figures(run: GatheredRun, checkpoint: str | None = None) -> dict[str, Mapping[str, Any]]:
+    """The accuracies of a checkpoint, by default the report's, by attack, the run's own and later ones.
 
     If an evaluation's settings differ from the run's, they are a suffix of the attack's name.
     """
-    found = {attack_in_words(name): score for name, score in run.checkpoints.get(checkpoint, {}).items()}
+    checkpoint = checkpoint or run.checkpoint
+    own = run.checkpoints.get(checkpoint, {})
+    found = {f"{attack_in_words(name)}{_suffix_of_own(run, score)}": score for name, score in own.items()}
     for one in run.evaluations:
         if one.checkpoint == checkpoint and one.result is not None and not one.mismatch:
             for name, score in one.result["accuracies"].items():
                 if name != "natural":  # the run has its own, on all images
                     found.setdefault(f"{attack_in_words(name)}{_suffix(run, one, name)}", score)
     return found
+
+
+def _suffix_of_own(run: GatheredRun, score: Mapping[str, Any]) -> str:
+    """The number of images if it is not that of all of them: AutoAttack may be of the first."""
+    images = images_of(score)
+    return "" if images == (run.result or {}).get("images") else f" ({images:,} images)"
 
 
 def _suffix(run: GatheredRun, one: LaterEvaluation, attack: str) -> str:
@@ -88,12 +96,13 @@ def _number(name: str, scores: Mapping[str, Mapping[str, Any]], *, alone: bool) 
     return Number(f"highest {what}", f"{value} %", f"{best} {interval}, {margin}")
 
 
-def chance_warning(run: GatheredRun, checkpoint: str = "best") -> Iterator[Text]:
+def chance_warning(run: GatheredRun, checkpoint: str | None = None) -> Iterator[Text]:
     """A warning if the network is no better than chance, so that its robust accuracy means nothing.
 
     That is the case if its natural accuracy is not clearly above that of guessing one of equally frequent classes,
-    or if its audit found that it predicts one class for every image.
+    or if its audit found that it predicts one class for every image.   checkpoint: by default the report's.
     """
+    checkpoint = checkpoint or run.checkpoint
     reasons = list(_chance_reasons(run, checkpoint))
     if reasons:
         yield Text(

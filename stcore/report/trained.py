@@ -25,7 +25,7 @@ def trained(run: GatheredRun, key: str) -> Section:
     if run.plan is None:
         blocks += [Text(NO_PLAN, "note")]
     else:
-        blocks += [Text(" ".join(sentences(run, run.plan))), *selection(run, run.plan)]
+        blocks += [Text(" ".join(sentences(run, run.plan))), *selection(run, run.plan), *origin(run)]
     settings = settings_table(run)
     marked = tuple(row for row in settings.rows if row[0].marked)
     if marked:
@@ -41,7 +41,7 @@ def trained(run: GatheredRun, key: str) -> Section:
 
 def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     """The most important settings in sentences."""
-    size = run.weights.get("best", run.weights.get("last"))
+    size = run.weights.get(run.checkpoint, run.weights.get("last"))
     network = plan.model.name if size is None else f"{plan.model.name} ({size:,} parameters)"
     method = names.method_in_words(plan.method.name)
     yield (
@@ -103,8 +103,16 @@ def _schedule(plan: Plan) -> str:
     return " with a cosine schedule" if schedule == "cosine" else ""
 
 
+def origin(run: GatheredRun) -> Iterator[Text]:
+    """Where the data of a network of the zoo come from, and the licences."""
+    if run.card is not None:
+        yield Text(f"{run.card.data_note} The licence of the weights is {run.card.licence}.")
+
+
 def selection(run: GatheredRun, plan: Plan) -> Iterator[Text]:
-    """The rule that selected the best epoch."""
+    """The rule that selected the best epoch, if the report is about it."""
+    if not run.checkpoint.startswith("best"):
+        return
     images = data_of(run.record).get("validation" if plan.evaluation.select == "val" else "test", {}).get("images")
     number = "" if images is None else f" ({images:,} images)"
     attack = names.attack_in_words(plan.evaluation.select_by)
@@ -160,7 +168,7 @@ def data(run: GatheredRun) -> Table:
     parts = [
         (
             Cell(part),
-            Cell(f"{it['images']:,}"),
+            Cell(f"{it['images']:,}" if "images" in it else "unknown"),
             Cell(it["sha256"] or "unknown, of a loader"),
         )
         for part, it in data_of(run.record).items()

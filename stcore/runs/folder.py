@@ -68,10 +68,8 @@ class RunFolder:
         return next(path for path in candidates if not path.exists())
 
     def write_config(self, settings: Mapping[str, Any]) -> None:
-        """Writes flat settings, without those that are None. JSON's scalars and lists are TOML's too."""
-        dumped = {k: json.dumps(value, ensure_ascii=False) for k, value in settings.items() if value is not None}
-        lines = [f"{name} = {value}" for name, value in dumped.items()]
-        write_file(self.path / CONFIG, "\n".join(lines) + "\n")
+        """Writes flat settings, without those that are None."""
+        write_file(self.path / CONFIG, as_toml(settings))
 
     def read_config(self) -> dict[str, Any]:
         return read_toml(self.path / CONFIG)
@@ -130,6 +128,12 @@ class RunFolder:
         """Writes a weights file once more under another name."""
         with replacing(self.path / to) as file, (self.path / name).open("rb") as given:
             shutil.copyfileobj(given, file)
+
+
+def as_toml(settings: Mapping[str, Any]) -> str:
+    """The text of config.toml: flat settings, without those that are None. JSON's scalars and lists are TOML's."""
+    dumped = {k: json.dumps(value, ensure_ascii=False) for k, value in settings.items() if value is not None}
+    return "".join(f"{name} = {value}\n" for name, value in dumped.items())
 
 
 def _is_installed(package: str) -> bool:
