@@ -129,6 +129,30 @@ def test_attacks_in_a_ball_are_points_and_their_examples_count_in_the_smallest_n
     assert points == {"autoattack": (0.2, 1), "pgd20": (0.2, 2)}
 
 
+def test_an_attack_counts_in_the_norm_and_at_the_radius_that_its_name_says(tmp_path):
+    """As the members of a union do, whatever the ball of their evaluation."""
+    arrays = records_of([0.1, 0.3, 0.1, 0.5], 0.2)
+    arrays |= records_of([0.05, 0.3, math.inf, 0.4], 0.5, nearest=False, name="l2:0.5")
+    arrays |= records_of([0.01, 0.01, 0.01, 0.01], 0.03, nearest=False, name="linf:0.03")
+    arrays |= records_of([0.02, 0.03, 0.04, 0.05], 0.03, name="linf:0.03:fmn")
+    arrays |= {f"predicted/{name}": np.array([1, 1, 0, 0]) for name in ("l2:0.1:pgd20", "linf:0.01:pgd20")}
+    folder = make_evaluation(tmp_path / "x" / "best", arrays)
+    result = compute({"net": folder}, Settings(norm="l2"))
+    assert {c.attack: c.norms.tolist() for c in result.curves} == {
+        "fmn": [0.1, 0.3, 0.1, 0.5],
+        TOGETHER: [0.05, 0.3, 0.1, 0.4],
+    }
+    assert {point.attack: point.epsilon for point in result.points} == {"l2:0.5": 0.5, "l2:0.1:pgd20": 0.1}
+    result = compute({"net": folder}, Settings(norm="linf"))
+    assert {c.attack: c.norms.tolist() for c in result.curves} == {
+        "linf:0.03:fmn": [0.02, 0.03, 0.04, 0.05],
+        TOGETHER: [0.01] * 4,
+    }
+    assert {point.attack: point.epsilon for point in result.points} == {"linf:0.03": 0.03, "linf:0.01:pgd20": 0.01}
+    with pytest.raises(UsageError, match="expected one of l2, linf, in which there are minimum norms"):
+        compute({"net": folder}, Settings())
+
+
 def test_curves_are_of_the_images_that_all_searches_saw(tmp_path):
     make_evaluation(tmp_path / "a", records_of([0.1, 0.2, 0.3, 0.4], 0.2), positions=[7, 3, 5, 1])
     make_evaluation(tmp_path / "b", records_of([0.25, 0.15], 0.2, name="ddn"), positions=[3, 5])
@@ -283,3 +307,7 @@ def page_of(run, tmp_path):
     said = stcli("report", run, "--out", tmp_path / "report.html", "--no-examples")
     assert said.code == 0, said.err
     return Page.of(tmp_path / "report.html")
+    own_ball = ("--attacks", "l2:1:ddn", "--subset", "8", "--no-audit", "--out", tmp_path / "l2")
+    said = stcli("evaluate", run, *own_ball)
+    assert said.code == 0, said.err
+    assert "median l2 norm of the nearest examples" in " ".join(said.out.split())

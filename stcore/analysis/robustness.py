@@ -24,6 +24,7 @@ from stcore.base.files import read_arrays
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.folder import EVALUATIONS, IDENTITY, RECORDS, read_identity
+from stcore.evaluation.unions import ThreatModel, threat_model
 from stcore.protocols import Array
 from stcore.runs.folder import CHECKPOINTS
 
@@ -142,19 +143,27 @@ class Evaluation:
     identity: Mapping[str, Any]
     records: Mapping[str, Array]
 
-    @property
-    def norm(self) -> str:
-        return str(self.identity["norm"])
+    def ball(self, attack: str) -> ThreatModel:
+        """The norm and radius of one of its attacks: those that its name says, or the evaluation's."""
+        return threat_model(attack) or ThreatModel(self.identity["norm"], self.identity["epsilon"], attack)
+
+    def attacks(self, norm: str) -> list[str]:
+        """Its attacks in this norm."""
+        return [attack for attack in self.identity["attacks"] if self.ball(attack).norm == norm]
+
+    def nearest(self, attack: str) -> bool:
+        """Whether an attack of its looks for the nearest example."""
+        return f"{attack}/minimum_norm" in self.records
 
     @property
-    def minimum_norm(self) -> list[str]:
-        """Its minimum-norm attacks."""
-        return [name for name in self.identity["attacks"] if f"{name}/minimum_norm" in self.records]
+    def norms_searched(self) -> list[str]:
+        """The norms of its minimum-norm attacks."""
+        return list(dict.fromkeys(self.ball(name).norm for name in self.identity["attacks"] if self.nearest(name)))
 
     def norms(self, attack: str, positions: Array) -> Array:
         """The smallest norm at which a cascade fooled each of these images; infinite for images it did not see."""
         records = Records.of(under(attack, self.records))
-        within = np.fmin(records.minimum_norm, self.identity["epsilon"])  # up to rounding
+        within = np.fmin(records.minimum_norm, self.ball(attack).epsilon)  # up to rounding
         return self._at(positions, np.where(records.attack == NONE, records.minimum_norm, within), math.inf)
 
     def correct(self, attack: str, positions: Array) -> Array | None:
@@ -194,8 +203,8 @@ def curves_of(
     evaluations: Sequence[Evaluation], norm: str, settings: Settings | None = None, left_out: Sequence[str] = ()
 ) -> Result:
     """The curves in one norm. Raises UsageError as `compute` does."""
-    found = [one for one in evaluations if one.norm == norm]
-    searched = [one for one in found if one.minimum_norm]
+    found = [one for one in evaluations if one.attacks(norm)]
+    searched = [one for one in found if norm in one.norms_searched]
     if not searched:
         raise UsageError(
             f"norm: expected that of an evaluation with minimum norms; received {norm}, which has none"
@@ -206,8 +215,8 @@ def curves_of(
     curves: list[Curve] = []
     points: list[Point] = []
     for name, of_network in _by_network(found).items():
-        if any(one.minimum_norm for one in of_network):
-            lines, fixed = _curves(name, of_network)
+        if any(norm in one.norms_searched for one in of_network):
+            lines, fixed = _curves(name, of_network, norm)
             curves, points = curves + lines, points + fixed
     return Result(settings or Settings(norm), norm, curves, points, tuple(left_out))
 
@@ -241,7 +250,7 @@ def _read(network: str, folder: Path) -> Evaluation:
 
 def _norm_of(found: Sequence[Evaluation], left_out: Sequence[str]) -> str:
     """The only norm in which minimum norms were recorded."""
-    known = dict.fromkeys(one.norm for one in found if one.minimum_norm)
+    known = dict.fromkeys(norm for one in found for norm in one.norms_searched)
     if len(known) == 1:
         return next(iter(known))
     if known:
@@ -266,9 +275,9 @@ def _by_network(found: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     }
 
 
-def _curves(network: str, evaluations: Sequence[Evaluation]) -> tuple[list[Curve], list[Point]]:
+def _curves(network: str, evaluations: Sequence[Evaluation], norm: str) -> tuple[list[Curve], list[Point]]:
     """A curve per minimum-norm attack, one of all attacks together, and the points of attacks in a ball."""
-    searched = [one for one in evaluations if one.minimum_norm]
+    searched = [one for one in evaluations if norm in one.norms_searched]
     positions = searched[0].records["position"]
     for one in searched[1:]:
         positions = np.intersect1d(positions, one.records["position"])
@@ -279,25 +288,25 @@ def _curves(network: str, evaluations: Sequence[Evaluation]) -> tuple[list[Curve
     norms: dict[str, Array] = {}
     fixed: dict[str, Array] = {}
     points = []
-    for one, attack in _attacks(evaluations):
-        if attack in one.minimum_norm:
+    for one, attack in _attacks(evaluations, norm):
+        if one.nearest(attack):
             found = one.norms(attack, positions)
             norms[attack] = np.minimum(norms.get(attack, found), found)
             continue
         if f"{attack}/attack" in one.records:
             fixed[f"{attack} {one.folder}"] = one.norms(attack, positions)
-        elif attack not in SCALED:  # its radius may be its own
+        elif one.ball(attack).attack not in SCALED:  # its radius may be its own
             continue
         if (correct := one.correct(attack, positions)) is not None:
             robust = Accuracy(int(correct.sum()), len(correct))
-            points.append(Point(network, attack, one.identity["epsilon"], robust))
+            points.append(Point(network, attack, one.ball(attack).epsilon, robust))
     curves = [Curve(network, attack, found) for attack, found in norms.items()]
     if len(norms) + len(fixed) > 1:
         curves.append(Curve(network, TOGETHER, np.minimum.reduce([*norms.values(), *fixed.values()])))
     return curves, points
 
 
-def _attacks(evaluations: Sequence[Evaluation]) -> Iterator[tuple[Evaluation, str]]:
+def _attacks(evaluations: Sequence[Evaluation], norm: str) -> Iterator[tuple[Evaluation, str]]:
     for one in evaluations:
-        for attack in one.identity["attacks"]:
+        for attack in one.attacks(norm):
             yield one, attack

@@ -27,7 +27,7 @@ def robustness(run: GatheredRun, key: str) -> list[Section]:
     if run.card is not None:
         found.append(_of_card(run.card))
     blocks: list[Block] = []
-    for norm in dict.fromkeys(one.norm for one in found if one.minimum_norm):
+    for norm in dict.fromkeys(norm for one in found for norm in one.norms_searched):
         try:
             blocks += _of_norm(curves_of(found, norm), f"{key}-{norm}")
         except UsageError as reason:
