@@ -4,8 +4,8 @@
 
 AutoAttack's own records come with the networks of the zoo; those on CIFAR-10 are left out without `--data`. The
 standard network is trained here, on digits, and attacked at `--epsilon`. Every other attack runs on the images
-that AutoAttack leaves, and so does AutoAttack with another seed: what it breaks there is chance. Finished attacks
-are kept in FOLDER: an interrupted benchmark resumes.
+that AutoAttack leaves, and so does AutoAttack's strongest with another seed: what that breaks is chance. Finished
+attacks are kept in FOLDER: an interrupted benchmark resumes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,9 @@ ATTACKS = {
     "pma": "PMA",
     "apgd-pm": "APGD on the probability margin",
     "fmn": "FMN",
-    "autoattack-malt": "AutoAttack in MALT's order",
-    "autoattack-plus": "AutoAttack plus",
+    "malt+apgd-t": "APGD-T in MALT's order",
 }
-CHANCE = "autoattack@1"
-
-
+CHANCE = "apgd-t@1"
 Images = tuple[Any, Any]
 
 
@@ -102,7 +99,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         "images",
         "left",
         *ATTACKS.values(),
-        "AutoAttack, another seed",
+        "APGD-T, another seed",
         "all but it",
         "AutoAttack",
         "union",
