@@ -12,6 +12,7 @@ ALLOWED = {
     "a-gpu": r"there is a GPU here",
     "cifar10": r"no CIFAR-10 parquet folder at ",
     "browser": r"no browser: none of ",
+    "shells": r"(zsh|fish) is not installed",
     "pdflatex": r"pdflatex is not installed",
     "loops": r"(lightning|accelerate) is not installed",
     "compiler": r"inductor needs a C\+\+ compiler",
