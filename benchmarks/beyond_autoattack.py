@@ -20,7 +20,7 @@ import rounds
 
 import stcore
 from stcore import data, zoo
-from stcore.base.files import read_arrays, write_file
+from stcore.base.files import write_file
 from stcore.cli.main import main as stcli
 from stcore.core.dispatch import load_backend
 
@@ -36,7 +36,7 @@ Images = tuple[Any, Any]
 
 def of_zoo(card: zoo.Card, folder: Path, source: str | None) -> dict[str, Any]:
     """What other attacks break of a network of the zoo. source: of its data, if not its own."""
-    records = read_arrays(zoo.FOLDER / f"{card.name}.npz")
+    records = card.read_records()
     positions, labels = records["position"].astype(int), records["label"].astype(int)
     images = np.asarray(data.load(source or card.config["dataset"]).test.images[positions])
     network = stcore.load(f"{zoo.PREFIX}{card.name}", backend="torch")

@@ -42,7 +42,7 @@ from stcore.evaluation.assessment import AssessmentResult, CascadeResult
 from stcore.evaluation.attack_names import has_own_budget
 from stcore.evaluation.folder import EVALUATIONS, EvaluationFolder
 from stcore.evaluation.results import as_json, record_arrays, result_json
-from stcore.evaluation.unions import threat_model
+from stcore.evaluation.unions import in_ball
 from stcore.models.weights_files import read_weights
 from stcore.protocols import Array
 from stcore.results import names
@@ -210,7 +210,7 @@ def _show_cascades(
         for attack, result in found.items():
             console.print(stage_table(f"{label}, {attack}", result.stages))
             if result.nearest:
-                norm = its.norm if (its := threat_model(attack)) is not None else work.plan.norm
+                norm = in_ball(attack, work.plan.norm, work.plan.evaluation.epsilon).norm
                 say(console, f"{label}, {attack}: {norms_in_words(result.records, norm)}")
     asked = work.parts.cascades.values()
     if versions := [attack.version for attack in asked if isinstance(attack, AutoAttack)]:

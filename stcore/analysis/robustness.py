@@ -24,7 +24,7 @@ from stcore.base.files import read_arrays
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.accuracy import Accuracy
 from stcore.evaluation.folder import EVALUATIONS, IDENTITY, RECORDS, read_identity
-from stcore.evaluation.unions import ThreatModel, threat_model
+from stcore.evaluation.unions import ThreatModel, in_ball
 from stcore.protocols import Array
 from stcore.runs.folder import CHECKPOINTS
 
@@ -145,7 +145,7 @@ class Evaluation:
 
     def ball(self, attack: str) -> ThreatModel:
         """The norm and radius of one of its attacks: those that its name says, or the evaluation's."""
-        return threat_model(attack) or ThreatModel(self.identity["norm"], self.identity["epsilon"], attack)
+        return in_ball(attack, self.identity["norm"], self.identity["epsilon"])
 
     def attacks(self, norm: str) -> list[str]:
         """Its attacks in this norm."""

@@ -22,7 +22,7 @@ from stcore.base.registry import Registry, call
 from stcore.errors import UsageError
 from stcore.evaluation import corruptions
 from stcore.evaluation.corruptions import Corruptions
-from stcore.evaluation.unions import Union, members_of, threat_model
+from stcore.evaluation.unions import Union, in_ball, members_of, threat_model
 
 MONITORS = tuple(name for name in PRESETS if name not in ("pgd_rst", "collaborative", "deepfool"))
 """Attacks for selecting an epoch: a single ascent over whole batches, without restarts or many backward passes."""
@@ -89,8 +89,7 @@ def attack_of(name: str, epsilon: float, norm: str = "linf") -> Evaluated:
 
 def _of_ball(name: str, epsilon: float, norm: str) -> Attack | AutoAttack:
     """The attack of a name, in the threat model that the name begins with, or in this one."""
-    if (threat := threat_model(name)) is not None:
-        norm, epsilon, name = threat
+    norm, epsilon, name = in_ball(name, norm, epsilon)
     if name.removesuffix(RAND) in PRESETS:
         return preset(name, epsilon, norm)
     joined = cascades.by_name(name, epsilon, norm) if "+" in name or name.endswith(RAND) else None

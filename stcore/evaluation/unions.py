@@ -87,6 +87,14 @@ def threat_model(name: str) -> ThreatModel | None:
     return ThreatModel(norm, epsilon, attack or STANDARD)
 
 
+def in_ball(name: str, norm: str, epsilon: float) -> ThreatModel:
+    """The threat model that a name writes, or else the attack of this name with this norm and radius.
+
+    Raises UsageError as `threat_model` does.
+    """
+    return threat_model(name) or ThreatModel(norm, epsilon, name)
+
+
 def name_of(attack: str, norm: str, epsilon: float) -> str:
     """The exact name of an attack in a threat model: linf:8/255, or l2:0.5:pgd20 for another than AutoAttack."""
     short, parts = f"{epsilon:g}", round(epsilon * 255)

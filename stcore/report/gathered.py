@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,28 +210,32 @@ def _stages(card: zoo.Card) -> dict[str, list[dict[str, Any]]]:
 
 def _evaluations(path: Path, record: Record, prints: Mapping[str, str]) -> tuple[LaterEvaluation, ...]:
     found = []
-    for file in sorted((path / EVALUATIONS).glob(f"*/*/{IDENTITY}")):
-        identity, checkpoint = read_identity(file.parent), file.parent.name
-        mismatch = "" if identity["weights"] == prints.get(checkpoint) else "other weights"
-        mismatch = mismatch or ("" if _same_images(record, identity) else "other test images")
-        found.append(_evaluation(file.parent, checkpoint, identity, mismatch))
+    for folder, identity in _identities(path / EVALUATIONS):
+        same = identity["weights"] == prints.get(folder.name), _same_images(record, identity)
+        found.append(_evaluation(folder, folder.name, identity, *same))
     return tuple(found)
 
 
 def _of_network(card: zoo.Card) -> tuple[LaterEvaluation, ...]:
     """The evaluations in the working folder that are of a network's weights, or of others under its name."""
     found = []
-    for file in sorted(Path(EVALUATIONS).glob(f"*/*/{IDENTITY}")):
-        identity, own = read_identity(file.parent), file.parent.name == card.name
-        same = identity["weights"] == card.weights
-        mismatch = "" if same else "other weights"
-        mismatch = mismatch or ("" if _same_images_as(card, identity) else "other test images")
-        if own or same:
-            found.append(_evaluation(file.parent, card.checkpoint, identity, mismatch))
+    for folder, identity in _identities(Path(EVALUATIONS)):
+        same = identity["weights"] == card.weights, _same_images_as(card, identity)
+        if same[0] or folder.name == card.name:
+            found.append(_evaluation(folder, card.checkpoint, identity, *same))
     return tuple(found)
 
 
-def _evaluation(folder: Path, checkpoint: str, identity: Mapping[str, Any], mismatch: str) -> LaterEvaluation:
+def _identities(evaluations: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The folder of each evaluation, and what it is of."""
+    for file in sorted(evaluations.glob(f"*/*/{IDENTITY}")):
+        yield file.parent, read_identity(file.parent)
+
+
+def _evaluation(
+    folder: Path, checkpoint: str, identity: Mapping[str, Any], same_weights: bool, same_images: bool
+) -> LaterEvaluation:
+    mismatch = "other weights" if not same_weights else "" if same_images else "other test images"
     result = read_result(folder) if (folder / EVALUATION_RESULT).is_file() else None
     return LaterEvaluation(folder, folder.parent.name, checkpoint, identity, result, mismatch)
 
