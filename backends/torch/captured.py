@@ -16,9 +16,9 @@ from torch import Tensor
 
 from stcore.backends.torch.learner import TorchLearner
 from stcore.backends.torch.snapshots import generator_states
-from stcore.core.objective import Objective, Passes, PerExample
+from stcore.core.objective import Objective, Passes, PerExample, Remembering, numbers_of, told
 from stcore.errors import DeviceError, UsageError
-from stcore.protocols import Network
+from stcore.protocols import Array, Network
 
 WARM_UP = 3
 """Runs before a recording, in which libraries choose their kernels and allocate their workspaces."""
@@ -61,6 +61,7 @@ class CapturedSearch:
             )
         self._objective, self._learner, self._record = objective, learner, graph
         self._largest = 0
+        self._numbers: tuple[Tensor, ...] = ()
         self._recorded: tuple[Any, Any, tuple[Tensor, ...]] = None, None, ()  # for what, the graph, its inputs
 
     @property
@@ -74,14 +75,24 @@ class CapturedSearch:
     def phase(self, epoch: int) -> int:
         return self._objective.phase(epoch)
 
+    def numbers(self, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
+        return numbers_of(self._objective, epoch, remembered)
+
+    def told(self, numbers: tuple[Tensor, ...]) -> CapturedSearch:
+        self._numbers = numbers
+        return self
+
+    def remember(self, remembered: Array | None, tally: Array) -> Array | None:
+        return self._objective.remember(remembered, tally) if isinstance(self._objective, Remembering) else None
+
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, phase: int = 0) -> PerExample:
-        return self._objective.losses(model, x, y, examples, phase)
+        return told(self._objective, self._numbers).losses(model, x, y, examples, phase)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Any:
         self._largest = max(self._largest, len(x))
         if len(x) < self._largest:
-            return self._objective.find(model, x, y, noise, phase)
-        batch, module = (x, y, *noise), self._learner.model
+            return told(self._objective, self._numbers).find(model, x, y, noise, phase)
+        batch, module = (x, y, *noise, *self._numbers), self._learner.model
         addresses = [tensor.data_ptr() for tensor in (*module.parameters(), *module.buffers())]
         what = phase, [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in batch], addresses
         if what != self._recorded[0]:
@@ -93,10 +104,12 @@ class CapturedSearch:
         return _copied(graph.replay())
 
     def _graph(self, model: Network, batch: tuple[Tensor, ...], phase: int) -> tuple[Any, tuple[Tensor, ...]]:
-        x, y, *noise = inputs = tuple(tensor.clone() for tensor in batch)
+        x, y, *others = inputs = tuple(tensor.clone() for tensor in batch)
+        count = len(self.noise_laws)
+        noise, objective = tuple(others[:count]), told(self._objective, tuple(others[count:]))
         before, module = generator_states(), self._learner.model
         statistics = [(buffer, buffer.clone()) for buffer in module.buffers()]
-        graph = self._record(lambda: self._objective.find(model, x, y, tuple(noise), phase))
+        graph = self._record(lambda: objective.find(model, x, y, noise, phase))
         for buffer, value in statistics:  # a search may write them, and has run to be recorded
             buffer.copy_(value)
         if any(not np.array_equal(state, before[name]) for name, state in generator_states().items()):

@@ -118,7 +118,7 @@ def squeeze_loss(
     else:
         pair = _checked_pair(classifier, x, pair, config)
     with classifier.same_draws():
-        losses, metrics = config.losses(classifier, x, y, pair)
+        losses, metrics, _ = config.losses(classifier, x, y, pair)
     names = ("natural_loss", "adversarial_loss", "collaborative_loss", "divergence")
     return SqueezeLoss(ops.mean(losses), *(ops.stop_gradient(ops.mean(metrics[name])) for name in names))
 
@@ -175,7 +175,7 @@ def training_loss(
     ops, start_noise = classifier.ops, resolve_noise(classifier, objective, x, noise, rng)
     examples = ops.unrecorded(lambda: objective.find(classifier, x, y, start_noise, phase))
     with classifier.same_draws():
-        losses, metrics = objective.losses(classifier, x, y, examples, phase)
+        losses, metrics, _ = objective.losses(classifier, x, y, examples, phase)
     return TrainingLoss(ops.mean(losses), {n: ops.stop_gradient(ops.mean(m)) for n, m in metrics.items()})
 
 

@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from stcore.core.weights import added, clipped
-from stcore.protocols import Learner, Metrics, Mode, Network, Ops, Tensor
+from stcore.protocols import Array, Learner, Metrics, Mode, Network, Ops, Tensor
 
 
 class PerExample(NamedTuple):
-    """Losses (B,), before the mean, so that wrappers can weight or rank them; and metrics, each (B,)."""
+    """Losses (B,), before the mean, so that wrappers can weight or rank them; and metrics, each (B,).
+
+    tally: what a method that remembers counts in an epoch (see `Remembering`), summed over the batch.
+    """
 
     losses: Tensor
     metrics: Metrics
+    tally: Tensor | None = None
 
 
 class Passes(NamedTuple):
@@ -63,6 +67,33 @@ class Objective(Protocol):
         """Makes the outer forwards, with dropout on, and returns their losses and metrics."""
 
 
+@runtime_checkable
+class Remembering(Objective, Protocol):
+    """A method with numbers that change over the epochs: they are inputs of its step, so that none is traced anew.
+
+    What it remembers, an array, is kept with the run's state, resumed, and equal on all ranks.
+    """
+
+    def numbers(self, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
+        """Returns what the step is told in an epoch (from 1); remembered: None before the first tally."""
+
+    def told(self, numbers: tuple[Tensor, ...]) -> Objective:
+        """Returns the method with these numbers, as tensors."""
+
+    def remember(self, remembered: Array | None, tally: Array) -> Array | None:
+        """Returns what is remembered after an epoch whose steps' tallies sum to `tally`."""
+
+
+def numbers_of(objective: Objective, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
+    """What the step is told in an epoch (from 1); of most methods nothing."""
+    return objective.numbers(epoch, remembered) if isinstance(objective, Remembering) else ()
+
+
+def told(objective: Objective, numbers: tuple[Tensor, ...]) -> Objective:
+    """The method with its numbers of the epoch."""
+    return objective.told(numbers) if numbers and isinstance(objective, Remembering) else objective
+
+
 class WeightPerturbation(Protocol):
     """A change of the weights before a step takes their gradients (see `stcore.core.perturbation`)."""
 
@@ -99,10 +130,15 @@ class Losses(Protocol):
 
 
 class StepResult(NamedTuple):
-    """The mean loss and mean metrics of one step, as native scalars."""
+    """The mean loss and mean metrics of one step, as native scalars; and the method's tally, if it has one."""
 
     loss: Tensor
     metrics: Metrics
+    tally: Tensor | None = None
+
+
+_TALLY = "tally"
+"""Among the metrics of a step's parts: it is summed over them, where metrics are averaged."""
 
 
 class Part(NamedTuple):
@@ -152,7 +188,8 @@ class OuterLoss:
         if len(self.parts) == 1:
             return (loss, metrics), gradients
         scaled = [None if g is None else share * g for g in gradients]
-        return (share * loss, {name: share * value for name, value in metrics.items()}), scaled
+        parts = {name: value if name == _TALLY else share * value for name, value in metrics.items()}
+        return (share * loss, parts), scaled
 
 
 def training_step(
@@ -206,17 +243,37 @@ def accumulated_step(
     learner.apply_gradients(gradients if clip_norm is None else clipped(learner.ops, gradients, clip_norm))
     if shifts is not None:
         learner.shift(shifts, -1.0)
-    return StepResult(loss, metrics)
+    means = dict(metrics)
+    return StepResult(loss, means, means.pop(_TALLY, None))
 
 
 def mean_loss(learner: Learner, losses: Losses) -> tuple[Tensor, Metrics]:
-    """Returns the mean loss, plus the model's own regularization loss, and the mean metrics."""
+    """Returns the mean loss, plus the model's own regularization loss; and the mean metrics, beside the tally."""
     per_example, ops = losses(learner), learner.ops
     regularization = learner.regularization_loss()
     loss = ops.mean(per_example.losses)
     loss = loss if regularization is None else loss + regularization
-    metrics = per_example.metrics
-    return loss, dict(zip(metrics, ops.means([ops.stop_gradient(m) for m in metrics.values()]), strict=True))
+    metrics, tally = per_example.metrics, per_example.tally
+    means = dict(zip(metrics, ops.means([ops.stop_gradient(m) for m in metrics.values()]), strict=True))
+    return loss, means if tally is None else means | {_TALLY: ops.stop_gradient(tally)}
+
+
+class Noted:
+    """A network that notes its forwards: the logits of each image batch, by the very tensor that was given."""
+
+    def __init__(self, model: Network) -> None:
+        self._model = model
+        self.ops: Ops = model.ops
+        self._forwards: list[tuple[Tensor, Tensor]] = []
+
+    def logits(self, x: Tensor, mode: Mode, *, dropout: bool = False) -> Tensor:
+        logits = self._model.logits(x, mode, dropout=dropout)
+        self._forwards.append((x, logits))
+        return logits
+
+    def logits_of(self, x: Tensor) -> Tensor | None:
+        """The logits of the first forward of x; None if there was none."""
+        return next((logits for given, logits in self._forwards if given is x), None)
 
 
 class Unwritten:

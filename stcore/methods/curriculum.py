@@ -10,9 +10,9 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from stcore.base import checks
-from stcore.core.objective import Objective, Passes, PerExample
+from stcore.core.objective import Objective, Passes, PerExample, Remembering, numbers_of, told
 from stcore.errors import UsageError
-from stcore.protocols import Network, Tensor
+from stcore.protocols import Array, Network, Tensor
 
 _T = TypeVar("_T", int, str)
 RAMPED = ("epsilon", "beta", "consistency", "start_scale")
@@ -49,6 +49,16 @@ class Curriculum:
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, phase: int = 0) -> PerExample:
         objective, inner_phase = self.active(phase)
         return objective.losses(model, x, y, examples, inner_phase)
+
+    def numbers(self, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
+        return numbers_of(self.active(self.phase(epoch))[0], epoch, remembered)
+
+    def told(self, numbers: tuple[Tensor, ...]) -> Curriculum:
+        return Curriculum(tuple((first, told(stage, numbers)) for first, stage in self.stages))
+
+    def remember(self, remembered: Array | None, tally: Array) -> Array | None:
+        last = self.stages[-1][1]
+        return last.remember(remembered, tally) if isinstance(last, Remembering) else None
 
     def active(self, phase: int) -> tuple[Objective, int]:
         """The objective of a phase, and its own phase."""

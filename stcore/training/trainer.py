@@ -17,7 +17,7 @@ from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress, stretch
 from stcore.base.ranks import Alone, Ranks, pieces, shares, split
 from stcore.base.snapshots import part
-from stcore.core.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, stage
+from stcore.core.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, stage, told
 from stcore.data import ImageData, in_order
 from stcore.data.batches import Batch, Epochs
 from stcore.data.on_device import OnDevice
@@ -25,9 +25,10 @@ from stcore.errors import DivergedError
 from stcore.evaluation.accuracy import Accuracy, merge_accuracies
 from stcore.evaluation.evaluator import Evaluator
 from stcore.methods.curriculum import active
-from stcore.protocols import Classifier, Learner
+from stcore.protocols import Classifier, Learner, Tensor
 from stcore.training.collapse import CollapseWatch
 from stcore.training.diagnosis import COLLAPSE, Trouble
+from stcore.training.memory import Memory
 from stcore.training.metrics import EpochSoFar, RunningMeans
 from stcore.training.noise import DeviceNoise, HostNoise
 from stcore.training.recovery import Abandoned, FailurePolicy
@@ -41,10 +42,11 @@ LOOK_EVERY = 25  # steps between two looks of the watch
 
 
 class _Drawn(NamedTuple):
-    """A batch of `examples` examples, drawn on the host."""
+    """A batch of `examples` examples, drawn on the host; whole: it is too small to be shared by the ranks."""
 
     parts: list[Part]
     examples: int
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,9 @@ class Trainer:
     _wrapped: dict[int, Objective] = field(default_factory=dict)
     _under_way: EpochSoFar = field(default_factory=lambda: EpochSoFar(1))
 
+    def __post_init__(self) -> None:
+        self._memory = Memory(self.learner, self.ranks)
+
     @property
     def _noise(self) -> HostNoise:
         kind = DeviceNoise if self.noise == "device" else HostNoise
@@ -136,6 +141,7 @@ class Trainer:
         arrays = {f"learner/{name}": array for name, array in self.learner.snapshot().items()}
         progress = {"best": self.best, "history": list(self.history), "under_way": asdict(self._under_way)}
         progress["remedies"] = self.failure_policy.progress()
+        arrays |= {f"memory/{name}": array for name, array in self._memory.state().items()}
         if self.average is not None:
             averaged = self.average.evaluator.classifier.snapshot()
             arrays |= {f"average/{name}": array for name, array in averaged.items()}
@@ -146,6 +152,7 @@ class Trainer:
         """Gives the state to a method of the store. Rank 0 alone builds it; the others send what is their own."""
         if self.ranks.rank:
             self.ranks.attend()
+            self._memory.state()
         else:
             put(self.state())
 
@@ -156,6 +163,7 @@ class Trainer:
         self.history = list(state.progress["history"])
         self._under_way = EpochSoFar(**copy.deepcopy(state.progress["under_way"]))  # a state may be restored twice
         self.failure_policy.restore(state.progress["remedies"])
+        self._memory.restore(part(state.arrays, "memory/"))
         if self.average is not None:
             self.average.evaluator.classifier.restore(part(state.arrays, "average/"))
             self.average.best = tuple(state.progress["best_ema"])
@@ -219,6 +227,7 @@ class Trainer:
         self.failure_policy.mark(self.history, seen)
         self.store.log(row)
         self._under_way = EpochSoFar(epoch + 1)
+        self._memory.turn(self.method)
         self.failure_policy.act(self, seen)
         if self._agreed(interrupt):
             self.keep(self.store.keep)
@@ -235,10 +244,12 @@ class Trainer:
             self._steps[kind] = self.learner.compile(partial(self._step, phase, perturbing))
         return self._steps[kind]
 
-    def _step(self, phase: int, perturbing: bool, *parts: Sequence[Any]) -> StepResult:
-        perturbation = self.perturbation if perturbing else None
+    def _step(
+        self, phase: int, perturbing: bool, numbers: tuple[Tensor, ...], *parts: Sequence[Any]
+    ) -> StepResult:
+        perturbation, objective = self.perturbation if perturbing else None, told(self._captured(), numbers)
         given = [Part(*part) for part in parts]
-        result = accumulated_step(self.learner, self._captured(), given, phase, perturbation, self.clip_norm)
+        result = accumulated_step(self.learner, objective, given, phase, perturbation, self.clip_norm)
         if self.average is not None:
             follow(self.average.evaluator.classifier, self.learner, self.average.decay)
         return result
@@ -257,7 +268,8 @@ class Trainer:
             chosen = batch.images[where]
             x = chosen if isinstance(chosen, OnDevice) else staged(chosen)
             parts.append(Part(x, batch.labels[where], noise, share))
-        return _Drawn(parts, len(batch.labels))
+        whole = sum(len(part.y) for part in parts) == len(batch.labels)
+        return _Drawn(parts, len(batch.labels), whole)
 
     def _placed(self, part: Part) -> tuple[Any, ...]:
         """A part on the device; without its share if it is all of the batch."""
@@ -270,7 +282,7 @@ class Trainer:
         learner, so_far, x = self.learner, self._under_way, None
         begun = time.perf_counter() - so_far.seconds
         phase, perturbing = stage(self.method, self.perturbation, epoch)
-        rate = self._set_rate(epoch)
+        rate, numbers = self._set_rate(epoch), self._memory.numbers(self.method, epoch)
         totals = RunningMeans(learner.ops, so_far)
         with (
             stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples),
@@ -280,7 +292,9 @@ class Trainer:
             for batch in batches:
                 parts = [self._placed(part) for part in batch.parts]
                 rate = self._set_rate(epoch) if self.schedules.by_step else rate
-                result, x = self._compiled(phase, perturbing, len(parts))(*parts), parts[-1][0]
+                result, x = self._compiled(phase, perturbing, len(parts))(numbers, *parts), parts[-1][0]
+                if not (self.ranks.rank and batch.whole):  # which rank 0 tallies
+                    self._memory.add(result.tally)
                 totals.add({"loss": result.loss, **result.metrics}, batch.examples)
                 so_far.steps += 1
                 steps = (epoch - 1) * len(self.batches) + so_far.steps
