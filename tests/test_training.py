@@ -46,9 +46,9 @@ class Recorder:
 
     # Learner
     def compile(self, fn):
-        def step(*parts):
+        def step(numbers, *parts):
             size = sum(len(y) for _, y, *_ in parts)
-            return SimpleNamespace(loss=next(self.losses, 1.0), metrics={"size": float(size)})
+            return SimpleNamespace(loss=next(self.losses, 1.0), metrics={"size": float(size)}, tally=None)
 
         return step
 
