@@ -41,8 +41,8 @@ _OF_TRAINING: Groups = (
     ("model", "normalize pretrained init_weights new_head"),
     (
         "optimisation",
-        "epochs batch_size accumulate optimizer learning_rate schedule drops warmup momentum nesterov betas "
-        "weight_decay decay_vectors layer_decay freeze clip_norm ema",
+        "epochs batch_size accumulate optimizer learning_rate schedule drops drop_factor warmup momentum nesterov "
+        "betas weight_decay decay_vectors layer_decay freeze clip_norm ema",
     ),
     (
         "search for examples (every method but standard)",
@@ -60,6 +60,10 @@ _OF_TRAINING: Groups = (
     ("only of fast-st", "collaborative natural"),
     ("only of n-fgsm and fgsm-rs and fgsm-consistency", "consistency"),
     ("weight perturbation (any method)", "awp rwp perturbation_warmup rwp_steps rwp_threshold"),
+    (
+        "a teacher (any method that finds adversarial examples)",
+        "teacher guidance teacher_share teacher_temperature teacher_weight teacher_begin",
+    ),
     ("evaluation", "attacks eval_epsilon eval_norm eval_batch_size select select_by"),
     (
         "runtime",
@@ -152,6 +156,8 @@ class TrainOptions:
     every step)."""
     drops: tuple[Number, ...] = ()
     """Drops of the step schedule, as fractions of the epochs."""
+    drop_factor: Number = 0.1
+    """Factor of the learning rate at each drop; ReBAT's 2/3 at 1/2 and 3/4 of the epochs keeps it high."""
     warmup: Number = 0.0
     """Epochs over which the learning rate rises linearly at first, step by step, to that of the schedule."""
     optimizer: str = "sgd"
@@ -269,6 +275,22 @@ class TrainOptions:
     rwp_threshold: MaybeNumber = None
     """Loss in nats below which an example takes part in --rwp; by default as published, 1.7, or 4.0 for
     CIFAR-100."""
+    teacher: MaybeText = None
+    """A second network that guides any method: average (the run's own average of the weights, by default with
+    --ema 0.995), or the weights of a frozen one, FILE.safetensors or zoo:NAME."""
+    guidance: MaybeText = None
+    """What the teacher says: adr (labels mixed with its natural prediction, less where it is wrong; the default
+    with average), distillation (the same, everywhere alike; the default with a file), rebat (to agree with its
+    prediction for the adversarial example) or logits (to have its natural logits there)."""
+    teacher_share: tuple[Number, ...] = ()
+    """Share λ of the teacher in the labels, in the first and the last epoch (adr: 0.7 and 0.95, distillation: 1
+    and 1)."""
+    teacher_temperature: tuple[Number, ...] = ()
+    """Temperature τ of its prediction, in the same two (adr: 2.5 and 2.0, distillation: 1 and 1)."""
+    teacher_weight: MaybeNumber = None
+    """Weight of the term (rebat, logits); by default 1."""
+    teacher_begin: MaybeInt = None
+    """First epoch with the term; by default that after 52 % of the epochs (rebat), or the first (logits)."""
     ema: MaybeNumber = None
     """Also keep an exponential moving average of the weights, with this decay per step, such as 0.995."""
     extra_data: MaybeText = None

@@ -14,7 +14,7 @@ from stcore.backends.keras.learner import KerasClassifier as make_classifier
 from stcore.backends.keras.learner import KerasLearner as make_learner
 from stcore.backends.keras.learner import build, check_range
 from stcore.backends.keras.optimizers import TorchAdamW, TorchSGD, make_optimizer, rate_of
-from stcore.backends.keras.precision import evaluating
+from stcore.backends.keras.precision import evaluating, in_precision
 from stcore.backends.keras.resident import free_memory
 from stcore.backends.keras.training import join_ranks, prepare_training
 
@@ -33,6 +33,7 @@ __all__ = [
     "devices",
     "evaluating",
     "free_memory",
+    "in_precision",
     "join_ranks",
     "make_classifier",
     "make_learner",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import keras
 from keras import ops
@@ -17,7 +18,7 @@ from stcore.backends.keras.engine import native
 from stcore.core.outputs import FLOOR, is_one_logit, logits_of
 from stcore.errors import DeviceError, UsageError
 from stcore.models.keras_layers import Normalization
-from stcore.protocols import Mode, Ops, Tensor
+from stcore.protocols import Mode, Network, Ops, Tensor
 
 Forward: TypeAlias = Callable[[str, Tensor, Mode, bool], Tensor]
 """Precision, pixels (B, …), mode, dropout → logits (B, C)."""
@@ -103,6 +104,15 @@ def _mixed_bfloat16(model: Any) -> Iterator[None]:
     finally:
         for layer, own in before:
             layer.dtype_policy = own
+
+
+def in_precision(classifier: Any, precision: str) -> Network:
+    """The classifier with its forwards in this precision; TF32 is a setting of the whole step."""
+
+    def logits(precision: str, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
+        return in_bfloat16(classifier.model, partial(classifier.logits, mode=mode, dropout=dropout))(x)
+
+    return SearchNetwork(precision, logits) if precision == "bf16" else cast(Network, classifier)
 
 
 class SearchNetwork:

@@ -19,7 +19,7 @@ from stcore.backends.torch.layers import read_layers
 from stcore.backends.torch.learner import TorchClassifier as make_classifier
 from stcore.backends.torch.learner import TorchLearner as make_learner
 from stcore.backends.torch.optimizers import make_optimizer, rate_of
-from stcore.backends.torch.precision import evaluating
+from stcore.backends.torch.precision import evaluating, in_precision
 from stcore.backends.torch.ranks import join_ranks, synchronised
 from stcore.backends.torch.resident import free_memory
 from stcore.backends.torch.training import prepare_training
@@ -30,6 +30,7 @@ __all__ = [
     "devices",
     "evaluating",
     "free_memory",
+    "in_precision",
     "join_ranks",
     "make_classifier",
     "make_learner",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeAlias, cast
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from stcore.backends.torch import ops as torch_ops
 from stcore.core.outputs import FLOOR, is_one_logit, logits_of
 from stcore.errors import HALF, DeviceError, UsageError
-from stcore.protocols import Mode, Ops, Pullback
+from stcore.protocols import Mode, Network, Ops, Pullback
 
 Forward: TypeAlias = Callable[[str, Tensor, Mode, bool], Tensor]
 """Precision, pixels (B, …), mode, dropout → logits (B, C)."""
@@ -106,6 +107,15 @@ def evaluating(precision: str, device: str) -> Iterator[None]:
     check_precision("precision", precision, torch.device(device))
     with backward_context(precision):
         yield
+
+
+def in_precision(classifier: Any, precision: str) -> Network:
+    """The classifier with its forwards in this precision."""
+
+    def logits(precision: str, x: Tensor, mode: Mode, dropout: bool) -> Tensor:
+        return forward(precision, classifier.device, partial(classifier.logits, x, mode, dropout=dropout))
+
+    return cast(Network, classifier if precision == "fp32" else SearchNetwork(precision, logits))
 
 
 class SearchNetwork:

@@ -68,7 +68,9 @@ class Bench:
     def __post_init__(self) -> None:
         self._steps = steps = _Steps(self.batches)
         self.plan = self.setup.plan
-        self._trainer = self.setup.trainer(self.learner, self.average, steps, steps, Silent())
+        self._trainer = self.setup.trainer(
+            self.learner, self.average, self.setup.teacher(), steps, steps, Silent()
+        )
 
     def phases(self, seconds: float) -> Iterator[Phase]:
         """Times each phase in its first epoch."""

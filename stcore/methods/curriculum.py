@@ -67,8 +67,10 @@ class Curriculum:
 
 
 def active(objective: Objective, phase: int) -> Objective:
-    """The settings that are in force in a phase: a curriculum's stage, or the objective itself."""
-    return objective.active(phase)[0] if isinstance(objective, Curriculum) else objective
+    """The settings that are in force in a phase: those of a curriculum's stage, of a guided method, or its own."""
+    while hasattr(objective, "active"):
+        objective, phase = objective.active(phase)
+    return objective
 
 
 def with_curriculum(objective: Any, early_steps: Sequence[str], ramp: Sequence[str], epochs: int) -> Objective:

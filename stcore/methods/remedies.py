@@ -27,6 +27,9 @@ def after_collapse(objective: Any) -> Objective | None:
         stages = [(first, after_collapse(stage) or stage) for first, stage in objective.stages]
         changed = any(new is not old for (_, new), (_, old) in zip(stages, objective.stages, strict=True))
         return dataclasses.replace(objective, stages=tuple(stages)) if changed else None
+    if hasattr(objective, "objective"):  # around another
+        inner = after_collapse(objective.objective)
+        return None if inner is None else dataclasses.replace(objective, objective=inner)
     if not is_short(objective):
         return None
     changes: dict[str, Any] = {"steps": 2 * objective.steps}

@@ -12,6 +12,7 @@ from stcore.report.reproduce import defaults
 from stcore.results import names
 from stcore.runs.plan import Plan
 from stcore.runs.record import data_of
+from stcore.training.schedules import TENTH
 
 NO_PLAN = (
     "Another version of stcli train wrote these settings, and this version does not know all of them. They are "
@@ -99,7 +100,9 @@ def _optimizer(plan: Plan) -> str:
 def _schedule(plan: Plan) -> str:
     schedule, drops = plan.optimisation.schedule, plan.optimisation.drops
     if schedule == "step" and drops:
-        return f", divided by ten after {listed([f'{100 * drop:.0f} %' for drop in drops])} of the epochs"
+        factor = plan.optimisation.drop_factor
+        how = "divided by ten" if factor == TENTH else f"times {factor:.3g}"
+        return f", {how} after {listed([f'{100 * drop:.0f} %' for drop in drops])} of the epochs"
     return " with a cosine schedule" if schedule == "cosine" else ""
 
 

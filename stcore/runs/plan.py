@@ -18,8 +18,9 @@ from stcore.core.objective import Objective
 from stcore.data.readers.sources import DATASETS
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import ATTACKS, attack_of
+from stcore.methods import guided
 from stcore.runs import known_presets
-from stcore.runs.settings import Data, Evaluation, Method, Model, Optimisation, Runtime, options
+from stcore.runs.settings import TEACHING, Data, Evaluation, Method, Model, Optimisation, Runtime, options
 
 BALL = ("epsilon", "norm", "bounds")
 """The settings of every search, which a data set's recipe gives to each method alike."""
@@ -74,6 +75,8 @@ class Plan:
                 f"never acts; received {self.method.perturbation_warmup}. Give another, such as "
                 "--perturbation-warmup 1"
             )
+        if self.method.teacher == guided.AVERAGE and self.optimisation.ema is None:
+            raise UsageError("teacher: expected ema beside teacher = average, such as --ema 0.995; received none")
         _ = self.objective  # checks its settings
 
     @property
@@ -166,7 +169,11 @@ def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
     if "norm" in changed:  # a radius means nothing in another norm
         gone |= {"epsilon", "step_size", "eval_epsilon"}
     if "epochs" in changed:
-        gone |= {"begin_epoch"}
+        gone |= {"begin_epoch", "teacher_begin"}
+    if "teacher" in changed or (changes.get("teacher") and base.get("teacher") is None):
+        gone |= {*TEACHING}
+    if "guidance" in changed:
+        gone |= {*TEACHING} - {"guidance"}
     if "method" in changed:
         own = set(methods.fields(changes["method"]))
         both = SEARCH if "step_size" in own and "step_size" in base else BALL
@@ -256,6 +263,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         "select_by": "pgd20",
         "seed": 0,
         "extra_fraction": 0.5 if rest.get("extra_data") else None,
+        **_guidance(rest, epochs),
         **(updates | given_recipe if optimizer == usual else given_recipe | updates),
         **(presets.RWP[recipe] if rest.get("rwp") is not None else {}),
         **rest,
@@ -277,13 +285,30 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
             )
     if isinstance(complete["attacks"], str):
         complete["attacks"] = [name for name in complete["attacks"].split(",") if name]
-    for name in ("attacks", "drops", "betas", "early_steps", "ramp", "freeze"):
+    for name in _TUPLES:
         complete[name] = tuple(complete.get(name, ()))
     groups = {
         group: kind(**{field: complete[name] for name, field in options(kind).items() if name in complete})
         for group, kind in GROUPS.items()
     }
     return Plan(**groups, **{name: complete[name] for name in OWN})
+
+
+_TUPLES = ("attacks", "drops", "betas", "early_steps", "ramp", "freeze", "teacher_share", "teacher_temperature")
+
+
+def _guidance(given: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """What a teacher brings along, as published; nothing without one."""
+    if (teacher := given.get("teacher")) is None:
+        return {}
+    of_average = teacher == guided.AVERAGE
+    guidance = given.get("guidance") or ("adr" if of_average else "distillation")
+    checks.choice("guidance", guidance, guided.GUIDANCE)
+    return {
+        "guidance": guidance,
+        **guided.published(guidance, epochs),
+        **({"ema": guided.DECAY} if of_average else {}),
+    }
 
 
 def _named(value: Any) -> Any:
@@ -297,6 +322,7 @@ def default_name(plan: Plan) -> str:
     wrapped = {
         "awp": plan.method.awp,
         "rwp": plan.method.rwp,
+        plan.method.guidance or "": plan.method.teacher,
         "ema": plan.optimisation.ema,
         "extra": plan.data.extra_data,
     }

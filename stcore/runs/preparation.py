@@ -7,8 +7,9 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,13 @@ from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError, UsageError
 from stcore.evaluation.attack_names import attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
+from stcore.methods.guided import AVERAGE, Guided
 from stcore.models.weights_files import read_weights, recorded_shape
 from stcore.protocols import Classifier, Learner
 from stcore.runs.folder import ENVIRONMENT, WORKING_FOLDER, RunFolder
 from stcore.runs.plan import Plan
 from stcore.runs.store import check_weights_metadata
+from stcore.runs.teacher import Teacher, read_teacher
 from stcore.training.collapse import CollapseWatch
 from stcore.training.diagnosis import Diagnosis
 from stcore.training.recovery import FailurePolicy
@@ -259,10 +262,41 @@ class Setup:
             return None
         return Average(Evaluator(learner.copy(), monitors(self.plan), self.plan.seed), decay)
 
+    def teacher(self, folder: Path | None = None) -> Teacher | None:
+        """The teacher from a file that the plan names, or that a run's folder keeps; None for none."""
+        plan = self.plan
+        if plan.method.teacher in (None, AVERAGE):
+            return None
+        train = self.splits.train
+        device = {"device": self.device} if plan.runtime.backend == "torch" else {}
+        return read_teacher(
+            plan.method.teacher,
+            folder,
+            (train.image_shape, train.num_classes),
+            plan.runtime.backend,
+            dtype=plan.runtime.dtype,
+            **device,
+        )
+
+    def objective(self, average: Average | None, teacher: Teacher | None) -> Objective:
+        """The plan's objective, with its teacher if it has one."""
+        objective = self.plan.objective
+        if not isinstance(objective, Guided):
+            return objective
+        if teacher is not None:
+            network = self.backend.make_classifier(teacher.network)
+        elif average is not None:
+            network = average.evaluator.classifier
+        else:
+            return objective
+        asked = self.backend.in_precision(network, self.plan.runtime.search_precision)
+        return replace(objective, teacher=asked)
+
     def trainer(
         self,
         learner: Learner,
         average: Average | None,
+        teacher: Teacher | None,
         batches: Epochs,
         store: TrainingStore,
         progress: Progress,
@@ -273,7 +307,7 @@ class Setup:
         plan = self.plan
         return Trainer(
             learner=learner,
-            objective=plan.objective,
+            objective=self.objective(average, teacher),
             perturbation=plan.method.perturbation,
             average=average,
             batches=batches,
@@ -406,7 +440,7 @@ def check_same_data(folder: RunFolder, now: Mapping[str, Any]) -> None:
 def schedules_of(plan: Plan) -> Schedules:
     """The plan's learning rates."""
     given = plan.optimisation
-    schedule = make_schedule(given.schedule, given.drops)
+    schedule = make_schedule(given.schedule, given.drops, given.drop_factor)
     by_step = given.schedule in BY_STEP or given.warmup > 0
     return Schedules(given.epochs, given.learning_rate, schedule, by_step, given.warmup)
 

@@ -21,11 +21,14 @@ from stcore.data.mixing import check_alphas
 from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import check_monitor
+from stcore.methods import guided
 from stcore.methods.curriculum import with_curriculum
 from stcore.training.noise import NOISE
 from stcore.training.recovery import ON_TROUBLE
-from stcore.training.schedules import SCHEDULES
+from stcore.training.schedules import SCHEDULES, TENTH
 
+TEACHING = ("guidance", "teacher_share", "teacher_temperature", "teacher_weight", "teacher_begin")
+"""The settings of a teacher."""
 SELECT = ("val", "test")
 PRECISIONS = ("fp32", "tf32", "bf16")
 OPTIMIZERS = ("sgd", "adamw")
@@ -118,6 +121,7 @@ class Optimisation:
     weight_decay: float | None
     momentum: float | None = None
     nesterov: bool = False
+    drop_factor: float = TENTH
     betas: tuple[float, ...] = ()
     decay_vectors: bool = True
     layer_decay: float | None = None
@@ -154,6 +158,11 @@ class Optimisation:
         checks.choice("schedule", self.schedule, SCHEDULES)
         for drop in self.drops:
             checks.number("drops (shares of the epochs)", drop, high=1.0)
+        checks.number("drop_factor", self.drop_factor, high=1.0)
+        if self.drop_factor != TENTH and not self.drops:
+            raise UsageError(
+                f"drop_factor: expected drops beside it; received none, with {self.schedule}. Leave it out"
+            )
         if self.ema is not None:
             checks.number("ema", self.ema, high=1.0)
         checks.choice("on_trouble", self.on_trouble, ON_TROUBLE)
@@ -198,6 +207,12 @@ class Method:
     perturbation_warmup: int = 0
     rwp_steps: int | None = None
     rwp_threshold: float | None = None
+    teacher: str | None = None
+    guidance: str | None = None
+    teacher_share: tuple[float, ...] = ()
+    teacher_temperature: tuple[float, ...] = ()
+    teacher_weight: float | None = None
+    teacher_begin: int | None = None
 
     def __post_init__(self) -> None:
         if self.awp is not None and self.rwp is not None:
@@ -207,11 +222,30 @@ class Method:
         if self.rwp is None and (self.rwp_steps is not None or self.rwp_threshold is not None):
             raise UsageError("rwp_steps, rwp_threshold: expected rwp beside them; received none")
         _ = self.perturbation  # checks its settings
+        self._check_guidance()
+
+    def _check_guidance(self) -> None:
+        given = [name for name in TEACHING if getattr(self, name) not in (None, ())]
+        if self.teacher is None and given:
+            raise UsageError(f"{', '.join(given)}: expected teacher beside it; received none")
+        if self.teacher is None or self.guidance is None:
+            return
+        checks.choice("guidance", self.guidance, guided.GUIDANCE)
+        own = guided.SETTINGS[self.guidance]
+        if foreign := [name for name in given if name not in ("guidance", *own)]:
+            raise UsageError(
+                f"{', '.join(foreign)}: expected none with guidance = {self.guidance}, whose settings are "
+                f"{' and '.join(own)}; leave it out"
+            )
 
     def objective(self, epochs: int) -> Objective:
-        """The method with its settings, for this number of epochs, with its curriculum if there is one."""
+        """The method with its settings, for this number of epochs, with its curriculum and guidance, if any."""
         objective = methods.make_objective(self.name, self.settings)
-        return with_curriculum(objective, self.early_steps, self.ramp, epochs)
+        whole = with_curriculum(objective, self.early_steps, self.ramp, epochs)
+        if self.teacher is None or self.guidance is None:
+            return whole
+        settings = {name: getattr(self, name) for name in guided.SETTINGS[self.guidance]}
+        return guided.Guided(whole, guided.make_guidance(self.guidance, **settings), epochs)
 
     @property
     def perturbation(self) -> WeightPerturbation | None:

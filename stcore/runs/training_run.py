@@ -146,9 +146,11 @@ def train(
     states = RunStates(out, options.save_every, dependencies, plan.flat())
     state = states.latest(options.warn) if options.resume else None
     learner = ranks.join(setup.learner(options.warn, resumed=state is not None))
-    batches = setup.batches_of(learner)
+    batches, teacher = setup.batches_of(learner), setup.teacher(out if options.resume else None)
     if not options.resume and not ranks.rank:
         RunFolder.create(out)
+    if teacher is not None and not ranks.rank:
+        teacher.keep(out)
     ranks.gather(None)  # the folder exists
     folder = RunFolder(out)
     environment = setup.environment()
@@ -170,7 +172,7 @@ def train(
     if not ranks.rank:
         metadata = weights_metadata(plan, setup.splits.train)
         store = RunStore(folder, states, learner, average, metadata, on_row)
-    trainer = setup.trainer(learner, average, batches, store, progress, until, ranks)
+    trainer = setup.trainer(learner, average, teacher, batches, store, progress, until, ranks)
     trainer.on_step = on_step
     trainer.failure_policy = setup.failure_policy(options.warn)
     if state is not None:

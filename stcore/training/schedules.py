@@ -12,15 +12,19 @@ PEAK = 0.4
 """The share of training after which `one-cycle` is highest."""
 
 
-def step(drops: Sequence[float]) -> Schedule:
-    """×0.1 at each drop, a share of the epochs: from epoch 80 of 120 on for a drop of 80/120.
+TENTH = 0.1
+"""The factor of a drop in most recipes."""
+
+
+def step(drops: Sequence[float], drop_factor: float = TENTH) -> Schedule:
+    """× drop_factor at each drop, a share of the epochs: from epoch 80 of 120 on for a drop of 80/120.
 
     The first epoch always has the base rate, however short the run.
     """
 
     def factor(epoch: float, epochs: int) -> float:
         passed = sum(epoch >= max(2, math.floor(drop * epochs + 0.5)) for drop in drops)
-        return float(10.0**-passed)
+        return float(drop_factor**passed)
 
     return factor
 
@@ -44,9 +48,9 @@ def one_cycle(epoch: float, epochs: int) -> float:
     return done / PEAK if done < PEAK else (1 - done) / (1 - PEAK)
 
 
-def make_schedule(name: str, drops: Sequence[float]) -> Schedule:
-    """The schedule of this name; `drops` concerns `step` alone."""
-    return {"step": step(drops), "cosine": cosine, "constant": constant, "one-cycle": one_cycle}[name]
+def make_schedule(name: str, drops: Sequence[float], drop_factor: float = TENTH) -> Schedule:
+    """The schedule of this name; `drops` and `drop_factor` concern `step` alone."""
+    return {"step": step(drops, drop_factor), "cosine": cosine, "constant": constant, "one-cycle": one_cycle}[name]
 
 
 SCHEDULES = ("step", "cosine", "constant", "one-cycle")
