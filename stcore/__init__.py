@@ -31,6 +31,7 @@ from stcore.evaluation.unions import Union
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
 from stcore.methods.collaborative import CollaborativeConfig
+from stcore.methods.extreme_norms import EatConfig
 from stcore.methods.fast_squeeze import FastSqueezeConfig
 from stcore.methods.gair_rst import GairRstConfig
 from stcore.methods.gairat import GairatConfig
@@ -49,6 +50,7 @@ __all__ = [
     "Callback",
     "CollaborativeConfig",
     "Corruptions",
+    "EatConfig",
     "FastSqueezeConfig",
     "GairRstConfig",
     "GairatConfig",

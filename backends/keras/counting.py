@@ -1,14 +1,16 @@
-"""Step counters of `fit`: epoch, examples seen, and means of the metrics."""
+"""Step counters of `fit`: epoch, examples seen, means of the metrics, and what a method tallies."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from stcore.backends.keras.engine import native
-from stcore.protocols import Tensor
+from stcore.protocols import Array, Tensor
 
 
 class Clock:
@@ -46,3 +48,24 @@ class Means:
     def reset(self) -> None:
         for mean in self._means.values():
             mean.reset_state()
+
+
+class Tally:
+    """The sum of a method's tallies since `take`; hidden from Keras, so that it is not saved."""
+
+    def __init__(self) -> None:
+        self._sum: Any = None
+
+    def add(self, tally: Tensor) -> None:
+        if self._sum is None:  # made while a step is traced, as in `Means`
+            make = partial(keras.Variable, np.zeros(tuple(tally.shape)), dtype=tally.dtype, trainable=False)
+            self._sum = native.eagerly(make)
+        self._sum.assign_add(tally)
+
+    def take(self) -> Array | None:
+        """The sum on the host, None before the first tally; begins anew."""
+        if self._sum is None:
+            return None
+        total: Array = ops.convert_to_numpy(self._sum)
+        self._sum.assign(ops.zeros_like(self._sum))
+        return total

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from stcore.backends.keras.counting import Clock, Means
+from stcore.backends.keras.counting import Clock, Means, Tally
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.learner import KerasClassifier, KerasLearner, build, check_range
 from stcore.base import checks
@@ -18,12 +18,23 @@ from stcore.base.noise import sample
 from stcore.base.seeding import Stream
 from stcore.core import validation
 from stcore.core.losses import cross_entropy
-from stcore.core.objective import Objective, WeightPerturbation, bounds_of, stage, training_step
+from stcore.core.objective import (
+    Drawing,
+    Objective,
+    Remembering,
+    WeightPerturbation,
+    bounds_of,
+    draws,
+    phase_of_step,
+    stage,
+    training_step,
+)
 from stcore.errors import DataError, StcoreError, UsageError
 from stcore.methods.metrics import means_alone
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.protocols import Array, Metrics, Mode, Tensor
 
+_TALLY = "tally"  # among what an update returns: it is summed, where metrics are averaged
 SIDE = 32  # pixels: image side for the check of a network that accepts any size
 
 
@@ -85,6 +96,9 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
         check_range(net, bounds_of(objective))
         self._clock = Clock()
         self._means = Means()
+        self._tally = Tally()
+        self._remembered: Array | None = None
+        self._epoch, self._step = 1, 0
         self._stage = (0, False)
         self._classes: int | None = None
         self._data_error: StcoreError | None = None
@@ -114,6 +128,11 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
                 f"loss: expected none, since the objective is the loss; received {loss or loss_weights!r}. "
                 "Leave it out, and give the method as SqueezeModel(net, objective)"
             )
+        if steps_per_execution != 1 and draws(self.objective):
+            raise UsageError(
+                "steps_per_execution: expected 1 with a method that draws the phase of each step; received "
+                f"{steps_per_execution}. Leave it out"
+            )
         super().compile(
             optimizer,
             metrics=metrics,
@@ -139,7 +158,10 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
         **kwargs: Any,
     ) -> Any:
         """Keras' `fit`. The objective counts epochs from 1, like `stcli train`: `initial_epoch=0` is epoch 1."""
-        begin = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch + 1))
+        begin = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: self.begin_epoch(epoch + 1),
+            on_train_batch_begin=lambda step, logs: self._begin_step(),
+        )
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks.append(begin)
         else:
@@ -154,14 +176,24 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' `train_on_batch`; call `begin_epoch` before each epoch."""
-        self.make_train_function()
+        self._begin_step()
         with self._data_errors():
             return super().train_on_batch(*args, **kwargs)
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets the epoch (from 1) and resets the count of its examples; `fit` calls this itself."""
         self._clock.begin(epoch)
+        self._epoch, self._step = epoch, 0
         self._stage = stage(self.objective, self.perturbation, epoch)
+        if isinstance(self.objective, Remembering) and (tally := self._tally.take()) is not None:
+            self._remembered = self.objective.remember(self._remembered, tally)
+        self.make_train_function()
+
+    def _begin_step(self) -> None:
+        """Sets the phase of the epoch's next step."""
+        if isinstance(self.objective, Drawing):
+            phase = phase_of_step(self.objective, self.seed, self._epoch, self._step, self._remembered)
+            self._step, self._stage = self._step + 1, (phase, self._stage[1])
         self.make_train_function()
 
     def make_train_function(self, force: bool = False) -> None:
@@ -178,12 +210,15 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
         perturbation = self.perturbation if perturbing else None
         result = training_step(self._learner, self.objective, x, y, noise, phase, perturbation, weights)
         self._loss_tracker.update_state(result.loss, sample_weight=ops.shape(x)[0])
-        return {"loss": self._loss_tracker.result(), **means_alone(result.metrics)}
+        tally = {} if result.tally is None else {_TALLY: result.tally}
+        return {"loss": self._loss_tracker.result(), **means_alone(result.metrics), **tally}
 
     def logs(self, batch: Batch, metrics: Metrics) -> Metrics:
         """The logs of an update, means of the epoch so far."""
-        loss = {"loss": metrics["loss"]}
-        others = {name: value for name, value in metrics.items() if name != "loss"}
+        loss, own = {"loss": metrics["loss"]}, ("loss", _TALLY)
+        others = {name: value for name, value in metrics.items() if name not in own}
+        if _TALLY in metrics:
+            self._tally.add(metrics[_TALLY])
         return loss | self._means.update(others, ops.shape(batch.x)[0])
 
     def measure(self, batch: Batch) -> Metrics:

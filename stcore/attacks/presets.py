@@ -10,9 +10,10 @@
     pgd_rst          cross-entropy   uniform  0.031  0.01   40       every iterate of 5 restarts; not x, no start
     pgd_rst_monitor  cross-entropy   x        0.031  0.007  20       every iterate; not x
     collaborative    −cross-entropy  x        ε      1/255  100      the last iterate
+    apgd20           cross-entropy   x        ε      2ε*    20       x and every iterate (Auto-PGD, also in l1)
     deepfool         nearest of 9 others, x, 50 steps; the last iterate, projected to the ball of ε
 
-At the paper's ε = 8/255, ε/4 is its α = 2/255, on SVHN too (whose training has 1/255). `pgd_trades` is the
+* The first step of `apgd20`, ε in l1: Auto-PGD shortens it by itself. At the paper's ε = 8/255, ε/4 is its α = 2/255, on SVHN too (whose training has 1/255). `pgd_trades` is the
 evaluation of TRADES (Zhang et al., 2019), `pgd_rst` that of RST (Carmon et al., 2019). `pgd_rst_monitor` is Fig.
 10's, there on the first 500 test images. 0.031 and 8/255 are different budgets, so these three keep their own.
 `ifgsm` (Kurakin et al., 2017) and `mifgsm` are not in the paper; their settings are Dong et al.'s (2018).
@@ -32,6 +33,7 @@ from stcore.attacks.deepfool import DeepFool
 from stcore.attacks.fmn import FMN
 from stcore.attacks.minimum_norm import MinimumNorm
 from stcore.attacks.pgd import FGSM, PGD, Attack
+from stcore.attacks.short_apgd import ShortAPGD
 from stcore.attacks.sigma_zero import SigmaZero
 from stcore.base import checks
 from stcore.errors import UsageError
@@ -43,6 +45,7 @@ _SCALED: Mapping[str, Callable[[float, str], Attack]] = {
     "cw100": lambda epsilon, norm: PGD(epsilon, epsilon / 4, 100, norm=norm, loss="margin"),
     "ifgsm": lambda epsilon, norm: PGD(epsilon, epsilon / 10, 10, "natural", norm=norm),
     "mifgsm": lambda epsilon, norm: PGD(epsilon, epsilon / 10, 10, "natural", norm=norm, momentum=1.0),
+    "apgd20": lambda epsilon, norm: ShortAPGD(epsilon, 20, norm),
     "deepfool": lambda epsilon, norm: DeepFool(norm=norm, epsilon=epsilon),
 }
 _LINF: Mapping[str, Callable[[float], PGD]] = {
@@ -66,7 +69,8 @@ RAND, SAMPLES = "-rand", 20
 def preset(name: str, epsilon: float, norm: str = "linf") -> Attack:
     """Returns the attack of this name at radius ε; `pgd_trades`, `pgd_rst` and `pgd_rst_monitor` keep ε = 0.031.
 
-    name: one of `PRESETS`, or NAME-rand.   epsilon: in units of pixels in [0, 1].   norm: `linf` or `l2`.
+    name: one of `PRESETS`, or NAME-rand.   epsilon: in units of pixels in [0, 1].   norm: `linf` or `l2`; of
+    `apgd20` also `l1`.
     Raises UsageError for an unknown name, and for a norm other than linf if the preset's settings are l∞ lengths.
     """
     plain = name.removesuffix(RAND)

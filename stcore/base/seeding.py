@@ -39,6 +39,7 @@ class Stream(IntEnum):
     MIX = 10
     SMOOTH = 11
     CORRUPTION = 12
+    PHASE = 13
 
 
 def generator(

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from stcore.base.seeding import Stream, generator
 from stcore.core.weights import added, clipped
 from stcore.protocols import Array, Learner, Metrics, Mode, Network, Ops, Tensor
 
@@ -82,6 +83,38 @@ class Remembering(Objective, Protocol):
 
     def remember(self, remembered: Array | None, tally: Array) -> Array | None:
         """Returns what is remembered after an epoch whose steps' tallies sum to `tally`."""
+
+
+@runtime_checkable
+class Drawing(Objective, Protocol):
+    """A method that draws the phase of each step; `phase` then names one of them."""
+
+    def drawn(self, epoch: int, remembered: Array | None, chance: float) -> int:
+        """Returns the phase of a step of an epoch (from 1), given what a `Remembering` method remembers.
+
+        chance: uniform in [0, 1).
+        """
+
+
+def drawn_phase(objective: Objective, epoch: int, remembered: Array | None, chance: float) -> int:
+    """The phase of a step; of most methods that of the epoch."""
+    if isinstance(objective, Drawing):
+        return objective.drawn(epoch, remembered, chance)
+    return objective.phase(epoch)
+
+
+def draws(objective: Objective) -> bool:
+    """Whether the phases of an epoch's steps differ."""
+    almost_one = 1.0 - 2.0**-53
+    return drawn_phase(objective, 1, None, 0.0) != drawn_phase(objective, 1, None, almost_one)
+
+
+def phase_of_step(objective: Objective, seed: int, epoch: int, step: int, remembered: Array | None) -> int:
+    """The phase of a step (from 0) of an epoch (from 1) of a run with this seed, on every rank."""
+    if not isinstance(objective, Drawing):
+        return objective.phase(epoch)
+    chance = generator(seed, Stream.PHASE, epoch=epoch, position=step).random()
+    return objective.drawn(epoch, remembered, chance)
 
 
 def numbers_of(objective: Objective, epoch: int, remembered: Array | None) -> tuple[Array, ...]:

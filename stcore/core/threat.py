@@ -12,6 +12,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from stcore.base import checks
+from stcore.errors import UsageError
 from stcore.protocols import Array, Ops, Tensor
 
 _TINY = 1e-15  # if a norm underflows, the l2 step becomes too small rather than too large
@@ -84,6 +86,16 @@ def lengths(offsets: Array, norm: str) -> Array:
     rows = np.asarray(offsets, np.float64).reshape(len(offsets), -1)
     measured: Array = np.linalg.norm(rows, ord=ORDERS[norm], axis=1)
     return measured
+
+
+def radius_of(option: str, name: str, norm: str, text: str) -> float:
+    """The radius in a name such as linf:8/255, in units of pixels in [0, 1]. Raises UsageError for another text."""
+    try:
+        epsilon = checks.fraction(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error} as the radius in {name}") from None
+    checks.number(f"{option}: the radius in {name}", epsilon, high=1.0 if norm == "linf" else math.inf)
+    return epsilon
 
 
 _SLACK = {"linf": 1e-6, "l2": 1e-6, "l1": 1e-5, "l0": 0.0}

@@ -19,7 +19,7 @@ from stcore.evaluation.attack_names import attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.protocols import Learner
 from stcore.runs.folder import RunFolder
-from stcore.runs.preparation import Setup, monitors
+from stcore.runs.preparation import Setup, monitor
 from stcore.runs.states import RunStates
 from stcore.runs.store import NullStore, RunStore, weights_metadata
 from stcore.training.metrics import EpochSoFar
@@ -103,7 +103,7 @@ class Bench:
         share = seconds / (len(judged) + 1 + passes)
         choosing = [
             self._evaluated(
-                Evaluator(model, monitors(plan), plan.seed), self.setup.selection, plan.optimisation.epochs, share
+                monitor(model, plan), self.setup.selection, plan.optimisation.epochs, share
             )
             for model in judged
         ]

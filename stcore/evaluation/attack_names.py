@@ -70,9 +70,16 @@ ATTACKS: Registry[Factory] = Registry(
 
 
 def check_monitor(name: str) -> None:
-    """Raises UsageError unless the attack of this name may select an epoch: one of MONITORS, or a plug-in."""
+    """Raises UsageError unless the attack of this name may select an epoch: one of MONITORS, also in a threat model
+    of its own or in a union of these, or a plug-in.
+    """
     known = ("natural", *MONITORS)
-    if name not in known and (":" in name or ATTACKS.is_plug_in(name)):
+    if (members := members_of(name)) is not None:
+        for member in members:
+            check_monitor(member)
+    elif (own := threat_model(name)) is not None:
+        checks.choice(f"select_by: the attack in {name}", own.attack, MONITORS)
+    elif name not in known and (":" in name or ATTACKS.is_plug_in(name)):
         ATTACKS.find(name, "select_by")
     else:
         checks.choice("select_by", name, known)
@@ -211,9 +218,9 @@ class Split(NamedTuple):
     unions: dict[str, Union]
     corruptions: dict[str, Corruptions]
 
-    def check_by_batch(self, option: str, why: str) -> dict[str, Attack]:
-        """The attacks that run batch by batch. Raises UsageError if there are others."""
-        if others := {**self.cascades, **self.unions, **self.corruptions}:
+    def check_by_batch(self, option: str, why: str, unions: bool = False) -> dict[str, Attack]:
+        """The attacks that run batch by batch. Raises UsageError if there are others; unions: but for unions."""
+        if others := {**self.cascades, **({} if unions else self.unions), **self.corruptions}:
             raise UsageError(
                 f"{option}: expected attacks that run batch by batch, {why}; received {', '.join(others)}"
             )

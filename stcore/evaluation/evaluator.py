@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from stcore.core import validation
 from stcore.data.batches import Batch
 from stcore.data.rows import Images
 from stcore.evaluation.accuracy import Accuracy
+from stcore.evaluation.unions import Union
 from stcore.protocols import Array, Classifier, Mode, Tensor
 
 
@@ -41,6 +43,7 @@ class Evaluator:
     `seed` and the example's position, so results do not depend on the batch size up to rounding.
     target: the network that attacks see: the classifier, or a folded copy. Their examples are the classifier's to
     judge in either case.
+    unions: unions of these attacks, which `run` adds.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class Evaluator:
         attacks: Mapping[str, Attack],
         seed: int = 0,
         target: Classifier | None = None,
+        unions: Mapping[str, Union] = MappingProxyType({}),
     ) -> None:
         self.classifier = classifier
+        self.unions = unions
         self.attacks = dict(attacks)
         self.seed = seed
         ops = classifier.ops
@@ -115,6 +120,7 @@ class Evaluator:
             for name, classes in self.predict(batch).items():
                 predicted[name].append(classes)
             advance(len(batch.labels))
-        return Predictions(
-            np.concatenate(labels), {name: np.concatenate(parts) for name, parts in predicted.items()}
-        )
+        every = np.concatenate(labels)
+        classes = {name: np.concatenate(parts) for name, parts in predicted.items()}
+        joined = {name: union.predicted(classes, every) for name, union in self.unions.items()}
+        return Predictions(every, classes | joined)

@@ -6,7 +6,6 @@ members joined by +, such as union:linf:8/255+l2:0.5:autoattack-fast+l1:12.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from stcore.attacks import Attack
 from stcore.autoattack.attack import AutoAttack
-from stcore.base import checks
+from stcore.core.threat import radius_of
 from stcore.errors import UsageError
 from stcore.protocols import Array
 
@@ -79,12 +78,7 @@ def threat_model(name: str) -> ThreatModel | None:
     if norm not in NORMS or not colon:
         return None
     radius, _, attack = rest.partition(":")
-    try:
-        epsilon = checks.fraction(radius)
-    except ValueError as error:
-        raise UsageError(f"attacks: {error} as the radius in {name}") from None
-    checks.number(f"attacks: the radius in {name}", epsilon, high=1.0 if norm == "linf" else math.inf)
-    return ThreatModel(norm, epsilon, attack or STANDARD)
+    return ThreatModel(norm, radius_of("attacks", name, norm, radius), attack or STANDARD)
 
 
 def in_ball(name: str, norm: str, epsilon: float) -> ThreatModel:

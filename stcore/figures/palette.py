@@ -46,6 +46,7 @@ METHOD_STYLES = {
     "gairat": CurveStyle(SKY, "h", "--"),
     "gair-rst": CurveStyle(SKY, "p", "-."),
     "bat": CurveStyle(GREEN, "*", "-"),
+    "e-at": CurveStyle(VERMILLION, "d", (0, (3, 1))),
     "fast-st": CurveStyle(BLUE, "d", "--"),
     "n-fgsm": CurveStyle(GREY, "^", "-"),
     "fgsm-rs": CurveStyle(GREY, "v", "--"),

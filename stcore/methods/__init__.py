@@ -14,6 +14,7 @@ from stcore.errors import UsageError
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
 from stcore.methods.collaborative import CollaborativeConfig
+from stcore.methods.extreme_norms import EatConfig
 from stcore.methods.fast_squeeze import FastSqueezeConfig
 from stcore.methods.gair_rst import GairRstConfig
 from stcore.methods.gairat import GairatConfig
@@ -72,6 +73,7 @@ METHODS: Registry[Method] = Registry(
         "gairat": Method(GairatConfig),
         "gair-rst": Method(GairRstConfig),
         "bat": Method(BatConfig),
+        "e-at": Method(EatConfig),
         "fast-st": Method(FastSqueezeConfig),
         "n-fgsm": Method(SingleStepConfig),
         "fgsm-rs": Method(SingleStepConfig, {"start_scale": 1.0, "step_scale": 1.25, "project": True}),

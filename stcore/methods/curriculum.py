@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from stcore.base import checks
-from stcore.core.objective import Objective, Passes, PerExample, Remembering, numbers_of, told
+from stcore.core.objective import Objective, Passes, PerExample, Remembering, drawn_phase, numbers_of, told
 from stcore.errors import UsageError
 from stcore.protocols import Array, Network, Tensor
 
@@ -39,8 +39,12 @@ class Curriculum:
         return max((objective.passes for _, objective in self.stages), key=lambda passes: passes.units)
 
     def phase(self, epoch: int) -> int:
-        number = sum(first <= epoch for first, _ in self.stages) - 1
+        number = self._number(epoch)
         return number + len(self.stages) * self.stages[number][1].phase(epoch)
+
+    def drawn(self, epoch: int, remembered: Array | None, chance: float) -> int:
+        number = self._number(epoch)
+        return number + len(self.stages) * drawn_phase(self.stages[number][1], epoch, remembered, chance)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Any:
         objective, inner_phase = self.active(phase)
@@ -59,6 +63,9 @@ class Curriculum:
     def remember(self, remembered: Array | None, tally: Array) -> Array | None:
         last = self.stages[-1][1]
         return last.remember(remembered, tally) if isinstance(last, Remembering) else None
+
+    def _number(self, epoch: int) -> int:
+        return sum(first <= epoch for first, _ in self.stages) - 1
 
     def active(self, phase: int) -> tuple[Objective, int]:
         """The objective of a phase, and its own phase."""

@@ -30,6 +30,7 @@ from stcore.core.objective import (
     PerExample,
     Remembering,
     bounds_of,
+    drawn_phase,
     numbers_of,
     told,
 )
@@ -214,6 +215,9 @@ class Guided:
 
     def phase(self, epoch: int) -> int:
         return 2 * self.objective.phase(epoch) + (epoch >= self.guidance.begin)
+
+    def drawn(self, epoch: int, remembered: Array | None, chance: float) -> int:
+        return 2 * drawn_phase(self.objective, epoch, remembered, chance) + (epoch >= self.guidance.begin)
 
     def active(self, phase: int) -> tuple[Objective, int]:
         """The method of a phase, and its own phase."""

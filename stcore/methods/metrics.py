@@ -33,8 +33,9 @@ def lower(ops: Ops, natural: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]
 def readable(means: Mapping[str, float]) -> dict[str, float]:
     """Turns an epoch's means into the metrics that are logged.
 
-    `x_loss_squared` becomes `x_loss_deviation`, the standard deviation over examples; `x_loss_part` becomes
-    `x_loss`, the mean over the examples that `x_share` counts, and is left out if there are none.
+    `x_loss_squared` becomes `x_loss_deviation`, the standard deviation over examples; `x_loss_part` and
+    `x_error_part` become `x_loss` and `x_error`, the means over the examples that `x_share` counts, and are left
+    out if there are none.
     """
     shown: dict[str, float] = {}
     for name, value in means.items():
@@ -43,7 +44,7 @@ def readable(means: Mapping[str, float]) -> dict[str, float]:
             shown[f"{loss}_deviation"] = math.sqrt(max(value - means[loss] ** 2, 0.0))
         elif name.endswith(PART):
             loss = name.removesuffix(PART)
-            if share := means[loss.replace("_loss", "_share")]:
+            if share := means[f"{loss.rpartition('_')[0]}_share"]:
                 shown[loss] = value / share
         else:
             shown[name] = value

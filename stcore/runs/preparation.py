@@ -260,7 +260,7 @@ class Setup:
         decay = self.plan.optimisation.ema
         if decay is None:
             return None
-        return Average(Evaluator(learner.copy(), monitors(self.plan), self.plan.seed), decay)
+        return Average(monitor(learner.copy(), self.plan), decay)
 
     def teacher(self, folder: Path | None = None) -> Teacher | None:
         """The teacher from a file that the plan names, or that a run's folder keeps; None for none."""
@@ -312,7 +312,7 @@ class Setup:
             average=average,
             batches=batches,
             selection=self.selection,
-            evaluator=Evaluator(learner, monitors(plan), plan.seed),
+            evaluator=monitor(learner, plan),
             select_by=plan.evaluation.select_by,
             schedules=schedules_of(plan),
             seed=plan.seed,
@@ -445,8 +445,15 @@ def schedules_of(plan: Plan) -> Schedules:
     return Schedules(given.epochs, given.learning_rate, schedule, by_step, given.warmup)
 
 
-def monitors(plan: Plan) -> dict[str, Attack]:
-    """The attacks after each epoch, by name."""
+def monitors(plan: Plan) -> dict[str, Evaluated]:
+    """The attacks after each epoch, by name, and their unions."""
     watched = [name for name in ("pgd20", plan.evaluation.select_by) if name != "natural"]
     found = attacks_by_name(watched, plan.evaluation.epsilon, plan.norm)
-    return split(found).check_by_batch("select_by", "quick after each epoch")
+    split(found).check_by_batch("select_by", "quick after each epoch", unions=True)
+    return found
+
+
+def monitor(classifier: Classifier, plan: Plan) -> Evaluator:
+    """What evaluates a classifier after each epoch."""
+    parts = split(monitors(plan))
+    return Evaluator(classifier, parts.by_batch, plan.seed, unions=parts.unions)

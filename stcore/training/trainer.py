@@ -17,7 +17,7 @@ from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress, stretch
 from stcore.base.ranks import Alone, Ranks, pieces, shares, split
 from stcore.base.snapshots import part
-from stcore.core.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, stage, told
+from stcore.core.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, phase_of_step, told
 from stcore.data import ImageData, in_order
 from stcore.data.batches import Batch, Epochs
 from stcore.data.on_device import OnDevice
@@ -281,8 +281,8 @@ class Trainer:
     def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
         learner, so_far, x = self.learner, self._under_way, None
         begun = time.perf_counter() - so_far.seconds
-        phase, perturbing = stage(self.method, self.perturbation, epoch)
-        rate, numbers = self._set_rate(epoch), self._memory.numbers(self.method, epoch)
+        method, perturbing = self.method, self.perturbation is not None and self.perturbation.active(epoch)
+        rate, numbers = self._set_rate(epoch), self._memory.numbers(method, epoch)
         totals = RunningMeans(learner.ops, so_far)
         with (
             stretch(self.progress, f"epoch {epoch}/{self.schedules.epochs}", self.batches.examples),
@@ -292,6 +292,7 @@ class Trainer:
             for batch in batches:
                 parts = [self._placed(part) for part in batch.parts]
                 rate = self._set_rate(epoch) if self.schedules.by_step else rate
+                phase = phase_of_step(method, self.seed, epoch, so_far.steps, self._memory.remembered)
                 result, x = self._compiled(phase, perturbing, len(parts))(numbers, *parts), parts[-1][0]
                 if not (self.ranks.rank and batch.whole):  # which rank 0 tallies
                     self._memory.add(result.tally)
