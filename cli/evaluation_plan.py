@@ -16,7 +16,7 @@ from stcore.errors import UsageError
 from stcore.evaluation.unions import with_fast
 from stcore.models.weights_files import is_torch, read_weights, recorded_shape
 from stcore.runs.folder import CHECKPOINTS, CONFIG, RunFolder
-from stcore.runs.plan import Plan, make_plan
+from stcore.runs.plan import Plan, make_plan, usual_norm
 
 
 def located(run: Path) -> Path:
@@ -92,7 +92,7 @@ def plan_from(options: EvaluateOptions | BracketOptions) -> Plan:
         if options.subset is not None:  # counts from all test images, not from the run's
             settings.pop("test_size", None)
     checks.choice("backend", changes.get("backend", settings["backend"]), ("torch", "keras"))
-    norm = settings.get("eval_norm", settings.get("norm", "linf"))
+    norm = settings.get("eval_norm") or usual_norm(settings)
     if options.norm not in (None, norm) and options.epsilon is None:
         raise UsageError(f"epsilon: expected one with norm = {options.norm}; the run's is for {norm}")
     return make_plan({**settings, **changes})

@@ -57,6 +57,7 @@ _OF_TRAINING: Groups = (
     ("only of gairat and gair-rst", "weighting shift begin_epoch confidence"),
     ("only of bat", "segments inner"),
     ("single step (fast-st, n-fgsm, fgsm-rs, fgsm-consistency)", "start_scale step_scale project search_mode"),
+    ("only of e-at", "balls"),
     ("only of fast-st", "collaborative natural"),
     ("only of n-fgsm and fgsm-rs and fgsm-consistency", "consistency"),
     ("weight perturbation (any method)", "awp rwp perturbation_warmup rwp_steps rwp_threshold"),
@@ -107,7 +108,7 @@ class TrainOptions:
     is the normalisation of the weights."""
     method: str = "st"
     """st (squeeze training), standard, at, trades, mart, collaborative (Eq. 5), the two-example variants at2,
-    trades2, mart2, gairat, gair-rst, bat; by a single step: fast-st (squeeze training), n-fgsm, fgsm-rs or
+    trades2, mart2, gairat, gair-rst, bat; e-at (several norms); by a single step: fast-st (squeeze training), n-fgsm, fgsm-rs or
     fgsm-consistency; or package.module:MyConfig, a method of your own, whose settings --help with it shows."""
     preset: str = "digits"
     """The recipe that sets every option not given: digits, cifar10, cifar100, svhn; finetune/sgd or finetune/adamw
@@ -246,6 +247,9 @@ class TrainOptions:
     """Number m of segments from natural to adversarial (bat)."""
     inner: str = "cross_entropy"
     """Loss that the search maximises: cross_entropy or kl (bat)."""
+    balls: tuple[str, ...] = ("linf:8/255", "l1:12")
+    """NORM:RADIUS of the balls, one of which is drawn for each batch, by what training images withstand (e-at);
+    NORM is linf, l2 or l1."""
     start_scale: Number = 1.0
     """Radius k of the uniform start, in units of ε; 0 starts at the image. With step_scale it takes the place of
     step_size, init and noise_std."""
@@ -299,8 +303,8 @@ class TrainOptions:
     """Fraction of each batch that is extra data; by default 0.5."""
 
     attacks: str = "fgsm,pgd20"
-    """Attacks of the final evaluation, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, deepfool,
-    collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus,
+    """Attacks of the final evaluation, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, apgd20,
+    deepfool, collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus,
     autoattack-malt, autoattack-rand, autoattack-fast and its members, fmn, ddn and sigma-zero, NORM:RADIUS, unions
     and corruptions, as stcli evaluate takes them; package.module:make_attack."""
     eval_epsilon: Number = 8 / 255
@@ -313,7 +317,7 @@ class TrainOptions:
     """Split on which the best epoch is chosen: val (held out) or test (the paper's rule, optimistic)."""
     select_by: str = "pgd20"
     """Accuracy that chooses the best epoch: natural, or under fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm,
-    pgd_trades, pgd_rst_monitor, or an attack of your own (package.module:make_attack)."""
+    apgd20, pgd_trades, pgd_rst_monitor, one of them as NORM:RADIUS:NAME, a union of these, or an attack of your own (package.module:make_attack)."""
 
     on_trouble: str = "warn"
     """Failure policy when an epoch's metrics show trouble (no learning, collapse under attack, robust overfitting,

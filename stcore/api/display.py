@@ -118,6 +118,8 @@ def title(plan: Plan) -> str:
 
 def epsilons(plan: Plan) -> str:
     """The ε of training, and that of the evaluation if it differs."""
+    if balls := plan.method.settings.get("balls"):
+        return f"ε = {' or '.join(balls)}"
     trained = plan.method.settings.get("epsilon", plan.evaluation.epsilon)
     norm = " in l2" if plan.norm == "l2" else ""
     apart = f", evaluated at {radius(plan.evaluation.epsilon)}" if trained != plan.evaluation.epsilon else ""

@@ -93,7 +93,9 @@ class APGDL1:
     def pace(self, step: Array) -> Mapping[str, Array]:
         """`first`, `last`: 1 at a search's start and end. `final`: 1 in the third. `radius`: of the next point."""
         radii = self._radii
-        before, radius, after = (each[step] for each in (np.append(math.inf, radii[:-1]), radii, np.append(radii[1:], 1)))
+        before, radius, after = (
+            each[step] for each in (np.append(math.inf, radii[:-1]), radii, np.append(radii[1:], 1))
+        )
         flags = {"first": radius < before, "last": after < radius, "final": radius == 1}
         return {name: value.astype(float) for name, value in flags.items()} | {"radius": self.epsilon * after}
 

@@ -75,9 +75,7 @@ class ShortAPGD(OnBatch):
         _, first_wrong, fooled, *values = ops.fori_loop(self.steps, body, (zero, x, zero, *start.values()))
         last = dict(zip(start, values, strict=True))
         logits = model.logits(last["point"], Mode.EVAL)
-        first_wrong, fooled = _with_wrong(
-            ops, last["point"], share_wrong(ops, (logits,), y), first_wrong, fooled
-        )
+        first_wrong, fooled = _with_wrong(ops, last["point"], share_wrong(ops, (logits,), y), first_wrong, fooled)
         higher = ops.flag(cross_entropy(ops, logits, y) > last["best_loss"], zero)
         (highest,) = either(ops, higher, (last["point"],), (last["best"],))
         return Reached(highest, *either(ops, fooled, (first_wrong,), (highest,)), fooled)

@@ -102,9 +102,7 @@ class Bench:
         judged = [self.learner] if self.average is None else [self.learner, self.average.evaluator.classifier]
         share = seconds / (len(judged) + 1 + passes)
         choosing = [
-            self._evaluated(
-                monitor(model, plan), self.setup.selection, plan.optimisation.epochs, share
-            )
+            self._evaluated(monitor(model, plan), self.setup.selection, plan.optimisation.epochs, share)
             for model in judged
         ]
         final = self._evaluated(Evaluator(self.learner, by_batch, plan.seed), test, 2 * len(judged), share)

@@ -48,10 +48,11 @@ class EatConfig:
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        norms = [attack.norm for attack in self.searches]
+        norms = [attack.norm for attack in self.searches] if isinstance(self.balls, tuple) else []
         if not norms or len(set(norms)) < len(norms):
             raise UsageError(
-                f"balls: expected at least one, each of another norm, such as linf:8/255 l1:12; received {self.balls}"
+                f"balls: expected a tuple of at least one, each of another norm, such as linf:8/255 l1:12; received "
+                f"{self.balls!r}"
             )
 
     @property
@@ -112,7 +113,9 @@ class EatConfig:
                 f"{search.norm}_error_part": here * fooled,
             }
             counts.append((ops.sum_all(here * fooled), ops.sum_all(here)))
-        return PerExample(loss, metrics, ops.norms([count for kind in zip(*counts, strict=True) for count in kind]))
+        return PerExample(
+            loss, metrics, ops.norms([count for kind in zip(*counts, strict=True) for count in kind])
+        )
 
 
 def balls_of(settings: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -35,6 +35,6 @@ def after_collapse(objective: Any) -> Objective | None:
     changes: dict[str, Any] = {"steps": 2 * objective.steps}
     if hasattr(objective, "start_scale"):
         changes |= {"start_scale": max(1.0, objective.start_scale), "project": True}
-    elif objective.init == "natural":
+    elif getattr(objective, "init", None) == "natural":
         changes |= {"init": "uniform"}
     return dataclasses.replace(objective, **changes)  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stcore.methods.extreme_norms import balls_of
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun
 from stcore.report.phrases import listed, plural, radius, value
@@ -53,6 +54,12 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     if plan.method.name != "standard" and "epsilon" in own:
         ball = radius(own["epsilon"], own.get("norm", "linf"))
         yield f"Each training step searched for examples within {ball}{_steps(own)}."
+    if "balls" in own:
+        balls = " or ".join(radius(epsilon, norm) for norm, epsilon in balls_of(own))
+        yield (
+            f"Each training step searched for examples within {balls}, drawn anew for each batch, in "
+            f"{plural(own['steps'], 'step')} of Auto-PGD."
+        )
     terms = {"beta": "the weight β", "divergence": "the divergence"}
     if parts := [f"{what} is {value(own[name])}" for name, what in terms.items() if name in own]:
         yield f"In the loss, {listed(parts)}."

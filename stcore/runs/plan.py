@@ -18,10 +18,16 @@ from stcore.core.objective import Objective
 from stcore.data.readers.sources import DATASETS
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import ATTACKS, attack_of
+from stcore.evaluation.unions import name_of, union_name
 from stcore.methods import guided
+from stcore.methods.extreme_norms import balls_of
 from stcore.runs import known_presets
 from stcore.runs.settings import TEACHING, Data, Evaluation, Method, Model, Optimisation, Runtime, options
 
+PGD_NORMS = ("linf", "l2")
+"""The norms of PGD, under which every epoch is evaluated."""
+AUTO_PGD = "apgd20"
+"""The attack after each epoch that also has l1."""
 BALL = ("epsilon", "norm", "bounds")
 """The settings of every search, which a data set's recipe gives to each method alike."""
 SEARCH = (*BALL, "step_size", "steps")
@@ -132,14 +138,13 @@ class Plan:
     @property
     def norm(self) -> str:
         """The norm of the evaluation's attacks: by default that of training, if the method has one."""
-        return self.evaluation.norm or str(self.method.settings.get("norm", "linf"))
+        return self.evaluation.norm or usual_norm(self.method.settings)
 
     @property
     def trains_for_its_attacks(self) -> bool:
         """Whether the method trains on adversarial examples of a ball no smaller than that of the evaluation."""
-        settings = self.method.settings
-        searches = self.method.name != "collaborative" and settings.get("norm") == self.norm
-        return searches and bool(settings.get("epsilon", 0.0) >= self.evaluation.epsilon)
+        balls = [] if self.method.name == "collaborative" else balls_of(self.method.settings)
+        return any(norm == self.norm and epsilon >= self.evaluation.epsilon for norm, epsilon in balls)
 
     def flat(self) -> dict[str, Any]:
         """The plan as the flat options that `make_plan` makes it from."""
@@ -160,6 +165,23 @@ def of_methods(*others: str) -> set[str]:
     return {name for method in (*methods.METHODS, *others) for name in methods.fields(method)}
 
 
+def usual_norm(settings: Mapping[str, Any]) -> str:
+    """The norm of the evaluation's attacks after a method with these settings: the first of its balls that PGD has."""
+    return next((norm for norm, _ in balls_of(settings) if norm in PGD_NORMS), "linf")
+
+
+def usual_radius(settings: Mapping[str, Any], norm: str) -> float | None:
+    """The radius of these attacks, if the method trains in a ball of this norm."""
+    return next((epsilon for own, epsilon in balls_of(settings) if own == norm), None)
+
+
+def usual_choice(settings: Mapping[str, Any]) -> str:
+    """The attack that chooses the best epoch: PGD-20, and of several balls, or of l1, Auto-PGD in all of them."""
+    balls = balls_of(settings) if "balls" in settings else []
+    members = [name_of(AUTO_PGD, norm, epsilon) for norm, epsilon in balls]
+    return union_name(members) if len(members) > 1 else members[0] if members else "pgd20"
+
+
 def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
     """The settings that follow from the changed ones, and hold no longer. A change to the same value is none."""
     changed = {name for name in changes if name in base and changes[name] != base[name]}
@@ -168,6 +190,8 @@ def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
         gone |= {"step_size", "eval_epsilon"}
     if "norm" in changed:  # a radius means nothing in another norm
         gone |= {"epsilon", "step_size", "eval_epsilon"}
+    if "balls" in changed:
+        gone |= {"eval_epsilon", "select_by"}
     if "epochs" in changed:
         gone |= {"begin_epoch", "teacher_begin"}
     if "teacher" in changed or (changes.get("teacher") and base.get("teacher") is None):
@@ -179,6 +203,7 @@ def stale(base: Mapping[str, Any], changes: Mapping[str, Any]) -> set[str]:
         both = SEARCH if "step_size" in own and "step_size" in base else BALL
         gone |= (of_methods(base["method"]) - (own & set(both))) | {"select_by"}
         gone |= {"eval_epsilon"} if base.get("norm") == "l2" and "norm" not in own else set()
+        gone |= {"eval_epsilon"} if "balls" in base else set()
     optimizer = base.get("optimizer", "sgd")
     if changes.get("optimizer", optimizer) != optimizer:
         gone |= {"learning_rate", "weight_decay", "momentum", "nesterov", "betas", "decay_vectors"}
@@ -243,7 +268,10 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
     if "epsilon" in own and "step_size" in set(fields) - set(own):
         checks.number("epsilon", own["epsilon"])
         settings["step_size"] = own["epsilon"] * paper.step_size / paper.epsilon  # the preset's ratio α/ε
-    epsilon = settings.get("epsilon", paper.epsilon)
+    method_settings = dataclasses.asdict(methods.make_objective(method, settings))  # type: ignore[call-overload]
+    eval_norm = rest.get("eval_norm") or usual_norm(method_settings)
+    epsilon = usual_radius(method_settings, eval_norm) or settings.get("epsilon", paper.epsilon)
+    choice = usual_choice(method_settings)
     usual = given_recipe.get("optimizer", "sgd")
     optimizer = str(rest.get("optimizer", usual))
     updates = presets.OPTIMIZERS.get(optimizer, presets.GIVEN_OPTIMIZER)
@@ -258,9 +286,9 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         "schedule": "step",
         "eval_epsilon": epsilon,
         "eval_batch_size": 250,
-        "attacks": ("fgsm", "pgd20"),
+        "attacks": tuple(dict.fromkeys(("fgsm", "pgd20", choice))),
         "select": "val",
-        "select_by": "pgd20",
+        "select_by": choice,
         "seed": 0,
         "extra_fraction": 0.5 if rest.get("extra_data") else None,
         **_guidance(rest, epochs),
@@ -268,7 +296,7 @@ def make_plan(given: Mapping[str, Any]) -> Plan:
         **(presets.RWP[recipe] if rest.get("rwp") is not None else {}),
         **rest,
         "preset": preset or recipe,
-        "settings": dataclasses.asdict(methods.make_objective(method, settings)),  # type: ignore[call-overload]
+        "settings": method_settings,
     }
     if complete["schedule"] != "step":
         if tuple(rest.get("drops", ())) not in ((), given_recipe["drops"]):
@@ -312,7 +340,9 @@ def _guidance(given: Mapping[str, Any], epochs: int) -> dict[str, Any]:
 
 
 def _named(value: Any) -> Any:
-    """A setting as a file holds it: a divergence that is a function by its name."""
+    """A setting as the plan holds it: a divergence that is a function by its name, a list as a tuple."""
+    if isinstance(value, list):
+        return tuple(value)
     return DIVERGENCES.name_of(value) if callable(value) else value
 
 

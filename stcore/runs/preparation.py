@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from stcore import data, models
-from stcore.attacks import Attack
 from stcore.base.machine import processor
 from stcore.base.progress import Progress
 from stcore.base.ranks import Alone, Ranks
 from stcore.base.version import __version__
 from stcore.core.dispatch import load_backend
-from stcore.core.objective import Objective
+from stcore.core.objective import Objective, draws
 from stcore.core.validation import check_model
 from stcore.data import Batches, ImageData, MixedBatches, Splits
 from stcore.data.batches import Epochs
@@ -32,7 +31,7 @@ from stcore.data.resident import resident
 from stcore.data.streams.batches import StreamBatches
 from stcore.data.streams.dataset import StreamData
 from stcore.errors import DataError, UsageError
-from stcore.evaluation.attack_names import attacks_by_name, split
+from stcore.evaluation.attack_names import Evaluated, attacks_by_name, split
 from stcore.evaluation.evaluator import Evaluator
 from stcore.methods.guided import AVERAGE, Guided
 from stcore.models.weights_files import read_weights, recorded_shape
@@ -344,6 +343,11 @@ class Setup:
         """Makes a method's search a CUDA graph, if the plan wants that. Raises DeviceError for other devices."""
         if not self.plan.runtime.cuda_graph:
             return lambda objective: objective
+        if draws(self.plan.objective):
+            raise UsageError(
+                f"cuda_graph: expected a method with one search in an epoch; received {self.plan.method.name}, which "
+                "draws one for each step. Leave the option out"
+            )
         capture = partial(self.backend.CapturedSearch, learner=learner)
         capture(self.plan.objective)  # refuses a device before anything is written
         return capture

@@ -38,7 +38,7 @@ class CollapseWatch:
 
     def __call__(self, search: Any) -> str | None:
         """What is wrong, with its remedy, or None.   search: the settings of the method's search in this epoch."""
-        if not is_short(search) or not search.epsilon:
+        if not is_short(search) or not getattr(search, "epsilon", 0):  # or one in several balls
             return None
         for images, steps, share in LOOKS:
             one, many = self._accuracies(search, images, steps)

@@ -17,7 +17,15 @@ from stcore.base.interrupts import Interrupt
 from stcore.base.progress import Progress, stretch
 from stcore.base.ranks import Alone, Ranks, pieces, shares, split
 from stcore.base.snapshots import part
-from stcore.core.objective import Objective, Part, StepResult, WeightPerturbation, accumulated_step, phase_of_step, told
+from stcore.core.objective import (
+    Objective,
+    Part,
+    StepResult,
+    WeightPerturbation,
+    accumulated_step,
+    phase_of_step,
+    told,
+)
 from stcore.data import ImageData, in_order
 from stcore.data.batches import Batch, Epochs
 from stcore.data.on_device import OnDevice
