@@ -17,10 +17,12 @@ from stcore.core.objective import training_step
 from stcore.core.optimizers import SGD
 from stcore.core.perturbation import AWP
 from stcore.errors import DataError, DeviceError, UsageError
+from stcore.methods.guided import Guided, make_guidance, published
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
 from stcore.protocols import Mode
+from stcore.training.trainer import follow
 
 SHORT = SqueezeConfig(steps=2)
 
@@ -56,6 +58,30 @@ def test_a_compiled_step_is_the_eager_one(backend, perturbation):
         model = backend.build()
         losses = steps_of(backend.learner(model), compiled, batches, perturbation)
         results.append((losses, weights(model)))
+    (one, eager), (other, whole) = results
+    np.testing.assert_allclose(other, one, rtol=1e-9)
+    for a, b in zip(eager, whole, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9)
+
+
+def test_a_teacher_that_moves_is_no_constant_of_the_compiled_step(backend):
+    """The run's average: the step reads it, and moves it at its end."""
+    batches, results = [backend.batch(problem(seed=seed)) for seed in range(3)], []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(1)  # of the initial weights
+        learner = backend.learner(linear(dtype="float64"))
+        average = learner.copy()
+        objective = Guided(StandardConfig(), make_guidance("adr", **published("adr", 3)), 3, average)
+
+        def step(numbers, x, y, of=learner, method=objective, mean=average):
+            result = training_step(of, method.told(numbers), x, y, (), 1)
+            follow(mean, of, 0.5)
+            return result
+
+        run = learner.compile(step) if compiled else step
+        numbers = [tuple(map(ops.convert_to_tensor, objective.numbers(epoch, None))) for epoch in (1, 2, 3)]
+        losses = [float(run(each, b.x, b.y).loss) for each, b in zip(numbers, batches, strict=True)]
+        results.append((losses, weights(average.model)))
     (one, eager), (other, whole) = results
     np.testing.assert_allclose(other, one, rtol=1e-9)
     for a, b in zip(eager, whole, strict=True):

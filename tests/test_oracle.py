@@ -95,7 +95,7 @@ NETWORKS = {"torch": torch_network, "keras": keras_network}
 K = SqueezeConfig().steps
 
 
-def trained(backend, config, change=None, batches=oracle.batches):
+def trained(backend, config, change=None, batches=oracle.batches, phase=0):
     """The losses of three steps, the state after them, and how often dropout drew.
 
     change: a forward's number within the step (from 0), its mode and dropout → the mode and dropout it is made in.
@@ -116,7 +116,7 @@ def trained(backend, config, change=None, batches=oracle.batches):
     for x, y, pair in batches():
         numbers = iter(range(1 + 2 * K + 3))
         given = tuple(map(backend.tensor, pair))
-        result = stcore.train_step(learner, config, backend.tensor(x), backend.tensor(y), noise=given)
+        result = stcore.train_step(learner, config, backend.tensor(x), backend.tensor(y), noise=given, phase=phase)
         losses.append(float(backend.array(result.loss)))
     return losses, state(), masks.drawn
 
