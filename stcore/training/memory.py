@@ -25,7 +25,7 @@ class Memory:
     tally: Tensor | None = None
 
     def numbers(self, objective: Objective, epoch: int) -> tuple[Tensor, ...]:
-        """What the method's step is told in this epoch, on the device."""
+        """The method's numbers of this epoch, on the device."""
         return tuple(self.learner.pixels(array) for array in numbers_of(objective, epoch, self.remembered))
 
     def add(self, tally: Tensor | None) -> None:
