@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from stcore.base import checks
-from stcore.core.objective import Objective, Passes, PerExample, Remembering, numbers_of, told
+from stcore.core.objective import Objective, Passes, PerExample, Remembering, numbers_of, told, unwrapped
 from stcore.errors import UsageError
 from stcore.protocols import Array, Network, Tensor
 
@@ -67,8 +67,9 @@ class Curriculum:
 
 
 def active(objective: Objective, phase: int) -> Objective:
-    """The settings that are in force in a phase: a curriculum's stage, or the objective itself."""
-    return objective.active(phase)[0] if isinstance(objective, Curriculum) else objective
+    """The settings that are in force in a phase: a curriculum's stage, or the objective itself, unwrapped."""
+    settings = unwrapped(objective)
+    return unwrapped(settings.active(phase)[0]) if isinstance(settings, Curriculum) else settings  # type: ignore[no-any-return]
 
 
 def with_curriculum(objective: Any, early_steps: Sequence[str], ramp: Sequence[str], epochs: int) -> Objective:

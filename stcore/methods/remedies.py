@@ -27,6 +27,9 @@ def after_collapse(objective: Any) -> Objective | None:
         stages = [(first, after_collapse(stage) or stage) for first, stage in objective.stages]
         changed = any(new is not old for (_, new), (_, old) in zip(stages, objective.stages, strict=True))
         return dataclasses.replace(objective, stages=tuple(stages)) if changed else None
+    if hasattr(objective, "objective"):  # a wrapper
+        within = after_collapse(objective.objective)
+        return within and dataclasses.replace(objective, objective=within)
     if not is_short(objective):
         return None
     changes: dict[str, Any] = {"steps": 2 * objective.steps}

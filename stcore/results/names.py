@@ -60,6 +60,7 @@ DIVERGENCES = {
     "symmetric_kl": "symmetric KL",
     "kl": "KL",
     "improved_kl": "improved KL",
+    "gkl": "GKL",
 }
 """In the order of Fig. 6, then ours."""
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}

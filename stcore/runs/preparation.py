@@ -273,7 +273,7 @@ class Setup:
         plan = self.plan
         return Trainer(
             learner=learner,
-            objective=plan.objective,
+            objective=plan.method.objective(plan.optimisation.epochs, self.splits.train.num_classes),
             perturbation=plan.method.perturbation,
             average=average,
             batches=batches,

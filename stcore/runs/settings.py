@@ -21,6 +21,7 @@ from stcore.data.mixing import check_alphas
 from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import check_monitor
+from stcore.methods.class_wise import class_wise
 from stcore.methods.curriculum import with_curriculum
 from stcore.training.noise import NOISE
 from stcore.training.recovery import ON_TROUBLE
@@ -208,10 +209,13 @@ class Method:
             raise UsageError("rwp_steps, rwp_threshold: expected rwp beside them; received none")
         _ = self.perturbation  # checks its settings
 
-    def objective(self, epochs: int) -> Objective:
-        """The method with its settings, for this number of epochs, with its curriculum if there is one."""
+    def objective(self, epochs: int, classes: int | None = None) -> Objective:
+        """The method with its settings, for this number of epochs, with its curriculum if there is one.
+
+        classes: their number, if the data are known (see `ClassWise`).
+        """
         objective = methods.make_objective(self.name, self.settings)
-        return with_curriculum(objective, self.early_steps, self.ramp, epochs)
+        return class_wise(with_curriculum(objective, self.early_steps, self.ramp, epochs), classes)
 
     @property
     def perturbation(self) -> WeightPerturbation | None:
