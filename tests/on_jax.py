@@ -11,6 +11,7 @@ from harness import load, problem
 from keras import ops
 
 import stcore
+from stcore import ClassWise
 from stcore.backends.keras import SqueezeModel, TorchSGD, make_optimizer
 from stcore.backends.keras import jax as engine
 from stcore.core.objective import training_step
@@ -60,6 +61,24 @@ def test_a_compiled_step_is_the_eager_one(backend, perturbation):
     np.testing.assert_allclose(other, one, rtol=1e-9)
     for a, b in zip(eager, whole, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9)
+
+
+def test_a_compiled_step_with_class_means_is_the_eager_one(backend):
+    means, results = jnp.asarray([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]), []
+    method = ClassWise(TradesConfig(divergence="gkl", beta=20.0, steps=1))
+    for compiled in (False, True):
+        model = linear(dtype="float64")
+        model.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in model.get_weights()])
+        learner, batch = backend.learner(model), backend.batch(problem())
+
+        def step(means, x, y, noise, learner=learner):
+            return training_step(learner, method.told((means,)), x, y, noise)
+
+        run = learner.compile(step) if compiled else step
+        result = run(means, batch.x, batch.y, batch.noise[:1])
+        results.append([np.asarray(result.loss), np.asarray(result.tally), *weights(model)])
+    for eager, whole in zip(*results, strict=True):
+        np.testing.assert_allclose(whole, eager, rtol=1e-9, atol=1e-12)
 
 
 def test_a_step_is_compiled_once_for_each_batch_size(backend, monkeypatch):
