@@ -210,12 +210,13 @@ def test_the_search_is_not_differentiated(backend):
     assert not isinstance(seen[0], jax.core.Tracer)
 
 
-def fitted(**compiling):
+def fitted(divergence="kl", rate=0.1, **compiling):
     """A model to fit in two epochs of two batches, the second short. In float64: a sign hangs on rounding."""
-    net, objective = linear(dtype="float64"), TradesConfig(steps=1, epsilon=0.2, step_size=0.1)
+    net = linear(dtype="float64")
+    objective = TradesConfig(steps=1, epsilon=0.2, step_size=0.1, divergence=divergence)
     net.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in net.get_weights()])
     model = SqueezeModel(net, objective, perturbation=AWP(warmup=1))
-    model.compile(TorchSGD(0.1), **compiling)
+    model.compile(TorchSGD(rate), **compiling)
     return model
 
 
@@ -232,6 +233,26 @@ def test_how_fit_runs_its_steps_changes_nothing(compiling):
         runs.append([*model.get_weights(), *history.values()])
     for one, other in zip(*runs, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_fit_keeps_the_class_means_from_epoch_to_epoch():
+    """With a rate of zero, and no perturbation, they are those of the network as it is."""
+    model = fitted("gkl", rate=0.0)
+    model.perturbation = None
+    model.fit(IMAGES, LABELS, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    predictions = np.asarray(ops.softmax(model.net(IMAGES) / 4))
+    means = [predictions[y == LABELS].mean(0) for y in range(3)]
+    (told,) = model._memory.numbers()
+    np.testing.assert_allclose(told, means, rtol=1e-9)
+    assert np.ptp(means, axis=0).max() > 1e-3
+    learning, equal = fitted("gkl"), fitted("gkl")
+    for one, epochs in ((learning, 2), (equal, 1)):
+        one.fit(IMAGES, LABELS, batch_size=4, epochs=epochs, shuffle=False, verbose=0)
+    equal._memory = type(equal._memory)()  # forgets
+    equal.fit(IMAGES, LABELS, batch_size=4, epochs=2, initial_epoch=1, shuffle=False, verbose=0)
+    assert any(
+        (one != other).any() for one, other in zip(learning.get_weights(), equal.get_weights(), strict=True)
+    )
 
 
 def test_batches_by_hand_are_fit_and_a_file_of_weights_resumes_it(tmp_path):

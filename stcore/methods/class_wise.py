@@ -110,6 +110,8 @@ def class_wise(objective: Objective, classes: int | None = None) -> Objective:
     """The method in `ClassWise` if its divergence is `gkl`, or so each stage of its curriculum; else itself."""
     if isinstance(objective, Curriculum):
         return Curriculum(tuple((first, class_wise(stage, classes)) for first, stage in objective.stages))
+    if isinstance(objective, ClassWise) and objective.means is None:
+        return dataclasses.replace(objective, classes=classes)
     return ClassWise(objective, classes) if _generalized(objective) else objective
 
 
