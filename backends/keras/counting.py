@@ -56,7 +56,7 @@ class Means:
 
 
 class Memory:
-    """What a method that remembers is told in an epoch, and what its steps tally (see `Remembering`).
+    """The numbers of a method in an epoch, and what its steps tally (see `Remembering`).
 
     Variables that traced steps read and write; hidden from Keras, so that none is saved.
     """

@@ -32,7 +32,7 @@ SIDE = 32  # pixels: image side for the check of a network that accepts any size
 class Batch(NamedTuple):
     """A checked batch: pixels (B, …), labels (B,), weights (B,) of the losses or None, noise shaped like x.
 
-    numbers: what the objective is told in this epoch.
+    numbers: the objective's in this epoch.
     """
 
     x: Tensor

@@ -75,7 +75,7 @@ class Remembering(Objective, Protocol):
     """
 
     def numbers(self, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
-        """Returns what the step is told in an epoch (from 1); remembered: None before the first tally."""
+        """Returns the inputs of the step in an epoch (from 1); remembered: None before the first tally."""
 
     def told(self, numbers: tuple[Tensor, ...]) -> Objective:
         """Returns the method with these numbers, as tensors."""
@@ -85,7 +85,7 @@ class Remembering(Objective, Protocol):
 
 
 def numbers_of(objective: Objective, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
-    """What the step is told in an epoch (from 1); of most methods nothing."""
+    """The inputs of the step in an epoch (from 1); of most methods nothing."""
     return objective.numbers(epoch, remembered) if isinstance(objective, Remembering) else ()
 
 

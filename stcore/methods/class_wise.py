@@ -32,9 +32,9 @@ class ClassWise:
     classes: C, if it is known: the first epoch then has numbers as later ones have, so that a step is traced once.
     means: w (C, C), row y the weights of class y; None: every class weighs the same.
 
-    `stcore.train` and `stcli train` wrap such a method by themselves. In a loop of one's own, each epoch has the
-    method `told` its `numbers`, and the tallies of its steps are summed for `remember`. Without that, all weights
-    are equal.
+    `stcore.train`, `stcli train` and `SqueezeModel.fit` wrap such a method by themselves. In a loop of one's
+    own, each epoch has the method `told` its `numbers`, and the tallies of its `stcore.train_step`s
+    are summed for `remember`. Without that, all classes weigh the same.
     Raises UsageError for a method without this divergence.
     """
 
@@ -84,7 +84,7 @@ class ClassWise:
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, phase: int = 0) -> PerExample:
         """Returns the losses; the tally (C, C) is Σ softmax(z/T) over each class's natural images."""
         noted = Noted(model)
-        result = self._weighted(model.ops, y).losses(noted, x, y, examples, phase)
+        result: PerExample = self._weighted(model.ops, y).losses(noted, x, y, examples, phase)
         natural_of = getattr(self.objective, "natural_of", lambda x, examples: x)
         natural = noted.logits_of(natural_of(x, examples))
         if natural is None:

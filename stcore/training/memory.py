@@ -26,7 +26,7 @@ class Memory:
     tally: Tensor | None = None
 
     def numbers(self, objective: Objective, epoch: int) -> tuple[Tensor, ...]:
-        """What the method's step is told in this epoch, on the device."""
+        """The method's numbers in this epoch, on the device."""
         return tuple(self.learner.pixels(array) for array in numbers_of(objective, epoch, self.remembered))
 
     def add(self, tally: Tensor | None) -> None:
