@@ -30,6 +30,7 @@ from stcore.evaluation.corruptions import Corruptions
 from stcore.evaluation.unions import Union
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
+from stcore.methods.class_wise import ClassWise
 from stcore.methods.collaborative import CollaborativeConfig
 from stcore.methods.fast_squeeze import FastSqueezeConfig
 from stcore.methods.gair_rst import GairRstConfig
@@ -47,6 +48,7 @@ __all__ = [
     "AdversarialConfig",
     "BatConfig",
     "Callback",
+    "ClassWise",
     "CollaborativeConfig",
     "Corruptions",
     "FastSqueezeConfig",

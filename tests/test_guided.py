@@ -19,7 +19,7 @@ import stcore
 from stcore import AdversarialConfig, SqueezeConfig, StandardConfig
 from stcore.base.weights_file import load_weights
 from stcore.core.dispatch import make_classifier
-from stcore.core.objective import numbers_of, told, training_step
+from stcore.core.objective import bounds_of, numbers_of, told, training_step
 from stcore.errors import UsageError
 from stcore.methods.curriculum import active
 from stcore.methods.guided import GUIDANCE, Guided, Targets, make_guidance, published
@@ -277,7 +277,7 @@ def test_a_guided_method_is_seen_through():
     assert isinstance(longer, Guided)
     assert active(longer, longer.phase(4)).steps == 2
     assert after_collapse(guided("adr", AdversarialConfig())) is None
-    assert guided("adr", AdversarialConfig(bounds=(0.0, 255.0))).bounds == (0.0, 255.0)
+    assert bounds_of(guided("adr", AdversarialConfig(bounds=(0.0, 255.0)))) == (0.0, 255.0)
 
 
 def test_what_cannot_be_is_said():

@@ -11,7 +11,7 @@ from rows import ROWS, found, noise
 import stcore
 from stcore import AWP, RWP, SqueezeConfig
 from stcore.core.entry import check_batch
-from stcore.core.objective import training_step
+from stcore.core.objective import bounds_of, training_step
 from stcore.methods import METHODS
 from stcore.protocols import Mode
 
@@ -103,7 +103,7 @@ def trained(backend, config, change=None, batches=oracle.batches, phase=0):
     model, masks, state = NETWORKS[backend.name]()
     learner, losses = backend.learner(model), []
     images, labels, _ = next(iter(batches()))
-    check_batch(learner, learner, backend.tensor(images), backend.tensor(labels), config.bounds, training=True)
+    check_batch(learner, learner, backend.tensor(images), backend.tensor(labels), bounds_of(config), training=True)
     masks.drawn = 0  # of the checks of a new model, whose draws leave no trace in a generator
     logits, numbers = learner.logits, iter(())
 

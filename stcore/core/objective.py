@@ -114,8 +114,15 @@ UNIT = (0.0, 1.0)
 
 def bounds_of(objective: Any) -> tuple[float, float]:
     """The range of pixels that an objective is for; a method need not have the setting."""
-    bounds: tuple[float, float] = getattr(objective, "bounds", UNIT)
+    bounds: tuple[float, float] = getattr(unwrapped(objective), "bounds", UNIT)
     return bounds
+
+
+def unwrapped(objective: Any) -> Any:
+    """The method within its wrappers: each of them is a dataclass that has it as its field `objective`."""
+    while hasattr(objective, "objective"):
+        objective = objective.objective
+    return objective
 
 
 def stage(objective: Objective, perturbation: WeightPerturbation | None, epoch: int) -> tuple[int, bool]:

@@ -22,14 +22,13 @@ import numpy as np
 
 from stcore.base import checks
 from stcore.core.divergences import kl
-from stcore.core.losses import are_soft, expected_at_label
+from stcore.core.losses import as_soft, expected_at_label
 from stcore.core.objective import (
     Noted,
     Objective,
     Passes,
     PerExample,
     Remembering,
-    bounds_of,
     numbers_of,
     told,
 )
@@ -98,8 +97,7 @@ class Targets:
         if self.rectified:
             share = ops.clip(share - (ops.max(p) - expected_at_label(ops, p, y)), 0.0, 1.0)
             share = ops.expand_dims_like(share, p)
-        own = y if are_soft(ops, y) else ops.flag(ops.one_hot(y, p), p)
-        return share * p + (1.0 - share) * own
+        return share * p + (1.0 - share) * as_soft(ops, y, p)
 
     def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
         return None
@@ -202,10 +200,6 @@ class Guided:
     @property
     def noise_laws(self) -> tuple[str, ...]:
         return self.objective.noise_laws
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return bounds_of(self.objective)
 
     @property
     def passes(self) -> Passes:

@@ -60,6 +60,7 @@ DIVERGENCES = {
     "symmetric_kl": "symmetric KL",
     "kl": "KL",
     "improved_kl": "improved KL",
+    "gkl": "GKL",
 }
 """In the order of Fig. 6, then ours."""
 GUIDANCE = {"adr": "ADR", "distillation": "distillation", "rebat": "ReBAT", "logits": "teacher's logits"}
