@@ -43,6 +43,8 @@ RUN = [
     "0.005",
     "--teacher",
     "average",
+    "--divergence",
+    "gkl",
     "--ramp",
     "epsilon@1",
     "--save-every",
