@@ -35,6 +35,7 @@ from stcore.methods.collaborative import CollaborativeConfig
 from stcore.methods.fast_squeeze import FastSqueezeConfig
 from stcore.methods.gair_rst import GairRstConfig
 from stcore.methods.gairat import GairatConfig
+from stcore.methods.guided import Agreement, Guided, Targets
 from stcore.methods.mart import MartConfig
 from stcore.methods.single_step import SingleStepConfig
 from stcore.methods.squeeze import SqueezeConfig
@@ -46,6 +47,7 @@ __all__ = [
     "AWP",
     "RWP",
     "AdversarialConfig",
+    "Agreement",
     "BatConfig",
     "Callback",
     "ClassWise",
@@ -54,6 +56,7 @@ __all__ = [
     "FastSqueezeConfig",
     "GairRstConfig",
     "GairatConfig",
+    "Guided",
     "LoadedNetwork",
     "MartConfig",
     "Run",
@@ -63,6 +66,7 @@ __all__ = [
     "SqueezeLoss",
     "SqueezePair",
     "StandardConfig",
+    "Targets",
     "TradesConfig",
     "TrainingLoss",
     "Union",

@@ -266,6 +266,40 @@ def test_a_teacher_answers_in_the_precision_of_the_search(backend):
     np.testing.assert_array_equal(exact, classifier.eval_logits(x))
 
 
+def test_in_a_loop_of_ones_own_the_numbers_are_those_of_the_first_epoch(backend):
+    batch, losses = backend.batch(problem()), []
+    teacher = backend.classifier(backend.build("tiny", seed=5))
+    alone = stcore.Guided(AdversarialConfig(steps=1), stcore.Targets(), EPOCHS, teacher)
+    for objective, phase in ((alone, 0), in_epoch(backend, alone, 1)):
+        learner = backend.learner(built(backend))
+        losses.append(
+            backend.array(stcore.train_step(learner, objective, batch.x, batch.y, rng=0, phase=phase).loss)
+        )
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def test_keras_fit_takes_a_teacher():
+    """Distillation is training with the teacher's probabilities as labels."""
+    backend, data = load("keras"), problem(12)
+    import keras
+
+    from stcore.backends.keras import SqueezeModel
+
+    teacher, trained = backend.classifier(backend.build("tiny", seed=5)), []
+    x, y = backend.images(data.x), backend.tensor(data.y)
+    logits = backend.array(teacher.logits(x, Mode.EVAL))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    guidance = Targets((1.0, 1.0), (1.0, 1.0), rectified=False)
+    for objective, labels in ((Guided(StandardConfig(), guidance, 2, teacher), y), (StandardConfig(), p)):
+        model = SqueezeModel(backend.build("tiny"), objective)
+        model.compile(keras.optimizers.SGD(0.1))
+        model.fit(x, labels, batch_size=6, epochs=2, verbose=0, shuffle=False)
+        trained.append({w.path: np.asarray(w) for w in model.net.weights})
+    (ours, theirs) = (list(weights.values()) for weights in trained)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)  # Keras rounds p to float32
+
+
 # --- Around and within others ---
 
 
@@ -287,7 +321,7 @@ def test_what_cannot_be_is_said():
     batch = backend.batch(problem())
     with pytest.raises(UsageError, match="teacher: expected a network; received none"):
         stcore.train_step(
-            backend.learner(backend.build()), guided("adr", SqueezeConfig(steps=1)), batch.x, batch.y, phase=1
+            backend.learner(backend.build()), guided("adr", SqueezeConfig(steps=1)), batch.x, batch.y
         )
     for settings, said in [
         ({"guidance": "adr"}, "guidance: expected teacher beside it"),

@@ -57,7 +57,7 @@ class Guidance(Protocol):
     def numbers(self, done: float) -> tuple[float, ...]:
         """Returns its numbers when the share `done` of the epochs, in [0, 1], is done."""
 
-    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Tensor, ...]) -> Tensor:
+    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
         """Returns the labels, (B,) or (B, C), from the teacher's logits (B, C) and the true labels."""
 
     def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
@@ -91,7 +91,7 @@ class Targets:
         left = 0.5 * (1 + math.cos(math.pi * done))
         return tuple(last + (first - last) * left for first, last in (self.share, self.temperature))
 
-    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Tensor, ...]) -> Tensor:
+    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
         share, temperature = numbers
         p = ops.exp(ops.log_softmax(teacher / temperature))
         if self.rectified:
@@ -126,7 +126,7 @@ class Agreement:
     def numbers(self, done: float) -> tuple[float, ...]:
         return ()
 
-    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Tensor, ...]) -> Tensor:
+    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
         return y
 
     def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
@@ -184,7 +184,8 @@ class Guided:
     """A method with a teacher.
 
     epochs: of the training, over which the guidance's numbers change.   teacher: None until it is known.
-    x' is the first of the method's examples. Before the guidance begins the method is itself.
+    x' is the first of the method's examples. Before the guidance begins the method is itself. In a loop of
+    one's own its numbers are those of the first epoch, unless it is `told` others.
     """
 
     objective: Objective
@@ -207,7 +208,7 @@ class Guided:
         return passes._replace(forwards=passes.forwards + 1)
 
     def phase(self, epoch: int) -> int:
-        return 2 * self.objective.phase(epoch) + (epoch >= self.guidance.begin)
+        return 2 * self.objective.phase(epoch) + (epoch < self.guidance.begin)
 
     def active(self, phase: int) -> tuple[Objective, int]:
         """The method of a phase, and its own phase."""
@@ -228,14 +229,14 @@ class Guided:
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Taught:
         """Asks the teacher, and finds the method's examples for its labels."""
-        (method, inner), guidance, asked = self.active(phase), self.guidance, phase % 2
-        if not asked:
+        (method, inner), guidance, early = self.active(phase), self.guidance, phase % 2
+        if early:
             return Taught(method.find(model, x, y, noise, inner), y, None)
         if guidance.at_example:
             examples = method.find(model, x, y, noise, inner)
             return Taught(examples, y, self._ask(_first(examples)))
         answer = self._ask(x)
-        labels = guidance.labels(model.ops, answer, y, self._numbers)
+        labels = guidance.labels(model.ops, answer, y, self._numbers or guidance.numbers(0.0))
         return Taught(method.find(model, x, labels, noise, inner), labels, answer)
 
     def losses(self, model: Network, x: Tensor, y: Tensor, found: Taught, phase: int = 0) -> PerExample:
