@@ -2,10 +2,12 @@
 
     python benchmarks/recipe_search.py digits [--seeds 1..3] [--jobs 2]
     python benchmarks/recipe_search.py digits-fast [--seeds 1..3] [--jobs 2]
+    python benchmarks/recipe_search.py digits-strong [--seeds 1..3] [--jobs 2]
     python benchmarks/recipe_search.py cifar10 --data DATA [--seeds 1] [--jobs 2]
 
 Squeeze training with one part changed at a time, or several together. `digits`: the embedded digits, 20 epochs.
-`digits-fast`: the same data by other methods, for about the same time. `cifar10`: DATA is a folder with CIFAR-10
+`digits-fast`: the same data by other methods, for about the same time. `digits-strong`: the same parts around ST,
+TRADES and AT, each for about the same time. `cifar10`: DATA is a folder with CIFAR-10
 as train-*.parquet and test-*.parquet; ResNet-8, a short schedule, bf16. Differences are computed seed by seed (see
 `variants.py`). Writes recipe-search-NAME.md and .json into docs/results.
 """
@@ -22,7 +24,41 @@ from variants import Options, VariantRuns, plus_minus
 from stcore.cli.seeds import parse_seeds
 from stcore.core.dispatch import load_backend
 
+METHODS: dict[str, Options] = {
+    "ST": {},
+    "TRADES, 40 epochs": {"method": "trades", "epochs": 40},
+    "AT, 50 epochs": {"method": "at", "epochs": 50},
+}
+"""For about the same time."""
+PARTS: dict[str, Options] = {
+    "": {},
+    " + smoothing, averaged weights": {"label-smoothing": 0.1, "ema": 0.98},
+    " + ADR": {"teacher": "average", "ema": 0.98},
+    " + ReBAT": {
+        "teacher": "average",
+        "guidance": "rebat",
+        "ema": 0.98,
+        "drops": ("0.5", "0.75"),
+        "drop-factor": "2/3",
+    },
+    " + distillation": {"teacher": "zoo:digits-small-cnn-st"},
+    " + ε ramp": {"ramp": "epsilon@1"},
+    " + ε ramp, cosine": {"ramp": "epsilon@1", "schedule": "cosine"},
+    " + AWP": {"awp": 0.005},
+}
+DIVERGENCES: dict[str, Options] = {
+    " + improved KL, β = 3": {"divergence": "improved_kl", "beta": 3},
+    " + GKL, β = 20": {"divergence": "gkl", "beta": 20},
+    " + GKL, β = 6": {"divergence": "gkl", "beta": 6},
+}
+"""Of the methods that have one."""
 VARIANTS: dict[str, dict[str, Options]] = {
+    "digits-strong": {
+        f"{method}{part}": {**of_method, **of_part}
+        for part, of_part in (PARTS | DIVERGENCES).items()
+        for method, of_method in METHODS.items()
+        if part in PARTS or not method.startswith("AT")
+    },
     "digits": {
         "as the preset": {},
         "bf16": {"precision": "bf16"},
@@ -83,12 +119,15 @@ DESCRIPTIONS = {
     "digits": "scikit-learn's digits, `small-cnn`, preset `digits` (20 epochs), ε = 0.2, the 347 test images",
     "digits-fast": "scikit-learn's digits, `small-cnn`, preset `digits` (20 epochs) unless said, ε = 0.2, the 347 "
     "test images",
+    "digits-strong": "scikit-learn's digits, `small-cnn`, preset `digits` (ST: 20 epochs), ε = 0.2, the 347 test "
+    "images",
     "cifar10": "CIFAR-10 (of which 4 000 images, stored as JPEG), ResNet-8, 6 epochs in batches of 64, learning "
     "rate 0.05 by cosine, bf16, ε = 8/255, 1 000 test images",
 }
 PLACES = {
     "digits": "the digits",
     "digits-fast": "the digits, method by method",
+    "digits-strong": "the digits, around three methods",
     "cifar10": "CIFAR-10, a small budget",
 }
 NAMES = {"natural": "natural %", "pgd20": "PGD-20 %", "apgd-ce+apgd-t": "APGD-CE and -T %"}

@@ -218,7 +218,8 @@ class TrainOptions:
     beta: Number = 6.0
     """Weight β of the divergence (all methods but standard, at, gairat and single-step ones without a squeeze)."""
     divergence: str = "symmetric_kl"
-    """symmetric_kl, js, squared_l2, kl, improved_kl or package.module:function (st, fast-st, trades)."""
+    """symmetric_kl, js, squared_l2, kl, improved_kl, gkl (classes weigh by their mean predictions of the epoch
+    before; take beta 20) or package.module:function (st, fast-st, trades)."""
     inner_divergence: MaybeText = None
     """Divergence of the search, if another than that of the loss (st)."""
     stop_gradient_targets: bool = True

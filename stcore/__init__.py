@@ -30,11 +30,13 @@ from stcore.evaluation.corruptions import Corruptions
 from stcore.evaluation.unions import Union
 from stcore.methods.adversarial import AdversarialConfig
 from stcore.methods.bridged import BatConfig
+from stcore.methods.class_wise import ClassWise
 from stcore.methods.collaborative import CollaborativeConfig
 from stcore.methods.extreme_norms import EatConfig
 from stcore.methods.fast_squeeze import FastSqueezeConfig
 from stcore.methods.gair_rst import GairRstConfig
 from stcore.methods.gairat import GairatConfig
+from stcore.methods.guided import Agreement, Guided, Targets
 from stcore.methods.mart import MartConfig
 from stcore.methods.single_step import SingleStepConfig
 from stcore.methods.squeeze import SqueezeConfig
@@ -46,14 +48,17 @@ __all__ = [
     "AWP",
     "RWP",
     "AdversarialConfig",
+    "Agreement",
     "BatConfig",
     "Callback",
+    "ClassWise",
     "CollaborativeConfig",
     "Corruptions",
     "EatConfig",
     "FastSqueezeConfig",
     "GairRstConfig",
     "GairatConfig",
+    "Guided",
     "LoadedNetwork",
     "MartConfig",
     "Run",
@@ -63,6 +68,7 @@ __all__ = [
     "SqueezeLoss",
     "SqueezePair",
     "StandardConfig",
+    "Targets",
     "TradesConfig",
     "TrainingLoss",
     "Union",

@@ -106,6 +106,11 @@ class Ops(Protocol):
     def sum_all(self, x: Tensor, /) -> Tensor:
         """Sum over every axis: any shape → ()."""
 
+    def matmul(self, a: Tensor, b: Tensor, transpose_a: bool = False, /) -> Tensor:
+        """Matrix product: (N, K), (K, M) → (N, M); with `transpose_a` aᵀb, which sums over the batch of both:
+        (B, K), (B, M) → (K, M).
+        """
+
     def norms(self, xs: Sequence[Tensor], /) -> Tensor:
         """Euclidean norm of each of n tensors of any shapes: → (n,)."""
 

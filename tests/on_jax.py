@@ -11,16 +11,19 @@ from harness import load, problem
 from keras import ops
 
 import stcore
+from stcore import ClassWise
 from stcore.backends.keras import SqueezeModel, TorchSGD, make_optimizer
 from stcore.backends.keras import jax as engine
 from stcore.core.objective import training_step
 from stcore.core.optimizers import SGD
 from stcore.core.perturbation import AWP
 from stcore.errors import DataError, DeviceError, UsageError
+from stcore.methods.guided import Guided, make_guidance, published
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.methods.standard import StandardConfig
 from stcore.methods.trades import TradesConfig
 from stcore.protocols import Mode
+from stcore.training.trainer import follow
 
 SHORT = SqueezeConfig(steps=2)
 
@@ -60,6 +63,48 @@ def test_a_compiled_step_is_the_eager_one(backend, perturbation):
     np.testing.assert_allclose(other, one, rtol=1e-9)
     for a, b in zip(eager, whole, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9)
+
+
+def test_a_teacher_that_moves_is_no_constant_of_the_compiled_step(backend):
+    """The run's average: the step reads it, and moves it at its end."""
+    batches, results = [backend.batch(problem(seed=seed)) for seed in range(3)], []
+    for compiled in (False, True):
+        keras.utils.set_random_seed(1)  # of the initial weights
+        learner = backend.learner(linear(dtype="float64"))
+        average = learner.copy()
+        objective = Guided(StandardConfig(), make_guidance("adr", **published("adr", 3)), 3, average)
+
+        def step(numbers, x, y, of=learner, method=objective, mean=average):
+            result = training_step(of, method.told(numbers), x, y, (), 1)
+            follow(mean, of, 0.5)
+            return result
+
+        run = learner.compile(step) if compiled else step
+        numbers = [tuple(map(ops.convert_to_tensor, objective.numbers(epoch, None))) for epoch in (1, 2, 3)]
+        losses = [float(run(each, b.x, b.y).loss) for each, b in zip(numbers, batches, strict=True)]
+        results.append((losses, weights(average.model)))
+    (one, eager), (other, whole) = results
+    np.testing.assert_allclose(other, one, rtol=1e-9)
+    for a, b in zip(eager, whole, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-7, atol=1e-9)
+
+
+def test_a_compiled_step_with_class_means_is_the_eager_one(backend):
+    means, results = jnp.asarray([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]]), []
+    method = ClassWise(TradesConfig(divergence="gkl", beta=20.0, steps=1))
+    for compiled in (False, True):
+        model = linear(dtype="float64")
+        model.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in model.get_weights()])
+        learner, batch = backend.learner(model), backend.batch(problem())
+
+        def step(means, x, y, noise, learner=learner):
+            return training_step(learner, method.told((means,)), x, y, noise)
+
+        run = learner.compile(step) if compiled else step
+        result = run(means, batch.x, batch.y, batch.noise[:1])
+        results.append([np.asarray(result.loss), np.asarray(result.tally), *weights(model)])
+    for eager, whole in zip(*results, strict=True):
+        np.testing.assert_allclose(whole, eager, rtol=1e-9, atol=1e-12)
 
 
 def test_a_step_is_compiled_once_for_each_batch_size(backend, monkeypatch):
@@ -191,12 +236,13 @@ def test_the_search_is_not_differentiated(backend):
     assert not isinstance(seen[0], jax.core.Tracer)
 
 
-def fitted(**compiling):
+def fitted(divergence="kl", rate=0.1, **compiling):
     """A model to fit in two epochs of two batches, the second short. In float64: a sign hangs on rounding."""
-    net, objective = linear(dtype="float64"), TradesConfig(steps=1, epsilon=0.2, step_size=0.1)
+    net = linear(dtype="float64")
+    objective = TradesConfig(steps=1, epsilon=0.2, step_size=0.1, divergence=divergence)
     net.set_weights([np.random.default_rng(0).normal(0, 0.1, w.shape) for w in net.get_weights()])
     model = SqueezeModel(net, objective, perturbation=AWP(warmup=1))
-    model.compile(TorchSGD(0.1), **compiling)
+    model.compile(TorchSGD(rate), **compiling)
     return model
 
 
@@ -213,6 +259,26 @@ def test_how_fit_runs_its_steps_changes_nothing(compiling):
         runs.append([*model.get_weights(), *history.values()])
     for one, other in zip(*runs, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_fit_keeps_the_class_means_from_epoch_to_epoch():
+    """With a rate of zero, and no perturbation, they are those of the network as it is."""
+    model = fitted("gkl", rate=0.0)
+    model.perturbation = None
+    model.fit(IMAGES, LABELS, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    predictions = np.asarray(ops.softmax(model.net(IMAGES) / 4))
+    means = [predictions[y == LABELS].mean(0) for y in range(3)]
+    (told,) = model._memory.numbers()
+    np.testing.assert_allclose(told, means, rtol=1e-9)
+    assert np.ptp(means, axis=0).max() > 1e-3
+    learning, equal = fitted("gkl"), fitted("gkl")
+    for one, epochs in ((learning, 2), (equal, 1)):
+        one.fit(IMAGES, LABELS, batch_size=4, epochs=epochs, shuffle=False, verbose=0)
+    equal._memory = type(equal._memory)()  # forgets
+    equal.fit(IMAGES, LABELS, batch_size=4, epochs=2, initial_epoch=1, shuffle=False, verbose=0)
+    assert any(
+        (one != other).any() for one, other in zip(learning.get_weights(), equal.get_weights(), strict=True)
+    )
 
 
 def test_batches_by_hand_are_fit_and_a_file_of_weights_resumes_it(tmp_path):

@@ -67,7 +67,7 @@ def flags(**settings):
         (["--select", "train"], "select: expected one of val, test; received 'train'"),
         (
             ["--divergence", "l1"],
-            "symmetric_kl, js, squared_l2, kl, improved_kl, hellinger, or package.module:name; received 'l1'",
+            "symmetric_kl, js, squared_l2, kl, improved_kl, gkl, hellinger, or package.module:name; received 'l1'",
         ),
         (["--inner-divergence", "l1"], "inner_divergence: expected one of symmetric_kl"),
         (["--label-smoothing", "1.5"], "label_smoothing: expected a number in"),
@@ -806,7 +806,7 @@ def test_evaluations_that_do_not_fit(backend, model):
         ({"beta": float("nan")}, "beta: expected a number of at least 0; received nan"),
         (
             {"divergence": "l1"},
-            "symmetric_kl, js, squared_l2, kl, improved_kl, hellinger, or package.module:name; received 'l1'",
+            "symmetric_kl, js, squared_l2, kl, improved_kl, gkl, hellinger, or package.module:name; received 'l1'",
         ),
         ({"inner_divergence": "l1"}, "inner_divergence: expected one of"),
         ({"init": "natural"}, "init: expected one of gaussian, uniform; received 'natural'"),

@@ -25,6 +25,7 @@ CONFIGS = {
     "squared l2": SqueezeConfig(divergence="squared_l2"),
     "kl": SqueezeConfig(divergence="kl"),
     "improved kl": SqueezeConfig(divergence="improved_kl"),
+    "generalized kl": SqueezeConfig(divergence="gkl", beta=20.0),
     "smoothed labels": SqueezeConfig(label_smoothing=0.1),
     "uniform start": SqueezeConfig(init="uniform"),
     "l2 norm": SqueezeConfig(norm="l2", epsilon=0.5, step_size=0.125),
@@ -36,6 +37,7 @@ LOSSES = (
     "squared l2",
     "kl",
     "improved kl",
+    "generalized kl",
     "smoothed labels",
 )  # all but the search's
 

@@ -134,10 +134,11 @@ def traces(monkeypatch):
     [
         ({"method": "st"}, [(0, False)]),
         ({"method": "trades", "awp": 0.05, **SHALLOW}, [(0, True)]),
+        ({"method": "trades", "divergence": "gkl", "beta": 20, **SHALLOW}, [(0, False)]),
         ({"method": "gairat", "begin_epoch": 2, **SHALLOW}, [(0, False), (1, False)]),
         ({"method": "at", "awp": 0.05, "perturbation_warmup": 2, **SHALLOW}, [(0, False), (0, True)]),
     ],
-    ids=["st", "trades with awp", "gairat from epoch 2", "awp from epoch 2"],
+    ids=["st", "trades with awp", "class means", "gairat from epoch 2", "awp from epoch 2"],
 )
 def test_fit_makes_the_steps_of_the_command_line_bit_for_bit(tmp_path, traces, settings, stages):
     """Two epochs of two batches, the second short; the rate drops; everything in float32."""

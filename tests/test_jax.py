@@ -28,7 +28,7 @@ QUICK = (
     "test_optimizers.py",
 )
 """The operations, losses and updates of the shared suite."""
-STEPS = ("test_conformance.py", "test_squeeze.py", "test_modes.py", "test_perturbation.py")
+STEPS = ("test_conformance.py", "test_squeeze.py", "test_modes.py", "test_perturbation.py", "test_class_wise.py")
 """Searches and whole steps. Both speak for the rest, most of which tests the methods rather than the engine."""
 
 

@@ -11,7 +11,7 @@ from rows import ROWS, found, noise
 import stcore
 from stcore import AWP, RWP, SqueezeConfig
 from stcore.core.entry import check_batch
-from stcore.core.objective import training_step
+from stcore.core.objective import bounds_of, training_step
 from stcore.methods import METHODS
 from stcore.protocols import Mode
 
@@ -95,7 +95,7 @@ NETWORKS = {"torch": torch_network, "keras": keras_network}
 K = SqueezeConfig().steps
 
 
-def trained(backend, config, change=None, batches=oracle.batches):
+def trained(backend, config, change=None, batches=oracle.batches, phase=0):
     """The losses of three steps, the state after them, and how often dropout drew.
 
     change: a forward's number within the step (from 0), its mode and dropout → the mode and dropout it is made in.
@@ -103,7 +103,7 @@ def trained(backend, config, change=None, batches=oracle.batches):
     model, masks, state = NETWORKS[backend.name]()
     learner, losses = backend.learner(model), []
     images, labels, _ = next(iter(batches()))
-    check_batch(learner, learner, backend.tensor(images), backend.tensor(labels), config.bounds, training=True)
+    check_batch(learner, learner, backend.tensor(images), backend.tensor(labels), bounds_of(config), training=True)
     masks.drawn = 0  # of the checks of a new model, whose draws leave no trace in a generator
     logits, numbers = learner.logits, iter(())
 
@@ -116,7 +116,7 @@ def trained(backend, config, change=None, batches=oracle.batches):
     for x, y, pair in batches():
         numbers = iter(range(1 + 2 * K + 3))
         given = tuple(map(backend.tensor, pair))
-        result = stcore.train_step(learner, config, backend.tensor(x), backend.tensor(y), noise=given)
+        result = stcore.train_step(learner, config, backend.tensor(x), backend.tensor(y), noise=given, phase=phase)
         losses.append(float(backend.array(result.loss)))
     return losses, state(), masks.drawn
 

@@ -46,6 +46,8 @@ def test_a_backend_has_the_operations_of_the_protocol_and_no_others(every_backen
         ("sum", (np.arange(6.0).reshape(2, 3),), [3, 12]),
         ("sum", (np.arange(24.0).reshape(2, 3, 2, 2),), [66, 210]),
         ("mean", ([1.0, 2.0, 6.0],), 3.0),
+        ("matmul", ([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], [[1.0], [10.0]]), [[21], [43], [65]]),
+        ("matmul", ([[1.0, 2.0], [3.0, 4.0]], [[1.0, 0.0, 5.0], [0.0, 1.0, 5.0]], True), [[1, 3, 20], [2, 4, 30]]),
         ("ones_like", (np.zeros((2, 3)),), np.ones((2, 3))),
         ("stop_gradient", ([1.0, 2.0],), [1, 2]),
         ("expand_dims_like", ([1.0, 2.0], np.zeros((2, 3))), [[1], [2]]),
@@ -53,7 +55,7 @@ def test_a_backend_has_the_operations_of_the_protocol_and_no_others(every_backen
     ],
 )  # fmt: skip
 def test_elementwise_and_reducing_operations(every_backend, name, arguments, expected, dtype):
-    native = [a if isinstance(a, float) else every_backend.tensor(np.asarray(a, dtype)) for a in arguments]
+    native = [a if isinstance(a, float | bool) else every_backend.tensor(np.asarray(a, dtype)) for a in arguments]
     result = every_backend.array(getattr(every_backend.ops, name)(*native))
     assert result.dtype == dtype
     assert result.shape == np.shape(expected)

@@ -44,6 +44,8 @@ RUN = [
     ),
 ]
 
+TAUGHT = ("--teacher", "average", "--ema", 0.9)
+
 
 def torchrun(*args, ranks=2, **more):
     launcher = [
@@ -190,6 +192,9 @@ def test_a_rollback_is_that_of_all_ranks_and_resident_images_are_each_ranks_own(
     [
         ("--method", "gairat", "--begin-epoch", 1, "--rwp", 0.01, "--rwp-steps", 2),
         ("--method", "at", "--mixup", 0.4, "--cutmix", 1.0, "--augment", "trivial-augment", "--accumulate", 2),
+        # Two epochs, so that the class means of the first count; a last batch of two, which each rank takes whole.
+        ("--method", "trades", "--divergence", "gkl", "--beta", 20, "--epochs", 2, "--train-size", 126),
+        ("--method", "st", "--divergence", "gkl", "--epochs", 2, "--train-size", 95, "--accumulate", 2, *TAUGHT),
     ],
 )
 def test_what_is_meant_over_the_batch_is_meant_over_all_ranks(tmp_path, more):

@@ -1,8 +1,7 @@
-"""Step counters of `fit`: epoch, examples seen, means of the metrics, and what a method tallies."""
+"""What `fit` counts: epoch, examples seen, means of the metrics, and what a method remembers."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import keras
@@ -10,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from stcore.backends.keras.engine import native
+from stcore.core.objective import Objective, Remembering, numbers_of
 from stcore.protocols import Array, Tensor
 
 
@@ -20,6 +20,11 @@ class Clock:
         self._epoch, self._seen = (
             keras.Variable(n, dtype=native.available("int64"), trainable=False) for n in (1, 0)
         )
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, outside of traced steps."""
+        return int(ops.convert_to_numpy(self._epoch.value))
 
     def begin(self, epoch: int) -> None:
         self._epoch.assign(epoch)
@@ -50,22 +55,40 @@ class Means:
             mean.reset_state()
 
 
-class Tally:
-    """The sum of a method's tallies since `take`; hidden from Keras, so that it is not saved."""
+class Memory:
+    """The numbers of a method in an epoch, and what its steps tally (see `Remembering`).
+
+    Variables that traced steps read and write; hidden from Keras, so that none is saved.
+    """
 
     def __init__(self) -> None:
-        self._sum: Any = None
+        self._numbers: list[Any] = []
+        self._tally: Any = None
+        self.remembered: Array | None = None
+
+    def start(self, objective: Objective, epoch: int, dtype: str) -> None:
+        """Makes the variables of the numbers, of which the first step that is traced knows."""
+        arrays = numbers_of(objective, epoch, self.remembered)
+        self._numbers = [keras.Variable(array, dtype=dtype, trainable=False) for array in arrays]
+
+    def begin(self, objective: Objective, epoch: int) -> None:
+        """Remembers what the epoch before tallied, and has the numbers of this one."""
+        if self._tally is not None and isinstance(objective, Remembering):
+            self.remembered = objective.remember(self.remembered, ops.convert_to_numpy(self._tally.value))
+            self._tally.assign(ops.zeros_like(self._tally.value))
+        if self._numbers:
+            for variable, array in zip(self._numbers, numbers_of(objective, epoch, self.remembered), strict=True):
+                variable.assign(array)
+
+    def numbers(self) -> tuple[Tensor, ...]:
+        return tuple(variable + 0.0 for variable in self._numbers)  # the current values; a variable is read later
 
     def add(self, tally: Tensor) -> None:
-        if self._sum is None:  # made while a step is traced, as in `Means`
-            make = partial(keras.Variable, np.zeros(tuple(tally.shape)), dtype=tally.dtype, trainable=False)
-            self._sum = native.eagerly(make)
-        self._sum.assign_add(tally)
+        """Adds a step's tally."""
+        if self._tally is None:  # as in `Means`
+            self._tally = native.eagerly(_zeros, tuple(tally.shape), keras.backend.standardize_dtype(tally.dtype))
+        self._tally.assign_add(tally)
 
-    def take(self) -> Array | None:
-        """The sum on the host, None before the first tally; begins anew."""
-        if self._sum is None:
-            return None
-        total: Array = ops.convert_to_numpy(self._sum)
-        self._sum.assign(ops.zeros_like(self._sum))
-        return total
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> Any:
+    return keras.Variable(np.zeros(shape, dtype), dtype=dtype, trainable=False)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from stcore.backends.keras.counting import Clock, Means, Tally
+from stcore.backends.keras.counting import Clock, Means, Memory
 from stcore.backends.keras.engine import native
 from stcore.backends.keras.learner import KerasClassifier, KerasLearner, build, check_range
 from stcore.base import checks
@@ -21,30 +21,35 @@ from stcore.core.losses import cross_entropy
 from stcore.core.objective import (
     Drawing,
     Objective,
-    Remembering,
     WeightPerturbation,
     bounds_of,
     draws,
     phase_of_step,
     stage,
+    told,
     training_step,
 )
 from stcore.errors import DataError, StcoreError, UsageError
+from stcore.methods.class_wise import class_wise
 from stcore.methods.metrics import means_alone
 from stcore.methods.squeeze import SqueezeConfig
 from stcore.protocols import Array, Metrics, Mode, Tensor
 
-_TALLY = "tally"  # among what an update returns: it is summed, where metrics are averaged
+TALLY = "tally"  # among the metrics of an update
 SIDE = 32  # pixels: image side for the check of a network that accepts any size
 
 
 class Batch(NamedTuple):
-    """A checked batch: pixels (B, …), labels (B,), weights (B,) of the losses or None, noise shaped like x."""
+    """A checked batch: pixels (B, …), labels (B,), weights (B,) of the losses or None, noise shaped like x.
+
+    numbers: the objective's in this epoch.
+    """
 
     x: Tensor
     y: Tensor
     weights: Tensor | None
     noise: tuple[Tensor, ...]
+    numbers: tuple[Tensor, ...] = ()
 
 
 class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
@@ -65,6 +70,9 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
     Training logs hold `loss` and the objective's metrics, means over the epoch's examples. The `metrics` of
     `compile` use natural predictions, which not every method makes: they appear only in `evaluate` and as `val_…`,
     where `loss` is the natural cross-entropy. Each batch is checked before its update.
+
+    With divergence = "gkl" this object keeps the class means from epoch to epoch; `save_weights` leaves them out,
+    so that after `load_weights` in a new one the first epoch weighs all classes alike.
 
     `save` and `export` write the inner network. `save_weights` writes the file that Keras would of the network
     compiled with the optimizer: the plain network loads it, and training resumes from it after `load_weights`,
@@ -96,8 +104,8 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
         check_range(net, bounds_of(objective))
         self._clock = Clock()
         self._means = Means()
-        self._tally = Tally()
-        self._remembered: Array | None = None
+        self._memory = Memory()
+        self._method = objective  # with its class means, once the number of classes is known
         self._epoch, self._step = 1, 0
         self._stage = (0, False)
         self._classes: int | None = None
@@ -184,15 +192,14 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
         """Sets the epoch (from 1) and resets the count of its examples; `fit` calls this itself."""
         self._clock.begin(epoch)
         self._epoch, self._step = epoch, 0
+        self._memory.begin(self._method, epoch)
         self._stage = stage(self.objective, self.perturbation, epoch)
-        if isinstance(self.objective, Remembering) and (tally := self._tally.take()) is not None:
-            self._remembered = self.objective.remember(self._remembered, tally)
         self.make_train_function()
 
     def _begin_step(self) -> None:
         """Sets the phase of the epoch's next step."""
         if isinstance(self.objective, Drawing):
-            phase = phase_of_step(self.objective, self.seed, self._epoch, self._step, self._remembered)
+            phase = phase_of_step(self.objective, self.seed, self._epoch, self._step, self._memory.remembered)
             self._step, self._stage = self._step + 1, (phase, self._stage[1])
         self.make_train_function()
 
@@ -206,24 +213,24 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
     def update(self, batch: Batch) -> Metrics:
         """One update by the optimizer of `compile`; returns the mean loss of the epoch so far, and metrics."""
         phase, perturbing = self._stage
-        x, y, weights, noise = batch
-        perturbation = self.perturbation if perturbing else None
-        result = training_step(self._learner, self.objective, x, y, noise, phase, perturbation, weights)
+        x, y, weights, noise, numbers = batch
+        perturbation, objective = self.perturbation if perturbing else None, told(self._method, numbers)
+        result = training_step(self._learner, objective, x, y, noise, phase, perturbation, weights)
         self._loss_tracker.update_state(result.loss, sample_weight=ops.shape(x)[0])
-        tally = {} if result.tally is None else {_TALLY: result.tally}
+        tally = {} if result.tally is None else {TALLY: result.tally}
         return {"loss": self._loss_tracker.result(), **means_alone(result.metrics), **tally}
 
     def logs(self, batch: Batch, metrics: Metrics) -> Metrics:
-        """The logs of an update, means of the epoch so far."""
-        loss, own = {"loss": metrics["loss"]}, ("loss", _TALLY)
-        others = {name: value for name, value in metrics.items() if name not in own}
-        if _TALLY in metrics:
-            self._tally.add(metrics[_TALLY])
+        """The logs of an update, means of the epoch so far; the method's tally is added up instead."""
+        if TALLY in metrics:
+            self._memory.add(metrics[TALLY])
+        loss = {"loss": metrics["loss"]}
+        others = {name: value for name, value in metrics.items() if name not in ("loss", TALLY)}
         return loss | self._means.update(others, ops.shape(batch.x)[0])
 
     def measure(self, batch: Batch) -> Metrics:
         """Natural cross-entropy and the compiled metrics, with running statistics."""
-        x, y, weights, _ = batch
+        x, y, weights, *_ = batch
         logits = self._learner.logits(x, Mode.EVAL)
         losses = cross_entropy(self._learner.ops, logits, y)
         loss = ops.mean(losses if weights is None else weights * losses)
@@ -300,7 +307,7 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
             check_and_draw, x, given, epoch, first, count=1 + len(laws), dtype=dtype, shape=x.shape
         )
         y = y if soft else ops.reshape(ops.cast(y, native.available("int64")), (-1,))
-        return Batch(x, y, weights, tuple(noise))
+        return Batch(x, y, weights, tuple(noise), self._memory.numbers() if training else ())
 
     def _labels(self, y: Tensor) -> Tensor:
         """Labels (B,), or soft (B, C) in the logits' dtype, of those (B,), (B, 1), one-hot or soft."""
@@ -324,6 +331,8 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
                 self._learner = learner = KerasLearner(self.net, self.optimizer)
                 grey = ops.full((2, *(n or SIDE for n in shape)), 0.5, dtype=learner.dtype)
                 self._classes = validation.check_model(learner, grey, training=True)
+            self._method = class_wise(self.objective, self._classes)
+            self._memory.start(self._method, self._clock.epoch, learner.dtype)
 
         native.eagerly(start)
 

@@ -62,6 +62,10 @@ def sum_all(x: Tensor) -> Tensor:
     return ops.sum(x)
 
 
+def matmul(a: Tensor, b: Tensor, transpose_a: bool = False) -> Tensor:
+    return ops.matmul(ops.transpose(a) if transpose_a else a, b)
+
+
 def norms(xs: Sequence[Tensor]) -> Tensor:
     return ops.stack([ops.sqrt(ops.sum(x * x)) for x in xs])
 

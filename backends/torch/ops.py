@@ -59,6 +59,10 @@ def sum_all(x: Tensor) -> Tensor:
     return x.sum()
 
 
+def matmul(a: Tensor, b: Tensor, transpose_a: bool = False) -> Tensor:
+    return (a.T if transpose_a else a) @ b
+
+
 def norms(xs: Sequence[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tuple(xs)))
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -109,6 +110,8 @@ def title(plan: Plan) -> str:
         "extra data": plan.data.extra_fraction,
     }
     said = [f"{name} {value:.4g}" for name, value in around.items() if value is not None]
+    if plan.method.teacher is not None:
+        said.append(f"{plan.method.guidance} by {Path(plan.method.teacher).name}")
     epochs = f"{plan.optimisation.epochs} epoch{'s' * (plan.optimisation.epochs > 1)}"
     method = f"{plan.method.name} with {', '.join(said)}" if said else plan.method.name
     data, model = (name.removeprefix("given:") for name in (plan.data.dataset, plan.model.name))

@@ -10,8 +10,10 @@ used takes them); read so, its JS is the standard one and its Eq. 3 equals TRADE
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from stcore.base import checks
 from stcore.base.registry import Registry
 from stcore.core.search import Loss
 from stcore.errors import UsageError
@@ -63,13 +65,50 @@ def improved_kl(ops: Ops, log_p: Tensor, log_q: Tensor, stop_targets: bool = Tru
     """KL(sg p‖q) + ½·Var_{sg p}(log p − log q), in nats: decoupled KL with one gradient restored.
 
     Cui et al., 2024 (Decoupled KL). With q constant in the variance, the gradient would be that of KL(p‖q); here q
-    is differentiated there too (their first improvement). Their second, weights from class means, would add state
-    to training and is left out.
+    is differentiated there too (their first improvement). Their second, weights from class means, is `gkl`.
     """
     target = ops.stop_gradient(log_p)
-    gap, weights = log_p - log_q, ops.exp(target)
+    return kl(ops, target, log_q) + _half_variance(ops, ops.exp(target), log_p - log_q)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneralizedKL:
+    """½·Var_w(log p − log q) + ratio·KL(sg p‖q), in nats: the generalized KL (GKL) of Cui et al., 2025.
+
+    Both arguments are differentiated in the variance over the classes, of weights w; p is constant in the KL.
+    Published is β·½·Var + α·KL with β = 20 and α = 4: a method's β is that of the variance, and the ratio α/β.
+
+    weights: w (B, C), at least 0, in proportion; None: every class weighs the same. `stcore.ClassWise` gives each
+        example the mean prediction for its class, as published.
+    ratio: α/β, at least 0. A search ascends the sum with a ratio of 1 (see `for_search`).
+    Raises UsageError for a ratio out of range.
+    """
+
+    weights: Tensor | None = None
+    ratio: float = 4 / 20
+
+    def __post_init__(self) -> None:
+        checks.number("ratio", self.ratio)
+
+    def __call__(self, ops: Ops, log_p: Tensor, log_q: Tensor, stop_targets: bool = True) -> Tensor:
+        weights = ops.ones_like(log_p) if self.weights is None else self.weights
+        shares = weights / ops.expand_dims_like(ops.sum(weights), weights)
+        variance = _half_variance(ops, shares, log_p - log_q)
+        return variance + self.ratio * kl(ops, ops.stop_gradient(log_p), log_q)
+
+
+gkl = GeneralizedKL()
+
+
+def _half_variance(ops: Ops, weights: Tensor, gap: Tensor) -> Tensor:
+    """½·Var_w(gap) over the classes: weights that sum to one and gap, (B, C) each → (B,)."""
     spread = gap - ops.expand_dims_like(ops.sum(weights * gap), gap)
-    return kl(ops, target, log_q) + 0.5 * ops.sum(weights * spread * spread)
+    return 0.5 * ops.sum(weights * spread * spread)
+
+
+def for_search(divergence: Divergence) -> Divergence:
+    """The form of a divergence that a search ascends: the generalized KL has a ratio of 1 there, as published."""
+    return replace(divergence, ratio=1.0) if isinstance(divergence, GeneralizedKL) else divergence
 
 
 def from_natural(model: Network, x: Tensor, divergence: Divergence = kl, stop_targets: bool = True) -> Loss:
@@ -77,9 +116,9 @@ def from_natural(model: Network, x: Tensor, divergence: Divergence = kl, stop_ta
 
     x: natural images (B, …). Returns a loss of logits, (B, C) → (B,).
     """
-    ops = model.ops
+    ops, gap = model.ops, for_search(divergence)
     natural = ops.stop_gradient(ops.log_softmax(model.logits(x, Mode.EVAL)))
-    return lambda logits: divergence(ops, natural, ops.log_softmax(logits), stop_targets)
+    return lambda logits: gap(ops, natural, ops.log_softmax(logits), stop_targets)
 
 
 def _accepted(part: Any, name: str) -> Divergence:
@@ -100,6 +139,7 @@ DIVERGENCES: Registry[Divergence] = Registry(
         "squared_l2": squared_l2,
         "kl": kl,
         "improved_kl": improved_kl,
+        "gkl": gkl,
     },
     _accepted,
 )

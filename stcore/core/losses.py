@@ -19,6 +19,14 @@ def are_soft(ops: Ops, labels: Tensor) -> bool:
     return ops.rank(labels) == 2
 
 
+def as_soft(ops: Ops, labels: Tensor, like: Tensor) -> Tensor:
+    """The labels as class probabilities (B, C): soft ones as they are, integers as one-hot rows.
+
+    like: (…, C), of which they have the number of classes and the dtype.
+    """
+    return labels if are_soft(ops, labels) else ops.flag(ops.one_hot(labels, like), like)
+
+
 def at_label(ops: Ops, values: Tensor, labels: Tensor) -> Tensor:
     """Returns v_y of values v (B, C): (B,); for soft labels of every class y, (B, C)."""
     return values if are_soft(ops, labels) else ops.of_label(values, labels)

@@ -76,7 +76,7 @@ class Remembering(Objective, Protocol):
     """
 
     def numbers(self, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
-        """Returns what the step is told in an epoch (from 1); remembered: None before the first tally."""
+        """Returns the numbers of an epoch (from 1); remembered: None before the first tally."""
 
     def told(self, numbers: tuple[Tensor, ...]) -> Objective:
         """Returns the method with these numbers, as tensors."""
@@ -118,7 +118,7 @@ def phase_of_step(objective: Objective, seed: int, epoch: int, step: int, rememb
 
 
 def numbers_of(objective: Objective, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
-    """What the step is told in an epoch (from 1); of most methods nothing."""
+    """The numbers of an epoch (from 1); most methods have none."""
     return objective.numbers(epoch, remembered) if isinstance(objective, Remembering) else ()
 
 
@@ -147,8 +147,15 @@ UNIT = (0.0, 1.0)
 
 def bounds_of(objective: Any) -> tuple[float, float]:
     """The range of pixels that an objective is for; a method need not have the setting."""
-    bounds: tuple[float, float] = getattr(objective, "bounds", UNIT)
+    bounds: tuple[float, float] = getattr(unwrapped(objective), "bounds", UNIT)
     return bounds
+
+
+def unwrapped(objective: Any) -> Any:
+    """The method within its wrappers: each of them is a dataclass that has it as its field `objective`."""
+    while hasattr(objective, "objective"):
+        objective = objective.objective
+    return objective
 
 
 def stage(objective: Objective, perturbation: WeightPerturbation | None, epoch: int) -> tuple[int, bool]:

@@ -82,6 +82,10 @@ class FastSqueezeConfig:
         found = ascend(model, x, y, point, self, both_ways=self.collaborative == "descent")
         return found if (self.collaborative, self.natural) == ("descent", "image") else (*found, point)
 
+    def natural_of(self, x: Tensor, examples: tuple[Tensor, ...]) -> Tensor:
+        """The natural member of the triplet: x, or the start that stands for it."""
+        return x if self.natural == "image" else examples[-1]
+
     def losses(
         self, model: Network, x: Tensor, y: Tensor, examples: tuple[Tensor, ...], phase: int = 0
     ) -> PerExample:
@@ -91,7 +95,7 @@ class FastSqueezeConfig:
         update the running statistics.
         """
         adversarial, collaborative = examples[:2]
-        natural = x if self.natural == "image" else examples[-1]
+        natural = self.natural_of(x, examples)
         others = [] if natural is collaborative else [model.logits(collaborative, Mode.BATCH, dropout=True)]
         pair = [model.logits(example, Mode.TRAIN, dropout=True) for example in (natural, adversarial)]
         return squeeze(model.ops, [*pair, *others], y, self)

@@ -22,14 +22,13 @@ import numpy as np
 
 from stcore.base import checks
 from stcore.core.divergences import kl
-from stcore.core.losses import are_soft, expected_at_label
+from stcore.core.losses import as_soft, expected_at_label
 from stcore.core.objective import (
     Noted,
     Objective,
     Passes,
     PerExample,
     Remembering,
-    bounds_of,
     drawn_phase,
     numbers_of,
     told,
@@ -59,7 +58,7 @@ class Guidance(Protocol):
     def numbers(self, done: float) -> tuple[float, ...]:
         """Returns its numbers when the share `done` of the epochs, in [0, 1], is done."""
 
-    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Tensor, ...]) -> Tensor:
+    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
         """Returns the labels, (B,) or (B, C), from the teacher's logits (B, C) and the true labels."""
 
     def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
@@ -93,14 +92,13 @@ class Targets:
         left = 0.5 * (1 + math.cos(math.pi * done))
         return tuple(last + (first - last) * left for first, last in (self.share, self.temperature))
 
-    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Tensor, ...]) -> Tensor:
+    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
         share, temperature = numbers
         p = ops.exp(ops.log_softmax(teacher / temperature))
         if self.rectified:
             share = ops.clip(share - (ops.max(p) - expected_at_label(ops, p, y)), 0.0, 1.0)
             share = ops.expand_dims_like(share, p)
-        own = y if are_soft(ops, y) else ops.flag(ops.one_hot(y, p), p)
-        return share * p + (1.0 - share) * own
+        return share * p + (1.0 - share) * as_soft(ops, y, p)
 
     def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
         return None
@@ -129,7 +127,7 @@ class Agreement:
     def numbers(self, done: float) -> tuple[float, ...]:
         return ()
 
-    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Tensor, ...]) -> Tensor:
+    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
         return y
 
     def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
@@ -187,7 +185,8 @@ class Guided:
     """A method with a teacher.
 
     epochs: of the training, over which the guidance's numbers change.   teacher: None until it is known.
-    x' is the first of the method's examples. Before the guidance begins the method is itself.
+    x' is the first of the method's examples. Before the guidance begins the method is itself. In a loop of
+    one's own its numbers are those of the first epoch, unless it is `told` others.
     """
 
     objective: Objective
@@ -205,19 +204,15 @@ class Guided:
         return self.objective.noise_laws
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        return bounds_of(self.objective)
-
-    @property
     def passes(self) -> Passes:
         passes = self.objective.passes
         return passes._replace(forwards=passes.forwards + 1)
 
     def phase(self, epoch: int) -> int:
-        return 2 * self.objective.phase(epoch) + (epoch >= self.guidance.begin)
+        return 2 * self.objective.phase(epoch) + (epoch < self.guidance.begin)
 
     def drawn(self, epoch: int, remembered: Array | None, chance: float) -> int:
-        return 2 * drawn_phase(self.objective, epoch, remembered, chance) + (epoch >= self.guidance.begin)
+        return 2 * drawn_phase(self.objective, epoch, remembered, chance) + (epoch < self.guidance.begin)
 
     def active(self, phase: int) -> tuple[Objective, int]:
         """The method of a phase, and its own phase."""
@@ -238,14 +233,14 @@ class Guided:
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Taught:
         """Asks the teacher, and finds the method's examples for its labels."""
-        (method, inner), guidance, asked = self.active(phase), self.guidance, phase % 2
-        if not asked:
+        (method, inner), guidance, early = self.active(phase), self.guidance, phase % 2
+        if early:
             return Taught(method.find(model, x, y, noise, inner), y, None)
         if guidance.at_example:
             examples = method.find(model, x, y, noise, inner)
             return Taught(examples, y, self._ask(_first(examples)))
         answer = self._ask(x)
-        labels = guidance.labels(model.ops, answer, y, self._numbers)
+        labels = guidance.labels(model.ops, answer, y, self._numbers or guidance.numbers(0.0))
         return Taught(method.find(model, x, labels, noise, inner), labels, answer)
 
     def losses(self, model: Network, x: Tensor, y: Tensor, found: Taught, phase: int = 0) -> PerExample:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from stcore.base import checks
-from stcore.core.divergences import DIVERGENCES, Divergence
+from stcore.core.divergences import DIVERGENCES, Divergence, for_search
 from stcore.core.objective import Passes, PerExample
 from stcore.core.search import noise_laws, starts
 from stcore.methods.squeeze_loss import squeeze
@@ -30,7 +30,7 @@ class SqueezeConfig:
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
     beta: weight of the divergence.
-    divergence: symmetric_kl | js | squared_l2 | kl | improved_kl, or a function.
+    divergence: symmetric_kl | js | squared_l2 | kl | improved_kl | gkl, or a function.
     inner_divergence: another one for the search (section 4.2); None: the same.
     stop_gradient_targets: the target of each KL term is a constant, as in the released code and as the listed β
         were tuned; False: the formula as printed.
@@ -82,7 +82,7 @@ class SqueezeConfig:
 
     def ascend(self, model: Network, x: Tensor, y: Tensor, pair: SqueezePair, steps: int) -> SqueezePair:
         """Returns the pair after `steps` more updates."""
-        divergence = DIVERGENCES.find(self.inner_divergence or self.divergence)
+        divergence = for_search(DIVERGENCES.find(self.inner_divergence or self.divergence))
         gap = partial(divergence, stop_targets=self.stop_gradient_targets)
         return ascend(model, x, y, pair, gap, self, steps)
 

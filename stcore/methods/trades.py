@@ -26,7 +26,8 @@ class TradesConfig:
 
     epsilon: radius of the ball, in units of pixels in [0, 1].   step_size: α.   steps: K.
     norm: `linf` | `l2`.   bounds: the range of pixels.
-    beta: weight of the divergence.   divergence: kl | symmetric_kl | js | squared_l2 | improved_kl.
+    beta: weight of the divergence.   divergence: kl | symmetric_kl | js | squared_l2 | improved_kl |
+        gkl, or a function.
     stop_gradient_targets: as in squeeze training; for the symmetric KL only.
     share_natural: one natural forward serves both terms and updates the running statistics once, unlike the
     released code.   adversarial_first: forwards x' before x, as the AWP and RST code do.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stcore.methods.extreme_norms import balls_of
+from stcore.methods.guided import AVERAGE
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun
 from stcore.report.phrases import listed, plural, radius, value
@@ -81,6 +82,9 @@ def sentences(run: GatheredRun, plan: Plan) -> Iterator[str]:
     }
     if parts := [f"{what} {amount:g}" for what, amount in additions.items() if amount is not None]:
         yield f"Additions: {listed(parts)}."
+    if plan.method.teacher is not None:
+        of = "the run's averaged weights" if plan.method.teacher == AVERAGE else plan.method.teacher
+        yield f"A teacher, {of}, guided it: {names.GUIDANCE[str(plan.method.guidance)]}."
     if given.freeze:
         yield f"The weights {listed(list(given.freeze))} were not trained."
     yield f"The seed is {plan.seed}."

@@ -62,8 +62,10 @@ DIVERGENCES = {
     "symmetric_kl": "symmetric KL",
     "kl": "KL",
     "improved_kl": "improved KL",
+    "gkl": "GKL",
 }
 """In the order of Fig. 6, then ours."""
+GUIDANCE = {"adr": "ADR", "distillation": "distillation", "rebat": "ReBAT", "logits": "teacher's logits"}
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN"}
 NORMS = {"linf": "l∞", "l2": "l2", "l1": "l1", "l0": "l0"}
 
@@ -72,6 +74,7 @@ def method(settings: Mapping[str, Any]) -> str:
     """The method's short name with its additions: ST+AWP, TRADES+extra data. An unknown name stays as it is."""
     additions = [("extra_data", "extra data"), ("awp", "AWP"), ("rwp", "RWP")]
     present = [label for name, label in additions if settings.get(name) is not None]
+    present += [GUIDANCE[settings["guidance"]]] if settings.get("teacher") is not None else []
     name = settings["method"]
     return "+".join([METHODS[name].short if name in METHODS else name, *present])
 

@@ -279,7 +279,8 @@ class Setup:
 
     def objective(self, average: Average | None, teacher: Teacher | None) -> Objective:
         """The plan's objective, with its teacher if it has one."""
-        objective = self.plan.objective
+        plan = self.plan
+        objective = plan.method.objective(plan.optimisation.epochs, self.splits.train.num_classes)
         if not isinstance(objective, Guided):
             return objective
         if teacher is not None:
@@ -288,7 +289,7 @@ class Setup:
             network = average.evaluator.classifier
         else:
             return objective
-        asked = self.backend.in_precision(network, self.plan.runtime.search_precision)
+        asked = self.backend.in_precision(network, plan.runtime.search_precision)
         return replace(objective, teacher=asked)
 
     def trainer(

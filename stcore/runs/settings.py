@@ -22,6 +22,7 @@ from stcore.data.resident import RESIDENT
 from stcore.errors import UsageError
 from stcore.evaluation.attack_names import check_monitor
 from stcore.methods import guided
+from stcore.methods.class_wise import class_wise
 from stcore.methods.curriculum import with_curriculum
 from stcore.training.noise import NOISE
 from stcore.training.recovery import ON_TROUBLE
@@ -238,10 +239,13 @@ class Method:
                 f"{' and '.join(own)}; leave it out"
             )
 
-    def objective(self, epochs: int) -> Objective:
-        """The method with its settings, for this number of epochs, with its curriculum and guidance, if any."""
+    def objective(self, epochs: int, classes: int | None = None) -> Objective:
+        """The method with its settings, for this number of epochs, with its curriculum and guidance, if any.
+
+        classes: their number, if the data are known (see `ClassWise`).
+        """
         objective = methods.make_objective(self.name, self.settings)
-        whole = with_curriculum(objective, self.early_steps, self.ramp, epochs)
+        whole = class_wise(with_curriculum(objective, self.early_steps, self.ramp, epochs), classes)
         if self.teacher is None or self.guidance is None:
             return whole
         settings = {name: getattr(self, name) for name in guided.SETTINGS[self.guidance]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -206,16 +206,33 @@ def found(backend: Backend, model: Any, objective: Objective, given: Any, phase:
 
 def to_arrays(backend: Backend, examples: Any) -> list[Array]:
     """Images as (B, H, W, C), and what is counted of each example as (B,)."""
-    arrays = () if examples is None else tuple(map(backend.array, examples))
-    return [backend.nhwc(e) if a.ndim == 4 else a for e, a in zip(examples or (), arrays, strict=True)]
+    leaves = list(_leaves(examples))
+    return [backend.nhwc(e) if a.ndim == 4 else a for e, a in zip(leaves, map(backend.array, leaves), strict=True)]
+
+
+def _leaves(examples: Any) -> Iterator[Any]:
+    """The tensors of nested tuples."""
+    if isinstance(examples, tuple):
+        for each in examples:
+            yield from _leaves(each)
+    elif examples is not None:
+        yield examples
 
 
 def to_native(backend: Backend, examples: Any, arrays: Sequence[Array]) -> Any:
     """The same structure in this backend's tensors."""
-    if examples is None:
-        return None
-    native = [backend.images(a) if a.ndim == 4 else backend.tensor(a) for a in arrays]
-    return type(examples)(native) if type(examples) is tuple else type(examples)(*native)
+    left = iter(arrays)
+
+    def native(part: Any) -> Any:
+        if isinstance(part, tuple):
+            parts = map(native, part)
+            return type(part)(*parts) if hasattr(part, "_fields") else tuple(parts)
+        if part is None:
+            return None
+        array = next(left)
+        return backend.images(array) if array.ndim == 4 else backend.tensor(array)
+
+    return native(examples)
 
 
 class Gradients(NamedTuple):

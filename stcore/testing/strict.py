@@ -224,6 +224,7 @@ ops = SimpleNamespace(
     extremes=_lift(_extremes),
     concat=lambda xs: StrictTensor(np.concatenate([_raw(x) for x in xs])),
     split=lambda x, count: tuple(map(StrictTensor, np.split(_raw(x), count))),
+    matmul=_lift(lambda a, b, transpose_a=False: (a.T if transpose_a else a) @ b),
     norms=lambda xs: StrictTensor([np.linalg.norm(_raw(x)) for x in xs]),
     scale=_scale,
     sum_all=_lift(np.sum),

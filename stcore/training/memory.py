@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stcore.base.ranks import Ranks
+from stcore.base.snapshots import part
 from stcore.core.objective import Objective, Remembering, numbers_of
 from stcore.protocols import Array, Learner, Tensor
 
@@ -25,7 +26,7 @@ class Memory:
     tally: Tensor | None = None
 
     def numbers(self, objective: Objective, epoch: int) -> tuple[Tensor, ...]:
-        """What the method's step is told in this epoch, on the device."""
+        """The method's numbers of this epoch, on the device."""
         return tuple(self.learner.pixels(array) for array in numbers_of(objective, epoch, self.remembered))
 
     def add(self, tally: Tensor | None) -> None:
@@ -33,25 +34,26 @@ class Memory:
         if tally is not None:
             self.tally = tally if self.tally is None else self.tally + tally
 
-    def total(self) -> Array | None:
-        """The tally of all ranks, which all call this."""
-        own = None if self.tally is None else self.learner.ops.to_numpy(self.tally)
-        known = [each for each in self.ranks.gather(own) if each is not None]
-        return sum(known[1:], known[0]) if known else None
+    def tallies(self) -> list[Array | None]:
+        """The tally of each rank, which all call this."""
+        return self.ranks.gather(None if self.tally is None else self.learner.ops.to_numpy(self.tally))
 
     def turn(self, objective: Objective) -> None:
         """Remembers what an epoch tallied, and begins the next."""
-        total = self.total()
-        if total is not None and isinstance(objective, Remembering):
-            self.remembered = objective.remember(self.remembered, total)
+        known = [each for each in self.tallies() if each is not None]
+        if known and isinstance(objective, Remembering):
+            self.remembered = objective.remember(self.remembered, sum(known[1:], known[0]))
         self.tally = None
 
     def state(self) -> dict[str, Array]:
         """What `restore` restores, of all ranks, which all call this."""
-        both = {REMEMBERED: self.remembered, TALLY: self.total()}
-        return {name: array for name, array in both.items() if array is not None}
+        tallies = {f"{TALLY}/{rank}": tally for rank, tally in enumerate(self.tallies())}
+        known = {REMEMBERED: self.remembered, **tallies}
+        return {name: array for name, array in known.items() if array is not None}
 
     def restore(self, arrays: Mapping[str, Array]) -> None:
-        """Restores what `state` returned. Rank 0 has the tally of all ranks."""
-        self.remembered, tally = arrays.get(REMEMBERED), arrays.get(TALLY)
-        self.tally = None if tally is None or self.ranks.rank else self.learner.pixels(tally)
+        """Restores what `state` returned. Of more ranks than there are now, each has the tallies of several."""
+        self.remembered, self.tally = arrays.get(REMEMBERED), None
+        for name, array in sorted(part(arrays, f"{TALLY}/").items(), key=lambda item: int(item[0])):
+            if int(name) % self.ranks.count == self.ranks.rank:
+                self.add(self.learner.pixels(array))
