@@ -108,8 +108,9 @@ class TrainOptions:
     is the normalisation of the weights."""
     method: str = "st"
     """st (squeeze training), standard, at, trades, mart, collaborative (Eq. 5), the two-example variants at2,
-    trades2, mart2, gairat, gair-rst, bat; e-at (several norms); by a single step: fast-st (squeeze training), n-fgsm, fgsm-rs or
-    fgsm-consistency; or package.module:MyConfig, a method of your own, whose settings --help with it shows."""
+    trades2, mart2, gairat, gair-rst, bat, e-at (several norms); by a single step: fast-st (squeeze training),
+    n-fgsm, fgsm-rs or fgsm-consistency; or package.module:MyConfig, a method of your own, whose settings --help
+    with it shows."""
     preset: str = "digits"
     """The recipe that sets every option not given: digits, cifar10, cifar100, svhn; finetune/sgd or finetune/adamw
     for pretrained networks; one that was run, such as fast/digits; or a row of the paper's tables such as
@@ -305,9 +306,9 @@ class TrainOptions:
 
     attacks: str = "fgsm,pgd20"
     """Attacks of the final evaluation, separated by commas: fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm, apgd20,
-    deepfool, collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack, autoattack-plus,
-    autoattack-malt, autoattack-rand, autoattack-fast and its members, fmn, ddn and sigma-zero, NORM:RADIUS, unions
-    and corruptions, as stcli evaluate takes them; package.module:make_attack."""
+    deepfool, collaborative; pgd_trades, pgd_rst, pgd_rst_monitor (at their own ε, 0.031); autoattack,
+    autoattack-plus, autoattack-malt, autoattack-rand, autoattack-fast and its members, fmn, ddn and sigma-zero,
+    NORM:RADIUS, unions and corruptions, as stcli evaluate takes them; package.module:make_attack."""
     eval_epsilon: Number = 8 / 255
     """Radius ε of the evaluation's attacks; by default that of training."""
     eval_norm: MaybeText = None
@@ -318,7 +319,8 @@ class TrainOptions:
     """Split on which the best epoch is chosen: val (held out) or test (the paper's rule, optimistic)."""
     select_by: str = "pgd20"
     """Accuracy that chooses the best epoch: natural, or under fgsm, pgd20, pgd100, cw100, ifgsm, mifgsm,
-    apgd20, pgd_trades, pgd_rst_monitor, one of them as NORM:RADIUS:NAME, a union of these, or an attack of your own (package.module:make_attack)."""
+    apgd20, pgd_trades, pgd_rst_monitor, one of them as NORM:RADIUS:NAME, a union of these, or an attack of your
+    own (package.module:make_attack)."""
 
     on_trouble: str = "warn"
     """Failure policy when an epoch's metrics show trouble (no learning, collapse under attack, robust overfitting,

@@ -192,6 +192,7 @@ def test_a_rollback_is_that_of_all_ranks_and_resident_images_are_each_ranks_own(
     [
         ("--method", "gairat", "--begin-epoch", 1, "--rwp", 0.01, "--rwp-steps", 2),
         ("--method", "at", "--mixup", 0.4, "--cutmix", 1.0, "--augment", "trivial-augment", "--accumulate", 2),
+        ("--method", "e-at", "--balls", "linf:0.3", "l1:3", "--epochs", 2, "--train-size", 126),
         # Two epochs, so that the class means of the first count; a last batch of two, which each rank takes whole.
         ("--method", "trades", "--divergence", "gkl", "--beta", 20, "--epochs", 2, "--train-size", 126),
         ("--method", "st", "--divergence", "gkl", "--epochs", 2, "--train-size", 95, "--accumulate", 2, *TAUGHT),

@@ -70,8 +70,8 @@ ATTACKS: Registry[Factory] = Registry(
 
 
 def check_monitor(name: str) -> None:
-    """Raises UsageError unless the attack of this name may select an epoch: one of MONITORS, also in a threat model
-    of its own or in a union of these, or a plug-in.
+    """Raises UsageError unless the attack of this name may select an epoch: one of MONITORS, also in a
+    threat model of its own or in a union of these, or a plug-in.
     """
     known = ("natural", *MONITORS)
     if (members := members_of(name)) is not None:

@@ -51,7 +51,7 @@ class EatConfig:
         norms = [attack.norm for attack in self.searches] if isinstance(self.balls, tuple) else []
         if not norms or len(set(norms)) < len(norms):
             raise UsageError(
-                f"balls: expected a tuple of at least one, each of another norm, such as linf:8/255 l1:12; received "
+                "balls: expected at least one, each of another norm, such as linf:8/255 l1:12; received "
                 f"{self.balls!r}"
             )
 

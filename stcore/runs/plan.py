@@ -166,7 +166,7 @@ def of_methods(*others: str) -> set[str]:
 
 
 def usual_norm(settings: Mapping[str, Any]) -> str:
-    """The norm of the evaluation's attacks after a method with these settings: the first of its balls that PGD has."""
+    """The norm of the evaluation's attacks after such a method: that of its first ball which PGD has."""
     return next((norm for norm, _ in balls_of(settings) if norm in PGD_NORMS), "linf")
 
 

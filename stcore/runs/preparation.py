@@ -346,8 +346,8 @@ class Setup:
             return lambda objective: objective
         if draws(self.plan.objective):
             raise UsageError(
-                f"cuda_graph: expected a method with one search in an epoch; received {self.plan.method.name}, which "
-                "draws one for each step. Leave the option out"
+                f"cuda_graph: expected a method with one search in an epoch; received {self.plan.method.name}, "
+                "which draws one for each step. Leave the option out"
             )
         capture = partial(self.backend.CapturedSearch, learner=learner)
         capture(self.plan.objective)  # refuses a device before anything is written
