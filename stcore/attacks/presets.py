@@ -14,7 +14,8 @@
     deepfool         nearest of 9 others, x, 50 steps; the last iterate, projected to the ball of ε
 
 * The first step of `apgd20`, ε in l1: Auto-PGD shortens it by itself. At the paper's ε = 8/255, ε/4 is its
-α = 2/255, on SVHN too (whose training has 1/255). `pgd_trades` is the evaluation of TRADES (Zhang et al., 2019), `pgd_rst` that of RST (Carmon et al., 2019). `pgd_rst_monitor` is Fig.
+α = 2/255, on SVHN too (whose training has 1/255). `pgd_trades` is the evaluation of TRADES (Zhang et al., 2019),
+`pgd_rst` that of RST (Carmon et al., 2019). `pgd_rst_monitor` is Fig.
 10's, there on the first 500 test images. 0.031 and 8/255 are different budgets, so these three keep their own.
 `ifgsm` (Kurakin et al., 2017) and `mifgsm` are not in the paper; their settings are Dong et al.'s (2018).
 `collaborative` (Eq. 4) is Fig. 1's, at ε of 4, 8, 16 and 32/255. `deepfool` has its authors' settings; with
