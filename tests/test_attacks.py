@@ -126,7 +126,7 @@ OWN_RADIUS = ("pgd_trades", "pgd_rst", "pgd_rst_monitor")
 
 
 def test_every_preset_has_its_row():
-    assert set(PRESETS) == {*ROWS, "deepfool"}  # which has a test file of its own
+    assert set(PRESETS) == {*ROWS, "deepfool", "apgd20"}  # which have test files of their own
     assert PGD() == preset("pgd20", 8 / 255)
     assert preset("fgsm", 0.1) == FGSM(0.1)
 

@@ -466,6 +466,7 @@ WRONG = {
     "collaborative": ("image",),
     "natural": ("descent",),
     "consistency": (-0.1,),
+    "balls": ((), ("linf:0.1", "linf:0.2"), ("l3:1",), ("linf:wide",), "linf:0.1"),
 }
 BALL = {
     "epsilon": 8 / 255,
@@ -502,6 +503,7 @@ DEFAULTS |= {
     | {"collaborative": "start", "natural": "start", "beta": 6.0, "divergence": "symmetric_kl"}
     | {"stop_gradient_targets": True, "label_smoothing": 0.0},
 }
+DEFAULTS["e-at"] = {"balls": ("linf:8/255", "l1:12"), "steps": 10, "bounds": (0.0, 1.0)}
 DEFAULTS["fgsm-rs"] = DEFAULTS["n-fgsm"] | {"start_scale": 1.0, "step_scale": 1.25, "project": True}
 DEFAULTS["fgsm-consistency"] = DEFAULTS["fgsm-rs"] | {
     "step_scale": 1.0,

@@ -78,7 +78,8 @@ class ShortAPGD(OnBatch):
         first_wrong, fooled = _with_wrong(ops, last["point"], share_wrong(ops, (logits,), y), first_wrong, fooled)
         higher = ops.flag(cross_entropy(ops, logits, y) > last["best_loss"], zero)
         (highest,) = either(ops, higher, (last["point"],), (last["best"],))
-        return Reached(highest, *either(ops, fooled, (first_wrong,), (highest,)), fooled)
+        (shown,) = either(ops, fooled, (first_wrong,), (highest,))
+        return Reached(highest, shown, fooled)
 
     @property
     def _stepped(self) -> SteppedAttack:

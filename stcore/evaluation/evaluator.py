@@ -121,6 +121,6 @@ class Evaluator:
                 predicted[name].append(classes)
             advance(len(batch.labels))
         every = np.concatenate(labels)
-        classes = {name: np.concatenate(parts) for name, parts in predicted.items()}
-        joined = {name: union.predicted(classes, every) for name, union in self.unions.items()}
-        return Predictions(every, classes | joined)
+        found = {name: np.concatenate(parts) for name, parts in predicted.items()}
+        joined = {name: union.predicted(found, every) for name, union in self.unions.items()}
+        return Predictions(every, found | joined)

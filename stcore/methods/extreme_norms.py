@@ -9,18 +9,16 @@ drawn alike. Here the shares are those at the begin of the epoch, so that no ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from stcore.attacks.short_apgd import NORMS, ShortAPGD
-from stcore.base import checks
+from stcore.attacks.short_apgd import ShortAPGD
 from stcore.core.losses import cross_entropy
 from stcore.core.objective import Objective, Passes, PerExample
-from stcore.core.threat import radius_of
 from stcore.errors import UsageError
+from stcore.methods.balls import read_balls
 from stcore.methods.metrics import with_squares
 from stcore.protocols import Array, Mode, Network, Tensor
 
@@ -116,20 +114,3 @@ class EatConfig:
         return PerExample(
             loss, metrics, ops.norms([count for kind in zip(*counts, strict=True) for count in kind])
         )
-
-
-def balls_of(settings: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The norm and radius of each ball that a method with these settings trains in; of most methods one."""
-    if "balls" in settings:
-        return read_balls(tuple(settings["balls"]))
-    return [(settings["norm"], settings["epsilon"])] if {"norm", "epsilon"} <= settings.keys() else []
-
-
-def read_balls(balls: tuple[str, ...]) -> list[tuple[str, float]]:
-    """The norm and radius of each NORM:RADIUS. Raises UsageError if one cannot be read."""
-    found = []
-    for ball in balls:
-        norm, _, radius = str(ball).partition(":")
-        checks.choice(f"balls: the norm in {ball}", norm, NORMS)
-        found.append((norm, radius_of("balls", ball, norm, radius)))
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stcore.methods.extreme_norms import balls_of
+from stcore.methods.balls import balls_of
 from stcore.methods.guided import AVERAGE
 from stcore.report.blocks import Block, Cell, Folded, Section, Table, Text
 from stcore.report.gathered import GatheredRun

@@ -20,7 +20,7 @@ from stcore.errors import UsageError
 from stcore.evaluation.attack_names import ATTACKS, attack_of
 from stcore.evaluation.unions import name_of, union_name
 from stcore.methods import guided
-from stcore.methods.extreme_norms import balls_of
+from stcore.methods.balls import balls_of
 from stcore.runs import known_presets
 from stcore.runs.settings import TEACHING, Data, Evaluation, Method, Model, Optimisation, Runtime, options
 
