@@ -181,6 +181,7 @@ FORWARDS = {  # of a search of two steps
     "gair-rst before its weights": "xE- sE- sE- aT+ xT+",
     "bat": "sE- sE- xT+ mT+ aT+",
     "bat in three strides up the kl": "xE- sE- sE- xT+ mT+ mT+ aT+",
+    "e-at": "xE- sE- sE- aT+",
     "fast-st": "bB- sB- bT+ aT+",
     "fast-st of the image": "bB- sB- bB+ xT+ aT+",
     "fast-st by descent": "sB- sB- bB+ xT+ aT+",

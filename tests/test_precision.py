@@ -1,7 +1,7 @@
 """bf16, TF32 and XLA: close to float32, with weights, losses and projections that stay in it."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from stcore.core.objective import training_step
 from stcore.errors import DeviceError, UsageError
 from stcore.evaluation.evaluator import Evaluator
 from stcore.methods import METHODS
+from stcore.methods.balls import balls_of
 from stcore.protocols import Mode
 from stcore.runs.plan import make_plan
 
@@ -89,6 +90,7 @@ def test_a_search_in_bf16_stays_in_the_ball_and_in_range(backend, method):
     objective = replace(make_plan({"method": method}).objective, steps=4)
     if hasattr(objective, "project"):
         objective = replace(objective, start_scale=1.0, project=True)
+    radius = balls_of(asdict(objective))[0][1]
     given = problem(batch=4)
     given = given._replace(x=np.round(given.x * 255) / 255)
     batch = backend.batch(given, "float32")
@@ -100,7 +102,7 @@ def test_a_search_in_bf16_stays_in_the_ball_and_in_range(backend, method):
         assert array.min() >= 0
         assert array.max() <= 1
         distance = np.abs(array.astype("float64") - backend.nhwc(batch.x)).max()
-        assert 0.5 * objective.epsilon <= distance <= objective.epsilon + 1e-6
+        assert 0.5 * radius <= distance <= radius + 1e-6
 
 
 def arrays(backend, found, shape):
