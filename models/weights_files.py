@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from stcore import zoo
 from stcore.base import weights_file
 from stcore.errors import UsageError
-from stcore.models import torch_files
+from stcore.models import normalization, origin, torch_files
+from stcore.models.factory import build
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 """Of files that `torch.save` wrote."""
@@ -39,6 +40,29 @@ def read_weights(place: str | Path, model: Any = None) -> tuple[dict[str, NDArra
     if not is_torch(path):
         return weights_file.load_weights(path)
     return torch_files.read(path), {}
+
+
+def build_described(metadata: Mapping[str, str], backend: str, **options: Any) -> Any:
+    """A new network as the metadata of a weights file say: its name, shape and normalisation, without the weights.
+
+    metadata: with the shape (see `recorded_shape`).   options: of `stcore.models.build`.
+    Raises UsageError as `check_weights` and `build` do.
+    """
+    shape = recorded_shape(metadata)
+    if shape is None:
+        raise UsageError("weights: expected those of stcore, which say the shape of their images; received others")
+    (height, width, channels), classes = shape
+    normalize = metadata.get("normalize", normalization.NONE)
+    origin.check_weights(metadata, backend, normalize)
+    return build(
+        metadata["model"],
+        backend,  # type: ignore[arg-type]
+        num_classes=classes,
+        in_channels=channels,
+        image_size=(height, width),
+        normalize=normalize,
+        **options,
+    )
 
 
 def is_torch(path: Path) -> bool:

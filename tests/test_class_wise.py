@@ -258,7 +258,7 @@ def test_the_step_is_traced_once_for_all_epochs(backend, monkeypatch):
     run.run()
     assert len(run._steps) == 1
     assert {shape[-1] for shape in told_of} == {CLASSES}
-    # PyTorch is told in every step, TensorFlow in one trace; JAX looks first, and traces two sizes of batch.
+    # PyTorch asks in every step, TensorFlow in one trace; JAX looks first, and traces two sizes of batch.
     assert len(told_of) == {"torch": 9, "tensorflow": 1, "jax": 3}[backend.engine]
 
 

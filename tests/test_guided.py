@@ -372,7 +372,7 @@ def test_rebats_schedule_divides_by_one_and_a_half():
 
 @pytest.mark.parametrize("name", ["torch", "keras"])
 def test_a_frozen_teacher_is_kept_with_the_run(name, tmp_path):
-    """So that the run goes on when the file is gone."""
+    """The run continues when the file no longer exists."""
     load(name)
     teacher, run, whole = tmp_path / "teacher", tmp_path / "run", tmp_path / "whole"
     settings = {**(EAGER if name == "keras" else {"steps": 1, "attacks": "fgsm"}), "backend": name, "seed": 1}

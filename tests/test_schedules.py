@@ -35,6 +35,12 @@ def test_the_rate_drops_at_the_papers_epochs(preset, expected):
     assert rates(preset) == expected
 
 
+def test_a_tenth_of_a_tenth_is_exact():
+    schedule = make_schedule("step", (0.5, 0.75, 0.9))
+    assert [schedule(epoch, 20) for epoch in (1, 10, 15, 18)] == [1, 0.1, 0.01, 0.001]
+    assert make_schedule("step", (0.5,), 0.0)(20, 20) == 0
+
+
 def test_drops_scale_with_the_number_of_epochs():
     assert rates("cifar10", epochs=12) == [(0.1, 7), (0.01, 2), (0.001, 3)]
 

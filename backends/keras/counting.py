@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from stcore.backends.keras.engine import native
-from stcore.core.objective import Objective, Remembering, numbers_of
+from stcore.core.objective import Objective, numbers_of, remember
 from stcore.protocols import Array, Tensor
 
 
@@ -20,11 +20,6 @@ class Clock:
         self._epoch, self._seen = (
             keras.Variable(n, dtype=native.available("int64"), trainable=False) for n in (1, 0)
         )
-
-    @property
-    def epoch(self) -> int:
-        """The epoch, outside of traced steps."""
-        return int(ops.convert_to_numpy(self._epoch.value))
 
     def begin(self, epoch: int) -> None:
         self._epoch.assign(epoch)
@@ -73,8 +68,8 @@ class Memory:
 
     def begin(self, objective: Objective, epoch: int) -> None:
         """Remembers what the epoch before tallied, and has the numbers of this one."""
-        if self._tally is not None and isinstance(objective, Remembering):
-            self.remembered = objective.remember(self.remembered, ops.convert_to_numpy(self._tally.value))
+        if self._tally is not None:
+            self.remembered = remember(objective, self.remembered, ops.convert_to_numpy(self._tally.value))
             self._tally.assign(ops.zeros_like(self._tally.value))
         if self._numbers:
             for variable, array in zip(self._numbers, numbers_of(objective, epoch, self.remembered), strict=True):

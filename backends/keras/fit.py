@@ -332,7 +332,7 @@ class SqueezeModel(native.Steps, keras.Model):  # type: ignore[misc]
                 grey = ops.full((2, *(n or SIDE for n in shape)), 0.5, dtype=learner.dtype)
                 self._classes = validation.check_model(learner, grey, training=True)
             self._method = class_wise(self.objective, self._classes)
-            self._memory.start(self._method, self._clock.epoch, learner.dtype)
+            self._memory.start(self._method, self._epoch, learner.dtype)
 
         native.eagerly(start)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stcore.backends.torch.learner import TorchLearner
 from stcore.backends.torch.snapshots import generator_states
-from stcore.core.objective import Objective, Passes, PerExample, Remembering, numbers_of, told
+from stcore.core.objective import Objective, Passes, PerExample, numbers_of, remember, told
 from stcore.errors import DeviceError, UsageError
 from stcore.protocols import Array, Network
 
@@ -83,7 +83,7 @@ class CapturedSearch:
         return self
 
     def remember(self, remembered: Array | None, tally: Array) -> Array | None:
-        return self._objective.remember(remembered, tally) if isinstance(self._objective, Remembering) else None
+        return remember(self._objective, remembered, tally)
 
     def losses(self, model: Network, x: Tensor, y: Tensor, examples: Any, phase: int = 0) -> PerExample:
         return told(self._objective, self._numbers).losses(model, x, y, examples, phase)

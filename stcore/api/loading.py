@@ -18,7 +18,7 @@ from stcore.base import checks
 from stcore.core import validation
 from stcore.core.dispatch import available_backends, backend_name, load_backend, make_classifier
 from stcore.errors import DataError, UsageError
-from stcore.models.weights_files import is_keras, read_weights, recorded_shape
+from stcore.models.weights_files import build_described, is_keras, read_weights, recorded_shape
 from stcore.protocols import Array, Classifier, Tensor
 from stcore.runs.folder import CONFIG
 
@@ -349,7 +349,7 @@ def _built(
     dtype: str,
 ) -> Any:
     """A new network as the metadata say."""
-    name, (image_shape, num_classes) = metadata["model"], _shape(metadata)
+    name = metadata["model"]
     if model != (name if models.is_factory(name) and not trusted else None):
         raise UsageError(
             f"model: {source} is of {name}; received {model or 'none'}. Give model= for a weights file of a "
@@ -360,18 +360,7 @@ def _built(
         trained_by if trained_by and models.is_third_party(name) else (*available_backends(), "torch")[0]
     )
     load_backend(chosen)
-    normalize = metadata.get("normalize", models.normalization.NONE)
-    models.check_weights(metadata, chosen, normalize)
-    return models.build(
-        name,
-        chosen,  # type: ignore[arg-type]
-        num_classes=num_classes,
-        in_channels=image_shape[-1],
-        image_size=image_shape[:2],
-        normalize=normalize,
-        device=device,
-        dtype=dtype,
-    )
+    return build_described(metadata, chosen, device=device, dtype=dtype)
 
 
 def _network(metadata: Mapping[str, str], place: str | Path) -> str:

@@ -69,8 +69,8 @@ class Objective(Protocol):
 
 
 @runtime_checkable
-class Remembering(Objective, Protocol):
-    """A method with numbers that change over the epochs: they are inputs of its step, so that none is traced anew.
+class Remembering(Protocol):
+    """An objective with numbers that change over the epochs: inputs of its step, so that none is traced anew.
 
     What it remembers, an array, is kept with the run's state, resumed, and equal on all ranks.
     """
@@ -86,8 +86,8 @@ class Remembering(Objective, Protocol):
 
 
 @runtime_checkable
-class Drawing(Objective, Protocol):
-    """A method that draws the phase of each step; `phase` then names one of them."""
+class Drawing(Protocol):
+    """An objective that draws the phase of each step; `phase` then names one of them."""
 
     def drawn(self, epoch: int, remembered: Array | None, chance: float) -> int:
         """Returns the phase of a step of an epoch (from 1), given what a `Remembering` method remembers.
@@ -120,6 +120,11 @@ def phase_of_step(objective: Objective, seed: int, epoch: int, step: int, rememb
 def numbers_of(objective: Objective, epoch: int, remembered: Array | None) -> tuple[Array, ...]:
     """The numbers of an epoch (from 1); most methods have none."""
     return objective.numbers(epoch, remembered) if isinstance(objective, Remembering) else ()
+
+
+def remember(objective: Objective, remembered: Array | None, tally: Array) -> Array | None:
+    """What is remembered after an epoch; of most methods nothing."""
+    return objective.remember(remembered, tally) if isinstance(objective, Remembering) else None
 
 
 def told(objective: Objective, numbers: tuple[Tensor, ...]) -> Objective:

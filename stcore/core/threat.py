@@ -89,7 +89,7 @@ def lengths(offsets: Array, norm: str) -> Array:
 
 
 def radius_of(option: str, name: str, norm: str, text: str) -> float:
-    """The radius in a name such as linf:8/255, in units of pixels in [0, 1]. Raises UsageError for no number."""
+    """The radius in a name such as linf:8/255, in units of pixels in [0, 1]. Raises UsageError if it is none."""
     try:
         epsilon = checks.fraction(text)
     except ValueError as error:

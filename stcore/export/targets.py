@@ -18,6 +18,7 @@ from stcore.errors import StcoreError, UsageError
 from stcore.export import hub, onnx
 from stcore.export.description import BESIDE, INSIDE, PREPROCESSING, Description, Network
 from stcore.models import normalization
+from stcore.models.weights_files import build_described
 from stcore.protocols import Array
 
 TOLERANCE = 1e-3
@@ -141,14 +142,6 @@ def _in_framework(
             f"are {', '.join(others)}"
         )
     load_backend(backend)
-    height, width, channels = network.image_shape
-    model = models.build(
-        name,
-        backend,  # type: ignore[arg-type]
-        num_classes=int(network.metadata["num_classes"]),
-        in_channels=channels,
-        image_size=(height, width),
-        normalize=normalize,
-    )
+    model = build_described({**network.metadata, "normalize": normalize}, backend)
     models.load_weights(model, models.export_weights(network.model))
     return (model.eval() if backend == "torch" else model), backend

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from stcore.base import checks
-from stcore.core.objective import Objective, Passes, PerExample, Remembering, drawn_phase, numbers_of, told
+from stcore.core.objective import Objective, Passes, PerExample, drawn_phase, numbers_of, remember, told
 from stcore.errors import UsageError
 from stcore.protocols import Array, Network, Tensor
 
@@ -61,8 +61,7 @@ class Curriculum:
         return Curriculum(tuple((first, told(stage, numbers)) for first, stage in self.stages))
 
     def remember(self, remembered: Array | None, tally: Array) -> Array | None:
-        last = self.stages[-1][1]
-        return last.remember(remembered, tally) if isinstance(last, Remembering) else None
+        return remember(self.stages[-1][1], remembered, tally)
 
     def _number(self, epoch: int) -> int:
         return sum(first <= epoch for first, _ in self.stages) - 1

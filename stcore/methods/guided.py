@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -28,9 +28,9 @@ from stcore.core.objective import (
     Objective,
     Passes,
     PerExample,
-    Remembering,
     drawn_phase,
     numbers_of,
+    remember,
     told,
 )
 from stcore.errors import UsageError
@@ -42,27 +42,6 @@ AVERAGE = "average"
 
 DECAY = 0.995
 """The published decay of that average, per step."""
-
-
-class Guidance(Protocol):
-    """What a teacher says.
-
-    at_example: whether it is asked about x' rather than x.   begin: the first epoch (from 1) in which it is asked.
-    """
-
-    @property
-    def at_example(self) -> bool: ...
-    @property
-    def begin(self) -> int: ...
-
-    def numbers(self, done: float) -> tuple[float, ...]:
-        """Returns its numbers when the share `done` of the epochs, in [0, 1], is done."""
-
-    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
-        """Returns the labels, (B,) or (B, C), from the teacher's logits (B, C) and the true labels."""
-
-    def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
-        """Returns what it adds to the loss, (B,), from both logits (B, C); None for nothing."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +56,6 @@ class Targets:
     share: tuple[float, float] = (0.7, 0.95)
     temperature: tuple[float, float] = (2.5, 2.0)
     rectified: bool = True
-    at_example = False
     begin = 1
 
     def __post_init__(self) -> None:
@@ -89,19 +67,18 @@ class Targets:
             checks.number("teacher_temperature", temperature, low=1e-3)
 
     def numbers(self, done: float) -> tuple[float, ...]:
+        """Returns λ and τ when the share `done` of the epochs, in [0, 1], is done."""
         left = 0.5 * (1 + math.cos(math.pi * done))
         return tuple(last + (first - last) * left for first, last in (self.share, self.temperature))
 
     def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
+        """Returns the labels (B, C) from the teacher's logits (B, C), the true labels, λ and τ."""
         share, temperature = numbers
         p = ops.exp(ops.log_softmax(teacher / temperature))
         if self.rectified:
             share = ops.clip(share - (ops.max(p) - expected_at_label(ops, p, y)), 0.0, 1.0)
             share = ops.expand_dims_like(share, p)
         return share * p + (1.0 - share) * as_soft(ops, y, p)
-
-    def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
-        return None
 
 
 @dataclass(frozen=True)
@@ -120,21 +97,20 @@ class Agreement:
         checks.number("teacher_weight", self.weight)
         checks.whole("teacher_begin", self.begin, 1)
 
-    @property
-    def at_example(self) -> bool:
-        return not self.of_logits
-
     def numbers(self, done: float) -> tuple[float, ...]:
+        """Returns none."""
         return ()
 
-    def labels(self, ops: Ops, teacher: Tensor, y: Tensor, numbers: tuple[Any, ...]) -> Tensor:
-        return y
-
-    def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor | None:
+    def term(self, ops: Ops, teacher: Tensor, logits: Tensor) -> Tensor:
+        """Returns what it adds to the loss, (B,), from the teacher's logits and those for x', (B, C) each."""
         if self.of_logits:
             gap = teacher - logits
             return self.weight * (ops.sum(gap * gap) / ops.sum(ops.ones_like(gap)))
         return self.weight * kl(ops, ops.log_softmax(teacher), ops.log_softmax(logits))
+
+
+Guidance: TypeAlias = Targets | Agreement
+"""What a teacher says. `begin` is the first epoch (from 1) in which it is asked."""
 
 
 def _check_pair(name: str, pair: tuple[float, ...]) -> None:
@@ -173,7 +149,7 @@ def published(name: str, epochs: int) -> dict[str, Any]:
 
 
 class Taught(NamedTuple):
-    """What a guided method finds: its examples, the labels, and the teacher's logits (B, C) if they are needed."""
+    """What a guided method finds: its examples, the labels, and for a term the teacher's logits (B, C)."""
 
     examples: Any
     labels: Tensor
@@ -228,26 +204,24 @@ class Guided:
         return dataclasses.replace(self, objective=method, _numbers=numbers[:count])
 
     def remember(self, remembered: Array | None, tally: Array) -> Array | None:
-        method = self.objective
-        return method.remember(remembered, tally) if isinstance(method, Remembering) else None
+        return remember(self.objective, remembered, tally)
 
     def find(self, model: Network, x: Tensor, y: Tensor, noise: tuple[Tensor, ...], phase: int = 0) -> Taught:
         """Asks the teacher, and finds the method's examples for its labels."""
         (method, inner), guidance, early = self.active(phase), self.guidance, phase % 2
-        if early:
-            return Taught(method.find(model, x, y, noise, inner), y, None)
-        if guidance.at_example:
-            examples = method.find(model, x, y, noise, inner)
-            return Taught(examples, y, self._ask(_first(examples)))
-        answer = self._ask(x)
-        labels = guidance.labels(model.ops, answer, y, self._numbers or guidance.numbers(0.0))
-        return Taught(method.find(model, x, labels, noise, inner), labels, answer)
+        if isinstance(guidance, Targets) and not early:
+            numbers = self._numbers or guidance.numbers(0.0)
+            y = guidance.labels(model.ops, self._ask(x), y, numbers)
+        examples = method.find(model, x, y, noise, inner)
+        if isinstance(guidance, Targets) or early:
+            return Taught(examples, y, None)
+        return Taught(examples, y, self._ask(x if guidance.of_logits else _first(examples)))
 
     def losses(self, model: Network, x: Tensor, y: Tensor, found: Taught, phase: int = 0) -> PerExample:
         """Returns the method's losses for these labels, plus the guidance's term, which makes no forward."""
         (method, inner), noted = self.active(phase), Noted(model)
         result = method.losses(noted, x, found.labels, found.examples, inner)
-        if found.teacher is None or isinstance(self.guidance, Targets):
+        if found.teacher is None or isinstance(self.guidance, Targets):  # nothing is added
             return result
         logits = noted.logits_of(_first(found.examples))
         if logits is None:

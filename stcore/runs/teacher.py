@@ -10,7 +10,7 @@ from typing import Any
 from stcore import models
 from stcore.base import weights_file
 from stcore.errors import UsageError
-from stcore.models.weights_files import read_weights, recorded_shape
+from stcore.models.weights_files import build_described, read_weights, recorded_shape
 from stcore.protocols import Array
 
 KEPT = "teacher.safetensors"
@@ -50,21 +50,10 @@ def read_teacher(
         raise UsageError(f"teacher: expected a network of {_said(shape)}; {source} is of {_said(known)}")
     if models.is_given(name) or models.is_factory(name):
         raise UsageError(
-            f"teacher: expected a network that a name builds; {source} is of {name}. Give it to stcore.train(…, "
-            "teacher=…) as an object"
+            f"teacher: expected a network of stcore, timm or keras.applications, which its name builds; received "
+            f"{name}, which is code. Take one of these"
         )
-    normalize = metadata.get("normalize", models.normalization.NONE)
-    models.check_weights(metadata, backend, normalize)
-    (height, width, channels), classes = known
-    network = models.build(
-        name,
-        backend,  # type: ignore[arg-type]
-        num_classes=classes,
-        in_channels=channels,
-        image_size=(height, width),
-        normalize=normalize,
-        **options,
-    )
+    network = build_described(metadata, backend, **options)
     models.load_weights(network, weights)
     return Teacher(network, weights, metadata)
 

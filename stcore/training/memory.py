@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stcore.base.ranks import Ranks
 from stcore.base.snapshots import part
-from stcore.core.objective import Objective, Remembering, numbers_of
+from stcore.core.objective import Objective, numbers_of, remember
 from stcore.protocols import Array, Learner, Tensor
 
 REMEMBERED, TALLY = "remembered", "tally"
@@ -41,8 +41,8 @@ class Memory:
     def turn(self, objective: Objective) -> None:
         """Remembers what an epoch tallied, and begins the next."""
         known = [each for each in self.tallies() if each is not None]
-        if known and isinstance(objective, Remembering):
-            self.remembered = objective.remember(self.remembered, sum(known[1:], known[0]))
+        if known:
+            self.remembered = remember(objective, self.remembered, sum(known[1:], known[0]))
         self.tally = None
 
     def state(self) -> dict[str, Array]:

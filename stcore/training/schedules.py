@@ -24,7 +24,7 @@ def step(drops: Sequence[float], drop_factor: float = TENTH) -> Schedule:
 
     def factor(epoch: float, epochs: int) -> float:
         passed = sum(epoch >= max(2, math.floor(drop * epochs + 0.5)) for drop in drops)
-        return float(drop_factor**passed)
+        return 1.0 / (1.0 / drop_factor) ** passed if drop_factor else float(not passed)  # 0.1² is not 0.01
 
     return factor
 

@@ -24,6 +24,7 @@ from stcore.core.objective import (
     WeightPerturbation,
     accumulated_step,
     phase_of_step,
+    stage,
     told,
 )
 from stcore.data import ImageData, in_order
@@ -289,7 +290,7 @@ class Trainer:
     def _epoch(self, epoch: int, interrupt: Interrupt) -> dict[str, Any]:
         learner, so_far, x = self.learner, self._under_way, None
         begun = time.perf_counter() - so_far.seconds
-        method, perturbing = self.method, self.perturbation is not None and self.perturbation.active(epoch)
+        method, (_, perturbing) = self.method, stage(self.method, self.perturbation, epoch)
         rate, numbers = self._set_rate(epoch), self._memory.numbers(method, epoch)
         totals = RunningMeans(learner.ops, so_far)
         with (
